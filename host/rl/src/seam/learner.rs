@@ -1,0 +1,48 @@
+//! The optimizer, as the train loop sees it: a batch in, a proposal for the next version out.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Batch, PolicyVersion, Result, StepMetrics};
+
+/// A step's result, not yet live: it becomes a version when the ledger holds it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Proposal {
+    /// The version that the step started from.
+    pub parent: PolicyVersion,
+    /// The adapter's bytes (safetensors, PEFT names).
+    pub adapter: Vec<u8>,
+    /// The optimizer state's bytes.
+    pub optimizer: Vec<u8>,
+    /// The content hash of the adapter's weights; echoed with every reply that they serve.
+    pub adapter_digest: String,
+    /// What the step measured.
+    pub metrics: StepMetrics,
+    /// Every setting that the result depends on.
+    pub settings: serde_json::Value,
+}
+
+/// The optimizer. One owner; called from one thread.
+pub trait Learner: Send {
+    /// The version whose weights the next step starts from.
+    fn version(&self) -> PolicyVersion;
+
+    /// Computes one step. Nothing is live until [`Learner::deploy`]; a second call without it starts again
+    /// from the same weights.
+    ///
+    /// # Errors
+    /// [`crate::Error::Refused`] when the loss, the gradient or a ratio is not finite, or a sample is
+    /// malformed: the version does not move.
+    fn step(&mut self, batch: &Batch) -> Result<Proposal>;
+
+    /// Makes the last proposal live under this version: one pointer swap between two decode steps.
+    ///
+    /// # Errors
+    /// [`crate::Error::Failed`] when there is no proposal.
+    fn deploy(&mut self, version: PolicyVersion) -> Result<()>;
+
+    /// Loads a committed version and makes it live (recovery, revert).
+    ///
+    /// # Errors
+    /// [`crate::Error::Refused`] when the bytes do not fit the model.
+    fn restore(&mut self, version: PolicyVersion, adapter: &[u8], optimizer: &[u8]) -> Result<()>;
+}

@@ -1,0 +1,342 @@
+//! The small native implementations of the seams: what runs where no plugin is configured, and the second
+//! implementation that keeps every trait honest.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::{
+    Action, Answer, AnswerForm, BoxFuture, Choice, Classification, Decider, Done, Environment,
+    Episode, Error, Feedback, FinishReason, Hint, Judge, JudgePrompt, Message, ModalityCard,
+    NextState, Observation, Outcome, RequestView, Result, RewardRule, Role, Seed, Served, Step,
+    TaskId, Ticket, Turn, TurnId, TurnKind, TurnRequest, TurnReward, TurnSink, Verdict, Vote,
+    VoteValue, majority,
+};
+
+/// An environment whose user says fixed lines, whatever the reply.
+///
+/// Task ids are the indices of the transcripts. Every request is a main turn.
+#[derive(Clone, Debug, Default)]
+pub struct Transcript {
+    conversations: Vec<Vec<String>>,
+}
+
+impl Transcript {
+    /// One conversation a list; each line is one user message.
+    pub fn new(conversations: Vec<Vec<String>>) -> Self {
+        Self { conversations }
+    }
+}
+
+impl Environment for Transcript {
+    fn card(&self) -> ModalityCard {
+        ModalityCard {
+            name: "transcript".into(),
+            version: "native".into(),
+            tools: Vec::new(),
+        }
+    }
+
+    fn classify(&self, _request: RequestView<'_>) -> Result<Classification> {
+        Ok(Classification::Main)
+    }
+
+    fn next_state(&self, _turn: &Turn, new_messages: &[Message]) -> Result<Option<NextState>> {
+        if new_messages.is_empty() {
+            return Ok(None);
+        }
+        let text = new_messages
+            .iter()
+            .map(|m| m.content.as_str())
+            .collect::<Vec<_>>()
+            .join("\n");
+        Ok(Some(NextState {
+            messages: new_messages.to_vec(),
+            text,
+        }))
+    }
+
+    fn session_ends(&self, _messages: &[Message]) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn tasks(&self, _split: &str) -> Result<Vec<TaskId>> {
+        Ok((0..self.conversations.len())
+            .map(|i| TaskId::new(i.to_string()))
+            .collect())
+    }
+
+    fn start(&self, task: &TaskId, _seed: Seed) -> Result<Box<dyn Episode>> {
+        let lines = task
+            .as_str()
+            .parse::<usize>()
+            .ok()
+            .and_then(|index| self.conversations.get(index))
+            .ok_or_else(|| Error::Refused {
+                what: "environment transcript".into(),
+                why: format!("there is no task {task}"),
+            })?;
+        Ok(Box::new(TranscriptEpisode {
+            lines: lines.clone(),
+            next: 0,
+        }))
+    }
+}
+
+struct TranscriptEpisode {
+    lines: Vec<String>,
+    next: usize,
+}
+
+impl TranscriptEpisode {
+    fn say(&mut self) -> Observation {
+        let line = self.lines.get(self.next).cloned();
+        self.next += 1;
+        Observation {
+            messages: line.into_iter().map(Message::user).collect(),
+        }
+    }
+}
+
+impl Episode for TranscriptEpisode {
+    fn observe(&mut self) -> Result<Observation> {
+        Ok(self.say())
+    }
+
+    fn act(&mut self, _action: &Action) -> Result<Step> {
+        if self.next > self.lines.len() {
+            return Err(Error::Refused {
+                what: "environment transcript".into(),
+                why: "the episode is over".into(),
+            });
+        }
+        let observation = self.say();
+        let done = observation.messages.is_empty().then_some(Done::Finished);
+        Ok(Step { observation, done })
+    }
+
+    fn outcome(&mut self) -> Result<Option<Outcome>> {
+        Ok(None)
+    }
+
+    fn snapshot(&mut self) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+}
+
+/// A judge that reads thanks and complaints from word lists. Needs no model that understands language, so it
+/// also serves tiny random models; far less accurate than a model on people's real words.
+#[derive(Clone, Debug, Default)]
+pub struct WordJudge;
+
+const THANKS: [&str; 8] = [
+    "thank",
+    "perfect",
+    "great",
+    "nice",
+    "exactly",
+    "love it",
+    "well done",
+    "good answer",
+];
+const COMPLAINTS: [&str; 10] = [
+    "too ", "not what", "please ", "don't", "wrong", "instead", "shorter", "without", "hard to",
+    "no,",
+];
+
+impl WordJudge {
+    fn lean(text: &str) -> i32 {
+        let text = text.to_lowercase();
+        let count = |words: &[&str]| words.iter().filter(|w| text.contains(**w)).count() as i32;
+        count(&THANKS) - count(&COMPLAINTS)
+    }
+}
+
+impl Judge for WordJudge {
+    fn name(&self) -> String {
+        "word-judge native".into()
+    }
+
+    fn evaluate(&self, _turn: &Turn, next: &NextState, _seed: Seed) -> Result<Option<JudgePrompt>> {
+        // The question is asked so that the model's log-probs are recorded; the vote is read from the words.
+        Ok(Some(JudgePrompt {
+            messages: vec![Message::user(next.text.clone())],
+            reply_prefix: String::new(),
+            answer: AnswerForm::Choice(vec![" good".into(), " bad".into()]),
+        }))
+    }
+
+    fn read_vote(
+        &self,
+        _turn: &Turn,
+        next: &NextState,
+        answer: &Answer,
+    ) -> Result<Option<(VoteValue, Option<f32>)>> {
+        if answer
+            .choices
+            .iter()
+            .any(|Choice { logprob, .. }| logprob.is_nan())
+        {
+            return Ok(None);
+        }
+        let lean = Self::lean(&next.text);
+        let value = match lean.signum() {
+            1 => VoteValue::Positive,
+            -1 => VoteValue::Negative,
+            _ => VoteValue::Ambiguous,
+        };
+        Ok(Some((value, Some(lean as f32))))
+    }
+
+    fn ask_hint(&self, _turn: &Turn, next: &NextState, _seed: Seed) -> Result<Option<JudgePrompt>> {
+        if Self::lean(&next.text) >= 0 {
+            return Ok(None);
+        }
+        Ok(Some(JudgePrompt {
+            messages: vec![Message::user(next.text.clone())],
+            reply_prefix: String::new(),
+            answer: AnswerForm::Choice(vec![" yes".into(), " no".into()]),
+        }))
+    }
+
+    fn read_hint(&self, _turn: &Turn, next: &NextState, _answer: &Answer) -> Result<Option<Hint>> {
+        let text: String = next.text.chars().take(400).collect();
+        Ok((text.chars().count() >= 10).then_some(Hint { text }))
+    }
+
+    fn place_hint(&self, messages: &[Message], hint: &Hint) -> Result<Vec<Message>> {
+        let mut messages = messages.to_vec();
+        let last = messages
+            .iter_mut()
+            .rev()
+            .find(|m| m.role == Role::User)
+            .ok_or_else(|| Error::Refused {
+                what: self.name(),
+                why: "the conversation has no user message".into(),
+            })?;
+        last.content.push_str("\n\n[Hint for this reply]\n");
+        last.content.push_str(&hint.text);
+        Ok(messages)
+    }
+}
+
+/// Binary reward by majority, without a plugin.
+#[derive(Clone, Debug, Default)]
+pub struct MajorityRule;
+
+impl RewardRule for MajorityRule {
+    fn name(&self) -> String {
+        "majority native".into()
+    }
+
+    fn verdict(&self, votes: &[Vote]) -> Result<Option<Verdict>> {
+        let value = majority(votes.iter().map(|vote| vote.value));
+        Ok(value.map(|value| Verdict {
+            value,
+            by: Decider::Judge,
+        }))
+    }
+
+    fn turn_rewards(
+        &self,
+        verdicts: &[Option<Verdict>],
+        _outcome: Option<f64>,
+    ) -> Result<Vec<TurnReward>> {
+        Ok(verdicts
+            .iter()
+            .map(|verdict| TurnReward {
+                reward: verdict.map(|v| v.value.sign()),
+                rl_weight: 1.0,
+                opd_weight: 1.0,
+            })
+            .collect())
+    }
+
+    fn advantages(&self, rewards_gt: &[Vec<Option<f32>>]) -> Result<Vec<Vec<Option<f32>>>> {
+        Ok(rewards_gt.to_vec())
+    }
+}
+
+/// Keeps turns in memory: for commands that serve without a ledger, and for tests.
+#[derive(Debug, Default)]
+pub struct MemorySink {
+    state: Mutex<MemoryState>,
+}
+
+#[derive(Debug, Default)]
+struct MemoryState {
+    begun: u64,
+    turns: Vec<(Ticket, Served)>,
+    feedback: Vec<Feedback>,
+}
+
+impl MemorySink {
+    /// The turns recorded so far.
+    pub fn turns(&self) -> Vec<(Ticket, Served)> {
+        self.lock().turns.clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, MemoryState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TurnSink for MemorySink {
+    fn begin(&self, request: TurnRequest) -> BoxFuture<'_, Result<Ticket>> {
+        let mut state = self.lock();
+        state.begun += 1;
+        let turn = TurnId::new(format!("chatcmpl-{:016x}", state.begun));
+        let session = request.session.unwrap_or_else(|| {
+            format!("{}-{}", request.tenant, request.key)
+                .as_str()
+                .into()
+        });
+        let kind = request.kind.unwrap_or(TurnKind::Unclassified);
+        Box::pin(std::future::ready(Ok(Ticket {
+            turn,
+            session,
+            kind,
+            parent: None,
+        })))
+    }
+
+    fn finish(&self, ticket: Ticket, served: Served) -> BoxFuture<'_, Result<()>> {
+        self.lock().turns.push((ticket, served));
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn feedback(&self, feedback: Feedback) -> BoxFuture<'_, Result<()>> {
+        let mut state = self.lock();
+        let known = state
+            .turns
+            .iter()
+            .any(|(ticket, _)| ticket.turn == feedback.turn);
+        let result = if known {
+            state.feedback.push(feedback);
+            Ok(())
+        } else {
+            Err(Error::Refused {
+                what: "feedback".into(),
+                why: format!("there is no reply {}", feedback.turn),
+            })
+        };
+        Box::pin(std::future::ready(result))
+    }
+}
+
+/// So that [`FinishReason`] of a choice is written once.
+impl Answer {
+    /// The answer to an [`AnswerForm::Choice`]: the most likely of the choices, the first wins a tie.
+    pub fn chosen(choices: Vec<Choice>) -> Option<Self> {
+        let best = choices.iter().enumerate().reduce(|best, next| {
+            if next.1.logprob > best.1.logprob {
+                next
+            } else {
+                best
+            }
+        })?;
+        Some(Self {
+            text: best.1.text.clone(),
+            finish: FinishReason::Stop,
+            choices,
+        })
+    }
+}
