@@ -1,1 +1,61 @@
-//! sdk
+//! The kit for plugin authors: three traits, one export macro each, and the host's capabilities as functions.
+//!
+//! Not a host, and not the contract: that is `wit/`, whose types are re-exported here under the same names.
+//! Implement [`Environment`], [`Judge`] or [`Reward`] and end the crate with [`export_environment!`],
+//! [`export_judge!`] or [`export_reward!`]. Away from WebAssembly (in a plugin's own unit tests) the macros expand to
+//! nothing and the capabilities have stand-ins: see [`native`].
+//!
+//! ```
+//! use sdk::{Decision, Decider, Evidence, Fault, Reward, Sign, Trajectory, TurnReward};
+//!
+//! /// Rewards a turn by the oracle's word alone.
+//! struct OutcomeOnly;
+//!
+//! impl Reward for OutcomeOnly {
+//!     fn verdict(evidence: Evidence) -> Result<Option<Decision>, Fault> {
+//!         let sign = |score: f64| if score >= 0.5 { Sign::Good } else { Sign::Bad };
+//!         Ok(evidence.oracle.map(|score| Decision { sign: sign(score), by: Decider::Oracle }))
+//!     }
+//!     fn turn_rewards(trajectory: Trajectory) -> Result<Vec<TurnReward>, Fault> {
+//!         let reward = trajectory.outcome.map(|score| 2.0 * score - 1.0);
+//!         let one = TurnReward { reward, rl_weight: 1.0, opd_weight: 0.0 };
+//!         Ok(vec![one; trajectory.turns.len()])
+//!     }
+//! }
+//! sdk::export_reward!(OutcomeOnly);
+//! ```
+
+pub mod bindings;
+pub mod config;
+mod environment;
+mod fault;
+mod judge;
+pub mod log;
+pub mod native;
+pub mod random;
+mod reward;
+
+#[doc(hidden)]
+pub use environment::{Adapter as EnvironmentAdapter, EpisodeCell};
+pub use environment::{Environment, Episode, NoEpisodes};
+#[doc(hidden)]
+pub use judge::Adapter as JudgeAdapter;
+pub use judge::Judge;
+#[doc(hidden)]
+pub use reward::Adapter as RewardAdapter;
+pub use reward::Reward;
+
+pub use bindings::environment::exports::nextstate::plugin::environment::{
+    Action, ActionKind, Capabilities, Done, Line, ModalityCard, ObservationKind, OutcomeScore,
+    Request, Split, Step, ToolSpec,
+};
+pub use bindings::environment::nextstate::plugin::types::{
+    Fault, Finish, Message, NamedValue, Observation, Role, Sign, ToolCall, Turn, Vote,
+};
+pub use bindings::judge::exports::nextstate::plugin::judge::{
+    Answer, Completion, Hint, Prompt, PromptFormat, PromptMessage, PromptPart, ScoredAnswer,
+    TextAnswer,
+};
+pub use bindings::reward::exports::nextstate::plugin::reward::{
+    Decider, Decision, Evidence, JudgedTurn, Trajectory, TurnReward,
+};

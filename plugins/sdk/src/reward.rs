@@ -1,0 +1,58 @@
+//! The trait of a reward plugin, and its bridge to the generated bindings.
+
+use std::marker::PhantomData;
+
+use crate::{
+    Decision, Evidence, Fault, Trajectory, TurnReward,
+    bindings::reward::exports::nextstate::plugin::reward as exports, log,
+};
+
+/// A reward scheme. See `wit/reward.wit` for what each function promises.
+pub trait Reward: 'static {
+    /// Settles one turn; none is *no verdict*.
+    fn verdict(evidence: Evidence) -> Result<Option<Decision>, Fault>;
+
+    /// Rewards and weights, one a turn.
+    fn turn_rewards(trajectory: Trajectory) -> Result<Vec<TurnReward>, Fault>;
+
+    /// Advantages of a group. By default the reward itself.
+    fn advantages(group: Vec<Vec<TurnReward>>) -> Result<Vec<Vec<Option<f64>>>, Fault> {
+        let rewards = |turns: Vec<TurnReward>| turns.into_iter().map(|turn| turn.reward).collect();
+        Ok(group.into_iter().map(rewards).collect())
+    }
+}
+
+/// The bridge from the generated bindings to [`Reward`].
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Adapter<R>(PhantomData<R>);
+
+impl<R: Reward> exports::Guest for Adapter<R> {
+    fn verdict(evidence: Evidence) -> Result<Option<Decision>, Fault> {
+        log::install_panic_hook();
+        R::verdict(evidence)
+    }
+
+    fn turn_rewards(trajectory: Trajectory) -> Result<Vec<TurnReward>, Fault> {
+        log::install_panic_hook();
+        R::turn_rewards(trajectory)
+    }
+
+    fn advantages(group: Vec<Vec<TurnReward>>) -> Result<Vec<Vec<Option<f64>>>, Fault> {
+        log::install_panic_hook();
+        R::advantages(group)
+    }
+}
+
+/// Exports a type that implements [`Reward`] as this component's `reward`.
+#[macro_export]
+macro_rules! export_reward {
+    ($plugin:ty) => {
+        // The expansion holds `unsafe` functions with WebAssembly export names; natively there is nothing to export to.
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            type Exported = $crate::RewardAdapter<$plugin>;
+            $crate::bindings::reward::export_world!(Exported with_types_in $crate::bindings::reward);
+        };
+    };
+}
