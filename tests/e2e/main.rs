@@ -1,0 +1,1 @@
+//! The real host, in process, over loopback.
