@@ -12,6 +12,7 @@
 //!
 //! Start at [`turn`], then [`verdict`], [`sample`] and [`algorithm`]; the traits are in [`seam`].
 
+pub mod advantage;
 pub mod algorithm;
 pub mod error;
 pub mod id;
