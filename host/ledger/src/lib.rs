@@ -1,1 +1,32 @@
-//! ledger
+//! The durable, append-only event log: what is not in here did not happen.
+//!
+//! Records are opaque bytes with a kind, a subject and an optional idempotency key. They are chained by hash, written by
+//! one thread in groups, and acknowledged only after both the database and the high-water mark beside it have reached the
+//! disk. Large immutable values (adapters, optimizer state) live beside the records as content-addressed blobs.
+//!
+//! This crate does not know what an episode, a turn or a reward is; it never interprets a body, with one exception:
+//! [`lineage`], the history of a policy's versions. It trusts no clock: order is the sequence number.
+//!
+//! Start at [`Ledger`]. The bytes on disk are drawn in `FORMAT.md`.
+
+mod blob;
+mod digest;
+mod entry;
+mod error;
+mod files;
+mod handle;
+pub mod lineage;
+mod mark;
+mod pending;
+mod reader;
+mod store;
+mod verify;
+mod writer;
+
+pub use digest::{Digest, ParseDigestError};
+pub use entry::{Entry, Receipt, Record, Seq};
+pub use error::{Error, Result};
+pub use handle::{Clock, Ledger, Options, system_clock};
+pub use pending::{Pending, PendingAll};
+pub use reader::Records;
+pub use verify::{Damage, Report, verify};
