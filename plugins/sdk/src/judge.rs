@@ -10,14 +10,18 @@ use crate::{
 /// The prompts of the process reward model. See `wit/judge.wit` for what each function promises.
 pub trait Judge: 'static {
     /// The evaluative question about a turn; none when it is not for this judge.
-    fn evaluate(turn: Turn, next: Observation, index: u32) -> Result<Option<Prompt>, Fault>;
+    fn evaluate(turn: Turn, next: Observation) -> Result<Option<Prompt>, Fault>;
 
     /// Reads an answer; none means that the vote is absent, never that it is neutral.
-    fn read_vote(completion: Completion) -> Result<Option<Vote>, Fault>;
+    fn read_vote(
+        turn: Turn,
+        next: Observation,
+        completion: Completion,
+    ) -> Result<Option<Vote>, Fault>;
 
     /// The directive question. By default this judge gives no hints.
-    fn ask_hint(turn: Turn, next: Observation, index: u32) -> Result<Option<Prompt>, Fault> {
-        let _ = (turn, next, index);
+    fn ask_hint(turn: Turn, next: Observation) -> Result<Option<Prompt>, Fault> {
+        let _ = (turn, next);
         Ok(None)
     }
 
@@ -44,19 +48,23 @@ pub trait Judge: 'static {
 pub struct Adapter<J>(PhantomData<J>);
 
 impl<J: Judge> exports::Guest for Adapter<J> {
-    fn evaluate(turn: Turn, next: Observation, index: u32) -> Result<Option<Prompt>, Fault> {
+    fn evaluate(turn: Turn, next: Observation) -> Result<Option<Prompt>, Fault> {
         log::install_panic_hook();
-        J::evaluate(turn, next, index)
+        J::evaluate(turn, next)
     }
 
-    fn read_vote(completion: Completion) -> Result<Option<Vote>, Fault> {
+    fn read_vote(
+        turn: Turn,
+        next: Observation,
+        completion: Completion,
+    ) -> Result<Option<Vote>, Fault> {
         log::install_panic_hook();
-        J::read_vote(completion)
+        J::read_vote(turn, next, completion)
     }
 
-    fn ask_hint(turn: Turn, next: Observation, index: u32) -> Result<Option<Prompt>, Fault> {
+    fn ask_hint(turn: Turn, next: Observation) -> Result<Option<Prompt>, Fault> {
         log::install_panic_hook();
-        J::ask_hint(turn, next, index)
+        J::ask_hint(turn, next)
     }
 
     fn read_hint(

@@ -6,20 +6,19 @@
 //! nothing and the capabilities have stand-ins: see [`native`].
 //!
 //! ```
-//! use sdk::{Decision, Decider, Evidence, Fault, Reward, Sign, Trajectory, TurnReward};
+//! use sdk::{Decision, Fault, Reward, Trajectory, TurnReward, Vote};
 //!
 //! /// Rewards a turn by the oracle's word alone.
 //! struct OutcomeOnly;
 //!
 //! impl Reward for OutcomeOnly {
-//!     fn verdict(evidence: Evidence) -> Result<Option<Decision>, Fault> {
-//!         let sign = |score: f64| if score >= 0.5 { Sign::Good } else { Sign::Bad };
-//!         Ok(evidence.oracle.map(|score| Decision { sign: sign(score), by: Decider::Oracle }))
+//!     fn verdict(_votes: Vec<Option<Vote>>) -> Result<Option<Decision>, Fault> {
+//!         Ok(None)
 //!     }
 //!     fn turn_rewards(trajectory: Trajectory) -> Result<Vec<TurnReward>, Fault> {
 //!         let reward = trajectory.outcome.map(|score| 2.0 * score - 1.0);
 //!         let one = TurnReward { reward, rl_weight: 1.0, opd_weight: 0.0 };
-//!         Ok(vec![one; trajectory.turns.len()])
+//!         Ok(vec![one; trajectory.verdicts.len()])
 //!     }
 //! }
 //! sdk::export_reward!(OutcomeOnly);
@@ -57,5 +56,5 @@ pub use bindings::judge::exports::nextstate::plugin::judge::{
     TextAnswer,
 };
 pub use bindings::reward::exports::nextstate::plugin::reward::{
-    Decider, Decision, Evidence, JudgedTurn, Trajectory, TurnReward,
+    Decider, Decision, Trajectory, TurnReward,
 };

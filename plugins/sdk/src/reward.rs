@@ -3,22 +3,21 @@
 use std::marker::PhantomData;
 
 use crate::{
-    Decision, Evidence, Fault, Trajectory, TurnReward,
+    Decision, Fault, Trajectory, TurnReward, Vote,
     bindings::reward::exports::nextstate::plugin::reward as exports, log,
 };
 
 /// A reward scheme. See `wit/reward.wit` for what each function promises.
 pub trait Reward: 'static {
     /// Settles one turn; none is *no verdict*.
-    fn verdict(evidence: Evidence) -> Result<Option<Decision>, Fault>;
+    fn verdict(votes: Vec<Option<Vote>>) -> Result<Option<Decision>, Fault>;
 
     /// Rewards and weights, one a turn.
     fn turn_rewards(trajectory: Trajectory) -> Result<Vec<TurnReward>, Fault>;
 
     /// Advantages of a group. By default the reward itself.
-    fn advantages(group: Vec<Vec<TurnReward>>) -> Result<Vec<Vec<Option<f64>>>, Fault> {
-        let rewards = |turns: Vec<TurnReward>| turns.into_iter().map(|turn| turn.reward).collect();
-        Ok(group.into_iter().map(rewards).collect())
+    fn advantages(rewards: Vec<Vec<Option<f64>>>) -> Result<Vec<Vec<Option<f64>>>, Fault> {
+        Ok(rewards)
     }
 }
 
@@ -28,9 +27,9 @@ pub trait Reward: 'static {
 pub struct Adapter<R>(PhantomData<R>);
 
 impl<R: Reward> exports::Guest for Adapter<R> {
-    fn verdict(evidence: Evidence) -> Result<Option<Decision>, Fault> {
+    fn verdict(votes: Vec<Option<Vote>>) -> Result<Option<Decision>, Fault> {
         log::install_panic_hook();
-        R::verdict(evidence)
+        R::verdict(votes)
     }
 
     fn turn_rewards(trajectory: Trajectory) -> Result<Vec<TurnReward>, Fault> {
@@ -38,9 +37,9 @@ impl<R: Reward> exports::Guest for Adapter<R> {
         R::turn_rewards(trajectory)
     }
 
-    fn advantages(group: Vec<Vec<TurnReward>>) -> Result<Vec<Vec<Option<f64>>>, Fault> {
+    fn advantages(rewards: Vec<Vec<Option<f64>>>) -> Result<Vec<Vec<Option<f64>>>, Fault> {
         log::install_panic_hook();
-        R::advantages(group)
+        R::advantages(rewards)
     }
 }
 
