@@ -30,6 +30,7 @@ mod environment;
 mod fault;
 mod judge;
 pub mod log;
+pub mod majority;
 pub mod native;
 pub mod random;
 mod reward;

@@ -1,0 +1,6 @@
+//! Guests that abuse the host. For tests only: never in [`crate::ALL`].
+
+use crate::{Bundled, bundled};
+
+/// A reward rule whose abuse is chosen by its config.
+pub const FAULTY: Bundled = bundled!("faulty");
