@@ -252,6 +252,7 @@ impl Ledger {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.readers.close_idle();
         drop(self.sender.take());
         if let Some(thread) = self.thread.take() {
             // A writer that panicked has told its waiters already; there is nobody left to tell here.

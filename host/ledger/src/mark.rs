@@ -194,8 +194,10 @@ mod tests {
         let mut mark = Mark::create(dir.path()).unwrap();
         mark.advance(at(1)).unwrap();
         mark.advance(at(2)).unwrap();
-        let torn = encode(3, &at(3));
-        mark.file.write_all_at(&torn[..40], offset(3)).unwrap();
+        let torn = encode(mark.turn + 1, &at(3));
+        mark.file
+            .write_all_at(&torn[..40], offset(mark.turn + 1))
+            .unwrap();
         assert_eq!(peek(dir.path()).unwrap(), Some(at(2)));
         let mut mark = Mark::open(dir.path()).unwrap().unwrap();
         mark.advance(at(3)).unwrap();

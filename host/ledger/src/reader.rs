@@ -33,6 +33,14 @@ impl Readers {
         }
     }
 
+    /// Closes the idle connections, so that the writer is the last to close and folds its log into the database.
+    pub(crate) fn close_idle(&self) {
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
     pub(crate) fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let idle = self
             .idle

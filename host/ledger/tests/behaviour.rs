@@ -1,0 +1,439 @@
+//! What the ledger promises, one sentence a test. Crashes are in `crash.rs`, the bytes in `golden.rs`.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    thread,
+};
+
+use ledger::{
+    Digest, Entry, Error, Ledger, Options, Record, Seq,
+    lineage::{Lineage, VersionRecord},
+    verify,
+};
+use rusqlite::Connection;
+use tempfile::{TempDir, tempdir};
+
+fn open(dir: &TempDir) -> Ledger {
+    Ledger::open(dir.path(), Options::default()).unwrap()
+}
+
+fn turn(id: &str) -> Entry {
+    Entry::new("turn", id, format!("body of {id}").into_bytes())
+}
+
+fn fill(dir: &TempDir, count: usize) {
+    let ledger = open(dir);
+    for i in 0..count {
+        ledger.append(turn(&format!("t{i}"))).wait().unwrap();
+    }
+}
+
+fn all(ledger: &Ledger) -> Vec<Record> {
+    ledger.scan(Seq::FIRST).collect::<Result<_, _>>().unwrap()
+}
+
+fn sql(dir: &TempDir, statement: &str) {
+    let conn = Connection::open(dir.path().join("ledger.db")).unwrap();
+    conn.execute_batch(statement).unwrap();
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_reopening_in_the_same_order() {
+    let dir = tempdir().unwrap();
+    let ledger = open(&dir);
+    for i in 0..300 {
+        let receipt = ledger.append(turn(&format!("t{i}"))).wait().unwrap();
+        assert_eq!((receipt.seq.get(), receipt.fresh), (i + 1, true));
+    }
+    let before = all(&ledger);
+    drop(ledger);
+    let ledger = open(&dir);
+    assert_eq!(all(&ledger), before);
+    assert_eq!(before.len(), 300);
+    assert_eq!(before[7].body, b"body of t7");
+    assert_eq!(ledger.get(Seq::new(8)).unwrap().as_ref(), Some(&before[7]));
+    assert_eq!(ledger.get(Seq::new(301)).unwrap(), None);
+    assert!(verify(dir.path()).unwrap().is_sound());
+}
+
+#[test]
+fn records_are_found_by_kind_by_subject_and_by_key() {
+    let dir = tempdir().unwrap();
+    let ledger = open(&dir);
+    for i in 0..4 {
+        ledger.append(turn(&format!("t{i}"))).wait().unwrap();
+        let vote = Entry::new("vote", format!("t{i}"), vec![i]).with_key(format!("vote/t{i}"));
+        ledger.append(vote).wait().unwrap();
+    }
+    let kinds: Vec<_> = ledger
+        .by_kind("vote", Seq::new(4))
+        .map(|r| r.unwrap().seq.get())
+        .collect();
+    assert_eq!(kinds, [4, 6, 8]);
+    let about: Vec<_> = ledger.by_subject("t2").map(|r| r.unwrap().kind).collect();
+    assert_eq!(about, ["turn", "vote"]);
+    assert_eq!(ledger.by_key("vote/t3").unwrap().unwrap().body, [3]);
+    assert_eq!(ledger.by_key("vote/t9").unwrap(), None);
+}
+
+#[test]
+fn a_second_append_with_the_same_key_returns_the_first_place() {
+    let dir = tempdir().unwrap();
+    let ledger = open(&dir);
+    let first = ledger.append(turn("t").with_key("k")).wait().unwrap();
+    let again = Entry::new("turn", "t", b"another body".to_vec()).with_key("k");
+    let second = ledger.append(again.clone()).wait().unwrap();
+    assert_eq!((second.seq, second.fresh), (first.seq, false));
+    drop(ledger);
+    let ledger = open(&dir);
+    assert!(!ledger.append(again.clone()).wait().unwrap().fresh);
+    // Also when both are in one group.
+    let other = Entry::new("turn", "u", vec![]).with_key("u");
+    let receipts = ledger
+        .append_all(vec![other.clone(), again, other])
+        .wait()
+        .unwrap();
+    let fresh: Vec<_> = receipts.iter().map(|r| (r.seq.get(), r.fresh)).collect();
+    assert_eq!(fresh, [(2, true), (1, false), (2, false)]);
+    assert_eq!(all(&ledger).len(), 2);
+}
+
+#[test]
+fn many_writers_share_commits_and_every_receipt_is_true() {
+    let dir = tempdir().unwrap();
+    let ledger = open(&dir);
+    let writers: Vec<_> = (0..8)
+        .map(|w| {
+            let ledger = ledger.clone();
+            thread::spawn(move || {
+                let sent: Vec<_> = (0..50)
+                    .map(|i| ledger.append(turn(&format!("{w}-{i}"))))
+                    .collect();
+                sent.into_iter()
+                    .map(|p| p.wait().unwrap().seq)
+                    .collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    let receipts: Vec<Vec<Seq>> = writers.into_iter().map(|w| w.join().unwrap()).collect();
+    for (w, places) in receipts.iter().enumerate() {
+        assert!(
+            places.is_sorted(),
+            "a writer's own entries stay in its order"
+        );
+        for (i, seq) in places.iter().enumerate() {
+            assert_eq!(
+                ledger.get(*seq).unwrap().unwrap().subject,
+                format!("{w}-{i}")
+            );
+        }
+    }
+    assert_eq!(ledger.durable().get(), 400);
+    assert_eq!(ledger.waiting(), 0);
+}
+
+#[test]
+fn an_append_can_be_awaited_without_any_runtime_of_ours() {
+    use std::task::{Context, Poll, Wake, Waker};
+    struct Unpark(thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let dir = tempdir().unwrap();
+    let ledger = open(&dir);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut pending = std::pin::pin!(ledger.append(turn("t")));
+    let receipt = loop {
+        match pending.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(receipt) => break receipt.unwrap(),
+            Poll::Pending => thread::park(),
+        }
+    };
+    assert_eq!(receipt.seq, Seq::FIRST);
+}
+
+#[test]
+fn a_second_host_on_the_same_folder_is_refused() {
+    let dir = tempdir().unwrap();
+    let ledger = open(&dir);
+    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
+    assert!(matches!(error, Error::Locked { .. }));
+    assert!(error.to_string().contains("in use"), "{error}");
+    drop(ledger);
+    open(&dir);
+}
+
+#[test]
+fn a_flipped_bit_in_a_body_is_found_and_located() {
+    let dir = tempdir().unwrap();
+    fill(&dir, 200);
+    sql(
+        &dir,
+        "UPDATE records SET body = CAST('body of t41 ' AS BLOB) WHERE seq = 42",
+    );
+    let report = verify(dir.path()).unwrap();
+    assert!(!report.is_sound());
+    assert_eq!(report.damaged, 1, "{:?}", report.damage);
+    assert_eq!(report.damage[0].place, "record 42");
+    // It is far before the mark, so the ledger opens; but whoever reads it is told.
+    let ledger = open(&dir);
+    let read: Vec<_> = ledger.scan(Seq::FIRST).collect();
+    let error = read.last().unwrap().as_ref().unwrap_err();
+    assert!(
+        matches!(error, Error::Damaged { seq, .. } if seq.get() == 42),
+        "{error}"
+    );
+    assert!(error.is_damage());
+}
+
+#[test]
+fn a_flipped_bit_in_the_database_file_is_refused_not_skipped() {
+    let dir = tempdir().unwrap();
+    fill(&dir, 40);
+    let path = dir.path().join("ledger.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let needle = b"body of t31";
+    let at = bytes
+        .windows(needle.len())
+        .position(|w| w == needle)
+        .unwrap();
+    bytes[at + 5] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let report = verify(dir.path()).unwrap();
+    assert_eq!(report.damage[0].place, "record 32");
+    // It is within the tail that opening checks.
+    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
+    assert!(
+        matches!(error, Error::Damaged { seq, .. } if seq.get() == 32),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_record_rewritten_together_with_its_hash_breaks_the_chain_after_it() {
+    let dir = tempdir().unwrap();
+    fill(&dir, 10);
+    sql(&dir, "UPDATE records SET hash = zeroblob(32) WHERE seq = 4");
+    let report = verify(dir.path()).unwrap();
+    let places: Vec<_> = report.damage.iter().map(|d| d.place.as_str()).collect();
+    assert_eq!(places, ["record 4", "record 5"]);
+}
+
+#[test]
+fn a_missing_record_is_refused_and_named() {
+    let dir = tempdir().unwrap();
+    fill(&dir, 10);
+    sql(&dir, "DELETE FROM records WHERE seq = 4");
+    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
+    assert!(
+        matches!(error, Error::Missing { seq, .. } if seq.get() == 4),
+        "{error}"
+    );
+    let report = verify(dir.path()).unwrap();
+    assert_eq!(report.damage[0].place, "record 4");
+}
+
+#[test]
+fn a_database_that_lost_its_acknowledged_tail_is_refused() {
+    let dir = tempdir().unwrap();
+    fill(&dir, 10);
+    sql(&dir, "DELETE FROM records WHERE seq > 7");
+    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
+    assert!(
+        matches!(error, Error::Lost { mark, last, .. } if (mark.get(), last.get()) == (10, 7)),
+        "{error}"
+    );
+    assert!(!verify(dir.path()).unwrap().is_sound());
+}
+
+#[test]
+fn a_database_that_disappeared_is_refused_and_not_created_anew() {
+    let dir = tempdir().unwrap();
+    fill(&dir, 3);
+    std::fs::remove_file(dir.path().join("ledger.db")).unwrap();
+    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
+    assert!(matches!(error, Error::Lost { .. }), "{error}");
+    assert!(!dir.path().join("ledger.db").exists());
+}
+
+#[test]
+fn a_ledger_without_its_mark_or_with_a_damaged_one_is_refused() {
+    let dir = tempdir().unwrap();
+    fill(&dir, 3);
+    let mark = dir.path().join("mark");
+    std::fs::write(&mark, b"x").unwrap();
+    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
+    assert!(matches!(error, Error::MarkDamaged { .. }), "{error}");
+    std::fs::remove_file(&mark).unwrap();
+    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
+    assert!(
+        matches!(error, Error::MarkMissing { records: 3, .. }),
+        "{error}"
+    );
+    assert!(error.is_damage());
+}
+
+#[test]
+fn a_ledger_replaced_by_another_of_the_same_length_is_refused() {
+    let dir = tempdir().unwrap();
+    let other = tempdir().unwrap();
+    fill(&dir, 5);
+    let ledger = open(&other);
+    for i in 0..5 {
+        ledger.append(turn(&format!("other{i}"))).wait().unwrap();
+    }
+    drop(ledger);
+    std::fs::copy(other.path().join("ledger.db"), dir.path().join("ledger.db")).unwrap();
+    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
+    assert!(matches!(error, Error::Diverged { .. }), "{error}");
+}
+
+#[test]
+fn a_file_that_is_not_a_ledger_and_one_from_the_future_are_refused() {
+    let dir = tempdir().unwrap();
+    sql(
+        &dir,
+        "CREATE TABLE cats (name TEXT); PRAGMA application_id = 7;",
+    );
+    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
+    assert!(matches!(error, Error::Foreign { found: 7, .. }), "{error}");
+    let dir = tempdir().unwrap();
+    fill(&dir, 1);
+    sql(&dir, "PRAGMA user_version = 9");
+    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
+    assert!(matches!(error, Error::Format { found: 9, .. }), "{error}");
+    let dir = tempdir().unwrap();
+    std::fs::write(dir.path().join("ledger.db"), "not a database ".repeat(400)).unwrap();
+    assert!(
+        Ledger::open(dir.path(), Options::default())
+            .unwrap_err()
+            .is_damage()
+    );
+}
+
+#[test]
+fn a_full_disk_refuses_the_append_and_nothing_else() {
+    let dir = tempdir().unwrap();
+    let options = Options {
+        max_bytes: Some(400_000),
+        ..Options::default()
+    };
+    let ledger = Ledger::open(dir.path(), options).unwrap();
+    ledger.append(turn("small")).wait().unwrap();
+    let error = ledger
+        .append(Entry::new("turn", "big", vec![7; 600_000]))
+        .wait()
+        .unwrap_err();
+    assert!(matches!(error, Error::Full), "{error}");
+    assert!(error.is_retryable());
+    ledger.health().unwrap();
+    let receipt = ledger.append(turn("after")).wait().unwrap();
+    assert_eq!(receipt.seq.get(), 2);
+    assert_eq!(all(&ledger).len(), 2);
+    drop(ledger);
+    assert!(verify(dir.path()).unwrap().is_sound());
+}
+
+#[test]
+fn an_entry_that_breaks_a_limit_is_refused_before_it_is_written() {
+    let dir = tempdir().unwrap();
+    let ledger = open(&dir);
+    let error = ledger
+        .append_all(vec![turn("good"), Entry::new("", "bad", vec![])])
+        .wait()
+        .unwrap_err();
+    assert!(
+        matches!(error, Error::Entry { field: "kind", .. }),
+        "{error}"
+    );
+    assert_eq!(ledger.durable(), Seq::ZERO);
+}
+
+#[test]
+fn a_clock_that_runs_backwards_changes_nothing_but_the_timestamps() {
+    let dir = tempdir().unwrap();
+    let now = Arc::new(AtomicI64::new(1_000));
+    let clock = now.clone();
+    let options = Options {
+        clock: Arc::new(move || clock.fetch_sub(400, Ordering::Relaxed)),
+        ..Options::default()
+    };
+    let ledger = Ledger::open(dir.path(), options).unwrap();
+    for i in 0..5 {
+        ledger.append(turn(&format!("t{i}"))).wait().unwrap();
+    }
+    let records = all(&ledger);
+    let times: Vec<_> = records.iter().map(|r| r.at_ms).collect();
+    assert_eq!(times, [1_000, 600, 200, -200, -600]);
+    assert!(records.iter().map(|r| r.seq).is_sorted());
+}
+
+#[test]
+fn blobs_and_versions_are_checked_together() {
+    let dir = tempdir().unwrap();
+    let ledger = open(&dir);
+    let blob = ledger.put_blob(b"weights of v1").unwrap();
+    let version = VersionRecord {
+        version: 1,
+        adapter: "main".into(),
+        parent: None,
+        samples: vec!["s1".into()],
+        seeds: BTreeMap::new(),
+        settings: serde_json::json!({ "lr": 1e-4 }),
+        metrics: BTreeMap::from([("loss".into(), 0.5)]),
+        adapter_blob: Some(blob),
+        optimizer_blob: None,
+    };
+    ledger.append(version.to_entry().unwrap()).wait().unwrap();
+    assert!(
+        !ledger
+            .append(version.to_entry().unwrap())
+            .wait()
+            .unwrap()
+            .fresh
+    );
+    assert_eq!(
+        Lineage::read(&ledger).unwrap().newest("main"),
+        Some(&version)
+    );
+    assert_eq!(ledger.get_blob(&blob).unwrap(), b"weights of v1");
+    let report = verify(dir.path()).unwrap();
+    assert_eq!(
+        (report.blobs, report.versions, report.is_sound()),
+        (1, 1, true)
+    );
+
+    let name = blob.to_string();
+    std::fs::write(
+        dir.path().join("blobs").join(&name[..2]).join(&name[2..]),
+        b"?",
+    )
+    .unwrap();
+    let orphan = VersionRecord {
+        version: 2,
+        parent: Some(Digest::of(b"nobody")),
+        ..version
+    };
+    ledger.append(orphan.to_entry().unwrap()).wait().unwrap();
+    let report = verify(dir.path()).unwrap();
+    let places: Vec<_> = report.damage.iter().map(|d| d.place.clone()).collect();
+    assert_eq!(places.len(), 4, "{places:?}");
+    assert_eq!(places[0], format!("blob {blob}"));
+    assert!(report.damage[3].error.to_string().contains("parent"));
+}
+
+#[test]
+fn a_folder_in_use_can_be_verified() {
+    let dir = tempdir().unwrap();
+    let ledger = open(&dir);
+    ledger.append(turn("t")).wait().unwrap();
+    let report = verify(dir.path()).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!(report.records, 1);
+}
