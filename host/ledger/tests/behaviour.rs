@@ -1,5 +1,7 @@
 //! What the ledger promises, one sentence a test. Crashes are in `crash.rs`, the bytes in `golden.rs`.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     collections::BTreeMap,
     sync::{
