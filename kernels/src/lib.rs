@@ -1,1 +1,37 @@
-//! kernels
+//! The arithmetic of a language model: each op on plain slices, checked at its door.
+//!
+//! Knows nothing of models, files, reinforcement learning or async. **The contract of every op**: a row's bits do not
+//! depend on the other rows of the call, on the number of threads, or on the instruction set; each output is one chain
+//! of fused multiply-adds with its terms in ascending order, or, for sums over a row, sixteen chains added in a fixed
+//! tree. That is what makes serving and training agree bit for bit.
+//!
+//! Start at [`gemm`]; [`rmsnorm`] is the shortest complete op; [`Pool`] is what they run on; the plain `f64`
+//! specification of each op is in [`reference`].
+#![expect(
+    unsafe_code,
+    reason = "vector instructions, and threads that share one output buffer"
+)]
+
+pub mod adamw;
+pub mod attention;
+mod cache;
+pub mod elementwise;
+mod error;
+pub mod gemm;
+pub mod lora;
+mod packed;
+mod pool;
+pub mod reference;
+pub mod rmsnorm;
+pub mod rope;
+mod rows;
+mod simd;
+pub mod softmax;
+pub mod swiglu;
+mod tile;
+
+pub use cache::{BLOCK, CacheShape, KvCache};
+pub use error::{Error, Result};
+pub use packed::{Dtype, Packed};
+pub use pool::{Pool, Slice};
+pub use simd::Isa;

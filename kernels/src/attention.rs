@@ -1,0 +1,584 @@
+//! Causal grouped-query attention over a [`KvCache`], forward and backward.
+//!
+//! The contract: a score is one chain over the head's elements, an output one chain over the keys in ascending order
+//! divided by the row's sum of exponentials (16 chains, by key mod 16). Keys behind a row's position add exact zeros.
+//! So a row depends on its query and on the cache only, not on how a prompt is cut into chunks or on what else is in
+//! the batch. The backward pass recomputes the scores tile by tile; it never holds rows × keys.
+
+use crate::cache::{BLOCK, KvCache};
+use crate::error::{check, require};
+use crate::pool::Shards;
+use crate::simd::Isa;
+use crate::softmax::exp_row;
+use crate::tile::{Dims, Lhs, Out, Rhs, Sums, dense};
+use crate::{Pool, Result};
+use std::cell::RefCell;
+
+/// Rows × heads of one tile, about: two register tiles of 14.
+const TILE: usize = 28;
+
+/// Consecutive query rows of one sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    /// The sequence's keys and values, those of these rows included.
+    pub cache: &'a KvCache,
+    /// The first row in `q` and `out`.
+    pub first: usize,
+    /// How many rows.
+    pub count: usize,
+    /// The position of the first row in the sequence.
+    pub start: usize,
+}
+
+/// Where queries are: heads side by side in the first columns of rows with `ld` elements.
+#[derive(Clone, Copy, Debug)]
+pub struct Queries<'a> {
+    /// (N, `ld`).
+    pub data: &'a [f32],
+    /// Elements of a whole row.
+    pub ld: usize,
+    /// Query heads, a multiple of the key heads.
+    pub heads: usize,
+}
+
+thread_local! {
+    /// Work space of one tile.
+    static SPACE: RefCell<Space> = const { RefCell::new(Space::new()) };
+}
+
+/// Work space; grows to the largest tile and stays.
+struct Space {
+    q: Vec<f32>,
+    scores: Vec<f32>,
+    out: Vec<f32>,
+    dout: Vec<f32>,
+    dscores: Vec<f32>,
+    dk: Vec<f32>,
+    dv: Vec<f32>,
+}
+
+impl Space {
+    const fn new() -> Space {
+        Space {
+            q: Vec::new(),
+            scores: Vec::new(),
+            out: Vec::new(),
+            dout: Vec::new(),
+            dscores: Vec::new(),
+            dk: Vec::new(),
+            dv: Vec::new(),
+        }
+    }
+}
+
+/// `out = softmax(q·Kᵀ / √D)·V` for the rows of several sequences; `rows(i)` is the i-th of `sequences`.
+///
+/// # Shapes
+/// `q`: (N, `ld`) · `out`: (N, H·D).
+///
+/// # Errors
+/// [`crate::Error::Shape`]; [`crate::Error::Argument`] for heads that do not divide, or rows beyond the caches.
+///
+/// # Source
+/// Vaswani et al. 2017, eq. 1; heads share keys as in Ainslie et al. 2023.
+pub fn forward<'a>(
+    pool: &Pool,
+    layer: usize,
+    q: Queries<'_>,
+    sequences: usize,
+    rows: &(dyn Fn(usize) -> Rows<'a> + Sync),
+    out: &mut [f32],
+) -> Result<()> {
+    if sequences == 0 {
+        return Ok(());
+    }
+    let shape = rows(0).cache.shape();
+    let count = q.data.len() / q.ld.max(1);
+    let width = q.heads * shape.head_dim;
+    check!("attention.forward", out: count * width);
+    let mut tiles = 0;
+    let mut work = 0;
+    for i in 0..sequences {
+        let part = rows(i);
+        check_rows(&q, &part)?;
+        let (layers, same) = (
+            shape.layers,
+            part.cache.shape() == shape && layer < shape.layers,
+        );
+        require!(
+            "attention.forward",
+            layers = layers as f64,
+            same,
+            "the caches fit the model"
+        );
+        tiles += shape.kv_heads * part.count.div_ceil(tile_rows(&q, &part));
+        work += part.count * (part.start + part.count) * width;
+    }
+    let shards = Shards::new(out);
+    let one = |tile: usize| {
+        let mut tile = tile;
+        for i in 0..sequences {
+            let part = rows(i);
+            let height = tile_rows(&q, &part);
+            let here = shape.kv_heads * part.count.div_ceil(height);
+            if tile >= here {
+                tile -= here;
+                continue;
+            }
+            let first = tile / shape.kv_heads * height;
+            let tile = Tile {
+                layer,
+                head: tile % shape.kv_heads,
+                cache: part.cache,
+                row: part.first + first,
+                count: height.min(part.count - first),
+                position: part.start + first,
+            };
+            SPACE.with_borrow_mut(|space| forward_tile(pool.isa(), &q, &tile, space, &shards));
+            return;
+        }
+    };
+    if work < crate::gemm::SMALL {
+        (0..tiles).for_each(one);
+    } else {
+        pool.run(tiles, &one);
+    }
+    Ok(())
+}
+
+fn check_rows(q: &Queries<'_>, part: &Rows<'_>) -> Result<()> {
+    let shape = part.cache.shape();
+    let heads = q.heads;
+    let divides = heads > 0 && heads.is_multiple_of(shape.kv_heads.max(1));
+    require!(
+        "attention",
+        heads = heads as f64,
+        divides,
+        "key heads divide query heads"
+    );
+    let width = heads * shape.head_dim;
+    require!(
+        "attention",
+        width = width as f64,
+        width <= q.ld,
+        "query heads fit a row"
+    );
+    let end = (part.first + part.count) * q.ld;
+    require!(
+        "attention",
+        end = end as f64,
+        end <= q.data.len(),
+        "rows are in the queries"
+    );
+    let keys = part.start + part.count;
+    require!(
+        "attention",
+        keys = keys as f64,
+        keys <= part.cache.room(),
+        "fewer tokens are cached"
+    );
+    Ok(())
+}
+
+/// Query rows of a tile.
+fn tile_rows(q: &Queries<'_>, part: &Rows<'_>) -> usize {
+    (TILE / (q.heads / part.cache.shape().kv_heads)).max(1)
+}
+
+/// Some rows of one sequence and the query heads of one key head.
+struct Tile<'a> {
+    layer: usize,
+    head: usize,
+    cache: &'a KvCache,
+    /// First row in the queries.
+    row: usize,
+    count: usize,
+    /// Position of the first row.
+    position: usize,
+}
+
+impl Tile<'_> {
+    fn group(&self, q: &Queries<'_>) -> usize {
+        q.heads / self.cache.shape().kv_heads
+    }
+
+    /// Copies the tile's heads out of some matrix with `ld` columns, times `scale`: (row, head of the group, D).
+    fn gather(&self, group: usize, data: &[f32], ld: usize, scale: f32, to: &mut Vec<f32>) {
+        let d = self.cache.shape().head_dim;
+        to.clear();
+        for row in self.row..self.row + self.count {
+            let heads = &data[row * ld + self.head * group * d..][..group * d];
+            to.extend(heads.iter().map(|v| v * scale));
+        }
+    }
+
+    /// Scores of all heads of the tile against the keys below `blocks` blocks: (row, head; key), `blocks`·32 columns.
+    fn scores(
+        &self,
+        isa: Isa,
+        m: usize,
+        q: &[f32],
+        blocks: std::ops::Range<usize>,
+        to: &mut [f32],
+    ) {
+        let d = self.cache.shape().head_dim;
+        let ld = blocks.len() * BLOCK;
+        for (i, block) in blocks.enumerate() {
+            let a = Lhs {
+                data: q,
+                row: d,
+                step: 1,
+            };
+            let b = Rhs {
+                data: self.cache.keys(self.layer, self.head, block),
+                ld: BLOCK,
+            };
+            let c = Out::new(&mut to[i * BLOCK..], ld);
+            dense(isa, Dims { m, n: BLOCK, k: d }, a, b, c, Sums::Start);
+        }
+    }
+}
+
+fn scale_of(head_dim: usize) -> f32 {
+    (1.0 / (head_dim as f64).sqrt()) as f32
+}
+
+fn forward_tile(isa: Isa, q: &Queries<'_>, tile: &Tile<'_>, space: &mut Space, out: &Shards<'_>) {
+    let d = tile.cache.shape().head_dim;
+    let group = tile.group(q);
+    let m = tile.count * group;
+    let keys = tile.position + tile.count;
+    let blocks = keys.div_ceil(BLOCK);
+    let ld = blocks * BLOCK;
+    tile.gather(group, q.data, q.ld, scale_of(d), &mut space.q);
+    space.scores.resize(m * ld, 0.0);
+    space.out.resize(m * (d + 1), 0.0);
+    let (sums, outs) = space.out.split_at_mut(m);
+    tile.scores(isa, m, &space.q, 0..blocks, &mut space.scores);
+    for (i, (row, sum)) in space
+        .scores
+        .chunks_exact_mut(ld)
+        .zip(sums.iter_mut())
+        .take(m)
+        .enumerate()
+    {
+        let (seen, behind) = row.split_at_mut(tile.position + i / group + 1);
+        *sum = exp_row(isa, seen, None).1;
+        behind.fill(0.0);
+    }
+    for block in 0..blocks {
+        let k = BLOCK.min(keys - block * BLOCK);
+        let a = Lhs {
+            data: &space.scores[block * BLOCK..],
+            row: ld,
+            step: 1,
+        };
+        let b = Rhs {
+            data: tile.cache.values(tile.layer, tile.head, block),
+            ld: d,
+        };
+        let sums = if block == 0 {
+            Sums::Start
+        } else {
+            Sums::Resume
+        };
+        dense(isa, Dims { m, n: d, k }, a, b, Out::new(outs, d), sums);
+    }
+    for i in 0..m {
+        let at = (tile.row + i / group) * q.heads * d + (tile.head * group + i % group) * d;
+        // SAFETY: the heads of a tile's rows belong to this tile alone.
+        let to = unsafe { out.part(at..at + d) };
+        let inverse = 1.0 / sums[i];
+        for (to, v) in to.iter_mut().zip(&outs[i * d..]) {
+            *to = v * inverse;
+        }
+    }
+}
+
+/// What [`backward`] reads: one sequence that starts at position 0, one layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Backward<'a> {
+    /// The layer in both caches.
+    pub layer: usize,
+    /// Keys and values, as in the forward pass.
+    pub cache: &'a KvCache,
+    /// The same with keys and values exchanged.
+    pub mirror: &'a KvCache,
+    /// The queries.
+    pub q: Queries<'a>,
+    /// The forward result: (N, H·D).
+    pub out: &'a [f32],
+    /// Its gradient: (N, H·D).
+    pub dout: &'a [f32],
+}
+
+/// The gradients of [`forward`] by q, k and v, written into the columns of one fused matrix.
+///
+/// # Shapes
+/// `dqkv`: (N, (H + 2K)·D), queries first, then keys, then values; overwritten · `stats`: work space.
+///
+/// # Errors
+/// [`crate::Error::Shape`]; [`crate::Error::Argument`] as in [`forward`].
+///
+/// # Source
+/// Dao et al. 2022, algorithm 4, with one pass over queries and one over keys, so that no sum depends on threads.
+pub fn backward(
+    pool: &Pool,
+    b: &Backward<'_>,
+    stats: &mut Vec<f32>,
+    dqkv: &mut [f32],
+) -> Result<()> {
+    let shape = b.cache.shape();
+    let (d, heads) = (shape.head_dim, b.q.heads);
+    let n = b.q.data.len() / b.q.ld.max(1);
+    let (out, dout) = (b.out, b.dout);
+    let width = (heads + 2 * shape.kv_heads) * d;
+    check!("attention.backward", out: n * heads * d, dout: n * heads * d, dqkv: n * width);
+    let all = Rows {
+        cache: b.cache,
+        first: 0,
+        count: n,
+        start: 0,
+    };
+    check_rows(&b.q, &all)?;
+    check_rows(
+        &b.q,
+        &Rows {
+            cache: b.mirror,
+            ..all
+        },
+    )?;
+    let layers = shape.layers;
+    let fits = b.mirror.shape() == shape && b.layer < layers;
+    require!(
+        "attention.backward",
+        layers = layers as f64,
+        fits,
+        "the caches fit the model"
+    );
+    stats.resize(n * heads * 3, 0.0);
+    let (shards, marks) = (Shards::new(dqkv), Shards::new(stats));
+    let height = tile_rows(&b.q, &all);
+    pool.run(shape.kv_heads * n.div_ceil(height), &|task| {
+        let tile = b.tile(
+            task % shape.kv_heads,
+            task / shape.kv_heads * height,
+            height,
+            n,
+        );
+        SPACE.with_borrow_mut(|space| query_tile(pool.isa(), b, &tile, space, &shards, &marks));
+    });
+    let stats: &[f32] = stats;
+    let blocks = n.div_ceil(BLOCK);
+    pool.run(shape.kv_heads * blocks, &|task| {
+        let (head, block) = (task % shape.kv_heads, task / shape.kv_heads);
+        SPACE.with_borrow_mut(|space| {
+            key_block(pool.isa(), b, (head, block), space, &shards, stats)
+        });
+    });
+    Ok(())
+}
+
+impl<'a> Backward<'a> {
+    fn tile(&self, head: usize, row: usize, height: usize, rows: usize) -> Tile<'a> {
+        let count = height.min(rows - row);
+        Tile {
+            layer: self.layer,
+            head,
+            cache: self.cache,
+            row,
+            count,
+            position: row,
+        }
+    }
+
+    fn group(&self) -> usize {
+        self.q.heads / self.cache.shape().kv_heads
+    }
+
+    /// Elements of a row of `dqkv`.
+    fn width(&self) -> usize {
+        (self.q.heads + 2 * self.cache.shape().kv_heads) * self.cache.shape().head_dim
+    }
+}
+
+/// The gradient by the queries of one tile, and what the pass over keys needs of each row: max, sum, dout·out.
+fn query_tile(
+    isa: Isa,
+    b: &Backward<'_>,
+    tile: &Tile<'_>,
+    space: &mut Space,
+    dqkv: &Shards<'_>,
+    stats: &Shards<'_>,
+) {
+    let d = b.cache.shape().head_dim;
+    let (group, heads) = (b.group(), b.q.heads);
+    let m = tile.count * group;
+    let keys = tile.position + tile.count;
+    let blocks = keys.div_ceil(BLOCK);
+    let ld = blocks * BLOCK;
+    tile.gather(group, b.q.data, b.q.ld, scale_of(d), &mut space.q);
+    tile.gather(group, b.dout, heads * d, 1.0, &mut space.dout);
+    space.scores.resize(m * ld, 0.0);
+    space.dscores.resize(m * ld, 0.0);
+    space.out.resize(m * d, 0.0);
+    tile.scores(isa, m, &space.q, 0..blocks, &mut space.scores);
+    let mirror = Tile {
+        cache: b.mirror,
+        ..*tile
+    };
+    mirror.scores(isa, m, &space.dout, 0..blocks, &mut space.dscores);
+    for i in 0..m {
+        let (row, head) = (tile.row + i / group, tile.head * group + i % group);
+        let at = row * heads + head;
+        // SAFETY: the heads of a tile's rows belong to this tile alone.
+        let mark = unsafe { stats.part(at * 3..at * 3 + 3) };
+        let dot = dot(&b.out[at * d..][..d], &space.dout[i * d..][..d]);
+        let (seen, behind) = space.scores[i * ld..][..ld].split_at_mut(row + 1);
+        let (max, sum) = exp_row(isa, seen, None);
+        mark.copy_from_slice(&[max, 1.0 / sum, dot]);
+        behind.fill(0.0);
+        for (p, dp) in seen.iter_mut().zip(&space.dscores[i * ld..]) {
+            *p *= mark[1] * (dp - dot);
+        }
+    }
+    for block in 0..blocks {
+        let k = BLOCK.min(keys - block * BLOCK);
+        let a = Lhs {
+            data: &space.scores[block * BLOCK..],
+            row: ld,
+            step: 1,
+        };
+        let rhs = Rhs {
+            data: b.mirror.values(b.layer, tile.head, block),
+            ld: d,
+        };
+        let sums = if block == 0 {
+            Sums::Start
+        } else {
+            Sums::Resume
+        };
+        dense(
+            isa,
+            Dims { m, n: d, k },
+            a,
+            rhs,
+            Out::new(&mut space.out, d),
+            sums,
+        );
+    }
+    let scale = scale_of(d);
+    for i in 0..m {
+        let at = (tile.row + i / group) * b.width() + (tile.head * group + i % group) * d;
+        // SAFETY: the heads of a tile's rows belong to this tile alone.
+        let to = unsafe { dqkv.part(at..at + d) };
+        for (to, v) in to.iter_mut().zip(&space.out[i * d..]) {
+            *to = v * scale;
+        }
+    }
+}
+
+/// The gradients by the keys and values of one block.
+fn key_block(
+    isa: Isa,
+    b: &Backward<'_>,
+    (head, block): (usize, usize),
+    space: &mut Space,
+    dqkv: &Shards<'_>,
+    stats: &[f32],
+) {
+    let d = b.cache.shape().head_dim;
+    let (group, heads) = (b.group(), b.q.heads);
+    let n = b.q.data.len() / b.q.ld;
+    let first = block * BLOCK;
+    let keys = BLOCK.min(n - first);
+    space.dk.clear();
+    space.dk.resize(keys * d, 0.0);
+    space.dv.clear();
+    space.dv.resize(keys * d, 0.0);
+    let height = (TILE / group).max(1);
+    for row in (first..n).step_by(height) {
+        let tile = b.tile(head, row, height, n);
+        let m = tile.count * group;
+        tile.gather(group, b.q.data, b.q.ld, scale_of(d), &mut space.q);
+        tile.gather(group, b.dout, heads * d, 1.0, &mut space.dout);
+        space.scores.resize(m * BLOCK, 0.0);
+        space.dscores.resize(m * BLOCK, 0.0);
+        tile.scores(isa, m, &space.q, block..block + 1, &mut space.scores);
+        let mirror = Tile {
+            cache: b.mirror,
+            ..tile
+        };
+        mirror.scores(isa, m, &space.dout, block..block + 1, &mut space.dscores);
+        for i in 0..m {
+            let row = row + i / group;
+            let mark = &stats[(row * heads + head * group + i % group) * 3..][..3];
+            let seen = (row + 1 - first).min(keys);
+            let (p, dp) = (
+                &mut space.scores[i * BLOCK..][..BLOCK],
+                &mut space.dscores[i * BLOCK..][..BLOCK],
+            );
+            exp_row(isa, &mut p[..seen], Some(mark[0]));
+            p[seen..].fill(0.0);
+            dp[seen..].fill(0.0);
+            for (p, dp) in p[..seen].iter_mut().zip(dp) {
+                *p *= mark[1];
+                *dp = *p * (*dp - mark[2]);
+            }
+        }
+        let dims = Dims {
+            m: keys,
+            n: d,
+            k: m,
+        };
+        let rows = |data| Rhs { data, ld: d };
+        let a = Lhs {
+            data: &space.scores,
+            row: 1,
+            step: BLOCK,
+        };
+        dense(
+            isa,
+            dims,
+            a,
+            rows(&space.dout),
+            Out::new(&mut space.dv, d),
+            Sums::Resume,
+        );
+        let a = Lhs {
+            data: &space.dscores,
+            row: 1,
+            step: BLOCK,
+        };
+        dense(
+            isa,
+            dims,
+            a,
+            rows(&space.q),
+            Out::new(&mut space.dk, d),
+            Sums::Resume,
+        );
+    }
+    let kv_heads = b.cache.shape().kv_heads;
+    for key in 0..keys {
+        for (offset, from) in [
+            (heads + head, &space.dk),
+            (heads + kv_heads + head, &space.dv),
+        ] {
+            let at = (first + key) * b.width() + offset * d;
+            // SAFETY: the keys of a block belong to this task alone; the columns are not those of queries.
+            unsafe { dqkv.part(at..at + d) }.copy_from_slice(&from[key * d..][..d]);
+        }
+    }
+}
+
+/// Σ x·y in sixteen chains.
+fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let mut lanes = [0f32; 16];
+    for (x, y) in x.chunks(16).zip(y.chunks(16)) {
+        for ((lane, x), y) in lanes.iter_mut().zip(x).zip(y) {
+            *lane += x * y;
+        }
+    }
+    lanes.iter().sum()
+}

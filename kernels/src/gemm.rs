@@ -1,0 +1,207 @@
+//! Products with packed weights: `y = x·Wᵀ` forward, `dx = dy·W` backward.
+//!
+//! The arithmetic contract: each output is one chain of fused multiply-adds in f32, its terms in ascending order (k
+//! forward, n backward), starting at zero. Therefore a row's bits do not depend on the other rows, on the threads or on
+//! the instruction set. Weights stored as bf16 are widened exactly. Small products of two f32 operands: [`crate::lora`].
+
+use crate::error::check;
+use crate::packed::{PANEL, Packed, Panels};
+use crate::pool::Shards;
+use crate::tile::{Dims, Lhs, Out, PanelJob, Rhs, Sums, bf16_panel, dense, f32_panel};
+use crate::tile::{unpack_bf16, unpack_f32};
+use crate::{Pool, Result};
+use std::cell::RefCell;
+
+/// Rows that are taken through all panels of a task before the next rows: they stay in the L2 cache.
+const ROWS: usize = 112;
+
+/// Inputs (columns of `dx`) of one task of the backward product.
+const INPUTS: usize = 96;
+
+/// Outputs whose weights are transposed at a time in the backward product: with [`INPUTS`], 96 KiB.
+const OUTPUTS: usize = 256;
+
+/// Multiply-adds below which a product stays on the calling thread: waking another costs as much.
+pub(crate) const SMALL: usize = 1 << 16;
+
+/// `y = x·Wᵀ`.
+///
+/// # Shapes
+/// `x`: (N, K) · `w`: (O, K) · `y`: (N, O), with N = `rows`.
+///
+/// # Errors
+/// [`crate::Error::Shape`].
+pub fn forward(pool: &Pool, rows: usize, x: &[f32], w: &Packed, y: &mut [f32]) -> Result<()> {
+    let (k, n) = (w.inputs(), w.outputs());
+    check!("gemm.forward", x: rows * k, y: rows * n);
+    if rows == 0 {
+        return Ok(());
+    }
+    let panels = w.panel_count();
+    let tasks = if rows * k * n < SMALL {
+        1
+    } else {
+        panels.min(pool.threads() * 6)
+    };
+    let room = y.len();
+    let y = Shards::new(y);
+    pool.run(tasks, &|task| {
+        let mine = panels * task / tasks..panels * (task + 1) / tasks;
+        for first in (0..rows).step_by(ROWS) {
+            let m = ROWS.min(rows - first);
+            for panel in mine.clone() {
+                let at = first * n + panel * PANEL;
+                // SAFETY: `at < rows * n`; the columns of a panel belong to one task.
+                let out = unsafe { Out::raw(y.as_mut_ptr().add(at), n, room - at) };
+                let width = PANEL.min(n - panel * PANEL);
+                let job = PanelJob {
+                    x: &x[first * k..],
+                    m,
+                    k,
+                    width,
+                    out,
+                };
+                match &w.panels {
+                    Panels::Bf16(lines) => bf16_panel(pool.isa(), job, &lines[panel * k..][..k]),
+                    Panels::F32(lines) => f32_panel(pool.isa(), job, &lines[panel * k..][..k]),
+                }
+            }
+        }
+    });
+    Ok(())
+}
+
+thread_local! {
+    /// Transposed weights of one step of the backward product.
+    static TRANSPOSED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// `dx = dy·W`, the gradient of [`forward`] by its input.
+///
+/// # Shapes
+/// `dy`: (N, O) · `w`: (O, K) · `dx`: (N, K), with N = `rows`.
+///
+/// # Errors
+/// [`crate::Error::Shape`].
+pub fn backward(pool: &Pool, rows: usize, dy: &[f32], w: &Packed, dx: &mut [f32]) -> Result<()> {
+    let (k, n) = (w.inputs(), w.outputs());
+    check!("gemm.backward", dy: rows * n, dx: rows * k);
+    let room = dx.len();
+    let dx = Shards::new(dx);
+    pool.run(k.div_ceil(INPUTS), &|task| {
+        let first = task * INPUTS;
+        let inputs = INPUTS.min(k - first);
+        TRANSPOSED.with_borrow_mut(|t| {
+            t.resize(OUTPUTS * INPUTS, 0.0);
+            for n0 in (0..n).step_by(OUTPUTS) {
+                let outputs = OUTPUTS.min(n - n0);
+                for (p, out) in t
+                    .chunks_mut(PANEL * INPUTS)
+                    .take(outputs.div_ceil(PANEL))
+                    .enumerate()
+                {
+                    let line = (n0 / PANEL + p) * k + first;
+                    match &w.panels {
+                        Panels::Bf16(l) => {
+                            unpack_bf16(pool.isa(), &l[line..][..inputs], out, INPUTS)
+                        }
+                        Panels::F32(l) => unpack_f32(&l[line..][..inputs], out, INPUTS),
+                    }
+                }
+                let sums = if n0 == 0 { Sums::Start } else { Sums::Resume };
+                for m0 in (0..rows).step_by(ROWS) {
+                    let m = ROWS.min(rows - m0);
+                    let at = m0 * k + first;
+                    // SAFETY: `at < rows * k`; the columns from `first` on belong to this task.
+                    let out = unsafe { Out::raw(dx.as_mut_ptr().add(at), k, room - at) };
+                    let a = Lhs {
+                        data: &dy[m0 * n + n0..],
+                        row: n,
+                        step: 1,
+                    };
+                    let b = Rhs {
+                        data: t,
+                        ld: INPUTS,
+                    };
+                    dense(
+                        pool.isa(),
+                        Dims {
+                            m,
+                            n: inputs,
+                            k: outputs,
+                        },
+                        a,
+                        b,
+                        out,
+                        sums,
+                    );
+                }
+            }
+        });
+    });
+    Ok(())
+}
+
+/// Adds a bias to every row.
+///
+/// # Shapes
+/// `y`: (N, O) · `bias`: (O).
+///
+/// # Errors
+/// [`crate::Error::Shape`].
+pub fn add_bias(rows: usize, bias: &[f32], y: &mut [f32]) -> Result<()> {
+    check!("gemm.add_bias", y: rows * bias.len());
+    for row in y.chunks_exact_mut(bias.len().max(1)) {
+        for (y, b) in row.iter_mut().zip(bias) {
+            *y += b;
+        }
+    }
+    Ok(())
+}
+
+/// `C (+)= A·B` of f32 operands, shared by the threads when it is worth it.
+///
+/// # Panics
+/// When an operand is too short for the sizes.
+pub(crate) fn parallel_dense(
+    pool: &Pool,
+    d: Dims,
+    a: Lhs<'_>,
+    b: Rhs<'_>,
+    c: (&mut [f32], usize),
+    sums: Sums,
+) {
+    let Dims { m, n, k } = d;
+    let (c, ld) = c;
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!((m - 1) * ld + n <= c.len(), "output");
+    if m * n * k < SMALL {
+        dense(pool.isa(), d, a, b, Out::new(c, ld), sums);
+        return;
+    }
+    let (tall, wide) = (m.div_ceil(56), n.div_ceil(128));
+    let room = c.len();
+    let c = Shards::new(c);
+    pool.run(tall * wide, &|task| {
+        let (i, j) = (task / wide * 56, task % wide * 128);
+        let at = i * ld + j;
+        // SAFETY: (i, j) is inside (m, n), whose elements are in the slice (asserted); tasks have disjoint elements.
+        let out = unsafe { Out::raw(c.as_mut_ptr().add(at), ld, room - at) };
+        let d = Dims {
+            m: 56.min(m - i),
+            n: 128.min(n - j),
+            k,
+        };
+        let a = Lhs {
+            data: a.data.get(i * a.row..).unwrap_or(&[]),
+            ..a
+        };
+        let b = Rhs {
+            data: b.data.get(j..).unwrap_or(&[]),
+            ..b
+        };
+        dense(pool.isa(), d, a, b, out, sums);
+    });
+}

@@ -1,0 +1,367 @@
+//! The register tile: the one place where products are summed.
+//!
+//! `C[i][j] (+)= Σ_k A[i][k]·B[k][j]`, with k ascending and a single fused multiply-add chain for each output. Every
+//! product of this crate is made of such tiles, so that an output never depends on how many rows or columns are
+//! computed beside it, on where a sum over k is interrupted and resumed, or on the instruction set.
+
+use crate::packed::{Line, PANEL};
+use crate::simd::{LANES, Simd, dispatch};
+
+/// The left operand: element (i, k) at `i * row + k * step`.
+#[derive(Clone, Copy)]
+pub(crate) struct Lhs<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) row: usize,
+    pub(crate) step: usize,
+}
+
+/// The right operand, rows of contiguous columns: element (k, j) at `k * ld + j`.
+#[derive(Clone, Copy)]
+pub(crate) struct Rhs<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) ld: usize,
+}
+
+/// The output: element (i, j) at `i * ld + j` from `at`. Made by [`Out::new`] or by a promise of its maker.
+#[derive(Clone, Copy)]
+pub(crate) struct Out {
+    at: *mut f32,
+    ld: usize,
+    /// Elements from `at` on that may be written.
+    room: usize,
+}
+
+impl Out {
+    pub(crate) fn new(data: &mut [f32], ld: usize) -> Out {
+        Out {
+            at: data.as_mut_ptr(),
+            ld,
+            room: data.len(),
+        }
+    }
+
+    /// # Safety
+    /// The elements that a product writes lie within `room` of `at`, and nothing else uses them meanwhile.
+    pub(crate) unsafe fn raw(at: *mut f32, ld: usize, room: usize) -> Out {
+        Out { at, ld, room }
+    }
+}
+
+/// Whether a product starts its sums at zero or goes on from what the output holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sums {
+    Start,
+    Resume,
+}
+
+/// Sizes of a product: `m` rows, `n` columns, `k` terms.
+#[derive(Clone, Copy)]
+pub(crate) struct Dims {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+}
+
+/// The columns of a tile: `V` vectors for each k.
+trait Columns<S: Simd, const V: usize>: Copy {
+    /// # Safety
+    /// Row `k` exists.
+    unsafe fn row(self, s: S, k: usize) -> [S::F; V];
+}
+
+#[derive(Clone, Copy)]
+struct Bf16Panel(*const Line<u16>);
+
+impl<S: Simd> Columns<S, 2> for Bf16Panel {
+    #[inline(always)]
+    unsafe fn row(self, s: S, k: usize) -> [S::F; 2] {
+        // SAFETY: the caller promises that line k exists; it holds 32 values.
+        unsafe { s.load_bf16(self.0.add(k).cast()) }
+    }
+}
+
+/// `V` whole vectors.
+#[derive(Clone, Copy)]
+struct Whole(*const f32, usize);
+
+impl<S: Simd, const V: usize> Columns<S, V> for Whole {
+    #[inline(always)]
+    unsafe fn row(self, s: S, k: usize) -> [S::F; V] {
+        // SAFETY: the caller promises that row k exists, with V whole vectors.
+        std::array::from_fn(|v| unsafe { s.load(&*self.0.add(k * self.1 + v * LANES).cast()) })
+    }
+}
+
+/// One vector of which only the first lanes exist.
+#[derive(Clone, Copy)]
+struct Part(*const f32, usize, usize);
+
+impl<S: Simd> Columns<S, 1> for Part {
+    #[inline(always)]
+    unsafe fn row(self, s: S, k: usize) -> [S::F; 1] {
+        // SAFETY: the caller promises that row k exists, with `self.2` columns.
+        [unsafe { s.load_first(self.0.add(k * self.1), self.2) }]
+    }
+}
+
+/// What a column of tiles needs besides its columns.
+#[derive(Clone, Copy)]
+struct Strip {
+    m: usize,
+    k: usize,
+    a: *const f32,
+    row: usize,
+    step: usize,
+    c: *mut f32,
+    ld: usize,
+    /// Columns that exist, of the tile's vectors.
+    width: usize,
+    sums: Sums,
+}
+
+/// One register tile of `M` rows from row `first` on.
+///
+/// # Safety
+/// The operands hold the elements that the strip names.
+#[inline(always)]
+unsafe fn tile<S: Simd, B: Columns<S, V>, const V: usize, const M: usize>(
+    s: S,
+    t: &Strip,
+    b: B,
+    first: usize,
+) {
+    // SAFETY: of all of it: the caller promises that rows, columns and terms exist in every operand.
+    unsafe {
+        let a = t.a.add(first * t.row);
+        let c = t.c.add(first * t.ld);
+        let lanes = |v: usize| t.width.saturating_sub(v * LANES).min(LANES);
+        let mut acc = [[s.splat(0.0); V]; M];
+        if t.sums == Sums::Resume {
+            for (i, row) in acc.iter_mut().enumerate() {
+                for (v, sum) in row.iter_mut().enumerate() {
+                    let from = c.add(i * t.ld + v * LANES);
+                    *sum = match lanes(v) {
+                        LANES => s.load(&*from.cast()),
+                        n => s.load_first(from, n),
+                    };
+                }
+            }
+        }
+        for k in 0..t.k {
+            let columns = b.row(s, k);
+            for (i, row) in acc.iter_mut().enumerate() {
+                let x = s.splat(*a.add(i * t.row + k * t.step));
+                for (sum, &column) in row.iter_mut().zip(&columns) {
+                    *sum = s.fma(x, column, *sum);
+                }
+            }
+        }
+        for (i, row) in acc.iter().enumerate() {
+            for (v, &sum) in row.iter().enumerate() {
+                let to = c.add(i * t.ld + v * LANES);
+                match lanes(v) {
+                    LANES => s.store(&mut *to.cast(), sum),
+                    n => s.store_first(to, sum, n),
+                }
+            }
+        }
+    }
+}
+
+/// All rows of a strip, in tiles as tall as the registers allow.
+///
+/// # Safety
+/// As [`tile`].
+#[inline(always)]
+unsafe fn strip<S: Simd, B: Columns<S, V>, const V: usize>(s: S, t: &Strip, b: B) {
+    let mut first = 0;
+    macro_rules! tiles_of {
+        ($($rows:literal)*) => {$(
+            while S::ROWS >= $rows && t.m - first >= $rows {
+                // SAFETY: rows `first..first + $rows` are below `m`; the rest is the caller's promise.
+                unsafe { tile::<S, B, V, $rows>(s, t, b, first) };
+                first += $rows;
+            }
+        )*};
+    }
+    tiles_of!(14 8 4);
+    if S::ROWS == 3 {
+        tiles_of!(3);
+    }
+    tiles_of!(2 1);
+}
+
+/// `C (+)= A·B` on one thread.
+///
+/// # Panics
+/// When an operand is too short for the sizes.
+#[inline(always)]
+fn dense_kernel<S: Simd>(s: S, d: Dims, a: Lhs<'_>, b: Rhs<'_>, c: Out, sums: Sums) {
+    let Dims { m, n, k } = d;
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(
+        k == 0 || (m - 1) * a.row + (k - 1) * a.step < a.data.len(),
+        "left operand"
+    );
+    assert!(
+        k == 0 || (k - 1) * b.ld + n <= b.data.len(),
+        "right operand"
+    );
+    assert!((m - 1) * c.ld + n <= c.room, "output");
+    let mut j = 0;
+    while j < n {
+        let width = (n - j).min(PANEL);
+        // SAFETY: column j is below n, inside both operands (asserted).
+        let (from, to) = unsafe { (b.data.as_ptr().add(j), c.at.add(j)) };
+        let (row, step, ld) = (a.row, a.step, c.ld);
+        let mut t = Strip {
+            m,
+            k,
+            a: a.data.as_ptr(),
+            row,
+            step,
+            c: to,
+            ld,
+            width,
+            sums,
+        };
+        // SAFETY: the assertions above cover m rows, k terms and columns j..j + width of every operand.
+        unsafe {
+            if width == PANEL {
+                strip::<S, _, 2>(s, &t, Whole(from, b.ld));
+                j += PANEL;
+            } else if width >= LANES {
+                t.width = LANES;
+                strip::<S, _, 1>(s, &t, Whole(from, b.ld));
+                j += LANES;
+            } else {
+                strip::<S, _, 1>(s, &t, Part(from, b.ld, width));
+                j += width;
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// `C (+)= A·B` of small dense f32 operands, on one thread.
+    pub(crate) fn dense(d: Dims, a: Lhs<'_>, b: Rhs<'_>, c: Out, sums: Sums) = dense_kernel
+}
+
+/// Terms of a sum that are done before the next rows of the left operand: a panel's part then stays in the L1 cache.
+const TERMS: usize = 384;
+
+/// What a panel product needs besides the panel.
+#[derive(Clone, Copy)]
+pub(crate) struct PanelJob<'a> {
+    /// Rows (m, k), contiguous.
+    pub(crate) x: &'a [f32],
+    pub(crate) m: usize,
+    pub(crate) k: usize,
+    /// Columns that exist, of the panel's 32.
+    pub(crate) width: usize,
+    pub(crate) out: Out,
+}
+
+impl PanelJob<'_> {
+    fn check(&self, lines: usize) {
+        let PanelJob {
+            x,
+            m,
+            k,
+            width,
+            out,
+        } = *self;
+        assert!(
+            m > 0 && width > 0 && width <= PANEL,
+            "a product has rows and columns"
+        );
+        assert!(m * k <= x.len() && k <= lines, "operands");
+        assert!((m - 1) * out.ld + width <= out.room, "output");
+    }
+
+    /// The rows, as a strip over the terms from `first` on.
+    fn strip(&self, first: usize, terms: usize) -> Strip {
+        let sums = if first == 0 {
+            Sums::Start
+        } else {
+            Sums::Resume
+        };
+        Strip {
+            m: self.m,
+            k: terms,
+            a: self.x[first..].as_ptr(),
+            row: self.k,
+            step: 1,
+            c: self.out.at,
+            ld: self.out.ld,
+            width: self.width,
+            sums,
+        }
+    }
+
+    /// Few rows read the panel once, in one go; many rows read it in parts that stay in the cache.
+    fn terms(&self) -> usize {
+        if self.m <= 14 { self.k } else { TERMS }
+    }
+}
+
+#[inline(always)]
+fn bf16_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: &[Line<u16>]) {
+    job.check(panel.len());
+    for first in (0..job.k).step_by(job.terms()) {
+        let terms = job.terms().min(job.k - first);
+        let columns = Bf16Panel(panel[first..].as_ptr());
+        // SAFETY: `check` proved m rows, k lines and `width` columns.
+        unsafe { strip::<S, _, 2>(s, &job.strip(first, terms), columns) };
+    }
+}
+
+#[inline(always)]
+fn f32_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: &[Line<f32>]) {
+    job.check(panel.len());
+    for first in (0..job.k).step_by(job.terms()) {
+        let terms = job.terms().min(job.k - first);
+        let columns = Whole(panel[first..].as_ptr().cast(), PANEL);
+        // SAFETY: `check` proved m rows, k lines and `width` columns.
+        unsafe { strip::<S, _, 2>(s, &job.strip(first, terms), columns) };
+    }
+}
+
+dispatch! {
+    /// `x·Wᵀ` for the outputs of one bf16 panel.
+    pub(crate) fn bf16_panel(job: PanelJob<'_>, panel: &[Line<u16>]) = bf16_kernel
+}
+
+dispatch! {
+    /// `x·Wᵀ` for the outputs of one f32 panel.
+    pub(crate) fn f32_panel(job: PanelJob<'_>, panel: &[Line<f32>]) = f32_kernel
+}
+
+#[inline(always)]
+fn unpack_bf16_kernel<S: Simd>(s: S, lines: &[Line<u16>], out: &mut [f32], ld: usize) {
+    for (k, line) in lines.iter().enumerate() {
+        // SAFETY: a line holds 32 values.
+        let halves = unsafe { s.load_bf16(line.0.as_ptr()) };
+        for (h, half) in halves.into_iter().enumerate() {
+            for (c, v) in s.lanes(half).into_iter().enumerate() {
+                out[(h * LANES + c) * ld + k] = v;
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// Writes the panel part transposed: `out[c * ld + k]` is column c of line k.
+    pub(crate) fn unpack_bf16(lines: &[Line<u16>], out: &mut [f32], ld: usize) = unpack_bf16_kernel
+}
+
+/// As [`unpack_bf16`].
+pub(crate) fn unpack_f32(lines: &[Line<f32>], out: &mut [f32], ld: usize) {
+    for (k, line) in lines.iter().enumerate() {
+        for (c, v) in line.0.into_iter().enumerate() {
+            out[c * ld + k] = v;
+        }
+    }
+}
