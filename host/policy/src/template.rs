@@ -1,0 +1,213 @@
+//! Chat templates: a conversation to the exact text, and token ids, that a model was trained on.
+//!
+//! Templates are programs that come with a model, so they run in a sandboxed engine: no files, no includes, no clock, fuel and an
+//! output cap. What messages hold is data: [`ChatTemplate::encode`] follows it through the rendering and never lets it become a
+//! special token. Does not parse replies; [`crate::toolcalls`] does.
+//!
+//! # Data
+//! Every text of a message or a tool is rendered between two marks (noncharacters with a number that occurs in none of the texts). The
+//! text between a pair is data in the result; the marks are cut out before encoding. White space at a text's ends stays outside, so
+//! that a template's `trim` works. A template that takes a text apart (Qwen's search for `</think>` in content) separates a pair of
+//! marks; then the whole text is rendered as one opaque placeholder instead, and the template's treatment of its inside is lost.
+
+use std::ops::Range;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use rl::{Message, ToolSpec};
+
+use crate::error::{Error, Result};
+use crate::tokenizer::Tokenizer;
+
+mod functions;
+mod values;
+
+use values::Marks;
+
+/// Instructions for a template and for each message or tool: some 100 times what published templates take.
+const FUEL: u64 = 1_000_000;
+const FUEL_EACH: u64 = 100_000;
+/// Output may be this much, and eight times the texts that went in (JSON escapes, repeated system prompts).
+const OUTPUT: usize = 1 << 20;
+const OUTPUT_FACTOR: usize = 8;
+
+/// What most small models use, and what a model without a template gets.
+const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + \
+    message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}\
+    {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
+
+/// A compiled chat template.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    source: String,
+    bos: String,
+    eos: String,
+}
+
+/// A rendered conversation, and which parts of it are data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// The text.
+    pub text: String,
+    /// Byte ranges that came from messages or tools: sorted, disjoint.
+    pub untrusted: Vec<Range<usize>>,
+}
+
+impl ChatTemplate {
+    /// Compiles a template. `bos` and `eos` are the texts that it may name as `bos_token` and `eos_token`.
+    ///
+    /// # Errors
+    /// [`Error::Template`] with the line of the mistake.
+    pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self> {
+        let mut environment = Environment::new();
+        // White space as transformers sets Jinja up.
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build();
+        environment.set_syntax(syntax.map_err(|source| Error::Template {
+            action: "parse",
+            source,
+        })?);
+        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_filter("tojson", functions::tojson);
+        environment.add_function("raise_exception", functions::raise_exception);
+        // transformers' own block tag marks the assistant's words for training; here it means nothing.
+        let own = functions::without_generation_tags(source);
+        environment
+            .add_template_owned(NAME, own)
+            .map_err(|source| Error::Template {
+                action: "parse",
+                source,
+            })?;
+        Ok(Self {
+            environment,
+            source: source.into(),
+            bos: bos.unwrap_or_default().into(),
+            eos: eos.unwrap_or_default().into(),
+        })
+    }
+
+    /// The ChatML template, for models that come without one.
+    pub fn chatml() -> Self {
+        // The source is ours and a test renders it.
+        Self::new(CHATML, None, None).unwrap_or_else(|_| Self {
+            environment: Environment::empty(),
+            source: String::new(),
+            bos: String::new(),
+            eos: String::new(),
+        })
+    }
+
+    /// Lets the template know the date, as seconds since 1970 in UTC. Without it, `strftime_now` is not defined: Llama's templates then
+    /// write a fixed date, and prompts do not change from day to day.
+    #[must_use]
+    pub fn at(mut self, unix_seconds: i64) -> Self {
+        let now = move |format: String| functions::strftime(unix_seconds, &format);
+        self.environment.add_function("strftime_now", now);
+        self
+    }
+
+    /// The template's text.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether the template does anything with tools. One that does not leaves definitions and calls out of the prompt.
+    pub fn supports_tools(&self) -> bool {
+        self.source.contains("tools")
+    }
+
+    /// The conversation as text, as transformers' `apply_chat_template(tokenize=False)` gives it.
+    ///
+    /// # Errors
+    /// [`Error::Template`] when the template refuses the conversation or runs out of fuel, [`Error::TemplateOutput`],
+    /// [`Error::ToolParameters`].
+    pub fn render(
+        &self,
+        messages: &[Message],
+        tools: &[ToolSpec],
+        add_generation_prompt: bool,
+    ) -> Result<String> {
+        self.run(messages, tools, add_generation_prompt, &mut Marks::none())
+    }
+
+    /// The conversation as text, with the parts that are data.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn render_spans(
+        &self,
+        messages: &[Message],
+        tools: &[ToolSpec],
+        add_generation_prompt: bool,
+    ) -> Result<Rendered> {
+        let mut marks = Marks::around(messages, tools);
+        let text = self.run(messages, tools, add_generation_prompt, &mut marks)?;
+        if let Some(rendered) = marks.cut_out(&text) {
+            return Ok(rendered);
+        }
+        let mut marks = Marks::instead(messages, tools);
+        let text = self.run(messages, tools, add_generation_prompt, &mut marks)?;
+        Ok(marks.put_back(&text))
+    }
+
+    /// The conversation as token ids. Special tokens come only from the template itself. For texts without anything that looks like a
+    /// special token the ids are exactly those of [`ChatTemplate::render`]'s text.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`], and those of the tokenizer.
+    pub fn encode(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        tools: &[ToolSpec],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<u32>> {
+        let rendered = self.render_spans(messages, tools, add_generation_prompt)?;
+        tokenizer.encode_spans(&rendered.text, &rendered.untrusted)
+    }
+
+    fn run(
+        &self,
+        messages: &[Message],
+        tools: &[ToolSpec],
+        add_generation_prompt: bool,
+        marks: &mut Marks,
+    ) -> Result<String> {
+        let context = minijinja::context! {
+            messages => messages.iter().map(|m| values::message(m, marks)).collect::<Vec<_>>(),
+            tools => values::tools(tools, marks)?,
+            documents => (),
+            add_generation_prompt,
+            bos_token => &self.bos,
+            eos_token => &self.eos,
+        };
+        let mut environment = self.environment.clone();
+        let items = (messages.len() + tools.len()) as u64;
+        environment.set_fuel(Some(FUEL.saturating_add(FUEL_EACH.saturating_mul(items))));
+        let fail = |source| Error::Template {
+            action: "render",
+            source,
+        };
+        let template = environment.get_template(NAME).map_err(fail)?;
+        let limit = OUTPUT + OUTPUT_FACTOR * values::size(messages, tools);
+        let mut out = functions::Capped::new(limit);
+        match template.render_captured_to(context, &mut out) {
+            Ok(_) => Ok(out.into_text()),
+            Err(error) if error.kind() == ErrorKind::WriteFailure => {
+                Err(Error::TemplateOutput { limit })
+            }
+            Err(error) => Err(fail(error)),
+        }
+    }
+}
+
+const NAME: &str = "chat template";
+
+#[cfg(test)]
+mod tests;
