@@ -208,10 +208,10 @@ pub(super) fn message(message: &Message, marks: &mut Marks) -> Value {
         for call in &message.tool_calls {
             let arguments = arguments(&call.arguments, marks);
             let name = marks.text(&call.name);
-            let function = Value::from_iter([("name", name), ("arguments", arguments)]);
+            let function = Value::from_pairs([("name", name), ("arguments", arguments)]);
             let id = marks.text(&call.id);
             let kind = Value::from("function");
-            calls.push(Value::from_iter([
+            calls.push(Value::from_pairs([
                 ("id", id),
                 ("type", kind),
                 ("function", function),
@@ -227,7 +227,7 @@ pub(super) fn message(message: &Message, marks: &mut Marks) -> Value {
             pairs.push((key, marks.text(value)));
         }
     }
-    Value::from_iter(pairs)
+    Value::from_pairs(pairs)
 }
 
 /// Arguments that are a JSON object become one, for templates print it with `tojson`; anything else stays the text that the model
@@ -258,13 +258,13 @@ pub(super) fn tools(tools: &[ToolSpec], marks: &mut Marks) -> Result<Value> {
         let name = marks.text(&tool.name);
         let description = marks.text(&tool.description);
         let parameters = leaves(&parameters, marks);
-        let function = Value::from_iter([
+        let function = Value::from_pairs([
             ("name", name),
             ("description", description),
             ("parameters", parameters),
         ]);
         let kind = Value::from("function");
-        list.push(Value::from_iter([("type", kind), ("function", function)]));
+        list.push(Value::from_pairs([("type", kind), ("function", function)]));
     }
     Ok(Value::from(list))
 }
@@ -280,7 +280,7 @@ fn leaves(value: &Value, marks: &mut Marks) -> Value {
                 let inner = value.get_item(&key).unwrap_or_default();
                 (leaves(&key, marks), leaves(&inner, marks))
             };
-            items().map(|key| pair(key, marks)).collect()
+            Value::from_pairs(items().map(|key| pair(key, marks)))
         }
         _ => value.clone(),
     }
