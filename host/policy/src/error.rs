@@ -105,6 +105,64 @@ pub enum Error {
         /// What is wrong with it.
         problem: Problem,
     },
+    /// An op refused its arguments.
+    #[error("failed to compute")]
+    Compute(#[from] kernels::Error),
+    /// A sequence without tokens cannot be computed.
+    #[error("a sequence holds no token")]
+    EmptySequence,
+    /// A sequence is longer than the model allows.
+    #[error("a sequence of {tokens} tokens exceeds the model's context of {context}")]
+    TooLong {
+        /// Tokens of the sequence.
+        tokens: usize,
+        /// The model's limit.
+        context: usize,
+    },
+    /// A token id is not in the vocabulary.
+    #[error("token {token} is outside of the vocabulary of {vocab}")]
+    Token {
+        /// The id.
+        token: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// A training target names a row that the sequence does not have.
+    #[error("a target names row {row} of a sequence of {rows}")]
+    TargetRow {
+        /// The row.
+        row: usize,
+        /// Tokens of the sequence.
+        rows: usize,
+    },
+    /// A backward pass got another number of gradients than its forward pass had targets.
+    #[error("{found} gradients for {expected} targets")]
+    Gradients {
+        /// Gradients given.
+        found: usize,
+        /// Targets of the forward pass.
+        expected: usize,
+    },
+    /// An adapter cannot be made, or does not belong to the model.
+    #[error("the adapter's {what} is {found}, but {rule}")]
+    AdapterSetting {
+        /// Rank, alpha or parameters.
+        what: &'static str,
+        /// What was given.
+        found: f64,
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
+    /// A setting of the sampler is out of its range.
+    #[error("sampling: {setting} is {value}, but {rule}")]
+    Sampling {
+        /// The setting, as configuration files call it.
+        setting: &'static str,
+        /// What was asked for.
+        value: f32,
+        /// The rule that it breaks.
+        rule: &'static str,
+    },
     /// A tool definition cannot be rendered.
     #[error("tool `{name}`: its parameters are not a JSON object")]
     ToolParameters {

@@ -3,14 +3,29 @@
 //! Files on disk: [`checkpoint`], [`config`], [`peft`]. Text: [`tokenizer`], [`template`], [`detokenize`], [`toolcalls`].
 //! It has never heard of rewards, HTTP or async. Start at [`Checkpoint::open`].
 
+pub mod adapter;
 pub mod checkpoint;
 pub mod config;
+pub mod detokenize;
 pub mod error;
+pub mod kv;
+pub mod model;
+pub mod slot;
+pub mod sample;
 pub mod template;
 pub mod tokenizer;
+pub mod toolcalls;
 
+pub use adapter::{Adapter, AdapterGrads, Projection};
 pub use checkpoint::Checkpoint;
 pub use config::{Architecture, ModelConfig, Rope, RopeScaling};
+pub use detokenize::Detokenizer;
 pub use error::{Error, Problem, Result};
+pub use sample::Sampler;
 pub use template::ChatTemplate;
 pub use tokenizer::{Special, Tokenizer};
+pub use kernels::softmax::Normalizer;
+pub use kernels::{Dtype, Pool};
+pub use kv::Kv;
+pub use model::{Logits, Model, Scratch, Segment, Tape, Target};
+pub use slot::{Deployed, Slot};

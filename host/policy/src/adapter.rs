@@ -1,0 +1,370 @@
+//! A LoRA adapter: A and B of the seven projections of every layer, as one flat vector.
+//!
+//! The flat order is: layers ascending; in a layer q, k, v, o, gate, up, down; of each A (rank, inputs) row-major, then B
+//! (outputs, rank) row-major. Parameters, gradients and both optimizer moments share it. Does not know the optimizer,
+//! and reads or writes no file. Start at [`Adapter::init`].
+
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use kernels::lora::Pair;
+use sha2::{Digest, Sha256};
+use std::ops::Range;
+
+/// A linear map that an adapter changes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Projection {
+    /// Queries.
+    Q,
+    /// Keys.
+    K,
+    /// Values.
+    V,
+    /// Attention output.
+    O,
+    /// Feed-forward gate.
+    Gate,
+    /// Feed-forward up.
+    Up,
+    /// Feed-forward down.
+    Down,
+}
+
+impl Projection {
+    /// All of them, in the flat order.
+    pub const ALL: [Projection; 7] = [
+        Projection::Q,
+        Projection::K,
+        Projection::V,
+        Projection::O,
+        Projection::Gate,
+        Projection::Up,
+        Projection::Down,
+    ];
+
+    /// The module's name below its layer, for example `self_attn.q_proj`.
+    pub fn module(self) -> &'static str {
+        match self {
+            Projection::Q => "self_attn.q_proj",
+            Projection::K => "self_attn.k_proj",
+            Projection::V => "self_attn.v_proj",
+            Projection::O => "self_attn.o_proj",
+            Projection::Gate => "mlp.gate_proj",
+            Projection::Up => "mlp.up_proj",
+            Projection::Down => "mlp.down_proj",
+        }
+    }
+
+    /// (outputs, inputs) in a model.
+    pub fn shape(self, config: &ModelConfig) -> (usize, usize) {
+        let (c, f) = (config.hidden, config.ffn);
+        let (q, kv) = (
+            config.heads * config.head_dim,
+            config.kv_heads * config.head_dim,
+        );
+        match self {
+            Projection::Q => (q, c),
+            Projection::K | Projection::V => (kv, c),
+            Projection::O => (c, q),
+            Projection::Gate | Projection::Up => (f, c),
+            Projection::Down => (c, f),
+        }
+    }
+}
+
+/// Where each matrix lies in the flat vectors.
+#[derive(Clone, PartialEq, Debug)]
+struct Layout {
+    layers: usize,
+    rank: usize,
+    /// (outputs, inputs) of each projection.
+    shapes: [(usize, usize); 7],
+}
+
+impl Layout {
+    fn new(config: &ModelConfig, rank: usize) -> Layout {
+        Layout {
+            layers: config.layers,
+            rank,
+            shapes: Projection::ALL.map(|p| p.shape(config)),
+        }
+    }
+
+    fn per_layer(&self) -> usize {
+        self.shapes.iter().map(|(o, i)| (o + i) * self.rank).sum()
+    }
+
+    fn len(&self) -> usize {
+        self.layers * self.per_layer()
+    }
+
+    /// A's and B's ranges.
+    fn at(&self, layer: usize, projection: Projection) -> (Range<usize>, Range<usize>) {
+        let before = &self.shapes[..projection as usize];
+        let skipped: usize = before.iter().map(|(o, i)| (o + i) * self.rank).sum();
+        let first = layer * self.per_layer() + skipped;
+        let (outputs, inputs) = self.shapes[projection as usize];
+        let middle = first + inputs * self.rank;
+        (first..middle, middle..middle + outputs * self.rank)
+    }
+}
+
+/// A LoRA adapter of one model.
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    layout: Layout,
+    alpha: f32,
+    params: Vec<f32>,
+    /// Every matrix transposed, at the same place: the form in which the forward products read them.
+    transposed: Vec<f32>,
+}
+
+impl Adapter {
+    /// A fresh adapter: A Kaiming-uniform as in PEFT (±1/√inputs), B zero, so that it changes nothing yet.
+    ///
+    /// The numbers depend on `seed` and on their place only.
+    ///
+    /// # Errors
+    /// [`Error::AdapterSetting`] for rank 0 or an α that is not positive.
+    pub fn init(config: &ModelConfig, rank: usize, alpha: f32, seed: u64) -> Result<Adapter> {
+        let layout = Layout::new(config, rank);
+        let mut params = vec![0.0; layout.len()];
+        for layer in 0..layout.layers {
+            for projection in Projection::ALL {
+                let (a, _) = layout.at(layer, projection);
+                let bound = 1.0 / (layout.shapes[projection as usize].1 as f32).sqrt();
+                for (place, v) in a.clone().zip(&mut params[a]) {
+                    *v = (2.0 * uniform(seed, place as u64) - 1.0) * bound;
+                }
+            }
+        }
+        Adapter::from_params(config, rank, alpha, params)
+    }
+
+    /// An adapter with given parameters, in the flat order.
+    ///
+    /// # Errors
+    /// [`Error::AdapterSetting`] for a rank or α that cannot be, or another number of parameters than the model asks for.
+    pub fn from_params(
+        config: &ModelConfig,
+        rank: usize,
+        alpha: f32,
+        params: Vec<f32>,
+    ) -> Result<Adapter> {
+        let refuse = |what, found, rule| Err(Error::AdapterSetting { what, found, rule });
+        if rank == 0 {
+            return refuse("rank", 0.0, "it must be at least 1");
+        }
+        if !(alpha > 0.0 && alpha.is_finite()) {
+            return refuse("alpha", f64::from(alpha), "it must be positive");
+        }
+        let layout = Layout::new(config, rank);
+        if params.len() != layout.len() {
+            let rule = "the model and the rank ask for another number";
+            return refuse("parameters", params.len() as f64, rule);
+        }
+        let mut adapter = Adapter {
+            layout,
+            alpha,
+            transposed: vec![0.0; params.len()],
+            params,
+        };
+        adapter.transpose();
+        Ok(adapter)
+    }
+
+    /// The same adapter with other parameters, in the flat order.
+    ///
+    /// # Errors
+    /// [`Error::AdapterSetting`] for another number of parameters.
+    pub fn with_params(&self, params: Vec<f32>) -> Result<Adapter> {
+        if params.len() != self.params.len() {
+            return Err(Error::AdapterSetting {
+                what: "parameters",
+                found: params.len() as f64,
+                rule: "the adapter has another number",
+            });
+        }
+        let mut next = Adapter {
+            params,
+            transposed: self.transposed.clone(),
+            ..self.header()
+        };
+        next.transpose();
+        Ok(next)
+    }
+
+    /// Changes the parameters in place.
+    pub fn update(&mut self, change: impl FnOnce(&mut [f32])) {
+        change(&mut self.params);
+        self.transpose();
+    }
+
+    /// Rank.
+    pub fn rank(&self) -> usize {
+        self.layout.rank
+    }
+
+    /// α; the update is scaled by α / rank.
+    pub fn alpha(&self) -> f32 {
+        self.alpha
+    }
+
+    /// All parameters, in the flat order.
+    pub fn params(&self) -> &[f32] {
+        &self.params
+    }
+
+    /// Whether the adapter was made for a model of this shape.
+    pub fn fits(&self, config: &ModelConfig) -> bool {
+        self.layout == Layout::new(config, self.layout.rank)
+    }
+
+    /// Every matrix in the flat order: its name in PEFT's `adapter_model.safetensors`, its shape, its values.
+    pub fn tensors(&self) -> impl Iterator<Item = (String, [usize; 2], &[f32])> {
+        self.names_and_shapes()
+            .map(|(name, shape, range)| (name, shape, &self.params[range]))
+    }
+
+    /// Every matrix in the flat order: its PEFT name, its shape, its place in the flat vectors.
+    pub fn names_and_shapes(&self) -> impl Iterator<Item = (String, [usize; 2], Range<usize>)> {
+        let layout = &self.layout;
+        (0..layout.layers).flat_map(move |layer| {
+            Projection::ALL.into_iter().flat_map(move |projection| {
+                let (a, b) = layout.at(layer, projection);
+                let (outputs, inputs) = layout.shapes[projection as usize];
+                let module = format!(
+                    "base_model.model.model.layers.{layer}.{}",
+                    projection.module()
+                );
+                [
+                    (format!("{module}.lora_A.weight"), [layout.rank, inputs], a),
+                    (format!("{module}.lora_B.weight"), [outputs, layout.rank], b),
+                ]
+            })
+        })
+    }
+
+    /// SHA-256, as hex, over a canonical encoding: the text `nextstate-adapter-1`, then little-endian rank (u32) and α
+    /// (f32), then for each matrix in the flat order its name's length (u32) and bytes, both sizes (u32) and values (f32).
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(b"nextstate-adapter-1");
+        hash.update((self.layout.rank as u32).to_le_bytes());
+        hash.update(self.alpha.to_le_bytes());
+        let mut bytes = Vec::new();
+        for (name, shape, values) in self.tensors() {
+            bytes.clear();
+            bytes.extend((name.len() as u32).to_le_bytes());
+            bytes.extend(name.as_bytes());
+            bytes.extend(shape.iter().flat_map(|&n| (n as u32).to_le_bytes()));
+            bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+            hash.update(&bytes);
+        }
+        hex::encode(hash.finalize())
+    }
+
+    /// The matrices of one projection.
+    pub(crate) fn pair(&self, layer: usize, projection: Projection) -> Pair<'_> {
+        let (a, b) = self.layout.at(layer, projection);
+        Pair {
+            a: &self.params[a.clone()],
+            b: &self.params[b.clone()],
+            a_t: &self.transposed[a],
+            b_t: &self.transposed[b],
+            rank: self.layout.rank,
+            scale: self.alpha / self.layout.rank as f32,
+        }
+    }
+
+    /// A copy without parameters.
+    fn header(&self) -> Adapter {
+        let (params, transposed) = (Vec::new(), Vec::new());
+        Adapter {
+            layout: self.layout.clone(),
+            alpha: self.alpha,
+            params,
+            transposed,
+        }
+    }
+
+    fn transpose(&mut self) {
+        let layout = &self.layout;
+        for layer in 0..layout.layers {
+            for projection in Projection::ALL {
+                let (a, b) = layout.at(layer, projection);
+                let (outputs, inputs) = layout.shapes[projection as usize];
+                for (range, rows, columns) in [(a, layout.rank, inputs), (b, outputs, layout.rank)]
+                {
+                    let (from, to) = (&self.params[range.clone()], &mut self.transposed[range]);
+                    for (i, row) in from.chunks_exact(columns).enumerate() {
+                        for (j, &v) in row.iter().enumerate() {
+                            to[j * rows + i] = v;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Gradients of an adapter's parameters, in the flat order; backward passes add to them.
+#[derive(Clone, Debug)]
+pub struct AdapterGrads {
+    layout: Layout,
+    values: Vec<f32>,
+}
+
+impl AdapterGrads {
+    /// Zeros for this adapter.
+    pub fn zeros(adapter: &Adapter) -> AdapterGrads {
+        AdapterGrads {
+            layout: adapter.layout.clone(),
+            values: vec![0.0; adapter.params.len()],
+        }
+    }
+
+    /// The gradients, in the flat order.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// The gradients, to be scaled or clipped.
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
+    /// Back to zeros.
+    pub fn clear(&mut self) {
+        self.values.fill(0.0);
+    }
+
+    /// Whether these are gradients of such an adapter.
+    pub(crate) fn fits(&self, adapter: &Adapter) -> bool {
+        self.layout == adapter.layout
+    }
+
+    /// The gradients of A and B of one projection.
+    pub(crate) fn pair(
+        &mut self,
+        layer: usize,
+        projection: Projection,
+    ) -> (&mut [f32], &mut [f32]) {
+        let (a, b) = self.layout.at(layer, projection);
+        let both = &mut self.values[a.start..b.end];
+        both.split_at_mut(a.len())
+    }
+}
+
+/// A number in [0, 1), a function of seed and place alone.
+///
+/// # Source
+/// The finalizer of SplitMix64 (Steele, Lea & Flood 2014), applied to the seed and then to the place.
+pub(crate) fn uniform(seed: u64, place: u64) -> f32 {
+    let mix = |mut z: u64| {
+        z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    (mix(mix(seed) ^ place) >> 40) as f32 / (1u64 << 24) as f32
+}

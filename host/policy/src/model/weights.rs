@@ -1,0 +1,196 @@
+//! Loads and packs weights. Fused matrices: q, k, v side by side; gate and up side by side.
+
+use crate::adapter::{Projection, uniform};
+use crate::checkpoint::Checkpoint;
+use crate::config::{ModelConfig, RopeScaling};
+use crate::error::Result;
+use kernels::rope::{Scaling, Table};
+use kernels::softmax::Normalizer;
+use kernels::{Dtype, Packed, Pool};
+use std::sync::Arc;
+
+/// Positions beyond which no rotary angles are prepared: 2^18, longer than any prompt this host can hold in memory.
+const MAX_POSITIONS: usize = 1 << 18;
+
+/// A decoder's weights, ready to compute; shared by serving, judging, teaching and training.
+#[derive(Debug)]
+pub struct Model {
+    pub(super) config: ModelConfig,
+    pub(super) pool: Arc<Pool>,
+    pub(super) embedding: Packed,
+    /// The output matrix when it is not the embedding.
+    pub(super) head: Option<Packed>,
+    pub(super) norm: Vec<f32>,
+    pub(super) layers: Vec<Layer>,
+    pub(super) rope: Table,
+}
+
+/// One decoder layer.
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub(super) attention_norm: Vec<f32>,
+    pub(super) qkv: Packed,
+    /// QK-norm weights.
+    pub(super) qk_norm: Option<(Vec<f32>, Vec<f32>)>,
+    pub(super) o: Packed,
+    pub(super) ffn_norm: Vec<f32>,
+    pub(super) gate_up: Packed,
+    pub(super) down: Packed,
+}
+
+impl Model {
+    /// Reads and packs the weights of a checkpoint.
+    ///
+    /// # Errors
+    /// What [`Checkpoint::tensor`] refuses.
+    pub fn load(checkpoint: &Checkpoint, dtype: Dtype, pool: Arc<Pool>) -> Result<Model> {
+        let read = |name: &str, shape: &[usize]| checkpoint.tensor(name, shape);
+        Model::from_tensors(checkpoint.config.clone(), dtype, pool, &read)
+    }
+
+    /// Random weights, a function of `seed`: for tests that need no download.
+    ///
+    /// # Errors
+    /// [`crate::Error::Compute`] for sizes that no op accepts.
+    pub fn random(config: ModelConfig, seed: u64, dtype: Dtype, pool: Arc<Pool>) -> Result<Model> {
+        let read = |name: &str, shape: &[usize]| {
+            let stream = name.bytes().fold(seed, |h, b| {
+                (h ^ u64::from(b))
+                    .wrapping_mul(0x0100_0000_01b3)
+                    .rotate_left(17)
+            });
+            // Uniform with the variance 1 / inputs; norm weights near one.
+            let (middle, spread) = match shape {
+                [_, inputs] => (0.0, (3.0 / *inputs as f32).sqrt()),
+                _ => (1.0, 0.1),
+            };
+            let len = shape.iter().product::<usize>() as u64;
+            Ok((0..len)
+                .map(|i| middle + (2.0 * uniform(stream, i) - 1.0) * spread)
+                .collect())
+        };
+        Model::from_tensors(config, dtype, pool, &read)
+    }
+
+    fn from_tensors(
+        config: ModelConfig,
+        dtype: Dtype,
+        pool: Arc<Pool>,
+        read: &dyn Fn(&str, &[usize]) -> Result<Vec<f32>>,
+    ) -> Result<Model> {
+        let (c, v) = (config.hidden, config.vocab_size);
+        let pack = |parts: &[&[f32]], k| Packed::pack(&pool, parts, k, dtype);
+        let embedding = pack(&[&read("model.embed_tokens.weight", &[v, c])?], c)?;
+        let head = match config.tied {
+            true => None,
+            false => Some(pack(&[&read("lm_head.weight", &[v, c])?], c)?),
+        };
+        let mut layers = Vec::with_capacity(config.layers);
+        for layer in 0..config.layers {
+            let vector =
+                |name: &str, len| read(&format!("model.layers.{layer}.{name}.weight"), &[len]);
+            let matrix = |projection: Projection| {
+                let (outputs, inputs) = projection.shape(&config);
+                let name = format!("model.layers.{layer}.{}.weight", projection.module());
+                read(&name, &[outputs, inputs])
+            };
+            use Projection::{Down, Gate, K, O, Q, Up, V};
+            let qk_norm = match config.qk_norm {
+                true => Some((
+                    vector("self_attn.q_norm", config.head_dim)?,
+                    vector("self_attn.k_norm", config.head_dim)?,
+                )),
+                false => None,
+            };
+            layers.push(Layer {
+                attention_norm: vector("input_layernorm", c)?,
+                qkv: pack(&[&matrix(Q)?, &matrix(K)?, &matrix(V)?], c)?,
+                qk_norm,
+                o: pack(&[&matrix(O)?], config.heads * config.head_dim)?,
+                ffn_norm: vector("post_attention_layernorm", c)?,
+                gate_up: pack(&[&matrix(Gate)?, &matrix(Up)?], c)?,
+                down: pack(&[&matrix(Down)?], config.ffn)?,
+            });
+        }
+        let norm = read("model.norm.weight", &[c])?;
+        let positions = config.context.min(MAX_POSITIONS);
+        let scaling = scaling(config.rope.scaling);
+        let rope = Table::new(config.head_dim, positions, config.rope.theta, scaling)?;
+        Ok(Model {
+            config,
+            pool,
+            embedding,
+            head,
+            norm,
+            layers,
+            rope,
+        })
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The threads that it computes on.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Memory of the packed matrices.
+    pub fn bytes(&self) -> usize {
+        let layers = self
+            .layers
+            .iter()
+            .flat_map(|l| [&l.qkv, &l.o, &l.gate_up, &l.down]);
+        let ends = [Some(&self.embedding), self.head.as_ref()];
+        layers
+            .chain(ends.into_iter().flatten())
+            .map(Packed::bytes)
+            .sum()
+    }
+
+    /// The longest sequence, in tokens.
+    pub fn context(&self) -> usize {
+        self.rope.context()
+    }
+
+    /// What turns a row of logits into the log-probs that are recorded with a sampled token.
+    ///
+    /// The same op as in training, so the bits are the trainer's. Greedy sampling (temperature 0) has no distribution of its
+    /// own; its log-probs are recorded, and trained, at temperature 1.
+    ///
+    /// # Errors
+    /// [`crate::Error::Compute`] for a negative or non-finite temperature, or an empty row.
+    pub fn normalizer(&self, logits: &[f32], temperature: f32) -> Result<Normalizer> {
+        let temperature = if temperature == 0.0 { 1.0 } else { temperature };
+        Ok(kernels::softmax::normalizer(
+            &self.pool,
+            logits,
+            temperature,
+        )?)
+    }
+
+    /// The output matrix.
+    pub(super) fn output(&self) -> &Packed {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+}
+
+fn scaling(scaling: RopeScaling) -> Scaling {
+    match scaling {
+        RopeScaling::None => Scaling::None,
+        RopeScaling::Linear { factor } => Scaling::Linear { factor },
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_context,
+        } => Scaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_context,
+        },
+    }
+}
