@@ -1,0 +1,219 @@
+//! Draws tokens: a pure function of logits, settings and (seed, request, position).
+//!
+//! Random numbers are counter-based, so a request gives the same tokens whatever shares its batch and however often it is preempted. The
+//! recorded log-prob is not computed here (the kernels do, at the sampling temperature before truncation). No allocation per
+//! token. Order of operations: logit bias, repetition penalty, temperature, top-k, top-p, min-p.
+
+use rl::{Sampling, TokenId};
+
+use crate::error::{Error, Result};
+
+mod philox;
+
+pub use philox::{philox4x32, uniform};
+
+/// Draws the tokens of one request.
+#[derive(Debug)]
+pub struct Sampler {
+    sampling: Sampling,
+    /// Which of the requests under one seed (choice `n` of one call, vote number): 0 when there is only one.
+    request: u64,
+    /// One bit per token that the repetition penalty has seen; empty without a penalty.
+    seen: Vec<u64>,
+    logits: Vec<f32>,
+    candidates: Vec<Candidate>,
+}
+
+/// A token that may be drawn, with its weight: the exponential of its scaled logit less the largest.
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    weight: f32,
+    id: TokenId,
+}
+
+impl Sampler {
+    /// Takes the settings of a request, and memory for `vocab` tokens.
+    ///
+    /// # Errors
+    /// [`Error::Sampling`] when a setting is out of its range.
+    pub fn new(sampling: &Sampling, request: u64, vocab: usize) -> Result<Self> {
+        check(sampling)?;
+        let penalised = sampling.repetition_penalty != 1.0;
+        let rewrites = penalised || !sampling.logit_bias.is_empty();
+        Ok(Self {
+            sampling: sampling.clone(),
+            request,
+            seen: if penalised {
+                vec![0; vocab.div_ceil(64)]
+            } else {
+                Vec::new()
+            },
+            logits: Vec::with_capacity(if rewrites { vocab } else { 0 }),
+            candidates: Vec::with_capacity(if sampling.temperature > 0.0 { vocab } else { 0 }),
+        })
+    }
+
+    /// Counts a token of the prompt or of the reply towards the repetition penalty.
+    pub fn observe(&mut self, id: TokenId) {
+        if let Some(word) = self.seen.get_mut(id as usize / 64) {
+            *word |= 1 << (id % 64);
+        }
+    }
+
+    /// Draws the token at `position` (the number of tokens before it). `None` when no token is possible: every logit is −∞ or not
+    /// a number.
+    pub fn draw(&mut self, logits: &[f32], position: u64) -> Option<TokenId> {
+        if self.seen.is_empty() && self.sampling.logit_bias.is_empty() {
+            return self.pick(logits, position);
+        }
+        let mut own = std::mem::take(&mut self.logits);
+        own.clear();
+        own.extend_from_slice(logits);
+        for &(id, bias) in &self.sampling.logit_bias {
+            if let Some(logit) = own.get_mut(id as usize) {
+                *logit += bias;
+            }
+        }
+        let penalty = self.sampling.repetition_penalty;
+        for (at, &word) in self.seen.iter().enumerate() {
+            let mut left = word;
+            while left != 0 {
+                let id = 64 * at + left.trailing_zeros() as usize;
+                left &= left - 1;
+                if let Some(logit) = own.get_mut(id) {
+                    *logit = if *logit > 0.0 {
+                        *logit / penalty
+                    } else {
+                        *logit * penalty
+                    };
+                }
+            }
+        }
+        let picked = self.pick(&own, position);
+        self.logits = own;
+        picked
+    }
+
+    fn pick(&mut self, logits: &[f32], position: u64) -> Option<TokenId> {
+        let (best, max) = argmax(logits)?;
+        // A temperature too small to divide by is greedy in all but name.
+        let scale = 1.0 / self.sampling.temperature;
+        if !(scale.is_finite() && max.is_finite()) {
+            return Some(best);
+        }
+        self.candidates.clear();
+        let weigh = |(id, &logit): (TokenId, &f32)| {
+            // A NaN becomes the weight 0, like −∞.
+            let weight = ((logit - max) * scale).exp();
+            (weight > 0.0).then_some(Candidate { weight, id })
+        };
+        self.candidates.extend((0..).zip(logits).filter_map(weigh));
+        self.truncate();
+        let total: f64 = self.candidates.iter().map(|c| f64::from(c.weight)).sum();
+        let mut left = uniform(self.sampling.seed.get(), self.request, position) * total;
+        for candidate in &self.candidates {
+            left -= f64::from(candidate.weight);
+            if left < 0.0 {
+                return Some(candidate.id);
+            }
+        }
+        // Rounding can leave a sliver after the last candidate.
+        self.candidates
+            .last()
+            .map(|candidate| candidate.id)
+            .or(Some(best))
+    }
+
+    /// Drops what top-k, top-p and min-p exclude. The most likely token always stays.
+    fn truncate(&mut self) {
+        let Sampling {
+            top_k,
+            top_p,
+            min_p,
+            ..
+        } = self.sampling;
+        let heavier =
+            |a: &Candidate, b: &Candidate| b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id));
+        let k = top_k as usize;
+        if k > 0 && k < self.candidates.len() {
+            self.candidates.select_nth_unstable_by(k - 1, heavier);
+            self.candidates.truncate(k);
+        }
+        if top_p < 1.0 {
+            let total: f64 = self.candidates.iter().map(|c| f64::from(c.weight)).sum();
+            // Tokens below this weight sum to less than 1 - p of the total, so none of them can be among the first p: leaving
+            // them out spares sorting nearly the whole vocabulary.
+            let tail = (1.0 - f64::from(top_p)) * total / self.candidates.len() as f64;
+            self.candidates.retain(|c| f64::from(c.weight) >= tail);
+            self.candidates.sort_unstable_by(heavier);
+            let mut sum = 0.0;
+            let reached = |c: &Candidate| {
+                sum += f64::from(c.weight);
+                sum >= f64::from(top_p) * total
+            };
+            let last = self.candidates.iter().position(reached);
+            self.candidates
+                .truncate(last.map_or(self.candidates.len(), |last| last + 1));
+        }
+        if min_p > 0.0 {
+            // The largest weight is exp(0) = 1.
+            self.candidates.retain(|c| c.weight >= min_p);
+        }
+        if top_k > 0 || top_p < 1.0 {
+            // One order for one set, however it came about: the draw must not depend on the selection's internals.
+            self.candidates.sort_unstable_by_key(|c| c.id);
+        }
+    }
+}
+
+/// The largest logit and its id; the lowest id wins a tie. Numbers that are not finite count as −∞, save +∞, which wins.
+fn argmax(logits: &[f32]) -> Option<(TokenId, f32)> {
+    let mut best = None;
+    let mut max = f32::NEG_INFINITY;
+    for (id, &logit) in (0..).zip(logits) {
+        if logit > max {
+            (best, max) = (Some(id), logit);
+        }
+    }
+    best.map(|id| (id, max))
+}
+
+fn check(sampling: &Sampling) -> Result<()> {
+    let Sampling {
+        temperature,
+        top_p,
+        min_p,
+        repetition_penalty,
+        ..
+    } = *sampling;
+    let bad = |setting, value: f32, rule| {
+        Err(Error::Sampling {
+            setting,
+            value,
+            rule,
+        })
+    };
+    if !(0.0..=100.0).contains(&temperature) {
+        return bad("temperature", temperature, "it must be between 0 and 100");
+    }
+    if !(top_p > 0.0 && top_p <= 1.0) {
+        return bad("top-p", top_p, "it must be above 0 and at most 1");
+    }
+    if !(0.0..=1.0).contains(&min_p) {
+        return bad("min-p", min_p, "it must be between 0 and 1");
+    }
+    if !(repetition_penalty > 0.0 && repetition_penalty <= 100.0) {
+        return bad(
+            "repetition-penalty",
+            repetition_penalty,
+            "it must be above 0 and at most 100",
+        );
+    }
+    match sampling.logit_bias.iter().find(|(_, bias)| bias.is_nan()) {
+        Some((_, bias)) => bad("logit-bias", *bias, "it must be a number"),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
