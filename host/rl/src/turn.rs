@@ -48,6 +48,8 @@ pub enum NotTrainable {
     RewardRefused,
     /// Older than `max-lag` versions when its batch was formed.
     Stale,
+    /// The optimizer refused the step that it was in: a loss, gradient or ratio was not finite.
+    StepRefused,
 }
 
 impl NotTrainable {
@@ -69,6 +71,9 @@ impl NotTrainable {
             Self::NoVerdict => "every vote of the judge was absent and no hint was accepted",
             Self::Ambiguous => "the votes cancel out (verdict 0) and no hint was accepted",
             Self::RewardRefused => "the reward rule failed or gave numbers that the host refuses",
+            Self::StepRefused => {
+                "the optimizer refused the step that it was in (see the log of refused steps)"
+            }
             Self::Stale => "too many versions were published since it was served (`max-lag`)",
         }
     }
