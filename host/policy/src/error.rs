@@ -153,6 +153,15 @@ pub enum Error {
         /// The rule that it breaks.
         rule: &'static str,
     },
+    /// The safetensors library refused the bytes of an adapter.
+    #[error("failed to {action} safetensors")]
+    Safetensors {
+        /// What was attempted.
+        action: &'static str,
+        /// The cause.
+        #[source]
+        source: ::safetensors::SafeTensorError,
+    },
     /// A setting of the sampler is out of its range.
     #[error("sampling: {setting} is {value}, but {rule}")]
     Sampling {

@@ -11,6 +11,7 @@ pub mod error;
 pub mod kv;
 pub mod model;
 pub mod slot;
+pub mod peft;
 pub mod sample;
 pub mod template;
 pub mod tokenizer;

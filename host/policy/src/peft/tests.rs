@@ -1,0 +1,1 @@
+//! What adapter folders promise.
