@@ -1,0 +1,75 @@
+//! `[gateway]` of the host's configuration.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::auth::KeyConfig;
+use crate::error::{Error, Result};
+
+/// `[gateway]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// Where to listen. An address that is not loopback needs `keys`.
+    pub listen: SocketAddr,
+    /// API keys; when there are any, every caller needs one.
+    pub keys: Vec<KeyConfig>,
+    /// Most tokens of a reply whose request names no limit.
+    pub default_max_tokens: u32,
+    /// Largest body of a request.
+    pub max_body_bytes: usize,
+    /// How often a comment keeps a silent stream alive.
+    #[serde(with = "humantime_serde")]
+    pub keep_alive: Duration,
+    /// How long streams may go on after the host was told to stop; then they end and are recorded as cut off.
+    #[serde(with = "humantime_serde")]
+    pub drain: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8321)),
+            keys: Vec::new(),
+            // Longer than nearly every chat reply; a small model that loops is stopped after about a minute on a CPU.
+            default_max_tokens: 1024,
+            // A context of 128k tokens is about half a megabyte; agents repeat it with tools and JSON around it.
+            max_body_bytes: 8 << 20,
+            // Half of the shortest idle time-out in common proxies (30 s).
+            keep_alive: Duration::from_secs(15),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Config {
+    /// Checks ranges, and that a public address has keys.
+    ///
+    /// # Errors
+    /// [`Error::KeysRequired`] and [`Error::Setting`].
+    pub fn validate(&self) -> Result<()> {
+        if !self.listen.ip().is_loopback() && self.keys.is_empty() {
+            return Err(Error::KeysRequired { addr: self.listen });
+        }
+        let least = [
+            ("default-max-tokens", u64::from(self.default_max_tokens)),
+            ("max-body-bytes", self.max_body_bytes as u64),
+            (
+                "keep-alive",
+                u64::try_from(self.keep_alive.as_millis()).unwrap_or(u64::MAX),
+            ),
+        ];
+        for (key, value) in least {
+            if value == 0 {
+                return Err(Error::Setting {
+                    key,
+                    value: value.to_string(),
+                    rule: "above 0",
+                });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,37 @@
+//! The OpenAI-compatible gateway: HTTP in, turns out.
+//!
+//! | route | |
+//! |---|---|
+//! | `POST /v1/chat/completions` | a reply, whole or streamed (fields: `request.rs`, `reply.rs`) |
+//! | `GET /v1/models`, `GET /v1/models/{id}` | `<base>` and every `<base>:<adapter>`, with version and digest |
+//! | `POST /v1/feedback` | `{"id": "chatcmpl-…", "rating": "up" \| "down", "correction": "…"}`, either or both |
+//! | `GET /v1/status` | the loops' state, from a closure of the application |
+//! | `GET /healthz`, `GET /readyz` | the process lives; requests would be served (503 while starting or draining) |
+//! | `GET /metrics` | Prometheus text |
+//!
+//! Headers of a request: `authorization: Bearer <key>`, `x-session-id`, `x-turn-type: main|side`,
+//! `x-session-done: true`. Headers of a reply: `x-policy-version` (a number), `x-adapter-digest` (absent for the base
+//! weights), `x-session-id`, `x-turn-type` as it was decided. `system_fingerprint` is `<model>@v<version>` and, with an
+//! adapter, `-` and the first 12 digits of its digest.
+//!
+//! A reply's last piece is sent only when its turn is durable. Does not know how tokens are made ([`crate::engine`]) or
+//! what becomes of a turn ([`rl::TurnSink`]). Never logs a text at `info`.
+
+mod api_error;
+mod auth;
+mod config;
+mod fields;
+mod messages;
+mod parse;
+mod reply;
+mod request;
+mod routes;
+mod server;
+mod service;
+mod stream;
+mod turn;
+
+pub use auth::KeyConfig;
+pub use config::Config;
+pub use server::{Gateway, Handle};
+pub use service::{Backend, StatusFn, UnixSeconds};

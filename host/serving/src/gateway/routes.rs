@@ -1,0 +1,350 @@
+//! The routes: each handler checks who calls, reads the request, and leaves the work to a [`Turn`].
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use rl::{Feedback, Rating, TurnId, TurnKind, TurnRequest, Weights};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::api_error::ApiError;
+use super::auth::Caller;
+use super::fields::Fields;
+use super::messages::ToolChoice;
+use super::parse::Format;
+use super::reply::{Delta, Envelope, TokenLogprob};
+use super::request::{self, ChatRequest};
+use super::service::{Backend, Service};
+use super::stream::{self, Style};
+use super::turn::{Head, Piece, Turn};
+use crate::engine::Priority;
+use crate::metrics::RequestLabels;
+
+/// Digits of an adapter's digest in `system_fingerprint`.
+const SHORT_DIGEST: usize = 12;
+
+type Shared = State<Arc<Service>>;
+type Body = Result<Bytes, BytesRejection>;
+
+/// All routes.
+pub(crate) fn router(service: &Arc<Service>) -> Router {
+    let limit = service.config.max_body_bytes;
+    Router::new()
+        .route("/v1/chat/completions", post(chat))
+        .route("/v1/models", get(models))
+        .route("/v1/models/{*id}", get(model))
+        .route("/v1/feedback", post(feedback))
+        .route("/v1/status", get(status))
+        .route("/healthz", get(async || "ok"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .fallback(async || ApiError::unknown_route())
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .layer(middleware::from_fn_with_state(Arc::clone(service), count))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(DefaultBodyLimit::max(limit))
+        .with_state(Arc::clone(service))
+}
+
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    // The panic's message is on stderr; it may hold a text and is not for clients.
+    tracing::error!("a request handler panicked");
+    ApiError::internal("The host failed to answer.").into_response()
+}
+
+async fn count(State(service): Shared, request: Request, next: Next) -> Response {
+    // A few fixed words: a label made from a path would let clients fill the memory.
+    let route = match request.uri().path() {
+        "/v1/chat/completions" => "chat",
+        "/v1/feedback" => "feedback",
+        "/v1/status" | "/healthz" | "/readyz" | "/metrics" => "operator",
+        path if path.starts_with("/v1/models") => "models",
+        _ => "unknown",
+    };
+    let response = next.run(request).await;
+    let labels = RequestLabels {
+        route,
+        status: response.status().as_u16(),
+    };
+    service.metrics.requests.get_or_create(&labels).inc();
+    response
+}
+
+fn body(service: &Service, body: Body) -> Result<Bytes, ApiError> {
+    body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_large(service.config.max_body_bytes),
+        _ => ApiError::body("The body could not be read."),
+    })
+}
+
+async fn chat(
+    State(service): Shared,
+    headers: HeaderMap,
+    bytes: Body,
+) -> Result<Response, ApiError> {
+    let arrived = Instant::now();
+    let caller = service.keys.check(&headers)?;
+    let backend = service.backend()?;
+    let bytes = body(&service, bytes)?;
+    let request = ChatRequest::read(&headers, &bytes, backend.engine.card().vocab_size)?;
+    let weights = backend.resolve(&request.model)?;
+    let (request, prompt, format) = encode(&backend, request).await?;
+    let room = backend.engine.room_for(prompt.len())?;
+    let permit = backend.engine.reserve(Priority::User, &caller.tenant)?;
+    let mut sampling = request.sampling.clone();
+    sampling.max_tokens = request
+        .max_tokens
+        .unwrap_or(service.config.default_max_tokens)
+        .min(room);
+    let (model, stream) = (request.model.clone(), request.stream);
+    let include_usage = request.include_usage;
+    let turn = Turn {
+        service: Arc::clone(&service),
+        backend,
+        permit,
+        weights: weights.clone(),
+        prompt,
+        sampling,
+        seed: request.seed,
+        logprobs: request.logprobs,
+        format,
+        request: turn_request(request, caller, &weights),
+        arrived,
+    };
+    let (sender, mut pieces) = mpsc::unbounded_channel();
+    service.turns.spawn(turn.run(sender));
+    let head = match pieces.recv().await {
+        Some(Piece::Head(head)) => head,
+        Some(Piece::Failed(error)) => return Err(error),
+        _ => return Err(ApiError::internal("The turn ended before it began.")),
+    };
+    let envelope = envelope(&head, &model, (service.now)());
+    let mut response = if stream {
+        let keep_alive = service.config.keep_alive;
+        stream::respond(
+            Style {
+                envelope,
+                include_usage,
+                keep_alive,
+            },
+            pieces,
+        )
+    } else {
+        whole(&envelope, pieces).await?
+    };
+    set_headers(response.headers_mut(), &head);
+    Ok(response)
+}
+
+/// Renders the prompt on a blocking thread: a long conversation takes milliseconds.
+async fn encode(
+    backend: &Arc<Backend>,
+    request: ChatRequest,
+) -> Result<(ChatRequest, Vec<rl::TokenId>, Format), ApiError> {
+    let backend = Arc::clone(backend);
+    let encode = move || {
+        let format = Format::new(&backend.engine, &request.tool_choice, &request.tools);
+        let tools = match request.tool_choice {
+            ToolChoice::None => &[][..],
+            _ => &request.tools,
+        };
+        let prompt = backend
+            .engine
+            .encode_chat(&request.messages, tools, format.prefix())?;
+        Ok((request, prompt, format))
+    };
+    let joined = tokio::task::spawn_blocking(encode).await;
+    joined.map_err(|_| ApiError::internal("The prompt could not be rendered."))?
+}
+
+fn turn_request(request: ChatRequest, caller: Caller, weights: &Weights) -> TurnRequest {
+    TurnRequest {
+        tenant: caller.tenant,
+        key: caller.key,
+        adapter: match weights {
+            Weights::Base => None,
+            Weights::Adapter(name) => Some(name.clone()),
+        },
+        session: request.session,
+        kind: request.kind,
+        session_done: request.session_done,
+        messages: request.messages,
+        tools: request.tools,
+    }
+}
+
+fn envelope(head: &Head, model: &str, created: u64) -> Envelope {
+    let digest = &head.started.adapter_digest;
+    let short = digest.get(..SHORT_DIGEST).unwrap_or(digest);
+    let dash = if short.is_empty() { "" } else { "-" };
+    Envelope {
+        id: head.ticket.turn.to_string(),
+        created,
+        model: model.to_owned(),
+        fingerprint: format!("{model}@{}{dash}{short}", head.started.version),
+    }
+}
+
+fn set_headers(headers: &mut HeaderMap, head: &Head) {
+    let mut set = |name: &'static str, value: &str| {
+        // A value that is no header (a session id from a plugin, say) is left out rather than failing the reply.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    set("x-policy-version", &head.started.version.get().to_string());
+    if !head.started.adapter_digest.is_empty() {
+        set("x-adapter-digest", &head.started.adapter_digest);
+    }
+    set("x-session-id", head.ticket.session.as_str());
+    let kind = match head.ticket.kind {
+        TurnKind::Main => "main",
+        TurnKind::Side => "side",
+        TurnKind::Unclassified => "unclassified",
+    };
+    set("x-turn-type", kind);
+}
+
+async fn whole(
+    envelope: &Envelope,
+    mut pieces: UnboundedReceiver<Piece>,
+) -> Result<Response, ApiError> {
+    let mut logprobs: Option<Vec<TokenLogprob>> = None;
+    while let Some(piece) = pieces.recv().await {
+        match piece {
+            Piece::Head(_) => {}
+            Piece::Delta(Delta {
+                logprobs: Some(more),
+                ..
+            }) => {
+                logprobs.get_or_insert_default().extend(more);
+            }
+            Piece::Delta(_) => {}
+            Piece::Done {
+                message,
+                finish,
+                counts,
+            } => {
+                let json = envelope.whole(&message, finish, logprobs.as_deref(), counts);
+                return Ok(([(CONTENT_TYPE, "application/json")], json).into_response());
+            }
+            Piece::Failed(error) => return Err(error),
+        }
+    }
+    Err(ApiError::internal("The turn ended without a reply."))
+}
+
+async fn models(State(service): Shared, headers: HeaderMap) -> Result<Response, ApiError> {
+    service.keys.check(&headers)?;
+    let backend = service.backend()?;
+    let data: Vec<Value> = backend
+        .models()
+        .into_iter()
+        .map(|(id, weights)| describe(&service, &backend, &id, &weights))
+        .collect::<Result<_, _>>()?;
+    Ok(axum::Json(json!({ "object": "list", "data": data })).into_response())
+}
+
+async fn model(
+    State(service): Shared,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    service.keys.check(&headers)?;
+    let backend = service.backend()?;
+    let weights = backend.resolve(&id)?;
+    Ok(axum::Json(describe(&service, &backend, &id, &weights)?).into_response())
+}
+
+fn describe(
+    service: &Service,
+    backend: &Backend,
+    id: &str,
+    weights: &Weights,
+) -> Result<Value, ApiError> {
+    let (version, digest) = backend.engine.deployed(weights)?;
+    Ok(json!({
+        "id": id,
+        "object": "model",
+        "created": service.started,
+        "owned_by": "nextstate",
+        "max_model_len": backend.engine.card().context,
+        "policy_version": version.get(),
+        "adapter_digest": &*digest,
+    }))
+}
+
+async fn feedback(
+    State(service): Shared,
+    headers: HeaderMap,
+    bytes: Body,
+) -> Result<Response, ApiError> {
+    let caller = service.keys.check(&headers)?;
+    let backend = service.backend()?;
+    let object = request::object(&body(&service, bytes)?)?;
+    let root = Fields::root(&object);
+    let id = root.required_text("id")?;
+    let rating = match root.text("rating")? {
+        None => None,
+        Some("up") => Some(Rating::Up),
+        Some("down") => Some(Rating::Down),
+        Some(other) => {
+            let message = format!("`rating` is `{other}`, but must be up or down.");
+            return Err(ApiError::invalid("rating", message));
+        }
+    };
+    let correction = root
+        .text("correction")?
+        .filter(|text| !text.trim().is_empty());
+    if rating.is_none() && correction.is_none() {
+        let message = "Give a `rating`, a `correction` or both.";
+        return Err(ApiError::invalid("rating", message));
+    }
+    let feedback = Feedback {
+        tenant: caller.tenant,
+        turn: TurnId::new(id),
+        rating,
+        correction: correction.map(str::to_owned),
+    };
+    match backend.sink.feedback(feedback).await {
+        Ok(()) => Ok(
+            axum::Json(json!({ "id": id, "object": "feedback", "recorded": true })).into_response(),
+        ),
+        // Another tenant's reply is as unknown as one that never was.
+        Err(rl::Error::Refused { .. }) => Err(ApiError::unknown_reply(id)),
+        Err(other) => Err(other.into()),
+    }
+}
+
+async fn status(State(service): Shared, headers: HeaderMap) -> Result<Response, ApiError> {
+    let caller = service.keys.check(&headers)?;
+    let backend = service.backend()?;
+    let status = Arc::clone(&backend.status);
+    // The closure may read a store.
+    let value = tokio::task::spawn_blocking(move || status(&caller.tenant)).await;
+    let value = value.map_err(|_| ApiError::internal("The status could not be read."))?;
+    Ok(axum::Json(value).into_response())
+}
+
+async fn ready(State(service): Shared) -> Result<&'static str, ApiError> {
+    service.backend().map(|_| "ready")
+}
+
+async fn metrics(State(service): Shared, headers: HeaderMap) -> Result<Response, ApiError> {
+    service.keys.check(&headers)?;
+    let mut text = String::new();
+    let encoded = prometheus_client::encoding::text::encode(&mut text, &service.registry.lock());
+    encoded.map_err(|_| ApiError::internal("The metrics could not be written."))?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(CONTENT_TYPE, kind)], text).into_response())
+}

@@ -1,0 +1,93 @@
+//! What the handlers share: keys, the backend once there is one, and whether the host is ready.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use rl::{TenantId, TurnSink, Weights};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Config;
+use super::api_error::ApiError;
+use super::auth::Keys;
+use crate::engine::EngineHandle;
+use crate::metrics::{GatewayMetrics, SharedRegistry};
+
+/// The loops' state as one JSON value, for this tenant's eyes.
+pub type StatusFn = dyn Fn(&TenantId) -> serde_json::Value + Send + Sync;
+
+/// Seconds since 1970, for the `created` fields.
+pub type UnixSeconds = dyn Fn() -> u64 + Send + Sync;
+
+/// What answers requests.
+pub struct Backend {
+    /// The policy.
+    pub engine: EngineHandle,
+    /// Where turns go.
+    pub sink: Arc<dyn TurnSink>,
+    /// The body of `GET /v1/status`.
+    pub status: Arc<StatusFn>,
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend")
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The gateway's state.
+pub(crate) struct Service {
+    pub(crate) config: Config,
+    pub(crate) keys: Keys,
+    pub(crate) registry: SharedRegistry,
+    pub(crate) metrics: GatewayMetrics,
+    pub(crate) now: Arc<UnixSeconds>,
+    pub(crate) started: u64,
+    pub(crate) backend: OnceLock<Arc<Backend>>,
+    pub(crate) draining: AtomicBool,
+    /// Turns that have not ended.
+    pub(crate) turns: TaskTracker,
+    /// Ends every turn at its next token: the drain took too long.
+    pub(crate) abort: CancellationToken,
+}
+
+impl Service {
+    /// The backend, when requests can be served.
+    pub(crate) fn backend(&self) -> Result<Arc<Backend>, ApiError> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(ApiError::unavailable("draining", "The host is stopping."));
+        }
+        self.backend
+            .get()
+            .cloned()
+            .ok_or_else(|| ApiError::unavailable("starting", "The host is loading its model."))
+    }
+}
+
+impl Backend {
+    /// Every name that `model` may have, and its weights.
+    pub(crate) fn models(&self) -> BTreeMap<String, Weights> {
+        let base = &self.engine.card().model;
+        let adapters = self
+            .engine
+            .adapters()
+            .map(|name| (format!("{base}:{name}"), Weights::Adapter(name.clone())));
+        std::iter::once((base.clone(), Weights::Base))
+            .chain(adapters)
+            .collect()
+    }
+
+    /// The weights that `model` names.
+    pub(crate) fn resolve(&self, model: &str) -> Result<Weights, ApiError> {
+        let mut models = self.models();
+        models.remove(model).ok_or_else(|| {
+            let mut names: Vec<String> = models.into_keys().collect();
+            names.sort();
+            ApiError::unknown_model(model, &names)
+        })
+    }
+}

@@ -1,0 +1,282 @@
+//! One turn, from its beginning in the sink to its durable end, in a task of its own.
+//!
+//! The task outlives the connection: when the client goes away it stops computing and still records what was served.
+//! It speaks to the handler in [`Piece`]s and knows nothing of HTTP bodies. The sink's word comes before the reply's
+//! last piece: what is not durable is not acknowledged.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rl::{
+    FinishReason, Message, Role, Sampling, Seed, Served, Ticket, TokenId, TurnRequest, Weights,
+};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::api_error::ApiError;
+use super::parse::{Format, ReplyParser};
+use super::reply::{Counts, Delta, TokenLogprob, TopLogprob};
+use super::service::{Backend, Service};
+use crate::engine::{Event, Permit, SampleJob, Started, Token, TokenStream};
+
+/// What the handler needs before the first byte of a reply.
+#[derive(Debug, Clone)]
+pub(crate) struct Head {
+    pub(crate) ticket: Ticket,
+    pub(crate) started: Started,
+}
+
+/// What a turn sends to its handler.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    /// It left the queue. Always first, unless it fails before.
+    Head(Head),
+    /// Something was sampled.
+    Delta(Delta),
+    /// It is durable. Always last, unless it fails.
+    Done {
+        message: Message,
+        finish: FinishReason,
+        counts: Counts,
+    },
+    /// It cannot be completed.
+    Failed(ApiError),
+}
+
+/// A turn that has not begun.
+pub(crate) struct Turn {
+    pub(crate) service: Arc<Service>,
+    pub(crate) backend: Arc<Backend>,
+    pub(crate) permit: Permit,
+    pub(crate) request: TurnRequest,
+    pub(crate) weights: Weights,
+    pub(crate) prompt: Vec<TokenId>,
+    /// Without a seed, which needs the turn's id.
+    pub(crate) sampling: Sampling,
+    pub(crate) seed: Option<Seed>,
+    pub(crate) logprobs: Option<usize>,
+    pub(crate) format: Format,
+    pub(crate) arrived: Instant,
+}
+
+/// What was served so far.
+struct Record {
+    started: Option<Started>,
+    response: Vec<TokenId>,
+    logprobs: Vec<f32>,
+    message: Message,
+}
+
+impl Turn {
+    /// Runs the turn to its end, whatever the client does.
+    pub(crate) async fn run(self, pieces: UnboundedSender<Piece>) {
+        let metrics = self.service.metrics.clone();
+        metrics.turns_in_flight.inc();
+        let last = match self.serve(&pieces).await {
+            Ok(done) => done,
+            Err(error) => Piece::Failed(error),
+        };
+        metrics.turns_in_flight.dec();
+        // The client may be gone; the turn is recorded either way.
+        let _ = pieces.send(last);
+    }
+
+    async fn serve(self, pieces: &UnboundedSender<Piece>) -> Result<Piece, ApiError> {
+        let ticket = self.backend.sink.begin(self.request).await?;
+        let mut sampling = self.sampling;
+        sampling.seed = self
+            .seed
+            .unwrap_or_else(|| Seed::default().derive(ticket.turn.as_str()));
+        let job = SampleJob {
+            weights: self.weights,
+            prompt: self.prompt.clone(),
+            sampling: sampling.clone(),
+            top_logprobs: self.logprobs.unwrap_or(0),
+        };
+        let mut progress = Progress {
+            service: &self.service,
+            backend: &self.backend,
+            pieces,
+            ticket: &ticket,
+            with_logprobs: self.logprobs.is_some(),
+            parser: ReplyParser::new(self.format, &ticket.turn),
+            record: Record {
+                started: None,
+                response: Vec::new(),
+                logprobs: Vec::new(),
+                message: Message::new(Role::Assistant, ""),
+            },
+            arrived: self.arrived,
+        };
+        let outcome = progress.follow(self.permit.submit(job)).await;
+        let record = progress.finish();
+        let finish = match &outcome {
+            Ok(FinishReason::Stop) if !record.message.tool_calls.is_empty() => {
+                FinishReason::ToolCalls
+            }
+            Ok(finish) => *finish,
+            // Recorded as cut off, so that a begun turn always ends and is never trained.
+            Err(_) => FinishReason::Cancelled,
+        };
+        let counts = Counts {
+            prompt: self.prompt.len(),
+            cached: record.started.as_ref().map_or(0, |started| started.reused),
+            completion: record.response.len(),
+        };
+        let served = Served {
+            version: record
+                .started
+                .as_ref()
+                .map(|s| s.version)
+                .unwrap_or_default(),
+            adapter_digest: record
+                .started
+                .map(|s| s.adapter_digest.to_string())
+                .unwrap_or_default(),
+            prompt: self.prompt,
+            response: record.response,
+            logprobs: record.logprobs,
+            sampling,
+            reply: record.message.clone(),
+            finish,
+        };
+        self.backend.sink.finish(ticket, served).await?;
+        self.service
+            .metrics
+            .turn_seconds
+            .observe(self.arrived.elapsed().as_secs_f64());
+        outcome.map(|_| Piece::Done {
+            message: record.message,
+            finish,
+            counts,
+        })
+    }
+}
+
+/// A turn while the engine works on it.
+struct Progress<'a> {
+    service: &'a Service,
+    backend: &'a Backend,
+    pieces: &'a UnboundedSender<Piece>,
+    ticket: &'a Ticket,
+    with_logprobs: bool,
+    parser: ReplyParser,
+    record: Record,
+    arrived: Instant,
+}
+
+impl Progress<'_> {
+    /// Passes on what the engine says until it ends, the client goes away or the host must stop.
+    async fn follow(&mut self, mut stream: TokenStream) -> Result<FinishReason, ApiError> {
+        loop {
+            let event = tokio::select! {
+                event = stream.next() => event,
+                () = self.pieces.closed() => None,
+                () = self.service.abort.cancelled() => None,
+            };
+            match event {
+                Some(Event::Started(started)) => {
+                    self.record.started = Some(started.clone());
+                    self.send(Piece::Head(Head {
+                        ticket: self.ticket.clone(),
+                        started,
+                    }));
+                }
+                Some(Event::Token(token)) => self.token(&token),
+                Some(Event::Done { finish, text }) => {
+                    let delta = self.parser.push(&text);
+                    self.add(delta);
+                    return Ok(finish);
+                }
+                Some(Event::Failed(refusal)) => return Err(refusal.into()),
+                // Dropping the stream makes the engine stop at its next step.
+                None => {
+                    self.service.metrics.turns_cancelled.inc();
+                    return Ok(FinishReason::Cancelled);
+                }
+            }
+        }
+    }
+
+    fn token(&mut self, token: &Token) {
+        if self.record.response.is_empty() {
+            let seconds = self.arrived.elapsed().as_secs_f64();
+            self.service.metrics.first_token_seconds.observe(seconds);
+        }
+        self.record.response.push(token.id);
+        self.record.logprobs.push(token.logprob);
+        let mut delta = self.parser.push(&token.text);
+        if self.with_logprobs && !token.is_stop {
+            delta.logprobs = Some(vec![self.logprob(token)]);
+        }
+        self.add(delta);
+    }
+
+    fn logprob(&self, token: &Token) -> TokenLogprob {
+        let bytes = |id| self.backend.engine.token_bytes(id);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let own = bytes(token.id);
+        TokenLogprob {
+            token: text(&own),
+            logprob: token.logprob,
+            bytes: own,
+            top_logprobs: token
+                .top
+                .iter()
+                .map(|&(id, logprob)| {
+                    let bytes = bytes(id);
+                    TopLogprob {
+                        token: text(&bytes),
+                        logprob,
+                        bytes,
+                    }
+                })
+                .collect(),
+        }
+    }
+
+    /// The record, with what the parser held back.
+    fn finish(mut self) -> Record {
+        let delta = self.parser.finish();
+        self.add(delta);
+        self.record
+    }
+
+    /// Adds to the recorded message exactly what the client is shown.
+    fn add(&mut self, delta: Delta) {
+        let message = &mut self.record.message;
+        message.content.push_str(&delta.content);
+        if !delta.reasoning.is_empty() {
+            message
+                .reasoning
+                .get_or_insert_default()
+                .push_str(&delta.reasoning);
+        }
+        for part in &delta.calls {
+            if message.tool_calls.len() <= part.index {
+                message
+                    .tool_calls
+                    .resize_with(part.index + 1, || rl::ToolCall {
+                        id: String::new(),
+                        name: String::new(),
+                        arguments: String::new(),
+                    });
+            }
+            let call = &mut message.tool_calls[part.index];
+            call.id.push_str(part.id.as_deref().unwrap_or_default());
+            call.name.push_str(part.name.as_deref().unwrap_or_default());
+            call.arguments.push_str(&part.arguments);
+        }
+        let silent = delta.content.is_empty()
+            && delta.reasoning.is_empty()
+            && delta.calls.is_empty()
+            && delta.logprobs.is_none();
+        if !silent {
+            self.send(Piece::Delta(delta));
+        }
+    }
+
+    fn send(&self, piece: Piece) {
+        // A closed channel is noticed in `follow`.
+        let _ = self.pieces.send(piece);
+    }
+}
