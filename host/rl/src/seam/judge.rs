@@ -25,7 +25,8 @@ pub enum AnswerForm {
 /// A prompt for the judge model. Untrusted text in it is data: it never becomes special tokens.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct JudgePrompt {
-    /// The conversation to show the model.
+    /// The conversation to show the model. Empty for a prompt without a chat template: the model then goes
+    /// on from `reply_prefix` alone, encoded as plain text.
     pub messages: Vec<Message>,
     /// The answer's beginning, written for the model, for example `Verdict:`.
     pub reply_prefix: String,

@@ -1,0 +1,319 @@
+//! Calling guests: one owner a store, budgets for each call, and what becomes of a call that goes wrong.
+//!
+//! A trap or a limit ends the instance it happened in and nothing else; the next call gets a fresh one.
+
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use wasmtime::{Store, Trap};
+
+use crate::{
+    bindings::{environment, judge, reward, types},
+    capabilities::State,
+    error::{Error, FaultKind, LoadProblem, Result},
+    host::{Budget, TICK},
+    limits::{Breach, Limit},
+    load::{Plugin, budget},
+};
+
+/// How many idle instances are kept for the next call; more would only serve a burst.
+const IDLE_INSTANCES: usize = 4;
+
+/// The exports of a world.
+pub(crate) trait Exports: Sized {
+    fn instantiate(plugin: &Plugin, store: &mut Store<State>) -> wasmtime::Result<Self>;
+}
+
+impl Exports for environment::EnvironmentPlugin {
+    fn instantiate(plugin: &Plugin, store: &mut Store<State>) -> wasmtime::Result<Self> {
+        environment::EnvironmentPluginPre::new(plugin.inner.pre.clone())?.instantiate(store)
+    }
+}
+
+impl Exports for judge::JudgePlugin {
+    fn instantiate(plugin: &Plugin, store: &mut Store<State>) -> wasmtime::Result<Self> {
+        judge::JudgePluginPre::new(plugin.inner.pre.clone())?.instantiate(store)
+    }
+}
+
+impl Exports for reward::RewardPlugin {
+    fn instantiate(plugin: &Plugin, store: &mut Store<State>) -> wasmtime::Result<Self> {
+        reward::RewardPluginPre::new(plugin.inner.pre.clone())?.instantiate(store)
+    }
+}
+
+/// What a guest's function gives: its own answer or fault, inside wasmtime's.
+pub(crate) type Answered<T> = wasmtime::Result<Result<T, types::Fault>>;
+
+/// One instance and its store.
+pub(crate) struct Instance<W> {
+    plugin: Plugin,
+    store: Store<State>,
+    exports: W,
+}
+
+impl<W: Exports> Instance<W> {
+    /// A fresh instance. A guest can loop, grow and break in here as well: the budgets are set before it starts.
+    pub(crate) fn new(plugin: &Plugin) -> Result<Self> {
+        let inner = &plugin.inner;
+        let limits = inner.host.shared_limits();
+        let state = State::new(
+            &inner.manifest,
+            inner.config.clone(),
+            inner.metrics.clone(),
+            limits,
+        );
+        let engine = &inner.host.runtime(budget(inner.manifest.world)).engine;
+        let mut store = Store::new(engine, state);
+        store.limiter(|state| &mut state.growth);
+        store.set_hostcall_fuel(inner.host.limits().output_bytes);
+        store.set_max_component_handles(1_000);
+        refill(plugin, &mut store)
+            .map_err(|error| classify(plugin, &store, "instantiate", Instant::now(), &error))?;
+        let started = Instant::now();
+        match W::instantiate(plugin, &mut store) {
+            Ok(exports) => Ok(Self {
+                plugin: plugin.clone(),
+                store,
+                exports,
+            }),
+            Err(error) => Err(classify(plugin, &store, "instantiate", started, &error)),
+        }
+    }
+
+    /// Calls a function of the guest. The flag says whether the instance may be used again.
+    pub(crate) fn call<T>(
+        &mut self,
+        function: &'static str,
+        seed: rl::Seed,
+        call: impl FnOnce(&W, &mut Store<State>) -> Answered<T>,
+    ) -> (Result<T>, bool) {
+        self.store.data_mut().begin(function, seed);
+        let started = Instant::now();
+        let answer = refill(&self.plugin, &mut self.store)
+            .and_then(|()| call(&self.exports, &mut self.store));
+        self.store.data_mut().end();
+        match answer {
+            Ok(Ok(answer)) => (Ok(answer), true),
+            Ok(Err(fault)) => (Err(said_no(&self.plugin, function, fault)), true),
+            Err(error) => (
+                Err(classify(
+                    &self.plugin,
+                    &self.store,
+                    function,
+                    started,
+                    &error,
+                )),
+                false,
+            ),
+        }
+    }
+}
+
+/// Fills the budget of work of the next call.
+fn refill(plugin: &Plugin, store: &mut Store<State>) -> wasmtime::Result<()> {
+    let limits = plugin.inner.host.limits();
+    match budget(plugin.inner.manifest.world) {
+        Budget::Fuel => store.set_fuel(limits.call_fuel),
+        Budget::Deadline => {
+            let tick_ms = u64::try_from(TICK.as_millis()).unwrap_or(1);
+            store.set_epoch_deadline(limits.call_ms.div_ceil(tick_ms) + 1);
+            Ok(())
+        }
+    }
+}
+
+/// Instances of a plugin whose calls keep no state: any of them may answer, several at once.
+pub(crate) struct Pool<W> {
+    pub(crate) plugin: Plugin,
+    idle: Mutex<Vec<Instance<W>>>,
+}
+
+impl<W: Exports> Pool<W> {
+    /// A pool with one instance, so that a plugin that does not fit its world fails here.
+    pub(crate) fn new(plugin: &Plugin) -> Result<Self> {
+        let first = Instance::new(plugin)?;
+        Ok(Self {
+            plugin: plugin.clone(),
+            idle: Mutex::new(vec![first]),
+        })
+    }
+
+    pub(crate) fn call<T>(
+        &self,
+        function: &'static str,
+        seed: rl::Seed,
+        call: impl FnOnce(&W, &mut Store<State>) -> Answered<T>,
+    ) -> Result<T> {
+        let idle = self.idle.lock().pop();
+        let mut instance = match idle {
+            Some(instance) => instance,
+            None => Instance::new(&self.plugin)?,
+        };
+        let (answer, reusable) = instance.call(function, seed, call);
+        if reusable {
+            let mut idle = self.idle.lock();
+            if idle.len() < IDLE_INSTANCES {
+                idle.push(instance);
+            }
+        }
+        answer
+    }
+
+    /// The guest answered with something that the contract rules out.
+    pub(crate) fn refuse(&self, function: &'static str, what: impl Into<String>) -> Error {
+        refused(&self.plugin, function, what)
+    }
+}
+
+pub(crate) fn refused(plugin: &Plugin, function: &'static str, what: impl Into<String>) -> Error {
+    Error::Answer {
+        plugin: plugin.inner.manifest.name.clone(),
+        function,
+        what: what.into(),
+    }
+}
+
+fn said_no(plugin: &Plugin, function: &'static str, fault: types::Fault) -> Error {
+    let (kind, text) = match fault {
+        types::Fault::Unsupported(text) => (FaultKind::Unsupported, text),
+        types::Fault::InvalidInput(text) => (FaultKind::InvalidInput, text),
+        types::Fault::InvalidConfig(text) => (FaultKind::InvalidConfig, text),
+        types::Fault::Internal(text) => (FaultKind::Internal, text),
+    };
+    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let text = text.chars().take(2_000).map(visible).collect();
+    Error::Fault {
+        plugin: plugin.inner.manifest.name.clone(),
+        function,
+        kind,
+        text,
+    }
+}
+
+/// Tells a limit from a trap.
+fn classify(
+    plugin: &Plugin,
+    store: &Store<State>,
+    function: &'static str,
+    started: Instant,
+    error: &wasmtime::Error,
+) -> Error {
+    let name = plugin.inner.manifest.name.clone();
+    let state = store.data();
+    if let Some(breach) = breach(plugin, state, started, error) {
+        let Breach {
+            limit,
+            used,
+            allowed,
+        } = breach;
+        tracing::warn!(
+            plugin = name,
+            function,
+            limit = limit.as_str(),
+            used,
+            allowed,
+            "stopped a guest"
+        );
+        return Error::Limit {
+            plugin: name,
+            function,
+            limit,
+            used,
+            allowed,
+            log: state.tail(),
+        };
+    }
+    let Some(trap) = error.downcast_ref::<Trap>() else {
+        if function == "instantiate" {
+            let world = plugin.inner.manifest.world.as_str().into();
+            return plugin.refused(LoadProblem::World {
+                world,
+                problem: format!("{error:#}"),
+            });
+        }
+        tracing::warn!(
+            plugin = name,
+            function,
+            "a guest broke the calling convention"
+        );
+        return Error::Trap {
+            plugin: name,
+            function,
+            trap: error.root_cause().to_string(),
+            log: state.tail(),
+        };
+    };
+    tracing::warn!(plugin = name, function, trap = %trap, "a guest broke");
+    Error::Trap {
+        plugin: name,
+        function,
+        trap: trap.to_string(),
+        log: state.tail(),
+    }
+}
+
+fn breach(
+    plugin: &Plugin,
+    state: &State,
+    started: Instant,
+    error: &wasmtime::Error,
+) -> Option<Breach> {
+    let limits = plugin.inner.host.limits();
+    if let Some(breach) = error.downcast_ref::<Breach>() {
+        return Some(*breach);
+    }
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        let allowed = u64::from(limits.instances);
+        return Some(Breach {
+            limit: Limit::Instances,
+            used: allowed + 1,
+            allowed,
+        });
+    }
+    let stack = limits.stack_bytes as u64;
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => {
+            let used = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            return Some(Breach {
+                limit: Limit::Time,
+                used,
+                allowed: limits.call_ms,
+            });
+        }
+        Some(Trap::OutOfFuel) => {
+            return Some(Breach {
+                limit: Limit::Fuel,
+                used: limits.call_fuel,
+                allowed: limits.call_fuel,
+            });
+        }
+        Some(Trap::StackOverflow) => {
+            return Some(Breach {
+                limit: Limit::Stack,
+                used: stack,
+                allowed: stack,
+            });
+        }
+        _ => {}
+    }
+    if is_too_much_output(error) {
+        let allowed = limits.output_bytes as u64;
+        return Some(Breach {
+            limit: Limit::Output,
+            used: allowed + 1,
+            allowed,
+        });
+    }
+    // Refused growth shows as a failed allocation, on which the guest then breaks.
+    state.growth.breach
+}
+
+/// wasmtime keeps this error's type to itself; a test of `tests/abuse.rs` fails should its words change.
+fn is_too_much_output(error: &wasmtime::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .to_string()
+            .contains("fuel allocated for hostcalls has been exhausted")
+    })
+}

@@ -1,0 +1,225 @@
+//! Loading: what is checked before a byte of a guest is compiled, and what it becomes.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use sha2::{Digest, Sha256};
+use wasmparser::{Parser, Payload, Validator, WasmFeatures};
+use wasmtime::component::InstancePre;
+
+use crate::{
+    capabilities::{Metric, Metrics, State},
+    error::{Error, LoadProblem, Result},
+    host::{Budget, PluginHost},
+    limits::Limits,
+    manifest::{Capability, Manifest, Value, World},
+};
+
+/// The package and version that this host speaks.
+const PACKAGE: &str = "nextstate:plugin/";
+const VERSION: &str = "@0.1.0";
+
+/// Always granted; `types` holds no function.
+const ALWAYS: [&str; 3] = ["types", "log", "metric"];
+
+/// A plugin that was checked and compiled, ready to be instantiated. Cheap to clone.
+#[derive(Clone)]
+pub struct Plugin {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) host: PluginHost,
+    pub(crate) manifest: Manifest,
+    pub(crate) config: Arc<BTreeMap<String, Value>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) pre: InstancePre<State>,
+    digest: String,
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin")
+            .field("name", &self.inner.manifest.name)
+            .field("digest", &self.inner.digest)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PluginHost {
+    /// Checks a plugin against its manifest, its grants and the limits, and compiles it.
+    ///
+    /// `section` is the plugin's own part of the recipe; it is checked by the schema of the manifest before anything runs.
+    ///
+    /// # Errors
+    /// [`Error::Load`]; an import that the manifest does not list is named.
+    pub fn load(
+        &self,
+        manifest: &str,
+        component: &[u8],
+        grants: &[Capability],
+        section: &toml::Table,
+    ) -> Result<Plugin> {
+        let unnamed = |problem| Error::Load {
+            plugin: "(unnamed)".into(),
+            problem,
+        };
+        let manifest = Manifest::parse(manifest).map_err(unnamed)?;
+        let refuse = |problem| Error::Load {
+            plugin: manifest.name.clone(),
+            problem,
+        };
+        if let Some(refused) = manifest
+            .capabilities
+            .iter()
+            .find(|wanted| !grants.contains(wanted))
+        {
+            return Err(refuse(LoadProblem::NotGranted(refused.to_string())));
+        }
+        let config = Arc::new(manifest.check(section).map_err(refuse)?);
+        check_component(component, &manifest, self.limits()).map_err(refuse)?;
+        let misfit = |error: wasmtime::Error| {
+            refuse(LoadProblem::World {
+                world: manifest.world.as_str().into(),
+                problem: format!("{error:#}"),
+            })
+        };
+        let runtime = self.runtime(budget(manifest.world));
+        let digest = hex::encode(Sha256::digest(component));
+        let pre = runtime.compile(&digest, component).map_err(misfit)?;
+        let inner = Inner {
+            host: self.clone(),
+            config,
+            metrics: Metrics::default(),
+            pre,
+            digest,
+            manifest,
+        };
+        Ok(Plugin {
+            inner: Arc::new(inner),
+        })
+    }
+}
+
+impl Plugin {
+    /// The manifest it was loaded with.
+    pub fn manifest(&self) -> &Manifest {
+        &self.inner.manifest
+    }
+
+    /// Name and version, for the ledger.
+    pub fn name(&self) -> String {
+        format!(
+            "{} {}",
+            self.inner.manifest.name, self.inner.manifest.version
+        )
+    }
+
+    /// The SHA-256 of the component, in hexadecimal: says which build judged what.
+    pub fn digest(&self) -> &str {
+        &self.inner.digest
+    }
+
+    /// Its config with the defaults filled in.
+    pub fn config(&self) -> &BTreeMap<String, Value> {
+        &self.inner.config
+    }
+
+    /// What its instances recorded so far, by name.
+    pub fn metrics(&self) -> Vec<(String, Metric)> {
+        self.inner
+            .metrics
+            .lock()
+            .iter()
+            .map(|(name, metric)| (name.clone(), *metric))
+            .collect()
+    }
+
+    pub(crate) fn expect_world(&self, wanted: World) -> Result<()> {
+        let is = self.inner.manifest.world;
+        if is == wanted {
+            return Ok(());
+        }
+        Err(self.refused(LoadProblem::Kind {
+            is: is.as_str().into(),
+            wanted: wanted.as_str().into(),
+        }))
+    }
+
+    pub(crate) fn refused(&self, problem: LoadProblem) -> Error {
+        Error::Load {
+            plugin: self.inner.manifest.name.clone(),
+            problem,
+        }
+    }
+}
+
+pub(crate) fn budget(world: World) -> Budget {
+    match world {
+        World::EnvironmentPlugin => Budget::Deadline,
+        World::JudgePlugin | World::RewardPlugin => Budget::Fuel,
+    }
+}
+
+/// Size, validity, function sizes and imports: all from the bytes, before the compiler sees them.
+fn check_component(bytes: &[u8], manifest: &Manifest, limits: &Limits) -> Result<(), LoadProblem> {
+    if bytes.len() > limits.component_bytes {
+        return Err(LoadProblem::Size {
+            bytes: bytes.len(),
+            allowed: limits.component_bytes,
+        });
+    }
+    let invalid = |error: wasmparser::BinaryReaderError| LoadProblem::Invalid(error.to_string());
+    let mut depth = 0usize;
+    let mut imports = Vec::new();
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload.map_err(invalid)? {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::Version {
+                encoding: wasmparser::Encoding::Module,
+                ..
+            } if depth == 0 => {
+                return Err(LoadProblem::Invalid(
+                    "it is a core module, not a component".into(),
+                ));
+            }
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    imports.push(import.map_err(invalid)?.name.name.to_owned());
+                }
+            }
+            Payload::CodeSectionEntry(body) if body.range().len() > limits.function_bytes => {
+                return Err(LoadProblem::Function {
+                    bytes: body.range().len(),
+                    allowed: limits.function_bytes,
+                });
+            }
+            _ => {}
+        }
+    }
+    if let Some(import) = imports
+        .into_iter()
+        .find(|import| !is_listed(import, manifest))
+    {
+        return Err(LoadProblem::Import { import });
+    }
+    let features = WasmFeatures::default() & !WasmFeatures::THREADS & !WasmFeatures::MEMORY64;
+    Validator::new_with_features(features)
+        .validate_all(bytes)
+        .map_err(invalid)?;
+    Ok(())
+}
+
+fn is_listed(import: &str, manifest: &Manifest) -> bool {
+    let Some(interface) = import
+        .strip_prefix(PACKAGE)
+        .and_then(|rest| rest.strip_suffix(VERSION))
+    else {
+        return false;
+    };
+    ALWAYS.contains(&interface)
+        || manifest
+            .capabilities
+            .iter()
+            .any(|granted| granted.as_str() == interface)
+}
