@@ -162,16 +162,14 @@ impl Model {
         let (pool, config, weights) = (&*self.pool, &self.config, &self.layers[layer]);
         let (rows, c, f) = (tape.rows, config.hidden, config.ffn);
         let (acts, b) = (&mut tape.acts, &mut tape.grads);
-        let mut linear = Linear {
-            pool,
-            layer,
-            adapter,
-            inner: &acts.inner,
-            grads,
-            dinner: &mut b.dinner,
-        };
-        let (dx, dgated) = (fit(&mut b.dx, rows * c), fit(&mut b.dgated, rows * f));
+        // The layer is computed again only up to here, without the product of `down`: its adapter's inner result is missing.
+        let pair = adapter.pair(layer, Projection::Down);
         let gated = &acts.gated[..rows * f];
+        let inner = fit(&mut acts.inner[Projection::Down as usize], rows * pair.rank);
+        lora::down(pool, rows, gated, &pair, inner)?;
+        let (inner, dinner) = (&acts.inner, &mut b.dinner);
+        let mut linear = Linear { pool, layer, adapter, inner, grads, dinner };
+        let (dx, dgated) = (fit(&mut b.dx, rows * c), fit(&mut b.dgated, rows * f));
         linear.backward(&weights.down, &[(Projection::Down, 0)], gated, dx, dgated)?;
         let gate_up = &mut acts.gate_up[..rows * 2 * f];
         swiglu::backward(pool, rows, f, gate_up, dgated)?;

@@ -1,0 +1,57 @@
+//! Against PyTorch, on SmolLM2-135M-Instruct (Q4_1, dequantised to f32). Needs the model in the cache folder.
+//!
+//! Without it the tests say that they were skipped and why; with `NEXTSTATE_REQUIRE_MODELS=1` they fail instead.
+#![expect(clippy::print_stderr, reason = "a skipped test says so")]
+
+mod common;
+
+use common::*;
+use policy::checkpoint::Checkpoint;
+use policy::{Dtype, Model, Pool};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The model, in f32; none when it is not there and need not be.
+fn smollm2() -> Option<Model> {
+    let root = std::env::var_os("NEXTSTATE_MODELS").map(PathBuf::from).or_else(|| {
+        Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/nextstate/models"))
+    });
+    let folder = root.unwrap_or_default().join("smollm2-135m-instruct");
+    if !folder.is_dir() {
+        let advice = format!(
+            "SmolLM2-135M-Instruct is not in {}; `cargo run --release -- model pull smollm2-135m-instruct` gets it",
+            folder.display()
+        );
+        let required = std::env::var_os("NEXTSTATE_REQUIRE_MODELS").is_some_and(|v| v == "1");
+        assert!(!required, "{advice}");
+        eprintln!("skipped: {advice}");
+        return None;
+    }
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    let pool = Arc::new(Pool::new(Pool::default_threads()).unwrap());
+    Some(Model::load(&checkpoint, Dtype::F32, pool).unwrap())
+}
+
+/// One test, because the model takes a second to load and half a gigabyte.
+#[test]
+fn smollm2_agrees_with_pytorch_in_log_probs_greedy_text_gradients_and_ten_steps() {
+    let Some(model) = smollm2() else { return };
+    let fixture = fixture("smollm2");
+    check_log_probs(&model, &fixture);
+    check_greedy(&model, &fixture);
+    let (adapter, grads) = gradients(&model, &fixture);
+    for (name, _, range) in adapter.names_and_shapes() {
+        let (found, expected) = (&grads.values()[range], &fixture["grads"][&name]);
+        let norm = expected["norm"].as_f64().unwrap();
+        let own = kernels::adamw::norm(model.pool(), found);
+        assert!((own / norm - 1.0).abs() < 1e-3, "{name}: norm {own}, PyTorch says {norm}");
+        let places = tokens(&expected["places"]);
+        for (place, value) in places.iter().zip(floats(&expected["values"])) {
+            // An entry may be small beside its neighbours: its error is measured against their size.
+            let typical = norm / (found.len() as f64).sqrt();
+            let off = f64::from((found[*place as usize] - value).abs());
+            assert!(off < 1e-3 * f64::from(value.abs()).max(typical), "{name}[{place}]: off {off:e}");
+        }
+    }
+    check_adam(&model, &fixture);
+}
