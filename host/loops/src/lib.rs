@@ -1,1 +1,31 @@
-//! loops
+//! The four loops: serve, rollout, judge, train; with their queues, staleness, recovery and supervision.
+//!
+//! They meet only in the ledger: serve records turns and their next states, judge makes verdicts and samples of them, train
+//! makes versions of those. Any of them can fail or lag without slowing the others, and a kill at any moment loses nothing
+//! that was acknowledged. The loops reach plugins, the model and the optimizer through the seams of [`rl`]; this crate has
+//! never heard of CUDA, Wasm or HTTP.
+//!
+//! Start at [`Loops`]; then [`serve`], [`judge`], [`train`], [`rollout`]. What is recorded is in [`records`].
+
+mod call;
+mod error;
+mod hint;
+mod host;
+pub mod judge;
+mod judging;
+pub mod metrics;
+pub mod queue;
+pub mod records;
+pub mod recovery;
+pub mod rollout;
+pub mod serve;
+pub mod session;
+pub mod status;
+mod supervisor;
+pub mod train;
+
+pub use error::{Error, Result};
+pub use host::{Config, Handle, Loops, Seams};
+pub use rollout::Rollout;
+pub use status::Status;
+pub use supervisor::{Shutdown, Stop, shutdown};

@@ -1,0 +1,151 @@
+//! The crate's errors. What crosses a seam is an [`rl::Error`]; the conversion is here.
+
+use std::sync::Arc;
+
+use ledger::Seq;
+
+/// The result of a loop's operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a loop failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The ledger refused or failed.
+    #[error("the {looped} loop could not {action}")]
+    Ledger {
+        /// The loop.
+        looped: &'static str,
+        /// What was attempted.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Box<ledger::Error>,
+    },
+    /// A record does not hold what its kind says.
+    #[error("record {seq} of kind {kind:?} cannot be read")]
+    Record {
+        /// The record.
+        seq: Seq,
+        /// Its kind.
+        kind: String,
+        /// Why.
+        #[source]
+        source: Arc<serde_json::Error>,
+    },
+    /// A value could not be written as a record.
+    #[error("a record of kind {kind:?} about {subject} cannot be written")]
+    Encode {
+        /// The record's kind.
+        kind: &'static str,
+        /// What it is about.
+        subject: String,
+        /// Why.
+        #[source]
+        source: Arc<serde_json::Error>,
+    },
+    /// The other side of a seam failed.
+    #[error("the {looped} loop could not {action}")]
+    Seam {
+        /// The loop.
+        looped: &'static str,
+        /// What was attempted.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: rl::Error,
+    },
+    /// Code behind a seam panicked.
+    #[error("{what} panicked")]
+    Panicked {
+        /// The call.
+        what: String,
+    },
+    /// A setting is out of range.
+    #[error("`{key}` is {value}; {allowed}")]
+    Config {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// A turn that was never begun here, or was given up.
+    #[error("turn {turn} was not begun, or was given up as abandoned")]
+    UnknownTurn {
+        /// Its id.
+        turn: String,
+    },
+    /// Feedback on a reply that this tenant never got.
+    #[error("there is no reply {turn}")]
+    NoReply {
+        /// Its id.
+        turn: String,
+    },
+}
+
+impl Error {
+    /// Whether the same call can work later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Ledger { source, .. } => source.is_retryable(),
+            Self::Seam { source, .. } => source.is_retryable(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn ledger(
+        looped: &'static str,
+        action: &'static str,
+    ) -> impl FnOnce(ledger::Error) -> Self {
+        move |source| Self::Ledger {
+            looped,
+            action,
+            source: Box::new(source),
+        }
+    }
+
+    pub(crate) fn seam(
+        looped: &'static str,
+        action: &'static str,
+    ) -> impl FnOnce(rl::Error) -> Self {
+        move |source| Self::Seam {
+            looped,
+            action,
+            source,
+        }
+    }
+
+    /// The error and its causes in one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+impl From<Error> for rl::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Seam { source, .. } => source,
+            Error::UnknownTurn { .. } | Error::NoReply { .. } => Self::Refused {
+                what: "the turn sink".to_owned(),
+                why: error.to_string(),
+            },
+            error if error.is_retryable() => Self::Unavailable {
+                what: "the ledger".to_owned(),
+                why: error.chain(),
+            },
+            error => Self::Failed {
+                what: "recording the turn".to_owned(),
+                why: error.chain(),
+            },
+        }
+    }
+}

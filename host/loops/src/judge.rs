@@ -1,0 +1,265 @@
+//! The judge loop: a turn whose next state came gets its votes, verdict, hints and teacher log-probs, and becomes a sample
+//! or a stated reason why not.
+//!
+//! Everything is recorded, the absent votes included: missing is not zero. It writes no prompt (the judge plugin does),
+//! decides no reward (the reward rule does) and knows no algorithm (`rl::algorithm` does). It only reads what serve
+//! recorded, so a judge that hangs or fails slows nobody.
+//! Start at [`Judging::run`]; one turn is [`crate::judging`].
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
+
+use ledger::Ledger;
+use rl::{
+    Feedback, Judge, Policy, RewardRule, Seed, TurnId,
+    algorithm::{Method, Settings},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{task::JoinSet, time::Duration};
+
+use crate::{
+    Error, Result, Shutdown,
+    call::Caller,
+    judging::Turnwise,
+    queue::Tail,
+    records::{self, CLOSED, ClosedRecord, Closing, FEEDBACK},
+    recovery::Places,
+    status::Board,
+};
+
+/// Records read ahead: turn ids only are kept of them.
+const READ_AHEAD: usize = 64;
+/// Most votes and most questions for a hint: each costs a run of the model.
+const MOST_ASKED: u32 = 31;
+
+/// Which weights the teacher has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TeacherWeights {
+    /// The policy that is being trained, as in the paper.
+    #[default]
+    Policy,
+    /// The base model, as in the reference code.
+    Base,
+}
+
+/// `[loops.judge]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// Votes asked for each turn; the reward rule makes a verdict of those that are present.
+    pub votes: u32,
+    /// How often the judge is asked for a hint.
+    pub hint_asks: u32,
+    /// Accepted hints that are kept, shortest first.
+    pub max_hints: usize,
+    /// A vote, a hint or a teacher's score that takes longer is absent.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// Turns judged, and calls made, at once.
+    pub concurrency: usize,
+    /// Which weights the teacher has.
+    pub teacher: TeacherWeights,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            votes: 3,
+            hint_asks: 3,
+            max_hints: 3,
+            timeout: Duration::from_secs(120),
+            concurrency: 2,
+            teacher: TeacherWeights::Policy,
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn validate(&self) -> Result<()> {
+        let check = |good: bool, key, value: String, allowed| {
+            if good {
+                Ok(())
+            } else {
+                Err(Error::Config {
+                    key,
+                    value,
+                    allowed,
+                })
+            }
+        };
+        let votes = (1..=MOST_ASKED).contains(&self.votes);
+        check(
+            votes,
+            "votes",
+            self.votes.to_string(),
+            "1 to 31 are allowed",
+        )?;
+        let asks = (1..=MOST_ASKED).contains(&self.hint_asks);
+        check(
+            asks,
+            "hint-asks",
+            self.hint_asks.to_string(),
+            "1 to 31 are allowed",
+        )?;
+        let hints = (1..=3).contains(&self.max_hints);
+        check(
+            hints,
+            "max-hints",
+            self.max_hints.to_string(),
+            "1 to 3 are allowed",
+        )?;
+        let slots = (1..=1024).contains(&self.concurrency);
+        check(
+            slots,
+            "concurrency",
+            self.concurrency.to_string(),
+            "1 to 1024 are allowed",
+        )?;
+        let time = !self.timeout.is_zero();
+        check(
+            time,
+            "timeout",
+            format!("{:?}", self.timeout),
+            "it must be above 0",
+        )
+    }
+}
+
+/// `[algorithm]`
+#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Algorithm {
+    /// Verdict, hint, or both.
+    pub method: Method,
+    /// The method's numbers.
+    pub settings: Settings,
+}
+
+/// What judging needs, shared by all turns.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) algorithm: Algorithm,
+    pub(crate) seed: Seed,
+    pub(crate) ledger: Ledger,
+    pub(crate) judge: Arc<dyn Judge>,
+    pub(crate) rule: Arc<dyn RewardRule>,
+    pub(crate) policy: Arc<dyn Policy>,
+    pub(crate) board: Board,
+}
+
+/// The loop.
+pub(crate) struct Judging {
+    turnwise: Turnwise,
+    concurrency: usize,
+    board: Board,
+    closed: Tail,
+    feedback: Tail,
+    /// Turns to be judged, in the order in which they were closed.
+    waiting: VecDeque<TurnId>,
+    busy: HashSet<TurnId>,
+    /// Turns that got feedback while they were being judged.
+    again: HashSet<TurnId>,
+}
+
+enum Event {
+    Judged(TurnId, Result<()>),
+    Rung,
+    Stop,
+}
+
+impl Judging {
+    pub(crate) fn new(parts: Parts, places: &Places) -> Self {
+        let ledger = parts.ledger.clone();
+        let caller = Caller::new(parts.config.concurrency, parts.config.timeout);
+        parts.board.judge.reset(places.to_judge);
+        Self {
+            concurrency: parts.config.concurrency,
+            board: parts.board.clone(),
+            closed: Tail::new(ledger.clone(), "judge", CLOSED, places.closed),
+            feedback: Tail::new(ledger, "judge", FEEDBACK, places.feedback),
+            turnwise: Turnwise::new(parts, caller),
+            waiting: VecDeque::new(),
+            busy: HashSet::new(),
+            again: HashSet::new(),
+        }
+    }
+
+    /// Judges until the shutdown. What is being judged then is judged anew at the next start.
+    pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<()> {
+        let mut tasks = JoinSet::new();
+        loop {
+            self.read().await?;
+            self.start(&mut tasks);
+            let event = tokio::select! {
+                () = shutdown.wait() => Event::Stop,
+                Some(done) = tasks.join_next() => match done {
+                    Ok((turn, result)) => Event::Judged(turn, result),
+                    Err(_) => return Err(Error::Panicked { what: "judging a turn".to_owned() }),
+                },
+                () = self.board.judge.rung() => Event::Rung,
+            };
+            match event {
+                Event::Stop => return Ok(()),
+                Event::Rung => {}
+                Event::Judged(turn, result) => {
+                    self.busy.remove(&turn);
+                    self.board.judge.finished(1);
+                    result?;
+                    if self.again.remove(&turn) {
+                        self.waiting.push_front(turn);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads on when everything that was read is under way.
+    async fn read(&mut self) -> Result<()> {
+        // Feedback first: a person outranks the judge, and waits.
+        while self.waiting.len() < READ_AHEAD {
+            let records = self.feedback.take(READ_AHEAD).await?;
+            if records.is_empty() {
+                break;
+            }
+            for record in &records {
+                let turn = records::decode::<Feedback>(record)?.turn;
+                self.waiting.push_back(turn);
+            }
+        }
+        while self.waiting.len() < READ_AHEAD {
+            let records = self.closed.take(READ_AHEAD).await?;
+            if records.is_empty() {
+                break;
+            }
+            for record in &records {
+                let closed: ClosedRecord = records::decode(record)?;
+                if let Closing::Next(_) = closed.closing {
+                    self.waiting.push_back(closed.turn);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, tasks: &mut JoinSet<(TurnId, Result<()>)>) {
+        while tasks.len() < self.concurrency {
+            let Some(turn) = self.waiting.pop_front() else {
+                return;
+            };
+            if !self.busy.insert(turn.clone()) {
+                // Its own piece of work is this one; it is finished together with the one that runs.
+                self.again.insert(turn);
+                continue;
+            }
+            let turnwise = self.turnwise.clone();
+            tasks.spawn(async move {
+                let result = turnwise.judge(&turn).await;
+                (turn, result)
+            });
+        }
+    }
+}

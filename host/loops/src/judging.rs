@@ -1,0 +1,549 @@
+//! One turn, judged: votes, hints, teacher log-probs, verdict, reward, sample; one record at the end.
+//!
+//! A call that fails or takes too long is absent and its reason is recorded; only the ledger's failure is an error here.
+//! It does not choose the turn ([`crate::judge`] does).
+
+use std::sync::Arc;
+
+use ledger::Ledger;
+use rl::{
+    Answer, AnswerForm, Choice, Decider, Feedback, Hint, JudgePrompt, NextState, NotTrainable,
+    Policy, Rating, SampleRequest, Sampling, ScoreRequest, Seed, TokenFlow, Turn, TurnId,
+    TurnReward, Verdict, Vote, VoteValue, Weights,
+    algorithm::{HintTeacher, Judged},
+};
+use tokio::{task::JoinSet, time::Instant};
+
+use crate::{
+    Error, Result,
+    call::{Caller, GivenUp},
+    hint,
+    judge::{Parts, TeacherWeights},
+    records::{
+        self, CLOSED, ClosedRecord, Closing, FEEDBACK, HintAsk, JUDGED, JudgedRecord, SPENT, TURN,
+        TurnRecord,
+    },
+    status::Before,
+};
+
+/// Judges turns one by one. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Turnwise {
+    parts: Arc<Parts>,
+    caller: Caller,
+}
+
+/// Everything that the ledger says about a turn.
+#[derive(Default)]
+struct Dossier {
+    record: Option<TurnRecord>,
+    closing: Option<Closing>,
+    judged: Option<JudgedRecord>,
+    feedback: Option<Feedback>,
+    spent: bool,
+}
+
+impl Dossier {
+    fn load(ledger: &Ledger, turn: &TurnId) -> Result<Self> {
+        let mut dossier = Self::default();
+        for record in ledger.by_subject(turn.as_str()) {
+            let record = record.map_err(Error::ledger("judge", "read a turn's records"))?;
+            match record.kind.as_str() {
+                TURN => dossier.record = Some(records::decode(&record)?),
+                CLOSED => {
+                    dossier.closing = Some(records::decode::<ClosedRecord>(&record)?.closing);
+                }
+                FEEDBACK => dossier.merge(records::decode(&record)?),
+                JUDGED => dossier.judged = Some(records::decode(&record)?),
+                SPENT => dossier.spent = true,
+                _ => {}
+            }
+        }
+        Ok(dossier)
+    }
+
+    /// The last word on each point counts.
+    fn merge(&mut self, later: Feedback) {
+        match &mut self.feedback {
+            None => self.feedback = Some(later),
+            Some(feedback) => {
+                feedback.rating = later.rating.or(feedback.rating);
+                feedback.correction = later.correction.or(feedback.correction.take());
+            }
+        }
+    }
+
+    /// Whether there is anything to decide that has not been decided.
+    fn is_due(&self) -> bool {
+        let trainable = self
+            .record
+            .as_ref()
+            .is_some_and(|r| r.not_trainable.is_none());
+        let told = matches!(self.closing, Some(Closing::Next(_))) || self.feedback.is_some();
+        let known = self
+            .judged
+            .as_ref()
+            .is_some_and(|j| j.feedback == self.feedback);
+        trainable && told && !known && !self.spent
+    }
+}
+
+/// What the judge and the teacher said.
+#[derive(Default)]
+struct Heard {
+    votes: Vec<Vote>,
+    asks: Vec<HintAsk>,
+    teachers: Vec<HintTeacher>,
+    notes: Vec<String>,
+}
+
+impl Turnwise {
+    pub(crate) fn new(parts: Parts, caller: Caller) -> Self {
+        Self {
+            parts: Arc::new(parts),
+            caller,
+        }
+    }
+
+    /// Judges a turn, when that is due, and records the result.
+    #[tracing::instrument(skip_all, fields(turn = %id))]
+    pub(crate) async fn judge(&self, id: &TurnId) -> Result<()> {
+        let start = Instant::now();
+        let (ledger, turn) = (self.parts.ledger.clone(), id.clone());
+        let dossier = tokio::task::spawn_blocking(move || Dossier::load(&ledger, &turn))
+            .await
+            .map_err(|_| Error::Panicked {
+                what: "reading a turn's records".to_owned(),
+            })??;
+        if !dossier.is_due() {
+            return Ok(());
+        }
+        let Dossier {
+            record: Some(record),
+            closing,
+            judged,
+            feedback,
+            ..
+        } = dossier
+        else {
+            return Ok(());
+        };
+        let turn = Arc::new(record.turn);
+        let (next, without) = match closing {
+            Some(Closing::Next(next)) => (Some(Arc::new(next)), None),
+            Some(Closing::Without(reason)) => (None, Some(reason)),
+            None => (None, None),
+        };
+        let before = match &judged {
+            Some(judged) => Before {
+                reason: judged.not_trainable,
+                sample: judged.sample.is_some(),
+            },
+            None => Before {
+                reason: without,
+                sample: false,
+            },
+        };
+        let revision = judged.as_ref().map_or(0, |judged| judged.revision + 1);
+        let heard = self
+            .hear(&turn, next.as_ref(), judged, feedback.as_ref())
+            .await;
+        let record = self.decide(&turn, revision, heard, feedback).await;
+        self.parts
+            .ledger
+            .append(record.to_entry()?)
+            .await
+            .map_err(Error::ledger("judge", "record a verdict"))?;
+        tracing::debug!(verdict = ?record.verdict, reason = ?record.not_trainable, "judged");
+        self.parts.board.judged(&record, &turn.session, before);
+        self.parts
+            .board
+            .metrics
+            .judge_time
+            .0
+            .observe(start.elapsed().as_secs_f64());
+        let added = record.sample.is_some() && !before.sample;
+        self.parts.board.train.added(usize::from(added));
+        Ok(())
+    }
+
+    /// Asks what is to be asked. A person's word makes the question superfluous; an earlier answer is kept.
+    async fn hear(
+        &self,
+        turn: &Arc<Turn>,
+        next: Option<&Arc<NextState>>,
+        judged: Option<JudgedRecord>,
+        feedback: Option<&Feedback>,
+    ) -> Heard {
+        let method = self.parts.algorithm.method;
+        let rated = feedback.is_some_and(|feedback| feedback.rating.is_some());
+        let correction = feedback.and_then(|feedback| feedback.correction.clone());
+        let mut heard = Heard::default();
+        let mut hints = Vec::new();
+        if let Some(judged) = judged {
+            heard.votes = judged.votes;
+            heard.asks = judged.asks;
+            heard.teachers = judged.teachers;
+        } else if let Some(next) = next {
+            let votes = if method.uses_reward() && !rated {
+                self.parts.config.votes
+            } else {
+                0
+            };
+            let asks = method.uses_hints() && correction.is_none();
+            let asks = if asks { self.parts.config.hint_asks } else { 0 };
+            (heard.votes, heard.asks) = self.ask(turn, next, votes, asks).await;
+            let accepted = heard.asks.iter().filter(|ask| ask.refused.is_none());
+            let accepted = accepted.filter_map(|ask| ask.hint.clone());
+            hints = accepted.map(|text| Hint { text }).collect();
+            hints = hint::choose(hints, self.parts.config.max_hints);
+        }
+        if let Some(text) = correction.filter(|_| method.uses_hints()) {
+            // A person's own words replace what the judge made up.
+            heard.teachers.clear();
+            hints = vec![Hint { text }];
+        }
+        for hint in hints {
+            match self.teach(turn, &hint).await {
+                Ok(logprobs) => heard.teachers.push(HintTeacher { hint, logprobs }),
+                Err(error) => {
+                    self.parts.board.plugin_failed("teacher");
+                    heard
+                        .notes
+                        .push(format!("hint {:?} was left out: {error}", hint.text));
+                }
+            }
+        }
+        heard
+    }
+
+    async fn ask(
+        &self,
+        turn: &Arc<Turn>,
+        next: &Arc<NextState>,
+        votes: u32,
+        asks: u32,
+    ) -> (Vec<Vote>, Vec<HintAsk>) {
+        let mut tasks = JoinSet::new();
+        for index in 0..votes + asks {
+            let (this, turn, next) = (self.clone(), turn.clone(), next.clone());
+            tasks.spawn(async move {
+                let answer = if index < votes {
+                    let seed = this.parts.seed.derive(&format!("vote/{}/{index}", turn.id));
+                    Ok(this.vote(turn, next, seed).await)
+                } else {
+                    let name = format!("hint/{}/{}", turn.id, index - votes);
+                    Err(this
+                        .ask_hint(turn, next, this.parts.seed.derive(&name))
+                        .await)
+                };
+                (index, answer)
+            });
+        }
+        let mut answers: Vec<_> = tasks.join_all().await;
+        answers.sort_by_key(|(index, _)| *index);
+        let (mut heard_votes, mut heard_asks) = (Vec::new(), Vec::new());
+        for (_, answer) in answers {
+            match answer {
+                Ok(vote) => heard_votes.extend(vote),
+                Err(ask) => heard_asks.extend(ask),
+            }
+        }
+        (heard_votes, heard_asks)
+    }
+
+    /// One vote; none when the turn is not for this judge.
+    async fn vote(&self, turn: Arc<Turn>, next: Arc<NextState>, seed: Seed) -> Option<Vote> {
+        let parts = self.parts.clone();
+        let vote = self.caller.call("the judge", move |given_up| {
+            let Some(prompt) = parts.judge.evaluate(&turn, &next, seed)? else {
+                return Ok(None);
+            };
+            let answer = answer(&*parts.policy, prompt, seed, given_up)?;
+            let read = parts.judge.read_vote(&turn, &next, &answer)?;
+            let (value, score) = read.unzip();
+            let answers = answer
+                .choices
+                .into_iter()
+                .map(|c| (c.text, c.logprob))
+                .collect();
+            let absent = value
+                .is_none()
+                .then(|| "the answer could not be read as a vote".to_owned());
+            let score = score.flatten().filter(|score| score.is_finite());
+            Ok(Some(Vote {
+                value,
+                answers,
+                score,
+                seed,
+                absent,
+            }))
+        });
+        match vote.await {
+            Ok(vote) => vote,
+            Err(error) => {
+                tracing::warn!(%error, "a vote is absent");
+                self.parts.board.plugin_failed("vote");
+                let absent = Some(error.to_string());
+                Some(Vote {
+                    value: None,
+                    answers: Vec::new(),
+                    score: None,
+                    seed,
+                    absent,
+                })
+            }
+        }
+    }
+
+    /// One question for a hint; none when there is nothing to learn.
+    async fn ask_hint(&self, turn: Arc<Turn>, next: Arc<NextState>, seed: Seed) -> Option<HintAsk> {
+        let parts = self.parts.clone();
+        let text = next.text.clone();
+        let asked = self.caller.call("the judge", move |given_up| {
+            let Some(prompt) = parts.judge.ask_hint(&turn, &next, seed)? else {
+                return Ok(None);
+            };
+            let answer = answer(&*parts.policy, prompt, seed, given_up)?;
+            let hint = parts.judge.read_hint(&turn, &next, &answer)?;
+            Ok(Some(hint))
+        });
+        match asked.await {
+            Ok(None) => None,
+            Ok(Some(None)) => Some(HintAsk {
+                seed,
+                hint: None,
+                refused: None,
+            }),
+            Ok(Some(Some(hint))) => {
+                let refused = hint::accept(&hint.text, &text).err();
+                Some(HintAsk {
+                    seed,
+                    hint: Some(hint.text.trim().to_owned()),
+                    refused,
+                })
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a hint is absent");
+                self.parts.board.plugin_failed("hint");
+                Some(HintAsk {
+                    seed,
+                    hint: None,
+                    refused: Some(error.to_string()),
+                })
+            }
+        }
+    }
+
+    /// The teacher's log-probs of every response token.
+    async fn teach(&self, turn: &Arc<Turn>, hint: &Hint) -> rl::Result<Vec<f32>> {
+        let (parts, turn, hint) = (self.parts.clone(), turn.clone(), hint.clone());
+        self.caller
+            .call("the teacher", move |_| {
+                let messages = parts.judge.place_hint(&turn.messages, &hint)?;
+                let prompt = parts.policy.encode(&messages, &turn.tools, "")?;
+                let weights = match (parts.config.teacher, &turn.adapter) {
+                    (TeacherWeights::Policy, Some(adapter)) => Weights::Adapter(adapter.clone()),
+                    _ => Weights::Base,
+                };
+                let request = ScoreRequest {
+                    weights,
+                    prompt,
+                    continuations: vec![turn.response.clone()],
+                    temperature: turn.sampling.logprob_temperature(),
+                };
+                let scores = parts.policy.score(request)?.pop().unwrap_or_default();
+                let n = turn.response.len();
+                if scores.len() == n && scores.iter().all(|score| score.is_finite()) {
+                    return Ok(scores);
+                }
+                Err(rl::Error::Failed {
+                    what: "the teacher".to_owned(),
+                    why: format!("{} usable log-probs for {n} tokens", scores.len()),
+                })
+            })
+            .await
+    }
+
+    async fn decide(
+        &self,
+        turn: &Arc<Turn>,
+        revision: u32,
+        heard: Heard,
+        feedback: Option<Feedback>,
+    ) -> JudgedRecord {
+        let Heard {
+            votes,
+            asks,
+            teachers,
+            mut notes,
+        } = heard;
+        let rated = feedback.as_ref().and_then(|feedback| feedback.rating);
+        let ruled = self.rule(&votes, rated).await;
+        let (verdict, reward) = match ruled {
+            Ok((verdict, reward)) => (verdict, Some(reward)),
+            Err(error) => {
+                tracing::warn!(%error, "the reward rule failed");
+                self.parts.board.plugin_failed("reward");
+                notes.push(format!("no reward: {error}"));
+                (None, None)
+            }
+        };
+        let algorithm = self.parts.algorithm;
+        let (sample, not_trainable) = match reward {
+            None => (None, Some(NotTrainable::RewardRefused)),
+            Some(reward) => {
+                let judged = Judged {
+                    turn,
+                    reward: reward.reward,
+                    rl_weight: reward.rl_weight,
+                    opd_weight: reward.opd_weight,
+                    teachers: teachers.clone(),
+                };
+                let sample = algorithm.method.sample(&judged, &algorithm.settings);
+                let sample = sample.filter(rl::Sample::is_effective);
+                let reason = sample.is_none().then(|| algorithm.method.why_none(&judged));
+                (sample, reason)
+            }
+        };
+        JudgedRecord {
+            turn: turn.id.clone(),
+            revision,
+            judge: self.parts.judge.name(),
+            rule: self.parts.rule.name(),
+            method: algorithm.method,
+            settings: algorithm.settings,
+            votes,
+            asks,
+            feedback,
+            verdict,
+            reward,
+            teachers,
+            sample,
+            not_trainable,
+            notes,
+        }
+    }
+
+    /// A person's rating outranks the votes; no vote present is no verdict, whatever a rule says.
+    async fn rule(
+        &self,
+        votes: &[Vote],
+        rated: Option<Rating>,
+    ) -> rl::Result<(Option<Verdict>, TurnReward)> {
+        let (parts, votes) = (self.parts.clone(), votes.to_vec());
+        self.caller
+            .call("the reward rule", move |_| {
+                let verdict = match rated {
+                    Some(rating) => Some(Verdict {
+                        value: value(rating),
+                        by: Decider::Person,
+                    }),
+                    None if votes.iter().any(|vote| vote.value.is_some()) => {
+                        parts.rule.verdict(&votes)?
+                    }
+                    None => None,
+                };
+                let rewards = parts.rule.turn_rewards(&[verdict], None)?;
+                let [reward] = rewards.as_slice() else {
+                    return Err(refused(format!("{} rewards for one turn", rewards.len())));
+                };
+                let numbers = [
+                    reward.reward.unwrap_or(0.0),
+                    reward.rl_weight,
+                    reward.opd_weight,
+                ];
+                if numbers.iter().any(|number| !number.is_finite()) {
+                    return Err(refused(format!("a number is not finite: {reward:?}")));
+                }
+                let reward = TurnReward {
+                    reward: verdict.and(reward.reward),
+                    ..*reward
+                };
+                Ok((verdict, reward))
+            })
+            .await
+    }
+}
+
+fn value(rating: Rating) -> VoteValue {
+    match rating {
+        Rating::Up => VoteValue::Positive,
+        Rating::Down => VoteValue::Negative,
+    }
+}
+
+fn refused(why: String) -> rl::Error {
+    rl::Error::Refused {
+        what: "the reward rule's answer".to_owned(),
+        why,
+    }
+}
+
+/// Puts a judge's prompt to the base model.
+fn answer(
+    policy: &dyn Policy,
+    prompt: JudgePrompt,
+    seed: Seed,
+    given_up: &GivenUp,
+) -> rl::Result<Answer> {
+    let tokens = policy.encode(&prompt.messages, &[], &prompt.reply_prefix)?;
+    match prompt.answer {
+        AnswerForm::Choice(texts) => {
+            let continuations = texts
+                .iter()
+                .map(|text| policy.encode_text(text))
+                .collect::<rl::Result<Vec<_>>>()?;
+            let request = ScoreRequest {
+                weights: Weights::Base,
+                prompt: tokens,
+                continuations,
+                temperature: 1.0,
+            };
+            let scores = policy.score(request)?;
+            let choices = texts
+                .into_iter()
+                .zip(scores)
+                .map(|(text, scores)| Choice {
+                    text,
+                    logprob: scores.iter().sum(),
+                })
+                .collect();
+            Answer::chosen(choices).ok_or_else(|| rl::Error::Refused {
+                what: "the judge's prompt".to_owned(),
+                why: "it allows no answer".to_owned(),
+            })
+        }
+        AnswerForm::Text {
+            max_tokens,
+            stop,
+            temperature,
+        } => {
+            let sampling = Sampling {
+                temperature,
+                seed,
+                max_tokens,
+                stop,
+                ..Sampling::default()
+            };
+            let request = SampleRequest {
+                weights: Weights::Base,
+                prompt: tokens,
+                sampling,
+            };
+            let mut flow = |_| {
+                if given_up.is_set() {
+                    TokenFlow::Stop
+                } else {
+                    TokenFlow::Continue
+                }
+            };
+            let completion = policy.sample(request, &mut flow)?;
+            Ok(Answer {
+                text: completion.text,
+                finish: completion.finish,
+                choices: Vec::new(),
+            })
+        }
+    }
+}

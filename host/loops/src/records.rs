@@ -1,0 +1,307 @@
+//! The bodies of the ledger's records, as JSON, and the names they are found by.
+//!
+//! | kind | subject | key | written by |
+//! |---|---|---|---|
+//! | `turn` | turn | `turn/<turn>` | serve, before the reply is acknowledged |
+//! | `closed` | turn | `closed/<turn>` | serve, when something came back, or never will |
+//! | `feedback` | turn | none | serve |
+//! | `judged` | turn | `judged/<turn>/<revision>` | judge |
+//! | `version` | adapter:number | see [`ledger::lineage`] | train |
+//! | `spent` | turn | `spent/<sample>` | train, in one group with the version; a sample is spent once |
+//! | `step-refused` | adapter | none | train |
+//! | `action` | episode | `action/<episode>/<index>` | rollout |
+//! | `episode` | episode | `episode/<episode>` | rollout, when it is over |
+//!
+//! Fields are only ever added, with a default: an old ledger stays readable. Nothing here writes to the ledger.
+
+use std::sync::Arc;
+
+use ledger::{Entry, Record};
+use rl::{
+    Done, EpisodeId, Feedback, Message, NextState, NotTrainable, Outcome, PolicyVersion, Sample,
+    SampleId, Seed, SessionId, StepMetrics, TaskId, Turn, TurnId, TurnReward, Verdict, Vote,
+    algorithm::{HintTeacher, Method, Settings},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{Error, Result};
+
+/// Kind of [`TurnRecord`].
+pub const TURN: &str = "turn";
+/// Kind of [`ClosedRecord`].
+pub const CLOSED: &str = "closed";
+/// Kind of [`rl::Feedback`].
+pub const FEEDBACK: &str = "feedback";
+/// Kind of [`JudgedRecord`].
+pub const JUDGED: &str = "judged";
+/// Kind of [`SpentRecord`].
+pub const SPENT: &str = "spent";
+/// Kind of [`StepRefusedRecord`].
+pub const STEP_REFUSED: &str = "step-refused";
+/// Kind of [`ActionRecord`].
+pub const ACTION: &str = "action";
+/// Kind of [`EpisodeRecord`].
+pub const EPISODE: &str = "episode";
+
+/// A turn as it was served.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TurnRecord {
+    /// The turn.
+    pub turn: Turn,
+    /// The public name of the API key; part of a derived session's identity.
+    pub key: String,
+    /// Whether the session id was derived from the conversation, not sent by the client.
+    pub derived: bool,
+    /// Why it can never become a sample, when that is known already.
+    pub not_trainable: Option<NotTrainable>,
+}
+
+/// What became of a turn's next state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Closing {
+    /// It came.
+    Next(NextState),
+    /// It never will.
+    Without(NotTrainable),
+}
+
+/// The end of a turn's wait for its next state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClosedRecord {
+    /// The turn.
+    pub turn: TurnId,
+    /// What came.
+    pub closing: Closing,
+    /// The turn whose request brought it.
+    pub by: Option<TurnId>,
+}
+
+/// One question for a hint, and what became of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HintAsk {
+    /// The seed of its prompt.
+    pub seed: Seed,
+    /// The hint that the judge gave.
+    pub hint: Option<String>,
+    /// Why it is not used.
+    pub refused: Option<String>,
+}
+
+/// Everything that was decided about a turn, and from what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JudgedRecord {
+    /// The turn.
+    pub turn: TurnId,
+    /// 0, and one more each time that feedback changed the decision before the sample was trained.
+    pub revision: u32,
+    /// The judge plugin's name and version.
+    pub judge: String,
+    /// The reward rule's name and version.
+    pub rule: String,
+    /// The method that made the sample.
+    pub method: Method,
+    /// Its settings.
+    pub settings: Settings,
+    /// Every vote, the absent ones included.
+    pub votes: Vec<Vote>,
+    /// Every question for a hint.
+    pub asks: Vec<HintAsk>,
+    /// The feedback that was known.
+    pub feedback: Option<Feedback>,
+    /// What was decided; none when nobody could.
+    pub verdict: Option<Verdict>,
+    /// What the reward rule made of it.
+    pub reward: Option<TurnReward>,
+    /// The accepted hints with the teacher's log-probs.
+    pub teachers: Vec<HintTeacher>,
+    /// The sample, exactly as it will be trained.
+    pub sample: Option<Sample>,
+    /// Why there is none.
+    pub not_trainable: Option<NotTrainable>,
+    /// What failed on the way, in words.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// What became of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fate {
+    /// It is in this version.
+    Trained(PolicyVersion),
+    /// It was too old when its batch was formed.
+    Stale {
+        /// The newest version then.
+        newest: PolicyVersion,
+    },
+    /// The learner refused the step that it was in.
+    StepRefused,
+}
+
+/// The end of a sample.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpentRecord {
+    /// The sample.
+    pub sample: SampleId,
+    /// The turn that it was made from.
+    pub turn: TurnId,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// A step that the learner refused: the version did not move.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepRefusedRecord {
+    /// The version that it started from.
+    pub parent: PolicyVersion,
+    /// Its samples.
+    pub samples: Vec<SampleId>,
+    /// Why.
+    pub why: String,
+    /// What it measured, when it came so far and every number is finite.
+    pub metrics: Option<StepMetrics>,
+}
+
+/// One action of a hosted episode: enough to bring the episode back after a restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ActionRecord {
+    /// The episode.
+    pub episode: EpisodeId,
+    /// 0 for the first.
+    pub index: u32,
+    /// The turn that produced it.
+    pub turn: TurnId,
+    /// The reply.
+    pub message: Message,
+    /// Whether it was cut by the token limit.
+    pub truncated: bool,
+}
+
+/// A hosted episode that is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpisodeRecord {
+    /// The episode.
+    pub episode: EpisodeId,
+    /// The environment's name and version.
+    pub environment: String,
+    /// The task.
+    pub task: TaskId,
+    /// The episode's seed.
+    pub seed: Seed,
+    /// Its conversation.
+    pub session: SessionId,
+    /// Its turns, in order.
+    pub turns: Vec<TurnId>,
+    /// Why it ended; none when it was cut by the host's own limit.
+    pub done: Option<Done>,
+    /// The oracle's last word.
+    pub outcome: Option<Outcome>,
+}
+
+/// The key of a turn's record.
+pub fn turn_key(turn: &TurnId) -> String {
+    format!("{TURN}/{turn}")
+}
+
+/// The key of a turn's closing.
+pub fn closed_key(turn: &TurnId) -> String {
+    format!("{CLOSED}/{turn}")
+}
+
+/// The key of a sample's end.
+pub fn spent_key(sample: &SampleId) -> String {
+    format!("{SPENT}/{sample}")
+}
+
+/// The key of an episode's end.
+pub fn episode_key(episode: &EpisodeId) -> String {
+    format!("{EPISODE}/{episode}")
+}
+
+impl TurnRecord {
+    /// The entry that records it.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn to_entry(&self) -> Result<Entry> {
+        Ok(encode(TURN, self.turn.id.as_str(), self)?.with_key(turn_key(&self.turn.id)))
+    }
+}
+
+impl ClosedRecord {
+    /// The entry that records it.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn to_entry(&self) -> Result<Entry> {
+        Ok(encode(CLOSED, self.turn.as_str(), self)?.with_key(closed_key(&self.turn)))
+    }
+}
+
+impl JudgedRecord {
+    /// The entry that records it.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn to_entry(&self) -> Result<Entry> {
+        let key = format!("{JUDGED}/{}/{}", self.turn, self.revision);
+        Ok(encode(JUDGED, self.turn.as_str(), self)?.with_key(key))
+    }
+}
+
+impl SpentRecord {
+    /// The entry that records it.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn to_entry(&self) -> Result<Entry> {
+        Ok(encode(SPENT, self.turn.as_str(), self)?.with_key(spent_key(&self.sample)))
+    }
+}
+
+impl ActionRecord {
+    /// The entry that records it.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn to_entry(&self) -> Result<Entry> {
+        let key = format!("{ACTION}/{}/{}", self.episode, self.index);
+        Ok(encode(ACTION, self.episode.as_str(), self)?.with_key(key))
+    }
+}
+
+impl EpisodeRecord {
+    /// The entry that records it.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn to_entry(&self) -> Result<Entry> {
+        Ok(encode(EPISODE, self.episode.as_str(), self)?.with_key(episode_key(&self.episode)))
+    }
+}
+
+/// An entry of `kind` about `subject`, without a key.
+///
+/// # Errors
+/// [`Error::Encode`].
+pub fn encode(kind: &'static str, subject: &str, body: &impl Serialize) -> Result<Entry> {
+    let body = serde_json::to_vec(body).map_err(|source| Error::Encode {
+        kind,
+        subject: subject.to_owned(),
+        source: Arc::new(source),
+    })?;
+    Ok(Entry::new(kind, subject, body))
+}
+
+/// The body of a record.
+///
+/// # Errors
+/// [`Error::Record`] naming the record.
+pub fn decode<T: DeserializeOwned>(record: &Record) -> Result<T> {
+    serde_json::from_slice(&record.body).map_err(|source| Error::Record {
+        seq: record.seq,
+        kind: record.kind.clone(),
+        source: Arc::new(source),
+    })
+}

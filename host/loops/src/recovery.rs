@@ -1,0 +1,214 @@
+//! Folds the ledger into the state that the loops go on from. Nothing else remembers anything over a restart.
+//!
+//! One walk over every record, each checked against the hash chain on the way. It decides nothing: what a loop does with
+//! what it finds is the loop's business.
+
+use std::collections::HashMap;
+
+use ledger::{
+    Ledger, Record, Seq,
+    lineage::{self, VersionRecord},
+};
+use rl::{AdapterName, Feedback, PolicyVersion, SampleId, TurnId};
+use tokio::time::Instant;
+
+use crate::{
+    Error, Result,
+    records::{
+        self, CLOSED, ClosedRecord, Closing, FEEDBACK, JUDGED, JudgedRecord, SPENT, STEP_REFUSED,
+        SpentRecord, TURN, TurnRecord,
+    },
+    session::{SessionKey, Sessions},
+    status::{Before, Status},
+};
+
+/// Where the loops go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The judge reads closings from here.
+    pub closed: Seq,
+    /// The judge reads feedback from here.
+    pub feedback: Seq,
+    /// Turns that wait to be judged.
+    pub to_judge: usize,
+    /// The trainer reads judged turns from here.
+    pub judged: Seq,
+    /// Samples that wait to be trained.
+    pub to_train: usize,
+}
+
+/// What a ledger says.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The conversations that were going on.
+    pub sessions: Sessions,
+    /// Where the loops go on.
+    pub places: Places,
+    /// The counts, and the newest version.
+    pub status: Status,
+    /// The newest committed version of the adapter: the one to serve.
+    pub newest: Option<VersionRecord>,
+}
+
+/// What is known of a turn that may still be trained.
+#[derive(Debug)]
+struct Known {
+    key: SessionKey,
+    closed: Option<Seq>,
+    feedback: Option<Seq>,
+    judged: Option<Seq>,
+    before: Before,
+    sample: Option<SampleId>,
+}
+
+struct Fold<'a> {
+    adapter: &'a AdapterName,
+    now: Instant,
+    turns: HashMap<TurnId, Known>,
+    sessions: Sessions,
+    status: Status,
+    newest: Option<VersionRecord>,
+}
+
+/// Reads the whole ledger.
+///
+/// # Errors
+/// Damage, or a record that this program cannot read.
+pub fn recover(ledger: &Ledger, adapter: &AdapterName) -> Result<Recovered> {
+    let mut fold = Fold {
+        adapter,
+        now: Instant::now(),
+        turns: HashMap::new(),
+        sessions: Sessions::default(),
+        status: Status::default(),
+        newest: None,
+    };
+    let mut end = Seq::FIRST;
+    for record in ledger.scan(Seq::FIRST) {
+        let record = record.map_err(Error::ledger("recovery", "read the ledger"))?;
+        end = record.seq.next();
+        fold.add(&record)?;
+    }
+    Ok(fold.finish(end))
+}
+
+impl Fold<'_> {
+    fn add(&mut self, record: &Record) -> Result<()> {
+        match record.kind.as_str() {
+            TURN => self.turn(&records::decode(record)?),
+            CLOSED => self.closed(record.seq, &records::decode(record)?),
+            FEEDBACK => {
+                let feedback: Feedback = records::decode(record)?;
+                self.status.feedback += 1;
+                if let Some(known) = self.turns.get_mut(&feedback.turn) {
+                    known.feedback = Some(record.seq);
+                }
+            }
+            JUDGED => self.judged(record.seq, &records::decode(record)?),
+            SPENT => {
+                let spent: SpentRecord = records::decode(record)?;
+                self.status.spent(&spent.fate);
+                self.turns.remove(&spent.turn);
+            }
+            STEP_REFUSED => self.status.steps_refused += 1,
+            lineage::KIND => {
+                let version = VersionRecord::from_record(record)
+                    .map_err(Error::ledger("recovery", "read a version"))?;
+                if version.adapter == self.adapter.as_str() {
+                    self.status.version = PolicyVersion::new(version.version);
+                    self.newest = Some(version);
+                }
+            }
+            // Kinds of other writers, and of later programs.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, record: &TurnRecord) {
+        let turn = &record.turn;
+        self.status.turn(turn.kind, record.not_trainable);
+        if turn.kind == rl::TurnKind::Main {
+            let open = record.not_trainable.is_none();
+            self.sessions
+                .served(&record.key, record.derived, turn, open, self.now);
+        }
+        if record.not_trainable.is_none() {
+            let key = SessionKey {
+                tenant: turn.tenant.clone(),
+                session: turn.session.clone(),
+            };
+            let known = Known {
+                key,
+                closed: None,
+                feedback: None,
+                judged: None,
+                before: Before::default(),
+                sample: None,
+            };
+            self.turns.insert(turn.id.clone(), known);
+        }
+    }
+
+    fn closed(&mut self, seq: Seq, record: &ClosedRecord) {
+        let Some(known) = self.turns.get_mut(&record.turn) else {
+            return;
+        };
+        let judged = known.judged.is_some();
+        self.status.closed(&record.closing, judged);
+        self.sessions.closed(&known.key, &record.turn);
+        match &record.closing {
+            Closing::Next(_) => known.closed = Some(seq),
+            Closing::Without(reason) => {
+                if !judged {
+                    known.before.reason = Some(*reason);
+                }
+                self.sessions.forget_if_finished(&known.key);
+            }
+        }
+    }
+
+    fn judged(&mut self, seq: Seq, record: &JudgedRecord) {
+        let Some(known) = self.turns.get_mut(&record.turn) else {
+            return;
+        };
+        self.status.judged(record, &known.key.session, known.before);
+        known.judged = Some(seq);
+        known.before = Before {
+            reason: record.not_trainable,
+            sample: record.sample.is_some(),
+        };
+        known.sample = record.sample.as_ref().map(|sample| sample.id.clone());
+    }
+
+    fn finish(mut self, end: Seq) -> Recovered {
+        self.sessions.forget_finished();
+        let mut places = Places {
+            closed: end,
+            feedback: end,
+            to_judge: 0,
+            judged: end,
+            to_train: 0,
+        };
+        for known in self.turns.values() {
+            let unheard = known
+                .feedback
+                .filter(|at| known.judged.is_none_or(|judged| judged < *at));
+            let unjudged = known.closed.filter(|_| known.judged.is_none());
+            places.feedback = unheard.map_or(places.feedback, |at| at.min(places.feedback));
+            places.closed = unjudged.map_or(places.closed, |at| at.min(places.closed));
+            places.to_judge += usize::from(unheard.is_some()) + usize::from(unjudged.is_some());
+            if let (Some(at), Some(_)) = (known.judged, &known.sample) {
+                places.judged = places.judged.min(at);
+                places.to_train += 1;
+            }
+        }
+        self.status.ledger_records = end.get().saturating_sub(1);
+        Recovered {
+            sessions: self.sessions,
+            places,
+            status: self.status,
+            newest: self.newest,
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! The rollout loop: drives hosted episodes of an environment against the policy, as a user would meet it.
+//!
+//! An episode interrupted by a restart goes on: its recorded actions are replayed with the same seed, then new ones follow.
+//! It does not judge or train: the turns reach the ledger through the agent, like anybody's.
+
+use std::{fmt, sync::Arc};
+
+use ledger::Ledger;
+use rl::{
+    Action, Agent, AgentReply, AgentRequest, Environment, Episode, EpisodeId, Message, Outcome,
+    Sampling, Seed, SessionId, Step, TaskId, TurnId,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    runtime::Handle as Runtime,
+    task::{JoinSet, spawn_blocking},
+    time::{Duration, sleep},
+};
+
+use crate::{
+    Error, Result, Shutdown,
+    records::{self, ACTION, ActionRecord, EpisodeRecord},
+    serve,
+    status::Board,
+};
+
+/// An agent that is not available is asked this often before its episode fails.
+const ATTEMPTS: u32 = 6;
+/// The wait after the first failed attempt; it doubles.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+
+/// `[loops.rollout]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// Episodes at once.
+    pub concurrency: usize,
+    /// Turns after which the host ends an episode that does not end by itself.
+    pub max_turns: u32,
+    /// How the policy's tokens are drawn; the seed is derived for each turn.
+    pub sampling: Sampling,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            concurrency: 1,
+            max_turns: 1_000,
+            sampling: Sampling::default(),
+        }
+    }
+}
+
+/// An episode to be played.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// Its id: unique, and the same after a restart, for the episode to go on.
+    pub episode: EpisodeId,
+    /// The task.
+    pub task: TaskId,
+    /// The episode's seed.
+    pub seed: Seed,
+}
+
+/// What happens in an episode, for whoever watches.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A turn was played.
+    Turn {
+        /// The episode.
+        episode: EpisodeId,
+        /// 0 for the first.
+        index: u32,
+        /// What the policy saw last.
+        asked: Option<Message>,
+        /// Its reply.
+        reply: AgentReply,
+        /// What came back.
+        reaction: Vec<Message>,
+        /// The oracle's word.
+        outcome: Option<Outcome>,
+    },
+    /// An episode is over.
+    Ended(EpisodeRecord),
+    /// An episode failed; the others go on.
+    Failed {
+        /// The episode.
+        episode: EpisodeId,
+        /// Why.
+        error: Error,
+    },
+}
+
+/// Plays episodes. Cheap to clone.
+#[derive(Clone)]
+pub struct Rollout {
+    config: Config,
+    ledger: Ledger,
+    environment: Arc<dyn Environment>,
+    agent: Arc<dyn Agent>,
+    serve: serve::Handle,
+    board: Board,
+}
+
+/// Receives events, from any thread.
+pub type Watch = Arc<dyn Fn(Event) + Send + Sync>;
+
+impl Rollout {
+    pub(crate) fn new(
+        config: Config,
+        ledger: Ledger,
+        environment: Arc<dyn Environment>,
+        agent: Arc<dyn Agent>,
+        serve: serve::Handle,
+        board: Board,
+    ) -> Result<Self> {
+        if !(1..=1024).contains(&config.concurrency) {
+            let value = config.concurrency.to_string();
+            let allowed = "1 to 1024 are allowed";
+            return Err(Error::Config {
+                key: "concurrency",
+                value,
+                allowed,
+            });
+        }
+        Ok(Self {
+            config,
+            ledger,
+            environment,
+            agent,
+            serve,
+            board,
+        })
+    }
+
+    /// Plays the episodes that are not over yet, in order, several at once; returns the records of all that are over.
+    ///
+    /// # Errors
+    /// The ledger's. An episode that fails is reported to `watch`, and the others go on.
+    pub async fn run(
+        &self,
+        assignments: Vec<Assignment>,
+        shutdown: Shutdown,
+        watch: Watch,
+    ) -> Result<Vec<EpisodeRecord>> {
+        let mut left = assignments.into_iter().enumerate();
+        let mut tasks = JoinSet::new();
+        let mut records = Vec::new();
+        loop {
+            while tasks.len() < self.config.concurrency && !shutdown.is_now() {
+                let Some((index, assignment)) = left.next() else {
+                    break;
+                };
+                let (this, watch, shutdown) = (self.clone(), watch.clone(), shutdown.clone());
+                let runtime = Runtime::current();
+                let episode = assignment.episode.clone();
+                let play =
+                    spawn_blocking(move || this.play(&assignment, &runtime, &shutdown, &watch));
+                tasks.spawn(async move { (index, episode, play.await) });
+            }
+            let Some(done) = tasks.join_next().await else {
+                break;
+            };
+            let panicked = |what: &str| Error::Panicked {
+                what: what.to_owned(),
+            };
+            let (index, episode, played) = done.map_err(|_| panicked("a rollout task"))?;
+            match played.unwrap_or_else(|_| Err(panicked("an episode"))) {
+                Ok(Some(record)) => records.push((index, record)),
+                Ok(None) => {}
+                Err(error @ Error::Ledger { .. }) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%episode, error = %error.chain(), "an episode failed");
+                    watch(Event::Failed { episode, error });
+                }
+            }
+        }
+        records.sort_by_key(|(index, _)| *index);
+        Ok(records.into_iter().map(|(_, record)| record).collect())
+    }
+
+    /// Plays one episode on a blocking thread; none when the shutdown came first.
+    fn play(
+        &self,
+        assignment: &Assignment,
+        runtime: &Runtime,
+        shutdown: &Shutdown,
+        watch: &Watch,
+    ) -> Result<Option<EpisodeRecord>> {
+        let key = records::episode_key(&assignment.episode);
+        if let Some(record) = self
+            .ledger
+            .by_key(&key)
+            .map_err(ledger("look up an episode"))?
+        {
+            return records::decode(&record).map(Some);
+        }
+        let mut table = Table::set(self, assignment)?;
+        let mut ended = table.replay(self, assignment)?;
+        while ended.is_none() && table.index < self.config.max_turns {
+            if shutdown.is_now() {
+                return Ok(None);
+            }
+            ended = table.turn(self, assignment, runtime, watch)?;
+        }
+        let done = ended.as_ref().and_then(|step| step.done);
+        if let Some(turn) = table.turns.last() {
+            let reaction = ended
+                .map(|step| step.observation.messages)
+                .unwrap_or_default();
+            runtime.block_on(self.serve.react(turn, reaction, true))?;
+        }
+        let card = self.environment.card();
+        let record = EpisodeRecord {
+            episode: assignment.episode.clone(),
+            environment: format!("{} {}", card.name, card.version),
+            task: assignment.task.clone(),
+            seed: assignment.seed,
+            session: session_of(assignment),
+            turns: table.turns,
+            done,
+            outcome: table.outcome,
+        };
+        self.ledger
+            .append(record.to_entry()?)
+            .wait()
+            .map_err(ledger("record the end of an episode"))?;
+        self.board.metrics.episodes.inc();
+        watch(Event::Ended(record.clone()));
+        Ok(Some(record))
+    }
+}
+
+/// An episode that is being played.
+struct Table {
+    episode: Box<dyn Episode>,
+    messages: Vec<Message>,
+    turns: Vec<TurnId>,
+    index: u32,
+    outcome: Option<Outcome>,
+}
+
+impl Table {
+    fn set(rollout: &Rollout, assignment: &Assignment) -> Result<Self> {
+        let seam = Error::seam("rollout", "start an episode");
+        let mut episode = rollout
+            .environment
+            .start(&assignment.task, assignment.seed)
+            .map_err(seam)?;
+        let seam = Error::seam("rollout", "observe an episode");
+        let messages = episode.observe().map_err(seam)?.messages;
+        Ok(Self {
+            episode,
+            messages,
+            turns: Vec::new(),
+            index: 0,
+            outcome: None,
+        })
+    }
+
+    /// Brings the episode to where the ledger says it was; the last step when that ended it.
+    fn replay(&mut self, rollout: &Rollout, assignment: &Assignment) -> Result<Option<Step>> {
+        for record in rollout.ledger.by_subject(assignment.episode.as_str()) {
+            let record = record.map_err(ledger("read an episode's actions"))?;
+            if record.kind != ACTION {
+                continue;
+            }
+            let action: ActionRecord = records::decode(&record)?;
+            let step = self.act(action.turn, action.message, action.truncated)?;
+            if step.done.is_some() {
+                return Ok(Some(step));
+            }
+        }
+        Ok(None)
+    }
+
+    /// One turn; the step when it ended the episode.
+    fn turn(
+        &mut self,
+        rollout: &Rollout,
+        assignment: &Assignment,
+        runtime: &Runtime,
+        watch: &Watch,
+    ) -> Result<Option<Step>> {
+        let mut sampling = rollout.config.sampling.clone();
+        sampling.seed = assignment.seed.derive(&format!("turn/{}", self.index));
+        let request = AgentRequest {
+            session: session_of(assignment),
+            messages: self.messages.clone(),
+            tools: rollout.environment.card().tools,
+            sampling,
+            session_done: false,
+        };
+        let asked = self.messages.last().cloned();
+        let reply = reply(rollout, &request, runtime)?;
+        let record = ActionRecord {
+            episode: assignment.episode.clone(),
+            index: self.index,
+            turn: reply.turn.clone(),
+            message: reply.message.clone(),
+            truncated: reply.truncated,
+        };
+        rollout
+            .ledger
+            .append(record.to_entry()?)
+            .wait()
+            .map_err(ledger("record an action"))?;
+        let index = self.index;
+        let step = self.act(reply.turn.clone(), reply.message.clone(), reply.truncated)?;
+        watch(Event::Turn {
+            episode: assignment.episode.clone(),
+            index,
+            asked,
+            reply,
+            reaction: step.observation.messages.clone(),
+            outcome: self.outcome.clone(),
+        });
+        Ok(step.done.is_some().then_some(step))
+    }
+
+    fn act(&mut self, turn: TurnId, message: Message, truncated: bool) -> Result<Step> {
+        let action = Action { message, truncated };
+        let step = self
+            .episode
+            .act(&action)
+            .map_err(Error::seam("rollout", "act in an episode"))?;
+        self.outcome = self
+            .episode
+            .outcome()
+            .map_err(Error::seam("rollout", "ask for an outcome"))?;
+        self.messages.push(action.message);
+        self.messages
+            .extend(step.observation.messages.iter().cloned());
+        self.turns.push(turn);
+        self.index += 1;
+        Ok(step)
+    }
+}
+
+/// Asks the agent, with patience when it is not available.
+fn reply(rollout: &Rollout, request: &AgentRequest, runtime: &Runtime) -> Result<AgentReply> {
+    let mut wait = FIRST_WAIT;
+    let mut attempt = 1;
+    loop {
+        match rollout.agent.reply(request.clone()) {
+            Ok(reply) => return Ok(reply),
+            Err(error) if error.is_retryable() && attempt < ATTEMPTS => {
+                tracing::debug!(%error, attempt, "the agent is not available");
+                runtime.block_on(sleep(wait));
+                wait *= 2;
+                attempt += 1;
+            }
+            Err(error) => return Err(Error::seam("rollout", "get a reply")(error)),
+        }
+    }
+}
+
+fn session_of(assignment: &Assignment) -> SessionId {
+    SessionId::new(assignment.episode.as_str())
+}
+
+fn ledger(action: &'static str) -> impl FnOnce(ledger::Error) -> Error {
+    Error::ledger("rollout", action)
+}
+
+impl fmt::Debug for Rollout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rollout")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
