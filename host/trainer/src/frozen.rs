@@ -1,0 +1,137 @@
+//! The learner that measures everything and moves nothing: the control arm of an experiment.
+//!
+//! Runs the same forward, loss and backward as [`crate::LoraLearner`] and proposes the weights that it started from. What
+//! improves under it was not the training.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use policy::{Adapter, Deployed, Model, Slot};
+use rl::{Batch, PolicyVersion, Proposal, Seed, StepMetrics};
+
+use crate::adamw::Moments;
+use crate::lora::{read_adapter, start, writing};
+use crate::walk::{self, Walk};
+use crate::{Config, Error, Result};
+
+/// A learner whose proposals hold the weights that they started from.
+#[derive(Debug)]
+pub struct FrozenLearner {
+    model: Arc<Model>,
+    slot: Arc<Slot>,
+    config: Config,
+    version: PolicyVersion,
+    adapter: Arc<Adapter>,
+    steps: u64,
+    proposed: bool,
+    walk: Walk,
+}
+
+impl FrozenLearner {
+    /// A learner that keeps the adapter in `slot`, or the fresh one of this seed, which changes nothing. Further passes and
+    /// the optimizer's settings have no effect here.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] when the settings are refused, or say another rank or alpha than the slot's adapter has.
+    pub fn new(model: Arc<Model>, slot: Arc<Slot>, config: Config, seed: Seed) -> Result<Self> {
+        config.validate()?;
+        let live = slot.load();
+        let adapter = start(&model, &config, live.adapter.as_ref(), seed)?;
+        Ok(Self {
+            walk: Walk::new(&adapter),
+            version: live.version,
+            steps: 0,
+            proposed: false,
+            model,
+            slot,
+            config,
+            adapter,
+        })
+    }
+
+    fn propose(&mut self, batch: &Batch) -> Result<Proposal> {
+        let started = Instant::now();
+        self.proposed = false;
+        walk::check(&self.model, &self.config, batch)?;
+        let metrics = self.walk.pass(
+            &self.model,
+            &self.adapter,
+            self.version,
+            &self.config,
+            batch,
+            1,
+        )?;
+        let step = self.steps + 1;
+        let proposal = Proposal {
+            parent: self.version,
+            adapter: self.adapter.to_safetensors().map_err(writing)?,
+            optimizer: Moments {
+                step,
+                ..Moments::new(0)
+            }
+            .to_bytes()?,
+            adapter_digest: self.adapter.digest(),
+            settings: self.config.resolved(),
+            metrics: StepMetrics {
+                step,
+                seconds: started.elapsed().as_secs_f64(),
+                ..metrics
+            },
+        };
+        self.proposed = true;
+        Ok(proposal)
+    }
+
+    fn make_live(&mut self, version: PolicyVersion) {
+        self.slot.publish(Deployed {
+            version,
+            adapter: Some(Arc::clone(&self.adapter)),
+        });
+        self.version = version;
+        self.proposed = false;
+    }
+}
+
+impl rl::Learner for FrozenLearner {
+    fn version(&self) -> PolicyVersion {
+        self.version
+    }
+
+    fn step(&mut self, batch: &Batch) -> rl::Result<Proposal> {
+        self.propose(batch)
+            .map_err(|error| error.at_seam("the step"))
+    }
+
+    fn deploy(&mut self, version: PolicyVersion) -> rl::Result<()> {
+        if version <= self.version {
+            let error = Error::Version {
+                version,
+                current: self.version,
+            };
+            return Err(error.at_seam("the deployment"));
+        }
+        if !self.proposed {
+            return Err(Error::NoProposal.at_seam("the deployment"));
+        }
+        self.steps += 1;
+        self.make_live(version);
+        Ok(())
+    }
+
+    fn restore(
+        &mut self,
+        version: PolicyVersion,
+        adapter: &[u8],
+        optimizer: &[u8],
+    ) -> rl::Result<()> {
+        let read = || -> Result<(Adapter, Moments)> {
+            let adapter = read_adapter(&self.model, &self.config, adapter)?;
+            Ok((adapter, Moments::from_bytes(optimizer, 0)?))
+        };
+        let (adapter, moments) = read().map_err(|error| error.at_seam("the restoration"))?;
+        self.steps = moments.step;
+        self.adapter = Arc::new(adapter);
+        self.make_live(version);
+        Ok(())
+    }
+}

@@ -1,0 +1,266 @@
+//! The learner that moves an adapter: forward, backward, clip, AdamW, on the CPU's cores.
+//!
+//! Owns the adapter being trained and the optimizer's state, and nothing else: the base weights are shared with serving,
+//! and what is live is in the [`Slot`], which the engine reads between two decode steps. [`crate::FrozenLearner`] is the
+//! same without the moving.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use kernels::adamw::AdamW;
+use policy::{Adapter, Deployed, Model, Slot};
+use rl::{Batch, PolicyVersion, Proposal, Seed, StepMetrics};
+
+use crate::adamw::Moments;
+use crate::walk::{self, Walk};
+use crate::{Config, Error, Result};
+
+/// Trains a LoRA adapter with AdamW. One owner; called from one thread.
+#[derive(Debug)]
+pub struct LoraLearner {
+    model: Arc<Model>,
+    slot: Arc<Slot>,
+    config: Config,
+    version: PolicyVersion,
+    adapter: Arc<Adapter>,
+    moments: Moments,
+    proposed: Option<(Arc<Adapter>, Moments)>,
+    walk: Walk,
+}
+
+impl LoraLearner {
+    /// A learner that starts from the version and adapter in `slot`, with an optimizer that has made no step. While the slot
+    /// holds the base model, it starts from a fresh adapter of this seed, which changes nothing yet; the slot is left alone.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] when the settings are refused, or say another rank or alpha than the slot's adapter has.
+    pub fn new(model: Arc<Model>, slot: Arc<Slot>, config: Config, seed: Seed) -> Result<Self> {
+        config.validate()?;
+        let live = slot.load();
+        let adapter = start(&model, &config, live.adapter.as_ref(), seed)?;
+        Ok(Self {
+            walk: Walk::new(&adapter),
+            moments: Moments::new(adapter.params().len()),
+            version: live.version,
+            proposed: None,
+            model,
+            slot,
+            config,
+            adapter,
+        })
+    }
+
+    fn propose(&mut self, batch: &Batch) -> Result<Proposal> {
+        let started = Instant::now();
+        self.proposed = None;
+        walk::check(&self.model, &self.config, batch)?;
+        let mut adapter = Adapter::clone(&self.adapter);
+        let mut moments = self.moments.clone();
+        let mut metrics = StepMetrics::default();
+        for pass in 1..=self.config.passes {
+            let figures = self.walk.pass(
+                &self.model,
+                &adapter,
+                self.version,
+                &self.config,
+                batch,
+                pass,
+            )?;
+            self.update(&mut adapter, &mut moments, figures.grad_norm, pass)?;
+            merge(&mut metrics, &figures, pass);
+        }
+        metrics.step = moments.step;
+        let proposal = Proposal {
+            parent: self.version,
+            adapter: adapter.to_safetensors().map_err(writing)?,
+            optimizer: moments.to_bytes()?,
+            adapter_digest: adapter.digest(),
+            settings: self.config.resolved(),
+            metrics: StepMetrics {
+                seconds: started.elapsed().as_secs_f64(),
+                ..metrics
+            },
+        };
+        self.proposed = Some((Arc::new(adapter), moments));
+        Ok(proposal)
+    }
+
+    /// One AdamW step along the walk's gradient, scaled down to the clip.
+    fn update(
+        &self,
+        adapter: &mut Adapter,
+        moments: &mut Moments,
+        norm: f64,
+        pass: u32,
+    ) -> Result<()> {
+        let config = &self.config;
+        let settings = AdamW {
+            lr: config.lr,
+            beta1: config.betas[0],
+            beta2: config.betas[1],
+            eps: config.eps,
+            weight_decay: config.weight_decay,
+        };
+        moments.step += 1;
+        let (pool, scale) = (self.model.pool(), clip_scale(config.grad_clip, norm));
+        let mut done = Ok(());
+        adapter.update(|params| {
+            done = kernels::adamw::step(
+                pool,
+                &settings,
+                moments.step,
+                scale,
+                params,
+                self.walk.grads.values(),
+                &mut moments.first,
+                &mut moments.second,
+            );
+        });
+        done.map_err(|source| Error::Optimizer {
+            why: source.to_string(),
+        })?;
+        walk::finite(
+            "the adapter's norm",
+            kernels::adamw::norm(pool, adapter.params()),
+            pass,
+        )
+    }
+
+    fn make_live(&mut self, version: PolicyVersion, adapter: Arc<Adapter>, moments: Moments) {
+        self.slot.publish(Deployed {
+            version,
+            adapter: Some(Arc::clone(&adapter)),
+        });
+        self.version = version;
+        self.adapter = adapter;
+        self.moments = moments;
+        self.proposed = None;
+    }
+}
+
+impl rl::Learner for LoraLearner {
+    fn version(&self) -> PolicyVersion {
+        self.version
+    }
+
+    fn step(&mut self, batch: &Batch) -> rl::Result<Proposal> {
+        self.propose(batch)
+            .map_err(|error| error.at_seam("the step"))
+    }
+
+    fn deploy(&mut self, version: PolicyVersion) -> rl::Result<()> {
+        if version <= self.version {
+            let error = Error::Version {
+                version,
+                current: self.version,
+            };
+            return Err(error.at_seam("the deployment"));
+        }
+        let Some((adapter, moments)) = self.proposed.take() else {
+            return Err(Error::NoProposal.at_seam("the deployment"));
+        };
+        self.make_live(version, adapter, moments);
+        Ok(())
+    }
+
+    fn restore(
+        &mut self,
+        version: PolicyVersion,
+        adapter: &[u8],
+        optimizer: &[u8],
+    ) -> rl::Result<()> {
+        let read = || -> Result<(Adapter, Moments)> {
+            let adapter = read_adapter(&self.model, &self.config, adapter)?;
+            let moments = Moments::from_bytes(optimizer, adapter.params().len())?;
+            Ok((adapter, moments))
+        };
+        let (adapter, moments) = read().map_err(|error| error.at_seam("the restoration"))?;
+        self.make_live(version, Arc::new(adapter), moments);
+        Ok(())
+    }
+}
+
+/// The slot's adapter, or a fresh one.
+pub(crate) fn start(
+    model: &Model,
+    config: &Config,
+    live: Option<&Arc<Adapter>>,
+    seed: Seed,
+) -> Result<Arc<Adapter>> {
+    if let Some(adapter) = live {
+        check_shape(config, adapter)?;
+        return Ok(Arc::clone(adapter));
+    }
+    let fresh = Adapter::init(model.config(), config.rank, config.alpha, seed.get());
+    let fresh = fresh.map_err(|source| Error::Policy {
+        action: "make an adapter",
+        source,
+    })?;
+    Ok(Arc::new(fresh))
+}
+
+/// The adapter in these bytes, which must have the settings' rank.
+pub(crate) fn read_adapter(model: &Model, config: &Config, bytes: &[u8]) -> Result<Adapter> {
+    let adapter =
+        Adapter::from_safetensors(bytes, model.config(), config.alpha).map_err(|source| {
+            Error::Policy {
+                action: "read the adapter",
+                source,
+            }
+        })?;
+    check_shape(config, &adapter)?;
+    Ok(adapter)
+}
+
+/// Settings that say another adapter than the one that is trained would be settings that nothing reads.
+pub(crate) fn check_shape(config: &Config, adapter: &Adapter) -> Result<()> {
+    if adapter.rank() != config.rank {
+        let why = format!(
+            "is {}, but the adapter's rank is {}",
+            config.rank,
+            adapter.rank()
+        );
+        return Err(Error::Setting { key: "rank", why });
+    }
+    if adapter.alpha().to_bits() != config.alpha.to_bits() {
+        let why = format!(
+            "is {}, but the adapter's alpha is {}",
+            config.alpha,
+            adapter.alpha()
+        );
+        return Err(Error::Setting { key: "alpha", why });
+    }
+    Ok(())
+}
+
+/// What every gradient is multiplied with, as `torch.nn.utils.clip_grad_norm_` has it.
+fn clip_scale(clip: f32, norm: f64) -> f32 {
+    const FLOOR: f64 = 1e-6;
+    let scale = f64::from(clip) / (norm + FLOOR);
+    if scale < 1.0 { scale as f32 } else { 1.0 }
+}
+
+/// One step's figures from its passes': means of what a mean describes, the largest of norms and ratios, and the first
+/// pass's comparison with what was recorded (later ones run other weights).
+fn merge(step: &mut StepMetrics, pass: &StepMetrics, number: u32) {
+    if number == 1 {
+        *step = *pass;
+        return;
+    }
+    let share = 1.0 / f64::from(number);
+    let mean = |so_far: &mut f64, next: f64| *so_far += share * (next - *so_far);
+    mean(&mut step.loss, pass.loss);
+    mean(&mut step.pg_loss, pass.pg_loss);
+    mean(&mut step.kl, pass.kl);
+    mean(&mut step.ratio_mean, pass.ratio_mean);
+    mean(&mut step.clipped, pass.clipped);
+    step.grad_norm = step.grad_norm.max(pass.grad_norm);
+    step.ratio_max = step.ratio_max.max(pass.ratio_max);
+}
+
+pub(crate) fn writing(source: policy::Error) -> Error {
+    Error::Policy {
+        action: "write the adapter",
+        source,
+    }
+}
