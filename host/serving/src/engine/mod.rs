@@ -19,6 +19,9 @@ mod sequence;
 mod text;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::Config;
 pub use handle::{EngineHandle, Stats, TokenStream};
 pub use job::{Event, Priority, Refusal, SampleJob, Started, Token};

@@ -34,8 +34,8 @@ pub struct Parts {
 
 /// An engine that does not run yet.
 pub struct Engine {
-    worker: Worker,
-    handle: EngineHandle,
+    pub(super) worker: Worker,
+    pub(super) handle: EngineHandle,
 }
 
 impl fmt::Debug for Engine {

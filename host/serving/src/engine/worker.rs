@@ -93,7 +93,8 @@ impl Worker {
         Ok(())
     }
 
-    fn turn(&mut self) -> Turn {
+    /// Once around: admit, plan, compute, tell.
+    pub(crate) fn turn(&mut self) -> Turn {
         let queue = Arc::clone(&self.inner.queue);
         if self.live.is_empty() && !queue.wait() || queue.is_closed() {
             return Turn {
@@ -521,7 +522,7 @@ fn share(live: &[Sequence], plan: &mut [usize], priority: Priority, budget: usiz
 }
 
 /// What one turn of the thread did.
-struct Turn {
+pub(crate) struct Turn {
     done: bool,
     completed: usize,
 }

@@ -1,0 +1,10 @@
+//! The gateway over real sockets, before a real engine with small models.
+
+#[path = "../common/tiny.rs"]
+mod tiny;
+
+mod bench;
+mod lifecycle;
+mod requests;
+mod seam;
+mod streams;
