@@ -146,11 +146,7 @@ impl Config {
                 return Err(out_of_range(key, value, "must be at least 0"));
             }
         }
-        let (reads_low, reads_high) = match self.policy_loss {
-            PolicyLoss::Ppo | PolicyLoss::Gspo => (true, true),
-            PolicyLoss::Cispo => (false, true),
-            PolicyLoss::ImportanceSampling => (false, false),
-        };
+        let (reads_low, reads_high) = self.clips_read();
         for (key, set, reads) in [
             ("clip-low", self.clip_low, reads_low),
             ("clip-high", self.clip_high, reads_high),
@@ -177,14 +173,29 @@ impl Config {
         }
     }
 
-    /// Every setting that a step's result depends on, with the defaults filled in: kept in the version's lineage.
-    pub fn resolved(&self) -> Value {
-        let full = Self {
-            clip_low: Some(self.clip_low.unwrap_or(CLIP_LOW)),
-            clip_high: Some(self.clip_high.unwrap_or(CLIP_HIGH)),
+    /// Whether the surrogate reads the lower bound of the clip, and the upper one.
+    fn clips_read(&self) -> (bool, bool) {
+        match self.policy_loss {
+            PolicyLoss::Ppo | PolicyLoss::Gspo => (true, true),
+            PolicyLoss::Cispo => (false, true),
+            PolicyLoss::ImportanceSampling => (false, false),
+        }
+    }
+
+    /// The same settings with every default that is read filled in. They pass [`Config::validate`] again.
+    #[must_use]
+    pub fn resolved(&self) -> Self {
+        let (low, high) = self.clips_read();
+        Self {
+            clip_low: low.then_some(self.clip_low.unwrap_or(CLIP_LOW)),
+            clip_high: high.then_some(self.clip_high.unwrap_or(CLIP_HIGH)),
             ..self.clone()
-        };
-        serde_json::to_value(full).unwrap_or(Value::Null)
+        }
+    }
+
+    /// [`Config::resolved`] as JSON: every setting that a step's result depends on, kept in the version's lineage.
+    pub(crate) fn to_json(&self) -> Value {
+        serde_json::to_value(self.resolved()).unwrap_or(Value::Null)
     }
 }
 
@@ -197,6 +208,8 @@ fn out_of_range(key: &'static str, value: f32, rule: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use rl::PolicyLoss;
+
     use super::Config;
 
     #[test]
@@ -260,10 +273,19 @@ mod tests {
     }
 
     #[test]
-    fn resolved_settings_say_every_number_that_is_used() {
-        let resolved = Config::default().resolved();
-        assert_eq!(resolved["clip-low"], serde_json::json!(0.2f32));
-        assert_eq!(resolved["policy-loss"], "ppo");
-        assert_eq!(resolved["rank"], 16);
+    fn resolved_settings_say_every_number_that_is_used_and_no_other() {
+        let said = Config::default().to_json();
+        assert_eq!(said["clip-low"], serde_json::json!(0.2f32));
+        assert_eq!(
+            (&said["policy-loss"], &said["rank"]),
+            (&"ppo".into(), &16.into())
+        );
+        let cispo = Config {
+            policy_loss: PolicyLoss::Cispo,
+            ..Config::default()
+        }
+        .resolved();
+        assert_eq!((cispo.clip_low, cispo.clip_high), (None, Some(0.28)));
+        assert!(cispo.validate().is_ok());
     }
 }

@@ -71,7 +71,7 @@ impl FrozenLearner {
             }
             .to_bytes()?,
             adapter_digest: self.adapter.digest(),
-            settings: self.config.resolved(),
+            settings: self.config.to_json(),
             metrics: StepMetrics {
                 step,
                 seconds: started.elapsed().as_secs_f64(),

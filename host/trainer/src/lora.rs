@@ -75,7 +75,7 @@ impl LoraLearner {
             adapter: adapter.to_safetensors().map_err(writing)?,
             optimizer: moments.to_bytes()?,
             adapter_digest: adapter.digest(),
-            settings: self.config.resolved(),
+            settings: self.config.to_json(),
             metrics: StepMetrics {
                 seconds: started.elapsed().as_secs_f64(),
                 ..metrics

@@ -1,0 +1,103 @@
+//! A model opened for a command that runs it directly: `score`, `generate`, `train`.
+//!
+//! No server, no queue; the engine of `serve` is wired in [`crate::host`].
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use policy::local::Local;
+use policy::{Adapter, Checkpoint, Deployed, Model, Slot, peft};
+use rl::{AdapterName, PolicyVersion, Weights};
+
+/// Which model, and how it is run.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct ModelArgs {
+    /// A Hugging Face folder, a .gguf file, or the name of a model in the cache (`nextstate model list`)
+    #[arg(long, value_name = "PATH|NAME")]
+    pub(super) model: String,
+    /// Numbers in which the base weights are kept; f32 is exact, bf16 takes half the memory
+    #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
+    pub(super) dtype: Dtype,
+    /// Compute threads; all cores by default. Never changes a result
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) threads: Option<u16>,
+}
+
+/// Numbers in which base weights are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(super) enum Dtype {
+    /// 32 bits.
+    F32,
+    /// Brain floating point, 16 bits.
+    Bf16,
+}
+
+/// A model in memory and what turns text into its tokens.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// The weights.
+    pub(super) model: Arc<Model>,
+    /// The same, as the loops see a policy.
+    pub(super) policy: Local,
+}
+
+/// The line under which a command's `--adapter` is registered.
+const ADAPTER: &str = "adapter";
+
+impl ModelArgs {
+    /// Loads the model, and the adapter when there is one; says which of both the replies come from.
+    ///
+    /// # Errors
+    /// When the model is not there or damaged, or the adapter does not fit it.
+    pub(super) fn open(&self, adapter: Option<&Path>) -> anyhow::Result<(Opened, Weights)> {
+        let path = crate::models::resolve(&self.model)?;
+        let checkpoint =
+            Checkpoint::open(&path).with_context(|| format!("open the model {}", self.model))?;
+        let threads = self
+            .threads
+            .map_or_else(kernels::Pool::default_threads, usize::from);
+        let pool = Arc::new(kernels::Pool::new(threads)?);
+        let dtype = match self.dtype {
+            Dtype::F32 => kernels::Dtype::F32,
+            Dtype::Bf16 => kernels::Dtype::Bf16,
+        };
+        let model = Model::load(&checkpoint, dtype, pool)
+            .with_context(|| format!("load the model {}", path.display()))?;
+        let model = Arc::new(model);
+        let tokenizer = checkpoint
+            .tokenizer()
+            .context("read the model's tokenizer")?;
+        let template = checkpoint
+            .template()
+            .context("read the model's chat template")?;
+        let mut policy = Local::new(&checkpoint.name, Arc::clone(&model), tokenizer, template);
+        let mut weights = Weights::Base;
+        if let Some(folder) = adapter {
+            let adapter = load_adapter(&model, folder)?;
+            let name = AdapterName::from(ADAPTER);
+            let slot = Slot::new(Deployed {
+                version: PolicyVersion::BASE,
+                adapter: Some(Arc::new(adapter)),
+            });
+            policy = policy.with_adapter(name.clone(), Arc::new(slot));
+            weights = Weights::Adapter(name);
+        }
+        Ok((Opened { model, policy }, weights))
+    }
+}
+
+/// Reads a PEFT adapter folder for this model.
+fn load_adapter(model: &Model, folder: &Path) -> anyhow::Result<Adapter> {
+    peft::load(folder, model.config())
+        .with_context(|| format!("load the adapter {}", folder.display()))
+}
+
+/// The adapter argument of `score` and `generate`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct AdapterArgs {
+    /// A PEFT adapter folder (adapter_config.json, adapter_model.safetensors); without it the base model answers
+    #[arg(long, value_name = "DIR")]
+    pub(super) adapter: Option<PathBuf>,
+}
