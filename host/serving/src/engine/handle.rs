@@ -22,6 +22,9 @@ use crate::metrics::EngineMetrics;
 /// The tenant of the loops' own work. Users' prompts are never reused for it, nor the other way round.
 const LOOPS: &str = "(loops)";
 
+/// Each adapter's version that was seen last, and its digest.
+pub(crate) type Digests = BTreeMap<AdapterName, (Arc<Deployed>, Arc<str>)>;
+
 /// What the engine's thread and its handles share.
 pub(crate) struct Inner {
     pub(crate) queue: Arc<Queue>,
@@ -30,7 +33,7 @@ pub(crate) struct Inner {
     pub(crate) adapters: BTreeMap<AdapterName, Arc<Slot>>,
     pub(crate) metrics: EngineMetrics,
     /// Digests of the versions seen last: computing one reads every parameter.
-    pub(crate) digests: Mutex<BTreeMap<AdapterName, (Arc<Deployed>, Arc<str>)>>,
+    pub(crate) digests: Mutex<Digests>,
 }
 
 impl Inner {

@@ -36,7 +36,7 @@ pub(crate) struct Sequence {
 
 #[derive(Debug)]
 pub(crate) enum Task {
-    Sample(SampleTask),
+    Sample(Box<SampleTask>),
     Score(ScoreTask),
 }
 

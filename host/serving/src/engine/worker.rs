@@ -288,7 +288,7 @@ impl Worker {
             prompt: prompt.len(),
             tokens: prompt,
             reserved,
-            task: Task::Sample(SampleTask {
+            task: Task::Sample(Box::new(SampleTask {
                 events: events.clone(),
                 text: Detokenizer::new(&self.inner.text.tokenizer, &sampling.stop),
                 sampler,
@@ -296,7 +296,7 @@ impl Worker {
                 sampled: 0,
                 context: self.inner.card.context,
                 sampling,
-            }),
+            })),
         }))
     }
 

@@ -1,8 +1,12 @@
 //! Models that need no download: one with random weights, one that says what a table says.
 //!
 //! Shared by unit tests, by the tests over HTTP and by the example.
-#![allow(dead_code, clippy::allow_attributes, reason = "each user needs a part")]
-#![expect(clippy::expect_used, reason = "test fixtures")]
+#![allow(
+    dead_code,
+    clippy::expect_used,
+    clippy::allow_attributes,
+    reason = "test fixtures, of which each user needs a part"
+)]
 
 use std::path::Path;
 use std::sync::Arc;
