@@ -77,6 +77,14 @@ pub enum Error {
         /// Its id.
         turn: String,
     },
+    /// A served turn holds a log-prob that no record can hold, and nothing could be learned from.
+    #[error("turn {turn} was served with a log-prob that is not a finite number, at token {at}")]
+    NotFinite {
+        /// Its id.
+        turn: String,
+        /// The first such token.
+        at: usize,
+    },
     /// Feedback on a reply that this tenant never got.
     #[error("there is no reply {turn}")]
     NoReply {

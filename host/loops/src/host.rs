@@ -241,7 +241,15 @@ impl Handle {
 
     /// Everything at this moment; also brings the gauges up to date.
     pub fn status(&self) -> Status {
-        let mut status = self.board.status();
+        self.with_ledger(self.board.status())
+    }
+
+    /// Waits until the status is as wanted, and returns it. Looks whenever a loop has written something down.
+    pub async fn until(&self, wanted: impl Fn(&Status) -> bool + Send) -> Status {
+        self.with_ledger(self.board.until(wanted).await)
+    }
+
+    fn with_ledger(&self, mut status: Status) -> Status {
         status.ledger_records = self.ledger.durable().get();
         status.ledger_error = self.ledger.health().err().map(|error| error.to_string());
         status

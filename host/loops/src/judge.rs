@@ -251,8 +251,9 @@ impl Judging {
                 return;
             };
             if !self.busy.insert(turn.clone()) {
-                // Its own piece of work is this one; it is finished together with the one that runs.
-                self.again.insert(turn);
+                if !self.again.insert(turn) {
+                    self.board.judge.finished(1);
+                }
                 continue;
             }
             let turnwise = self.turnwise.clone();

@@ -162,8 +162,11 @@ impl Turnwise {
             .judge_time
             .0
             .observe(start.elapsed().as_secs_f64());
-        let added = record.sample.is_some() && !before.sample;
-        self.parts.board.train.added(usize::from(added));
+        match (before.sample, record.sample.is_some()) {
+            (false, true) => self.parts.board.train.added(1),
+            (true, false) => self.parts.board.train.finished(1),
+            _ => {}
+        }
         Ok(())
     }
 
@@ -262,11 +265,8 @@ impl Turnwise {
             let answer = answer(&*parts.policy, prompt, seed, given_up)?;
             let read = parts.judge.read_vote(&turn, &next, &answer)?;
             let (value, score) = read.unzip();
-            let answers = answer
-                .choices
-                .into_iter()
-                .map(|c| (c.text, c.logprob))
-                .collect();
+            let finite = answer.choices.into_iter().filter(|c| c.logprob.is_finite());
+            let answers = finite.map(|c| (c.text, c.logprob)).collect();
             let absent = value
                 .is_none()
                 .then(|| "the answer could not be read as a vote".to_owned());

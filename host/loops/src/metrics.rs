@@ -152,6 +152,6 @@ mod tests {
             text.contains("loops_turns_total{value=\"main\"} 1"),
             "{text}"
         );
-        assert!(text.contains("# HELP loops_queue_oldest_seconds"), "{text}");
+        assert!(text.contains("# HELP loops_judge_seconds"), "{text}");
     }
 }

@@ -9,7 +9,7 @@ use ledger::{
     Ledger, Record, Seq,
     lineage::{self, VersionRecord},
 };
-use rl::{AdapterName, Feedback, PolicyVersion, SampleId, TurnId};
+use rl::{AdapterName, Feedback, PolicyVersion, TurnId};
 use tokio::time::Instant;
 
 use crate::{
@@ -58,7 +58,8 @@ struct Known {
     feedback: Option<Seq>,
     judged: Option<Seq>,
     before: Before,
-    sample: Option<SampleId>,
+    sample: bool,
+    spent: bool,
 }
 
 struct Fold<'a> {
@@ -108,7 +109,10 @@ impl Fold<'_> {
             SPENT => {
                 let spent: SpentRecord = records::decode(record)?;
                 self.status.spent(&spent.fate);
-                self.turns.remove(&spent.turn);
+                if let Some(known) = self.turns.get_mut(&spent.turn) {
+                    known.spent = true;
+                    self.forget_if_done(&spent.turn);
+                }
             }
             STEP_REFUSED => self.status.steps_refused += 1,
             lineage::KIND => {
@@ -144,7 +148,8 @@ impl Fold<'_> {
                 feedback: None,
                 judged: None,
                 before: Before::default(),
-                sample: None,
+                sample: false,
+                spent: false,
             };
             self.turns.insert(turn.id.clone(), known);
         }
@@ -158,7 +163,10 @@ impl Fold<'_> {
         self.status.closed(&record.closing, judged);
         self.sessions.closed(&known.key, &record.turn);
         match &record.closing {
-            Closing::Next(_) => known.closed = Some(seq),
+            Closing::Next(_) => {
+                known.closed = Some(seq);
+                self.forget_if_done(&record.turn);
+            }
             Closing::Without(reason) => {
                 if !judged {
                     known.before.reason = Some(*reason);
@@ -178,7 +186,18 @@ impl Fold<'_> {
             reason: record.not_trainable,
             sample: record.sample.is_some(),
         };
-        known.sample = record.sample.as_ref().map(|sample| sample.id.clone());
+        known.sample = record.sample.is_some();
+    }
+
+    /// A turn that is closed and spent has nothing more to say.
+    fn forget_if_done(&mut self, turn: &TurnId) {
+        if self
+            .turns
+            .get(turn)
+            .is_some_and(|known| known.spent && known.closed.is_some())
+        {
+            self.turns.remove(turn);
+        }
     }
 
     fn finish(mut self, end: Seq) -> Recovered {
@@ -190,7 +209,7 @@ impl Fold<'_> {
             judged: end,
             to_train: 0,
         };
-        for known in self.turns.values() {
+        for known in self.turns.values().filter(|known| !known.spent) {
             let unheard = known
                 .feedback
                 .filter(|at| known.judged.is_none_or(|judged| judged < *at));
@@ -198,7 +217,7 @@ impl Fold<'_> {
             places.feedback = unheard.map_or(places.feedback, |at| at.min(places.feedback));
             places.closed = unjudged.map_or(places.closed, |at| at.min(places.closed));
             places.to_judge += usize::from(unheard.is_some()) + usize::from(unjudged.is_some());
-            if let (Some(at), Some(_)) = (known.judged, &known.sample) {
+            if let (Some(at), true) = (known.judged, known.sample) {
                 places.judged = places.judged.min(at);
                 places.to_train += 1;
             }

@@ -62,24 +62,28 @@ pub struct Assignment {
     pub seed: Seed,
 }
 
+/// A turn of an episode.
+#[derive(Clone, Debug)]
+pub struct Played {
+    /// The episode.
+    pub episode: EpisodeId,
+    /// 0 for the first.
+    pub index: u32,
+    /// What the policy saw last.
+    pub asked: Option<Message>,
+    /// Its reply.
+    pub reply: AgentReply,
+    /// What came back.
+    pub reaction: Vec<Message>,
+    /// The oracle's word.
+    pub outcome: Option<Outcome>,
+}
+
 /// What happens in an episode, for whoever watches.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A turn was played.
-    Turn {
-        /// The episode.
-        episode: EpisodeId,
-        /// 0 for the first.
-        index: u32,
-        /// What the policy saw last.
-        asked: Option<Message>,
-        /// Its reply.
-        reply: AgentReply,
-        /// What came back.
-        reaction: Vec<Message>,
-        /// The oracle's word.
-        outcome: Option<Outcome>,
-    },
+    Turn(Box<Played>),
     /// An episode is over.
     Ended(EpisodeRecord),
     /// An episode failed; the others go on.
@@ -307,14 +311,15 @@ impl Table {
             .map_err(ledger("record an action"))?;
         let index = self.index;
         let step = self.act(reply.turn.clone(), reply.message.clone(), reply.truncated)?;
-        watch(Event::Turn {
+        let played = Played {
             episode: assignment.episode.clone(),
             index,
             asked,
             reply,
             reaction: step.observation.messages.clone(),
             outcome: self.outcome.clone(),
-        });
+        };
+        watch(Event::Turn(Box::new(played)));
         Ok(step.done.is_some().then_some(step))
     }
 

@@ -278,6 +278,16 @@ impl Inner {
         let begun = begun.ok_or_else(|| Error::UnknownTurn {
             turn: ticket.turn.to_string(),
         })?;
+        if let Some(at) = served
+            .logprobs
+            .iter()
+            .position(|logprob| !logprob.is_finite())
+        {
+            return Err(Error::NotFinite {
+                turn: ticket.turn.to_string(),
+                at,
+            });
+        }
         let Begun {
             request,
             key,

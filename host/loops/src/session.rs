@@ -472,3 +472,6 @@ fn prefix_of(tenant: &TenantId, key: &str, visible: &[Message], hashes: &[Hash])
         hash: u128::from_le_bytes(bytes),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use parking_lot::Mutex;
 use rl::{NotTrainable, PolicyVersion, SessionId, TurnId, TurnKind, Verdict, Vote};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::{
     metrics::{Metrics, label},
@@ -103,6 +104,16 @@ impl From<TurnKind> for TurnKindName {
     }
 }
 
+/// Rings at every change, for [`Board::until`].
+#[derive(Debug)]
+struct Changed(watch::Sender<()>);
+
+impl Default for Changed {
+    fn default() -> Self {
+        Self(watch::Sender::new(()))
+    }
+}
+
 /// What was known of a turn before it was judged anew: it is counted once.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Before {
@@ -116,6 +127,7 @@ pub(crate) struct Before {
 #[derive(Clone, Debug, Default)]
 pub struct Board {
     status: Arc<Mutex<Status>>,
+    changed: Arc<Changed>,
     pub(crate) metrics: Metrics,
     /// Turns to be judged.
     pub(crate) judge: Depth,
@@ -152,8 +164,26 @@ impl Board {
         status
     }
 
+    /// Waits until the status is as wanted.
+    pub(crate) async fn until(&self, wanted: impl Fn(&Status) -> bool + Send) -> Status {
+        let mut changed = self.changed.0.subscribe();
+        loop {
+            changed.mark_unchanged();
+            let status = self.status();
+            // The sender lives as long as the board, so the wait cannot fail.
+            if wanted(&status) || changed.changed().await.is_err() {
+                return status;
+            }
+        }
+    }
+
+    fn edit(&self, edit: impl FnOnce(&mut Status)) {
+        edit(&mut self.status.lock());
+        self.changed.0.send_replace(());
+    }
+
     pub(crate) fn turn(&self, kind: TurnKind, not_trainable: Option<NotTrainable>) {
-        self.status.lock().turn(kind, not_trainable);
+        self.edit(|status| status.turn(kind, not_trainable));
         self.metrics
             .turns
             .get_or_create(&label(name(&TurnKindName::from(kind))))
@@ -162,7 +192,7 @@ impl Board {
     }
 
     pub(crate) fn closed(&self, closing: &Closing, judged: bool) {
-        self.status.lock().closed(closing, judged);
+        self.edit(|status| status.closed(closing, judged));
         let (how, reason) = match closing {
             Closing::Next(_) => ("next-state".to_owned(), None),
             Closing::Without(reason) => (name(reason), (!judged).then_some(*reason)),
@@ -172,7 +202,7 @@ impl Board {
     }
 
     pub(crate) fn judged(&self, record: &JudgedRecord, session: &SessionId, before: Before) {
-        self.status.lock().judged(record, session, before);
+        self.edit(|status| status.judged(record, session, before));
         if record.revision == 0 {
             for vote in &record.votes {
                 let value = vote
@@ -201,7 +231,7 @@ impl Board {
     }
 
     pub(crate) fn spent(&self, fate: &Fate) {
-        self.status.lock().spent(fate);
+        self.edit(|status| status.spent(fate));
         match fate {
             Fate::Trained(_) => {
                 self.metrics.trained.inc();
@@ -214,23 +244,23 @@ impl Board {
     pub(crate) fn step(&self, outcome: &str) {
         self.metrics.steps.get_or_create(&label(outcome)).inc();
         if outcome == "refused" {
-            self.status.lock().steps_refused += 1;
+            self.edit(|status| status.steps_refused += 1);
         }
     }
 
     pub(crate) fn committed(&self, version: PolicyVersion) {
-        self.status.lock().version = version;
+        self.edit(|status| status.version = version);
         self.metrics
             .version
             .set(i64::try_from(version.get()).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn live(&self, version: PolicyVersion) {
-        self.status.lock().live = version;
+        self.edit(|status| status.live = version);
     }
 
     pub(crate) fn feedback(&self) {
-        self.status.lock().feedback += 1;
+        self.edit(|status| status.feedback += 1);
         self.metrics.feedback.inc();
     }
 
@@ -245,7 +275,9 @@ impl Board {
         if let LoopState::Failed { .. } = state {
             self.metrics.restarts.get_or_create(&label(name)).inc();
         }
-        self.status.lock().loops.insert(name.to_owned(), state);
+        self.edit(|status| {
+            status.loops.insert(name.to_owned(), state);
+        });
     }
 
     fn reason(&self, reason: Option<NotTrainable>) {

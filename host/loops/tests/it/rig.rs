@@ -1,0 +1,389 @@
+//! A host in miniature: real loops, real ledger; a policy of arithmetic, a learner that hashes.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use ledger::{Ledger, Options, Record, Seq};
+use loops::{Config, Handle, Loops, Seams, Stop, records};
+use parking_lot::{Condvar, Mutex};
+use prometheus_client::registry::Registry;
+use rl::{
+    AdapterName, Batch, Completion, Environment, FinishReason, Judge, Learner, Message, Policy,
+    PolicyCard, PolicyVersion, Proposal, RewardRule, SampleRequest, SampledToken, Sampling,
+    ScoreRequest, Served, SessionId, StepMetrics, TokenFlow, TokenId, ToolSpec, TurnId,
+    TurnRequest, TurnSink, Weights,
+    seam::{MajorityRule, Transcript, WordJudge},
+};
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// A door that calls of the policy wait behind.
+#[derive(Clone, Default)]
+pub(crate) struct Door(Arc<(Mutex<bool>, Condvar)>);
+
+impl Door {
+    pub(crate) fn shut(&self) {
+        *self.0.0.lock() = true;
+    }
+
+    pub(crate) fn open(&self) {
+        *self.0.0.lock() = false;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut shut = self.0.0.lock();
+        while *shut {
+            self.0.1.wait(&mut shut);
+        }
+    }
+}
+
+/// Tokens are bytes; a log-prob is a function of the token and the prompt's length.
+#[derive(Clone, Default)]
+pub(crate) struct Arithmetic {
+    pub(crate) live: Arc<AtomicU64>,
+    pub(crate) door: Door,
+}
+
+impl Policy for Arithmetic {
+    fn card(&self) -> PolicyCard {
+        PolicyCard {
+            model: "arithmetic".into(),
+            context: 4096,
+            vocab_size: 256,
+        }
+    }
+
+    fn version(&self, _weights: &Weights) -> rl::Result<PolicyVersion> {
+        Ok(PolicyVersion::new(self.live.load(Ordering::SeqCst)))
+    }
+
+    fn encode(
+        &self,
+        messages: &[Message],
+        _tools: &[ToolSpec],
+        reply_prefix: &str,
+    ) -> rl::Result<Vec<TokenId>> {
+        let text: String = messages.iter().map(|m| m.content.as_str()).collect();
+        self.encode_text(&format!("{text}>{reply_prefix}"))
+    }
+
+    fn encode_text(&self, text: &str) -> rl::Result<Vec<TokenId>> {
+        Ok(text.bytes().map(TokenId::from).collect())
+    }
+
+    fn sample(
+        &self,
+        request: SampleRequest,
+        on_token: &mut dyn FnMut(SampledToken) -> TokenFlow,
+    ) -> rl::Result<Completion> {
+        self.door.pass();
+        let token = SampledToken {
+            id: 65,
+            logprob: -0.5,
+        };
+        on_token(token);
+        Ok(Completion {
+            tokens: vec![65],
+            logprobs: vec![-0.5],
+            text: format!("{}", request.prompt.len()),
+            finish: FinishReason::Stop,
+            version: self.version(&request.weights)?,
+            adapter_digest: String::new(),
+        })
+    }
+
+    fn score(&self, request: ScoreRequest) -> rl::Result<Vec<Vec<f32>>> {
+        self.door.pass();
+        let shift = request.prompt.len() as f32 % 5.0 / 10.0;
+        let score = |id: &TokenId| -0.25 - (*id % 7) as f32 / 8.0 - shift;
+        Ok(request
+            .continuations
+            .iter()
+            .map(|ids| ids.iter().map(score).collect())
+            .collect())
+    }
+}
+
+/// What the learner was told, seen from outside.
+#[derive(Default, Debug)]
+pub(crate) struct Witness {
+    /// Every batch that a step was computed on: sample ids.
+    pub(crate) batches: Vec<Vec<String>>,
+    /// Every version that went live, with the adapter's bytes.
+    pub(crate) live: Vec<(u64, Vec<u8>)>,
+    /// The next steps fail like this.
+    pub(crate) fail: Vec<Failure>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Failure {
+    NotFinite,
+    BadMetric,
+    NotNow,
+    Panic,
+    Deploy,
+}
+
+/// "Weights" are the hash of the weights before and of the batch: equal histories give equal bytes.
+pub(crate) struct HashLearner {
+    version: PolicyVersion,
+    weights: Vec<u8>,
+    proposal: Option<Vec<u8>>,
+    fail_deploy: bool,
+    live: Arc<AtomicU64>,
+    witness: Arc<Mutex<Witness>>,
+}
+
+impl Learner for HashLearner {
+    fn version(&self) -> PolicyVersion {
+        self.version
+    }
+
+    fn step(&mut self, batch: &Batch) -> rl::Result<Proposal> {
+        let mut metrics = StepMetrics {
+            step: self.version.get() + 1,
+            ..StepMetrics::default()
+        };
+        let failure = self.witness.lock().fail.pop();
+        match failure {
+            Some(Failure::NotFinite) => {
+                return Err(rl::Error::Refused {
+                    what: "step".into(),
+                    why: "loss is NaN".into(),
+                });
+            }
+            Some(Failure::NotNow) => {
+                return Err(rl::Error::Unavailable {
+                    what: "gpu".into(),
+                    why: "busy".into(),
+                });
+            }
+            Some(Failure::Panic) => panic!("on purpose"),
+            Some(Failure::BadMetric) => metrics.grad_norm = f64::INFINITY,
+            Some(Failure::Deploy) => self.fail_deploy = true,
+            None => {}
+        }
+        let ids: Vec<String> = batch.samples.iter().map(|s| s.id.to_string()).collect();
+        let mut bytes = self.weights.clone();
+        bytes.extend(ids.join(",").into_bytes());
+        let adapter = ledger::Digest::of(&bytes).as_bytes().to_vec();
+        self.witness.lock().batches.push(ids);
+        self.proposal = Some(adapter.clone());
+        Ok(Proposal {
+            parent: self.version,
+            adapter_digest: hex::encode(&adapter),
+            adapter,
+            optimizer: b"moments".to_vec(),
+            metrics,
+            settings: serde_json::json!({ "lr": 1e-4 }),
+        })
+    }
+
+    fn deploy(&mut self, version: PolicyVersion) -> rl::Result<()> {
+        if std::mem::take(&mut self.fail_deploy) {
+            return Err(rl::Error::Failed {
+                what: "deploy".into(),
+                why: "on purpose".into(),
+            });
+        }
+        let weights = self.proposal.take().unwrap();
+        self.weights = weights;
+        self.version = version;
+        self.live.store(version.get(), Ordering::SeqCst);
+        self.witness
+            .lock()
+            .live
+            .push((version.get(), self.weights.clone()));
+        Ok(())
+    }
+
+    fn restore(&mut self, version: PolicyVersion, adapter: &[u8], _: &[u8]) -> rl::Result<()> {
+        self.weights = adapter.to_vec();
+        self.proposal = Some(self.weights.clone());
+        self.deploy(version)
+    }
+}
+
+/// A running host.
+pub(crate) struct Rig {
+    pub(crate) ledger: Ledger,
+    pub(crate) handle: Handle,
+    pub(crate) policy: Arithmetic,
+    pub(crate) witness: Arc<Mutex<Witness>>,
+    stop: Stop,
+    running: JoinHandle<loops::Result<()>>,
+}
+
+/// Plugins that a test replaces.
+pub(crate) struct Plugins {
+    pub(crate) environment: Arc<dyn Environment>,
+    pub(crate) judge: Arc<dyn Judge>,
+    pub(crate) rule: Arc<dyn RewardRule>,
+}
+
+impl Default for Plugins {
+    fn default() -> Self {
+        Self {
+            environment: Arc::new(Transcript::default()),
+            judge: Arc::new(WordJudge),
+            rule: Arc::new(MajorityRule),
+        }
+    }
+}
+
+/// Batches of two, so that a short talk trains.
+pub(crate) fn config() -> Config {
+    let mut config = Config::default();
+    config.train.batch_size = 2;
+    config
+}
+
+impl Rig {
+    pub(crate) fn start(dir: &Path, config: Config) -> Self {
+        Self::with(dir, config, Plugins::default())
+    }
+
+    pub(crate) fn with(dir: &Path, config: Config, plugins: Plugins) -> Self {
+        let ledger = Ledger::open(dir, Options::default()).unwrap();
+        let policy = Arithmetic::default();
+        let witness = Arc::new(Mutex::new(Witness::default()));
+        let learner = HashLearner {
+            version: PolicyVersion::BASE,
+            weights: b"base".to_vec(),
+            proposal: None,
+            fail_deploy: false,
+            live: policy.live.clone(),
+            witness: witness.clone(),
+        };
+        let seams = Seams {
+            environment: plugins.environment,
+            judge: plugins.judge,
+            rule: plugins.rule,
+            policy: Arc::new(policy.clone()),
+            learner: Box::new(learner),
+        };
+        let mut registry = Registry::default();
+        let (all, handle) = Loops::build(config, ledger.clone(), seams, &mut registry).unwrap();
+        let (stop, shutdown) = loops::shutdown();
+        let running = tokio::spawn(all.run(shutdown));
+        Self {
+            ledger,
+            handle,
+            policy,
+            witness,
+            stop,
+            running,
+        }
+    }
+
+    /// A clean shutdown: the ledger is free when this returns.
+    pub(crate) async fn stop(self) {
+        self.stop.stop();
+        self.running.await.unwrap().unwrap();
+    }
+
+    /// The loops vanish between two of their steps, wherever they are.
+    pub(crate) async fn kill(self) {
+        self.running.abort();
+        let _ = self.running.await;
+    }
+
+    pub(crate) fn sink(&self) -> Arc<dyn TurnSink> {
+        self.handle.sink()
+    }
+
+    pub(crate) async fn say(&self, request: TurnRequest, reply: &str) -> TurnId {
+        serve(
+            &*self.sink(),
+            request,
+            Message::assistant(reply),
+            self.policy.clone(),
+        )
+        .await
+    }
+
+    /// One session: each line is a user's message; the replies are `re: <line>`. The turns' ids.
+    pub(crate) async fn talk(&self, session: &str, lines: &[&str]) -> Vec<TurnId> {
+        let mut messages = Vec::new();
+        let mut turns = Vec::new();
+        for line in lines {
+            messages.push(Message::user(*line));
+            let reply = format!("re: {line}");
+            turns.push(self.say(request(session, messages.clone()), &reply).await);
+            messages.push(Message::assistant(reply));
+        }
+        turns
+    }
+
+    pub(crate) fn records<T: DeserializeOwned>(&self, kind: &str) -> Vec<T> {
+        let all: Vec<Record> = self
+            .ledger
+            .by_kind(kind, Seq::FIRST)
+            .map(Result::unwrap)
+            .collect();
+        all.iter()
+            .map(|record| records::decode(record).unwrap())
+            .collect()
+    }
+
+    pub(crate) fn judged(&self, turn: &TurnId) -> Vec<records::JudgedRecord> {
+        let all: Vec<records::JudgedRecord> = self.records(records::JUDGED);
+        all.into_iter()
+            .filter(|judged| judged.turn == *turn)
+            .collect()
+    }
+}
+
+pub(crate) fn request(session: &str, messages: Vec<Message>) -> TurnRequest {
+    TurnRequest {
+        tenant: "tenant".into(),
+        key: "key".into(),
+        adapter: Some(AdapterName::new("main")),
+        session: Some(SessionId::from(session)),
+        kind: None,
+        session_done: false,
+        messages,
+        tools: Vec::new(),
+    }
+}
+
+pub(crate) fn served(reply: Message, policy: &Arithmetic) -> Served {
+    let response: Vec<TokenId> = reply.content.bytes().map(TokenId::from).collect();
+    Served {
+        version: PolicyVersion::new(policy.live.load(Ordering::SeqCst)),
+        adapter_digest: String::new(),
+        prompt: vec![1, 2, 3],
+        logprobs: response
+            .iter()
+            .map(|id| -0.25 - (*id % 7) as f32 / 8.0)
+            .collect(),
+        response,
+        sampling: Sampling::default(),
+        reply,
+        finish: FinishReason::Stop,
+    }
+}
+
+pub(crate) async fn serve(
+    sink: &dyn TurnSink,
+    request: TurnRequest,
+    reply: Message,
+    policy: Arithmetic,
+) -> TurnId {
+    let ticket = sink.begin(request).await.unwrap();
+    let turn = ticket.turn.clone();
+    sink.finish(ticket, served(reply, &policy)).await.unwrap();
+    turn
+}
+
+pub(crate) fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
