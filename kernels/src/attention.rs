@@ -224,17 +224,10 @@ impl Tile<'_> {
         let d = self.cache.shape().head_dim;
         let ld = blocks.len() * BLOCK;
         for (i, block) in blocks.enumerate() {
-            let a = Lhs {
-                data: q,
-                row: d,
-                step: 1,
-            };
-            let b = Rhs {
-                data: self.cache.keys(self.layer, self.head, block),
-                ld: BLOCK,
-            };
+            let a = Lhs::rows(q, d);
+            let b = Rhs::rows(self.cache.keys(self.layer, self.head, block), BLOCK);
             let c = Out::new(&mut to[i * BLOCK..], ld);
-            dense(isa, Dims { m, n: BLOCK, k: d }, a, b, c, Sums::Start);
+            dense(isa, Dims::new(m, BLOCK, d), a, b, c, Sums::Start);
         }
     }
 }
@@ -268,21 +261,14 @@ fn forward_tile(isa: Isa, q: &Queries<'_>, tile: &Tile<'_>, space: &mut Space, o
     }
     for block in 0..blocks {
         let k = BLOCK.min(keys - block * BLOCK);
-        let a = Lhs {
-            data: &space.scores[block * BLOCK..],
-            row: ld,
-            step: 1,
-        };
-        let b = Rhs {
-            data: tile.cache.values(tile.layer, tile.head, block),
-            ld: d,
-        };
+        let a = Lhs::rows(&space.scores[block * BLOCK..], ld);
+        let b = Rhs::rows(tile.cache.values(tile.layer, tile.head, block), d);
         let sums = if block == 0 {
             Sums::Start
         } else {
             Sums::Resume
         };
-        dense(isa, Dims { m, n: d, k }, a, b, Out::new(outs, d), sums);
+        dense(isa, Dims::new(m, d, k), a, b, Out::new(outs, d), sums);
     }
     for i in 0..m {
         let at = (tile.row + i / group) * q.heads * d + (tile.head * group + i % group) * d;
@@ -444,15 +430,8 @@ fn query_tile(
     }
     for block in 0..blocks {
         let k = BLOCK.min(keys - block * BLOCK);
-        let a = Lhs {
-            data: &space.scores[block * BLOCK..],
-            row: ld,
-            step: 1,
-        };
-        let rhs = Rhs {
-            data: b.mirror.values(b.layer, tile.head, block),
-            ld: d,
-        };
+        let a = Lhs::rows(&space.scores[block * BLOCK..], ld);
+        let rhs = Rhs::rows(b.mirror.values(b.layer, tile.head, block), d);
         let sums = if block == 0 {
             Sums::Start
         } else {
@@ -460,7 +439,7 @@ fn query_tile(
         };
         dense(
             isa,
-            Dims { m, n: d, k },
+            Dims::new(m, d, k),
             a,
             rhs,
             Out::new(&mut space.out, d),
@@ -514,29 +493,12 @@ fn key_block(
             let row = row + i / group;
             let mark = &stats[(row * heads + head * group + i % group) * 3..][..3];
             let seen = (row + 1 - first).min(keys);
-            let (p, dp) = (
-                &mut space.scores[i * BLOCK..][..BLOCK],
-                &mut space.dscores[i * BLOCK..][..BLOCK],
-            );
-            exp_row(isa, &mut p[..seen], Some(mark[0]));
-            p[seen..].fill(0.0);
-            dp[seen..].fill(0.0);
-            for (p, dp) in p[..seen].iter_mut().zip(dp) {
-                *p *= mark[1];
-                *dp = *p * (*dp - mark[2]);
-            }
+            let p = &mut space.scores[i * BLOCK..][..BLOCK];
+            weigh(isa, seen, mark, p, &mut space.dscores[i * BLOCK..][..BLOCK]);
         }
-        let dims = Dims {
-            m: keys,
-            n: d,
-            k: m,
-        };
-        let rows = |data| Rhs { data, ld: d };
-        let a = Lhs {
-            data: &space.scores,
-            row: 1,
-            step: BLOCK,
-        };
+        let dims = Dims::new(keys, d, m);
+        let rows = |data| Rhs::rows(data, d);
+        let a = Lhs::columns(&space.scores, BLOCK);
         dense(
             isa,
             dims,
@@ -545,11 +507,7 @@ fn key_block(
             Out::new(&mut space.dv, d),
             Sums::Resume,
         );
-        let a = Lhs {
-            data: &space.dscores,
-            row: 1,
-            step: BLOCK,
-        };
+        let a = Lhs::columns(&space.dscores, BLOCK);
         dense(
             isa,
             dims,
@@ -569,6 +527,17 @@ fn key_block(
             // SAFETY: the keys of a block belong to this task alone; the columns are not those of queries.
             unsafe { dqkv.part(at..at + d) }.copy_from_slice(&from[key * d..][..d]);
         }
+    }
+}
+
+/// Scores of one row become probabilities `p`, and their gradients `dp` gradients of the scores; zero from `seen` on.
+fn weigh(isa: Isa, seen: usize, mark: &[f32], p: &mut [f32], dp: &mut [f32]) {
+    exp_row(isa, &mut p[..seen], Some(mark[0]));
+    p[seen..].fill(0.0);
+    dp[seen..].fill(0.0);
+    for (p, dp) in p[..seen].iter_mut().zip(dp) {
+        *p *= mark[1];
+        *dp = *p * (*dp - mark[2]);
     }
 }
 

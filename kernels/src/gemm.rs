@@ -114,27 +114,9 @@ pub fn backward(pool: &Pool, rows: usize, dy: &[f32], w: &Packed, dx: &mut [f32]
                     let at = m0 * k + first;
                     // SAFETY: `at < rows * k`; the columns from `first` on belong to this task.
                     let out = unsafe { Out::raw(dx.as_mut_ptr().add(at), k, room - at) };
-                    let a = Lhs {
-                        data: &dy[m0 * n + n0..],
-                        row: n,
-                        step: 1,
-                    };
-                    let b = Rhs {
-                        data: t,
-                        ld: INPUTS,
-                    };
-                    dense(
-                        pool.isa(),
-                        Dims {
-                            m,
-                            n: inputs,
-                            k: outputs,
-                        },
-                        a,
-                        b,
-                        out,
-                        sums,
-                    );
+                    let a = Lhs::rows(&dy[m0 * n + n0..], n);
+                    let b = Rhs::rows(t, INPUTS);
+                    dense(pool.isa(), Dims::new(m, inputs, outputs), a, b, out, sums);
                 }
             }
         });
@@ -189,11 +171,7 @@ pub(crate) fn parallel_dense(
         let at = i * ld + j;
         // SAFETY: (i, j) is inside (m, n), whose elements are in the slice (asserted); tasks have disjoint elements.
         let out = unsafe { Out::raw(c.as_mut_ptr().add(at), ld, room - at) };
-        let d = Dims {
-            m: 56.min(m - i),
-            n: 128.min(n - j),
-            k,
-        };
+        let d = Dims::new(56.min(m - i), 128.min(n - j), k);
         let a = Lhs {
             data: a.data.get(i * a.row..).unwrap_or(&[]),
             ..a

@@ -57,7 +57,7 @@ impl Pair<'_> {
     }
 }
 
-/// Columns `first..first + width` of a row-major matrix whose rows have `ld` elements.
+/// The columns from `first` on of a row-major matrix whose rows have `ld` elements.
 #[derive(Clone, Copy, Debug)]
 pub struct Columns {
     /// The first column.
@@ -77,29 +77,8 @@ pub fn down(pool: &Pool, rows: usize, x: &[f32], pair: &Pair<'_>, u: &mut [f32])
     pair.check()?;
     let (i, r) = (pair.inputs(), pair.rank);
     check!("lora.down", x: rows * i, u: rows * r);
-    let (a, b) = (
-        Lhs {
-            data: x,
-            row: i,
-            step: 1,
-        },
-        Rhs {
-            data: pair.a_t,
-            ld: r,
-        },
-    );
-    parallel_dense(
-        pool,
-        Dims {
-            m: rows,
-            n: r,
-            k: i,
-        },
-        a,
-        b,
-        (u, r),
-        Sums::Start,
-    );
+    let (a, b) = (Lhs::rows(x, i), Rhs::rows(pair.a_t, r));
+    parallel_dense(pool, Dims::new(rows, r, i), a, b, (u, r), Sums::Start);
     u.iter_mut().for_each(|v| *v *= pair.scale);
     Ok(())
 }
@@ -132,30 +111,9 @@ pub fn up(
     if rows == 0 {
         return Ok(());
     }
-    let (a, b) = (
-        Lhs {
-            data: u,
-            row: r,
-            step: 1,
-        },
-        Rhs {
-            data: pair.b_t,
-            ld: o,
-        },
-    );
+    let (a, b) = (Lhs::rows(u, r), Rhs::rows(pair.b_t, o));
     let out = (&mut y[first..], at.ld);
-    parallel_dense(
-        pool,
-        Dims {
-            m: rows,
-            n: o,
-            k: r,
-        },
-        a,
-        b,
-        out,
-        Sums::Resume,
-    );
+    parallel_dense(pool, Dims::new(rows, o, r), a, b, out, Sums::Resume);
     Ok(())
 }
 
@@ -175,109 +133,54 @@ pub fn backward(
     into: Into<'_>,
 ) -> Result<()> {
     pair.check()?;
+    check_backward(rows, pair, &forward, &dy, &into)?;
     let (i, o, r) = (pair.inputs(), pair.outputs(), pair.rank);
     let Forward { x, u } = forward;
     let Into { du, da, db, dx } = into;
-    let (dy, at) = dy;
-    check!("lora.backward", x: rows * i, u: rows * r, dy: rows * at.ld);
-    check!("lora.backward", du: rows * r, da: r * i, db: o * r, dx: rows * i);
-    let first = at.first;
-    require!(
-        "lora.backward",
-        first = first as f64,
-        first + o <= at.ld,
-        "the columns end inside a row"
-    );
+    let (dy, Columns { first, ld }) = dy;
     if rows == 0 {
         return Ok(());
     }
     let dy = &dy[first..];
-    let (a, b) = (
-        Lhs {
-            data: dy,
-            row: 1,
-            step: at.ld,
-        },
-        Rhs { data: u, ld: r },
-    );
+    let (a, b) = (Lhs::columns(dy, ld), Rhs::rows(u, r));
+    parallel_dense(pool, Dims::new(o, r, rows), a, b, (db, r), Sums::Resume);
+    let (a, b) = (Lhs::rows(dy, ld), Rhs::rows(pair.b, r));
     parallel_dense(
         pool,
-        Dims {
-            m: o,
-            n: r,
-            k: rows,
-        },
-        a,
-        b,
-        (db, r),
-        Sums::Resume,
-    );
-    let (a, b) = (
-        Lhs {
-            data: dy,
-            row: at.ld,
-            step: 1,
-        },
-        Rhs {
-            data: pair.b,
-            ld: r,
-        },
-    );
-    parallel_dense(
-        pool,
-        Dims {
-            m: rows,
-            n: r,
-            k: o,
-        },
+        Dims::new(rows, r, o),
         a,
         b,
         (&mut *du, r),
         Sums::Start,
     );
     du.iter_mut().for_each(|v| *v *= pair.scale);
-    let (a, b) = (
-        Lhs {
-            data: du,
-            row: 1,
-            step: r,
-        },
-        Rhs { data: x, ld: i },
-    );
-    parallel_dense(
-        pool,
-        Dims {
-            m: r,
-            n: i,
-            k: rows,
-        },
-        a,
-        b,
-        (da, i),
-        Sums::Resume,
-    );
-    let (a, b) = (
-        Lhs {
-            data: du,
-            row: r,
-            step: 1,
-        },
-        Rhs {
-            data: pair.a,
-            ld: i,
-        },
-    );
-    parallel_dense(
-        pool,
-        Dims {
-            m: rows,
-            n: i,
-            k: r,
-        },
-        a,
-        b,
-        (dx, i),
-        Sums::Resume,
+    let (a, b) = (Lhs::columns(du, r), Rhs::rows(x, i));
+    parallel_dense(pool, Dims::new(r, i, rows), a, b, (da, i), Sums::Resume);
+    let (a, b) = (Lhs::rows(du, r), Rhs::rows(pair.a, i));
+    parallel_dense(pool, Dims::new(rows, i, r), a, b, (dx, i), Sums::Resume);
+    Ok(())
+}
+
+/// The door of [`backward`].
+fn check_backward(
+    rows: usize,
+    pair: &Pair<'_>,
+    forward: &Forward<'_>,
+    (dy, at): &(&[f32], Columns),
+    into: &Into<'_>,
+) -> Result<()> {
+    let (i, o, r) = (pair.inputs(), pair.outputs(), pair.rank);
+    let Forward { x, u } = forward;
+    let Into { du, da, db, dx } = into;
+    check!("lora.backward", x: rows * i, u: rows * r, dy: rows * at.ld);
+    check!("lora.backward", du: rows * r, da: r * i, db: o * r, dx: rows * i);
+    let first = at.first;
+    let inside = first + o <= at.ld;
+    require!(
+        "lora.backward",
+        first = first as f64,
+        inside,
+        "the columns end inside a row"
     );
     Ok(())
 }

@@ -15,11 +15,38 @@ pub(crate) struct Lhs<'a> {
     pub(crate) step: usize,
 }
 
+impl<'a> Lhs<'a> {
+    /// A row-major matrix whose rows have `ld` elements.
+    pub(crate) fn rows(data: &'a [f32], ld: usize) -> Lhs<'a> {
+        Lhs {
+            data,
+            row: ld,
+            step: 1,
+        }
+    }
+
+    /// The transpose of such a matrix.
+    pub(crate) fn columns(data: &'a [f32], ld: usize) -> Lhs<'a> {
+        Lhs {
+            data,
+            row: 1,
+            step: ld,
+        }
+    }
+}
+
 /// The right operand, rows of contiguous columns: element (k, j) at `k * ld + j`.
 #[derive(Clone, Copy)]
 pub(crate) struct Rhs<'a> {
     pub(crate) data: &'a [f32],
     pub(crate) ld: usize,
+}
+
+impl<'a> Rhs<'a> {
+    /// A row-major matrix whose rows have `ld` elements.
+    pub(crate) fn rows(data: &'a [f32], ld: usize) -> Rhs<'a> {
+        Rhs { data, ld }
+    }
 }
 
 /// The output: element (i, j) at `i * ld + j` from `at`. Made by [`Out::new`] or by a promise of its maker.
@@ -60,6 +87,12 @@ pub(crate) struct Dims {
     pub(crate) m: usize,
     pub(crate) n: usize,
     pub(crate) k: usize,
+}
+
+impl Dims {
+    pub(crate) fn new(m: usize, n: usize, k: usize) -> Dims {
+        Dims { m, n, k }
+    }
 }
 
 /// The columns of a tile: `V` vectors for each k.

@@ -3,11 +3,16 @@
 //! PATH is a GGUF file or a Hugging Face folder; weights are bf16 in memory. Reports the median of several runs: decoding in
 //! batches of 1, 8 and 32, with and without an adapter of rank 16; a prompt of 256 tokens; LoRA training steps of 4 × 256
 //! tokens, AdamW included. Other processes on the machine make the figures worse, never better.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints")]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a benchmark prints"
+)]
 
 use kernels::adamw::AdamW;
 use policy::{
-    Adapter, AdapterGrads, Checkpoint, Dtype, Kv, Logits, Model, Pool, Scratch, Segment, Tape, Target,
+    Adapter, AdapterGrads, Checkpoint, Dtype, Kv, Logits, Model, Pool, Scratch, Segment, Tape,
+    Target,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -26,22 +31,33 @@ fn median(runs: usize, mut run: impl FnMut()) -> f64 {
 }
 
 fn text(len: usize) -> Vec<u32> {
-    (0..len).map(|i| u32::try_from(1000 + i * 7919 % 30_000).unwrap()).collect()
+    (0..len)
+        .map(|i| u32::try_from(1000 + i * 7919 % 30_000).unwrap())
+        .collect()
 }
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
     let Some(path) = arguments.first() else {
         println!("give the path of a model");
         return;
     };
-    let threads = arguments.get(1).map_or_else(Pool::default_threads, |t| t.parse().unwrap());
+    let threads = arguments
+        .get(1)
+        .map_or_else(Pool::default_threads, |t| t.parse().unwrap());
     let pool = Arc::new(Pool::new(threads).unwrap());
     let start = Instant::now();
     let checkpoint = Checkpoint::open(Path::new(path)).unwrap();
     let model = Model::load(&checkpoint, Dtype::Bf16, pool).unwrap();
     let loaded = start.elapsed().as_secs_f64();
-    println!("{:?}; loaded in {loaded:.1} s, {} MB", model.pool(), model.bytes() >> 20);
+    println!(
+        "{:?}; loaded in {loaded:.1} s, {} MB",
+        model.pool(),
+        model.bytes() >> 20
+    );
     let adapter = Adapter::init(model.config(), 16, 32.0, 1).unwrap();
     for batch in [1, 8, 32] {
         for adapter in [None, Some(&adapter)] {
@@ -58,24 +74,41 @@ fn decode(model: &Model, batch: usize, adapter: Option<&Adapter>) {
     let mut kvs: Vec<Kv> = (0..batch).map(|_| Kv::new(model.config())).collect();
     for kv in &mut kvs {
         kv.reserve(128);
-        let segment = Segment { kv, tokens: &prompt, adapter, logits: Logits::None };
+        let segment = Segment {
+            kv,
+            tokens: &prompt,
+            adapter,
+            logits: Logits::None,
+        };
         model.forward(&mut scratch, &mut [segment]).unwrap();
     }
     let step = median(20, || {
-        let segment = |kv| Segment { kv, tokens: &[1234], adapter, logits: Logits::Last };
+        let segment = |kv| Segment {
+            kv,
+            tokens: &[1234],
+            adapter,
+            logits: Logits::Last,
+        };
         let mut segments: Vec<Segment<'_>> = kvs.iter_mut().map(segment).collect();
         model.forward(&mut scratch, &mut segments).unwrap();
     });
     let with = if adapter.is_some() { "adapter" } else { "base" };
-    println!("decode, batch {batch:2}, {with:7}: {:7.1} tok/s", batch as f64 / step);
+    println!(
+        "decode, batch {batch:2}, {with:7}: {:7.1} tok/s",
+        batch as f64 / step
+    );
 }
 
 fn prefill(model: &Model) {
     let (mut scratch, prompt) = (Scratch::new(), text(256));
     let time = median(5, || {
         let mut kv = Kv::new(model.config());
-        let segment =
-            Segment { kv: &mut kv, tokens: &prompt, adapter: None, logits: Logits::Last };
+        let segment = Segment {
+            kv: &mut kv,
+            tokens: &prompt,
+            adapter: None,
+            logits: Logits::Last,
+        };
         model.forward(&mut scratch, &mut [segment]).unwrap();
     });
     println!("prefill of 256        : {:7.1} tok/s", 256.0 / time);
@@ -83,10 +116,20 @@ fn prefill(model: &Model) {
 
 fn train(model: &Model, mut adapter: Adapter) {
     let tokens = text(256);
-    let targets: Vec<Target> =
-        (0..255).map(|row| Target { row, token: tokens[row + 1] }).collect();
+    let targets: Vec<Target> = (0..255)
+        .map(|row| Target {
+            row,
+            token: tokens[row + 1],
+        })
+        .collect();
     let upstream = vec![-1.0 / 1020.0; 255];
-    let settings = AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.0 };
+    let settings = AdamW {
+        lr: 1e-4,
+        beta1: 0.9,
+        beta2: 0.98,
+        eps: 1e-8,
+        weight_decay: 0.0,
+    };
     let (mut tape, mut grads) = (Tape::new(), AdapterGrads::zeros(&adapter));
     let mut first = vec![0.0; adapter.params().len()];
     let mut second = first.clone();
@@ -95,10 +138,14 @@ fn train(model: &Model, mut adapter: Adapter) {
         grads.clear();
         for _ in 0..4 {
             let start = Instant::now();
-            model.train_forward(&mut tape, Some(&adapter), &tokens, &targets, 1.0).unwrap();
+            model
+                .train_forward(&mut tape, Some(&adapter), &tokens, &targets, 1.0)
+                .unwrap();
             forward += start.elapsed().as_secs_f64();
             let start = Instant::now();
-            model.backward(&mut tape, &adapter, &upstream, &mut grads).unwrap();
+            model
+                .backward(&mut tape, &adapter, &upstream, &mut grads)
+                .unwrap();
             backward += start.elapsed().as_secs_f64();
         }
         let start = Instant::now();

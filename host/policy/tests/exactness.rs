@@ -1,4 +1,5 @@
 //! The arithmetic contract, in bits: a row's result does not depend on what surrounds it.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
@@ -22,7 +23,10 @@ fn config() -> ModelConfig {
         head_dim: 12,
         ffn: 50,
         rms_eps: 1e-6,
-        rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
+        rope: Rope {
+            theta: 10_000.0,
+            scaling: RopeScaling::None,
+        },
         context: 256,
         tied: true,
         qk_norm: true,
@@ -58,7 +62,12 @@ fn chunked(model: &Model, adapter: Option<&Adapter>, tokens: &[u32], sizes: &[us
             return out;
         }
         let (now, later) = rest.split_at(size.min(rest.len()));
-        let segment = Segment { kv: &mut kv, tokens: now, adapter, logits: Logits::All };
+        let segment = Segment {
+            kv: &mut kv,
+            tokens: now,
+            adapter,
+            logits: Logits::All,
+        };
         model.forward(&mut scratch, &mut [segment]).unwrap();
         out.extend(scratch.logits(0).flat_map(bits));
         rest = later;
@@ -74,7 +83,10 @@ fn cached_decoding_and_chunked_prefill_equal_one_pass() {
         for adapter in [None, Some(&adapter)] {
             let whole = chunked(&model, adapter, &tokens, &[100]);
             for sizes in [&[1][..], &[31], &[32], &[33], &[1, 14, 15, 7]] {
-                assert!(chunked(&model, adapter, &tokens, sizes) == whole, "{dtype:?} {sizes:?}");
+                assert!(
+                    chunked(&model, adapter, &tokens, sizes) == whole,
+                    "{dtype:?} {sizes:?}"
+                );
             }
         }
     }
@@ -101,7 +113,10 @@ fn a_batch_of_strangers_with_other_adapters_changes_nothing() {
     model.forward(&mut scratch, &mut segments).unwrap();
     for (i, (tokens, adapter)) in texts.iter().zip(&adapters).enumerate() {
         let together: Vec<u32> = scratch.logits(i).flat_map(bits).collect();
-        assert!(together == chunked(&model, adapter.as_ref(), tokens, &[1000]), "sequence {i}");
+        assert!(
+            together == chunked(&model, adapter.as_ref(), tokens, &[1000]),
+            "sequence {i}"
+        );
     }
 }
 
@@ -127,7 +142,12 @@ fn training_computes_the_log_probs_that_serving_recorded() {
         let (mut kv, mut scratch) = (Kv::new(model.config()), Scratch::new());
         let (mut tokens, mut input, mut recorded) = (prompt.clone(), prompt.clone(), Vec::new());
         for step in 0..50 {
-            let segment = Segment { kv: &mut kv, tokens: &input, adapter, logits: Logits::Last };
+            let segment = Segment {
+                kv: &mut kv,
+                tokens: &input,
+                adapter,
+                logits: Logits::Last,
+            };
             model.forward(&mut scratch, &mut [segment]).unwrap();
             let logits = scratch.logits(0).next().unwrap();
             let token = (uniform(6, step) * 77.0) as u32;
@@ -136,11 +156,15 @@ fn training_computes_the_log_probs_that_serving_recorded() {
             tokens.push(token);
             input = vec![token];
         }
-        let targets: Vec<Target> =
-            next_tokens(&tokens).into_iter().skip(prompt.len() - 1).collect();
+        let targets: Vec<Target> = next_tokens(&tokens)
+            .into_iter()
+            .skip(prompt.len() - 1)
+            .collect();
         let trained = if temperature == 0.0 { 1.0 } else { temperature };
         let mut tape = Tape::new();
-        let found = model.train_forward(&mut tape, adapter, &tokens, &targets, trained).unwrap();
+        let found = model
+            .train_forward(&mut tape, adapter, &tokens, &targets, trained)
+            .unwrap();
         assert_eq!(bits(&found), bits(&recorded), "temperature {temperature}");
     }
 }
@@ -154,14 +178,24 @@ fn going_on_from_a_truncated_or_copied_prefix_equals_starting_anew() {
     let mut first = Kv::new(model.config());
     let mut wrong = tokens[..45].to_vec();
     wrong.extend(text(8, 20));
-    let segment = Segment { kv: &mut first, tokens: &wrong, adapter: None, logits: Logits::None };
+    let segment = Segment {
+        kv: &mut first,
+        tokens: &wrong,
+        adapter: None,
+        logits: Logits::None,
+    };
     model.forward(&mut scratch, &mut [segment]).unwrap();
     let mut second = Kv::new(model.config());
     second.copy_prefix_from(&first, 45).unwrap();
     first.truncate(45).unwrap();
     for kv in [&mut first, &mut second] {
         assert_eq!(kv.len(), 45);
-        let segment = Segment { kv, tokens: &tokens[45..], adapter: None, logits: Logits::All };
+        let segment = Segment {
+            kv,
+            tokens: &tokens[45..],
+            adapter: None,
+            logits: Logits::All,
+        };
         model.forward(&mut scratch, &mut [segment]).unwrap();
         let found: Vec<u32> = scratch.logits(0).flat_map(bits).collect();
         assert!(found == whole[45 * 77..]);
@@ -172,17 +206,26 @@ fn going_on_from_a_truncated_or_copied_prefix_equals_starting_anew() {
 fn gradients_do_not_depend_on_threads_or_instruction_sets() {
     let (tokens, adapter) = (text(9, 80), some_adapter(5, 5));
     let targets = next_tokens(&tokens);
-    let upstream: Vec<f32> = (0..targets.len()).map(|i| (i % 7) as f32 * 0.1 - 0.2).collect();
+    let upstream: Vec<f32> = (0..targets.len())
+        .map(|i| (i % 7) as f32 * 0.1 - 0.2)
+        .collect();
     let mut expected = None;
     for &isa in Isa::available() {
         for threads in [1, 2, 3] {
             let pool = Arc::new(Pool::with_isa(threads, isa).unwrap());
             let model = Model::random(config(), 9, Dtype::Bf16, pool).unwrap();
             let (mut tape, mut grads) = (Tape::new(), AdapterGrads::zeros(&adapter));
-            model.train_forward(&mut tape, Some(&adapter), &tokens, &targets, 0.9).unwrap();
-            model.backward(&mut tape, &adapter, &upstream, &mut grads).unwrap();
+            model
+                .train_forward(&mut tape, Some(&adapter), &tokens, &targets, 0.9)
+                .unwrap();
+            model
+                .backward(&mut tape, &adapter, &upstream, &mut grads)
+                .unwrap();
             let found = bits(grads.values());
-            assert!(expected.get_or_insert_with(|| found.clone()) == &found, "{isa:?} {threads}");
+            assert!(
+                expected.get_or_insert_with(|| found.clone()) == &found,
+                "{isa:?} {threads}"
+            );
         }
     }
 }
@@ -197,9 +240,12 @@ fn several_targets_in_a_row_add_their_gradients() {
     let upstream = [0.5, -1.0, 0.25, 2.0, -0.125];
     let run = |targets: &[Target], upstream: &[f32]| {
         let (mut tape, mut grads) = (Tape::new(), AdapterGrads::zeros(&adapter));
-        let log_probs =
-            model.train_forward(&mut tape, Some(&adapter), &tokens, targets, 1.0).unwrap();
-        model.backward(&mut tape, &adapter, upstream, &mut grads).unwrap();
+        let log_probs = model
+            .train_forward(&mut tape, Some(&adapter), &tokens, targets, 1.0)
+            .unwrap();
+        model
+            .backward(&mut tape, &adapter, upstream, &mut grads)
+            .unwrap();
         (log_probs, grads.values().to_vec())
     };
     let (together, total) = run(&targets, &upstream);
@@ -217,14 +263,23 @@ fn a_gradient_is_the_slope_of_the_log_prob() {
     let model = model(Dtype::F32, 2);
     let (tokens, adapter) = (text(11, 40), some_adapter(3, 7));
     let targets = next_tokens(&tokens);
-    let upstream: Vec<f32> = (0..targets.len()).map(|i| (i % 5) as f32 * 0.1 - 0.15).collect();
+    let upstream: Vec<f32> = (0..targets.len())
+        .map(|i| (i % 5) as f32 * 0.1 - 0.15)
+        .collect();
     let loss = |adapter: &Adapter, tape: &mut Tape| -> f64 {
-        let l = model.train_forward(tape, Some(adapter), &tokens, &targets, 1.0).unwrap();
-        l.iter().zip(&upstream).map(|(l, g)| f64::from(*l) * f64::from(*g)).sum()
+        let l = model
+            .train_forward(tape, Some(adapter), &tokens, &targets, 1.0)
+            .unwrap();
+        l.iter()
+            .zip(&upstream)
+            .map(|(l, g)| f64::from(*l) * f64::from(*g))
+            .sum()
     };
     let (mut tape, mut grads) = (Tape::new(), AdapterGrads::zeros(&adapter));
     loss(&adapter, &mut tape);
-    model.backward(&mut tape, &adapter, &upstream, &mut grads).unwrap();
+    model
+        .backward(&mut tape, &adapter, &upstream, &mut grads)
+        .unwrap();
     // Along the gradient itself the slope is its squared norm; central differences of step h err by h².
     let norm = kernels::adamw::norm(model.pool(), grads.values());
     let moved = |h: f64| {
@@ -233,7 +288,10 @@ fn a_gradient_is_the_slope_of_the_log_prob() {
         loss(&adapter.with_params(params).unwrap(), &mut Tape::new())
     };
     let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2;
-    assert!((slope / norm - 1.0).abs() < 2e-3, "slope {slope}, gradient {norm}");
+    assert!(
+        (slope / norm - 1.0).abs() < 2e-3,
+        "slope {slope}, gradient {norm}"
+    );
 }
 
 #[test]
@@ -243,8 +301,12 @@ fn a_step_like_the_one_before_keeps_its_buffers() {
     kv.reserve(64);
     let mut place = None;
     for token in 0..40 {
-        let segment =
-            Segment { kv: &mut kv, tokens: &[token], adapter: None, logits: Logits::Last };
+        let segment = Segment {
+            kv: &mut kv,
+            tokens: &[token],
+            adapter: None,
+            logits: Logits::Last,
+        };
         model.forward(&mut scratch, &mut [segment]).unwrap();
         let here = scratch.logits(0).next().unwrap().as_ptr();
         assert_eq!(*place.get_or_insert(here), here);
@@ -256,17 +318,40 @@ fn what_cannot_be_computed_is_refused_and_changes_nothing() {
     let model = model(Dtype::F32, 1);
     let (mut kv, mut scratch) = (Kv::new(model.config()), Scratch::new());
     let mut run = |tokens: &[u32], adapter: Option<&Adapter>| {
-        let segment = Segment { kv: &mut kv, tokens, adapter, logits: Logits::Last };
+        let segment = Segment {
+            kv: &mut kv,
+            tokens,
+            adapter,
+            logits: Logits::Last,
+        };
         let outcome = model.forward(&mut scratch, &mut [segment]);
         assert_eq!(kv.len(), 0);
         outcome.unwrap_err()
     };
     assert!(matches!(run(&[], None), Error::EmptySequence));
-    assert!(matches!(run(&[3, 77], None), Error::Token { token: 77, vocab: 77 }));
-    assert!(matches!(run(&text(1, 257), None), Error::TooLong { tokens: 257, context: 256 }));
-    let other = ModelConfig { ffn: 51, ..config() };
+    assert!(matches!(
+        run(&[3, 77], None),
+        Error::Token {
+            token: 77,
+            vocab: 77
+        }
+    ));
+    assert!(matches!(
+        run(&text(1, 257), None),
+        Error::TooLong {
+            tokens: 257,
+            context: 256
+        }
+    ));
+    let other = ModelConfig {
+        ffn: 51,
+        ..config()
+    };
     let adapter = Adapter::init(&other, 2, 4.0, 1).unwrap();
-    assert!(matches!(run(&[1], Some(&adapter)), Error::AdapterSetting { .. }));
+    assert!(matches!(
+        run(&[1], Some(&adapter)),
+        Error::AdapterSetting { .. }
+    ));
     assert!(Adapter::init(&other, 0, 4.0, 1).is_err());
     assert!(Adapter::init(&other, 2, f32::NAN, 1).is_err());
     let mut tape = Tape::new();
@@ -275,13 +360,25 @@ fn what_cannot_be_computed_is_refused_and_changes_nothing() {
     assert!(matches!(outcome, Err(Error::TargetRow { row: 2, rows: 2 })));
     let target = Target { row: 1, token: 0 };
     for temperature in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-        assert!(model.train_forward(&mut tape, None, &[1, 2], &[target], temperature).is_err());
+        assert!(
+            model
+                .train_forward(&mut tape, None, &[1, 2], &[target], temperature)
+                .is_err()
+        );
     }
     let adapter = some_adapter(2, 1);
-    model.train_forward(&mut tape, Some(&adapter), &[1, 2], &[target], 1.0).unwrap();
+    model
+        .train_forward(&mut tape, Some(&adapter), &[1, 2], &[target], 1.0)
+        .unwrap();
     let mut grads = AdapterGrads::zeros(&adapter);
     let outcome = model.backward(&mut tape, &adapter, &[1.0, 2.0], &mut grads);
-    assert!(matches!(outcome, Err(Error::Gradients { found: 2, expected: 1 })));
+    assert!(matches!(
+        outcome,
+        Err(Error::Gradients {
+            found: 2,
+            expected: 1
+        })
+    ));
 }
 
 #[test]
@@ -293,6 +390,9 @@ fn an_adapters_digest_changes_with_every_part_of_it() {
     assert_ne!(adapter.digest(), other.digest());
     let mut params = adapter.params().to_vec();
     params[5] = -params[5];
-    assert_ne!(adapter.digest(), adapter.with_params(params).unwrap().digest());
+    assert_ne!(
+        adapter.digest(),
+        adapter.with_params(params).unwrap().digest()
+    );
     assert_eq!(adapter.digest().len(), 64);
 }

@@ -1,4 +1,5 @@
 //! Against PyTorch, on tiny random models: log-probs, greedy text, every LoRA gradient, ten AdamW steps.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

@@ -1,7 +1,11 @@
 //! Against PyTorch, on SmolLM2-135M-Instruct (Q4_1, dequantised to f32). Needs the model in the cache folder.
 //!
 //! Without it the tests say that they were skipped and why; with `NEXTSTATE_REQUIRE_MODELS=1` they fail instead.
-#![expect(clippy::print_stderr, reason = "a skipped test says so")]
+#![expect(
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "tests; a skipped one says so"
+)]
 
 mod common;
 
@@ -13,9 +17,9 @@ use std::sync::Arc;
 
 /// The model, in f32; none when it is not there and need not be.
 fn smollm2() -> Option<Model> {
-    let root = std::env::var_os("NEXTSTATE_MODELS").map(PathBuf::from).or_else(|| {
-        Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/nextstate/models"))
-    });
+    let root = std::env::var_os("NEXTSTATE_MODELS")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/nextstate/models")));
     let folder = root.unwrap_or_default().join("smollm2-135m-instruct");
     if !folder.is_dir() {
         let advice = format!(
@@ -44,13 +48,22 @@ fn smollm2_agrees_with_pytorch_in_log_probs_greedy_text_gradients_and_ten_steps(
         let (found, expected) = (&grads.values()[range], &fixture["grads"][&name]);
         let norm = expected["norm"].as_f64().unwrap();
         let own = kernels::adamw::norm(model.pool(), found);
-        assert!((own / norm - 1.0).abs() < 1e-3, "{name}: norm {own}, PyTorch says {norm}");
-        let sampled: Vec<f32> =
-            tokens(&expected["places"]).iter().map(|&place| found[place as usize]).collect();
+        assert!(
+            (own / norm - 1.0).abs() < 1e-3,
+            "{name}: norm {own}, PyTorch says {norm}"
+        );
+        let sampled: Vec<f32> = tokens(&expected["places"])
+            .iter()
+            .map(|&place| found[place as usize])
+            .collect();
         // The error of the samples, relative to what as many entries of this tensor are typically worth.
         let typical = norm * (sampled.len() as f64 / found.len() as f64).sqrt();
         let values = floats(&expected["values"]);
-        let size = values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        let size = values
+            .iter()
+            .map(|v| f64::from(*v).powi(2))
+            .sum::<f64>()
+            .sqrt();
         let off = relative(&sampled, &values) * size / size.max(typical);
         assert!(off < 1e-3, "{name}: off by {off:e}");
     }

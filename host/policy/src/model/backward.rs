@@ -168,7 +168,14 @@ impl Model {
         let inner = fit(&mut acts.inner[Projection::Down as usize], rows * pair.rank);
         lora::down(pool, rows, gated, &pair, inner)?;
         let (inner, dinner) = (&acts.inner, &mut b.dinner);
-        let mut linear = Linear { pool, layer, adapter, inner, grads, dinner };
+        let mut linear = Linear {
+            pool,
+            layer,
+            adapter,
+            inner,
+            grads,
+            dinner,
+        };
         let (dx, dgated) = (fit(&mut b.dx, rows * c), fit(&mut b.dgated, rows * f));
         linear.backward(&weights.down, &[(Projection::Down, 0)], gated, dx, dgated)?;
         let gate_up = &mut acts.gate_up[..rows * 2 * f];

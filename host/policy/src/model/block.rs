@@ -104,33 +104,7 @@ pub(super) fn attend<B: Batch>(
         qkv,
         &mut acts.inner,
     )?;
-    if let Some((q_norm, k_norm)) = &weights.qk_norm {
-        fit(&mut acts.raw_qkv, rows * width).copy_from_slice(qkv);
-        for row in qkv.chunks_exact_mut(width) {
-            let (q, kv) = row.split_at_mut(queries);
-            rmsnorm::in_place(pool, config.heads, q, q_norm, config.rms_eps)?;
-            rmsnorm::in_place(
-                pool,
-                config.kv_heads,
-                &mut kv[..keys],
-                k_norm,
-                config.rms_eps,
-            )?;
-        }
-    }
-    for i in 0..batch.sequences() {
-        let Span {
-            first,
-            count,
-            start,
-            ..
-        } = batch.span(i);
-        let own = &mut qkv[first * width..][..count * width];
-        rope::forward(pool, &model.rope, own, width, 0..queries + keys, start)?;
-        batch
-            .cache_mut(i)
-            .write(slot, start, own, width, queries, queries + keys)?;
-    }
+    place(model, layer, slot, batch, qkv, &mut acts.raw_qkv)?;
     let attended = fit(&mut acts.attended, rows * queries);
     let q = Queries {
         data: qkv,
@@ -168,6 +142,51 @@ pub(super) fn attend<B: Batch>(
     let mid = fit(&mut acts.mid, rows * c);
     mid.copy_from_slice(x);
     Ok(elementwise::add(pool, mid, delta)?)
+}
+
+/// Norms the heads (QK-norm), rotates them by their positions, and writes keys and values to the caches.
+fn place<B: Batch>(
+    model: &Model,
+    layer: usize,
+    slot: usize,
+    batch: &mut B,
+    qkv: &mut [f32],
+    raw_qkv: &mut Vec<f32>,
+) -> Result<()> {
+    let (pool, config) = (&*model.pool, &model.config);
+    let (queries, keys) = (
+        config.heads * config.head_dim,
+        config.kv_heads * config.head_dim,
+    );
+    let width = queries + 2 * keys;
+    if let Some((q_norm, k_norm)) = &model.layers[layer].qk_norm {
+        fit(raw_qkv, qkv.len()).copy_from_slice(qkv);
+        for row in qkv.chunks_exact_mut(width) {
+            let (q, kv) = row.split_at_mut(queries);
+            rmsnorm::in_place(pool, config.heads, q, q_norm, config.rms_eps)?;
+            rmsnorm::in_place(
+                pool,
+                config.kv_heads,
+                &mut kv[..keys],
+                k_norm,
+                config.rms_eps,
+            )?;
+        }
+    }
+    for i in 0..batch.sequences() {
+        let Span {
+            first,
+            count,
+            start,
+            ..
+        } = batch.span(i);
+        let own = &mut qkv[first * width..][..count * width];
+        rope::forward(pool, &model.rope, own, width, 0..queries + keys, start)?;
+        batch
+            .cache_mut(i)
+            .write(slot, start, own, width, queries, queries + keys)?;
+    }
+    Ok(())
 }
 
 /// The first part of the feed-forward half: from `mid` to `gated`.

@@ -38,6 +38,9 @@ pub(super) struct Layer {
     pub(super) down: Packed,
 }
 
+/// Gives a tensor by its Hugging Face name and shape.
+type Read<'a> = dyn Fn(&str, &[usize]) -> Result<Vec<f32>> + 'a;
+
 impl Model {
     /// Reads and packs the weights of a checkpoint.
     ///
@@ -76,7 +79,7 @@ impl Model {
         config: ModelConfig,
         dtype: Dtype,
         pool: Arc<Pool>,
-        read: &dyn Fn(&str, &[usize]) -> Result<Vec<f32>>,
+        read: &Read<'_>,
     ) -> Result<Model> {
         let (c, v) = (config.hidden, config.vocab_size);
         let pack = |parts: &[&[f32]], k| Packed::pack(&pool, parts, k, dtype);

@@ -1,6 +1,10 @@
 //! What the numeric tests share: fixtures made by `fixtures/make_fixtures.py`, and comparisons.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-#![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses a part")]
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "each test binary uses a part"
+)]
 
 use policy::{Adapter, AdapterGrads, Kv, Logits, Model, Scratch, Segment, Tape, Target};
 use serde_json::Value;
@@ -19,11 +23,21 @@ pub(crate) fn fixture(name: &str) -> Value {
 }
 
 pub(crate) fn tokens(value: &Value) -> Vec<u32> {
-    value.as_array().unwrap().iter().map(|v| u32::try_from(v.as_u64().unwrap()).unwrap()).collect()
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| u32::try_from(v.as_u64().unwrap()).unwrap())
+        .collect()
 }
 
 pub(crate) fn floats(value: &Value) -> Vec<f32> {
-    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v.as_f64().unwrap() as f32)
+        .collect()
 }
 
 /// The fixtures' adapter: A as in [`Adapter::init`], B of the same numbers times 0.02.
@@ -31,7 +45,10 @@ pub(crate) fn adapter(model: &Model, setting: &Value) -> Adapter {
     let rank = usize::try_from(setting["rank"].as_u64().unwrap()).unwrap();
     let alpha = setting["alpha"].as_f64().unwrap() as f32;
     let seed = setting["seed"].as_u64().unwrap();
-    noisy(Adapter::init(model.config(), rank, alpha, seed).unwrap(), seed)
+    noisy(
+        Adapter::init(model.config(), rank, alpha, seed).unwrap(),
+        seed,
+    )
 }
 
 /// Fills B, which starts at zero.
@@ -62,16 +79,30 @@ pub(crate) fn uniform(seed: u64, place: u64) -> f32 {
 
 /// Every token after the first, as a target.
 pub(crate) fn next_tokens(tokens: &[u32]) -> Vec<Target> {
-    tokens[1..].iter().enumerate().map(|(row, &token)| Target { row, token }).collect()
+    tokens[1..]
+        .iter()
+        .enumerate()
+        .map(|(row, &token)| Target { row, token })
+        .collect()
 }
 
 /// The greedy continuation, through the cache.
-pub(crate) fn greedy(model: &Model, adapter: Option<&Adapter>, prompt: &[u32], count: usize) -> Vec<u32> {
+pub(crate) fn greedy(
+    model: &Model,
+    adapter: Option<&Adapter>,
+    prompt: &[u32],
+    count: usize,
+) -> Vec<u32> {
     let (mut kv, mut scratch) = (Kv::new(model.config()), Scratch::new());
     let mut input = prompt.to_vec();
     let mut out = Vec::new();
     for _ in 0..count {
-        let segment = Segment { kv: &mut kv, tokens: &input, adapter, logits: Logits::Last };
+        let segment = Segment {
+            kv: &mut kv,
+            tokens: &input,
+            adapter,
+            logits: Logits::Last,
+        };
         model.forward(&mut scratch, &mut [segment]).unwrap();
         let logits = scratch.logits(0).next().unwrap();
         let mut best = 0;
@@ -91,13 +122,17 @@ pub(crate) fn greedy(model: &Model, adapter: Option<&Adapter>, prompt: &[u32], c
 pub(crate) fn close(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (i, (f, e)) in found.iter().zip(expected).enumerate() {
-        assert!((f - e).abs() <= tolerance, "{what}[{i}]: {f}, PyTorch says {e}");
+        assert!(
+            (f - e).abs() <= tolerance,
+            "{what}[{i}]: {f}, PyTorch says {e}"
+        );
     }
 }
 
 /// `|found − expected|₂ / |expected|₂`.
 pub(crate) fn relative(found: &[f32], expected: &[f32]) -> f64 {
-    let norm = |v: &mut dyn Iterator<Item = f32>| v.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    let norm =
+        |v: &mut dyn Iterator<Item = f32>| v.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
     let difference = norm(&mut found.iter().zip(expected).map(|(f, e)| f - e));
     difference / norm(&mut expected.iter().copied()).max(1e-30)
 }
@@ -107,8 +142,9 @@ pub(crate) fn check_log_probs(model: &Model, fixture: &Value) {
     let mut tape = Tape::new();
     for case in fixture["plain"].as_array().unwrap() {
         let prompt = tokens(&case["tokens"]);
-        let found =
-            model.train_forward(&mut tape, None, &prompt, &next_tokens(&prompt), 1.0).unwrap();
+        let found = model
+            .train_forward(&mut tape, None, &prompt, &next_tokens(&prompt), 1.0)
+            .unwrap();
         close("log-probs", &found, &floats(&case["log_probs"]), 2e-4);
     }
 }
@@ -122,7 +158,15 @@ pub(crate) fn check_greedy(model: &Model, fixture: &Value) {
     }
     let (case, adapter) = (&fixture["lora"], adapter(model, &fixture["adapter"]));
     let expected = tokens(&case["greedy"]);
-    assert_eq!(greedy(model, Some(&adapter), &tokens(&case["tokens"]), expected.len()), expected);
+    assert_eq!(
+        greedy(
+            model,
+            Some(&adapter),
+            &tokens(&case["tokens"]),
+            expected.len()
+        ),
+        expected
+    );
 }
 
 /// The gradients of the adapter's case; checks its log-probs on the way.
@@ -133,10 +177,18 @@ pub(crate) fn gradients(model: &Model, fixture: &Value) -> (Adapter, AdapterGrad
     let mut tape = Tape::new();
     let mut grads = AdapterGrads::zeros(&adapter);
     let targets = next_tokens(&prompt);
-    let found =
-        model.train_forward(&mut tape, Some(&adapter), &prompt, &targets, temperature).unwrap();
-    close("log-probs with the adapter", &found, &floats(&case["log_probs"]), 2e-4);
-    model.backward(&mut tape, &adapter, &floats(&case["upstream"]), &mut grads).unwrap();
+    let found = model
+        .train_forward(&mut tape, Some(&adapter), &prompt, &targets, temperature)
+        .unwrap();
+    close(
+        "log-probs with the adapter",
+        &found,
+        &floats(&case["log_probs"]),
+        2e-4,
+    );
+    model
+        .backward(&mut tape, &adapter, &floats(&case["upstream"]), &mut grads)
+        .unwrap();
     (adapter, grads)
 }
 
@@ -162,10 +214,13 @@ pub(crate) fn check_adam(model: &Model, fixture: &Value) {
     let upstream = vec![-1.0 / targets.len() as f32; targets.len()];
     for step in 1..=10 {
         grads.clear();
-        let log_probs =
-            model.train_forward(&mut tape, Some(&adapter), &prompt, &targets, 1.0).unwrap();
+        let log_probs = model
+            .train_forward(&mut tape, Some(&adapter), &prompt, &targets, 1.0)
+            .unwrap();
         losses.push(-log_probs.iter().sum::<f32>() / log_probs.len() as f32);
-        model.backward(&mut tape, &adapter, &upstream, &mut grads).unwrap();
+        model
+            .backward(&mut tape, &adapter, &upstream, &mut grads)
+            .unwrap();
         let norm = kernels::adamw::norm(model.pool(), grads.values());
         // As torch's clip_grad_norm_.
         let scale = (f64::from(number("clip")) / (norm + 1e-6)).min(1.0) as f32;

@@ -1,0 +1,224 @@
+//! Attention over a cache: parity, gradients, and the same bits for any chunking, threads and instruction set.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::*;
+use kernels::attention::{self, Backward, Queries, Rows};
+use kernels::reference::{self, Heads};
+use kernels::{CacheShape, Error, KvCache, Pool};
+
+/// (heads, key heads, head size), ragged and not.
+const SHAPES: [(usize, usize, usize); 4] = [(1, 1, 2), (6, 2, 12), (9, 3, 64), (4, 4, 33)];
+
+fn shape((_, kv_heads, head_dim): (usize, usize, usize)) -> CacheShape {
+    CacheShape {
+        layers: 2,
+        kv_heads,
+        head_dim,
+    }
+}
+
+/// A cache whose layer 1 holds the keys and values (or values and keys) of fused rows.
+fn cache(sizes: (usize, usize, usize), qkv: &[f32], n: usize, exchanged: bool) -> KvCache {
+    let (heads, kv_heads, d) = sizes;
+    let mut cache = KvCache::new(shape(sizes));
+    cache.reserve(n);
+    let (mut k, mut v) = (heads * d, (heads + kv_heads) * d);
+    if exchanged {
+        (k, v) = (v, k);
+    }
+    cache
+        .write(1, 0, qkv, (heads + 2 * kv_heads) * d, k, v)
+        .unwrap();
+    cache
+}
+
+/// Attention of rows `from..n`.
+fn run(pool: &Pool, sizes: (usize, usize, usize), qkv: &[f32], n: usize, from: usize) -> Vec<f32> {
+    let (heads, kv_heads, d) = sizes;
+    let ld = (heads + 2 * kv_heads) * d;
+    let cache = cache(sizes, qkv, n, false);
+    let mut out = vec![f32::NAN; (n - from) * heads * d];
+    let q = Queries {
+        data: &qkv[from * ld..],
+        ld,
+        heads,
+    };
+    let rows = |_| Rows {
+        cache: &cache,
+        first: 0,
+        count: n - from,
+        start: from,
+    };
+    attention::forward(pool, 1, q, 1, &rows, &mut out).unwrap();
+    out
+}
+
+#[test]
+fn attention_is_the_references_and_its_bits_are_the_same_everywhere() {
+    for sizes in SHAPES {
+        let (heads, kv_heads, head_dim) = sizes;
+        for n in [1, 31, 32, 33, 70] {
+            let qkv = vector(1, n * (heads + 2 * kv_heads) * head_dim);
+            let expected = reference::attention(
+                n,
+                Heads {
+                    heads,
+                    kv_heads,
+                    head_dim,
+                },
+                &wide(&qkv),
+            );
+            let mut first = None;
+            for pool in pools() {
+                let out = run(&pool, sizes, &qkv, n, 0);
+                close(&format!("{sizes:?} {n}"), &out, &expected, 1e-5);
+                assert!(
+                    bits(first.get_or_insert_with(|| out.clone())) == bits(&out),
+                    "{pool:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rows_bits_do_not_depend_on_the_chunk_it_is_in() {
+    let pool = Pool::new(2).unwrap();
+    for sizes in SHAPES {
+        let (heads, kv_heads, d) = sizes;
+        let n = 75;
+        let qkv = vector(2, n * (heads + 2 * kv_heads) * d);
+        let whole = bits(&run(&pool, sizes, &qkv, n, 0));
+        for from in [1, 5, 31, 32, 33, 74] {
+            let part = bits(&run(&pool, sizes, &qkv, n, from));
+            assert!(whole[from * heads * d..] == part, "{sizes:?} from {from}");
+        }
+    }
+}
+
+#[test]
+fn tokens_behind_a_row_change_nothing() {
+    let pool = Pool::new(1).unwrap();
+    let sizes = (6, 2, 12);
+    let qkv = vector(3, 60 * 120);
+    let whole = bits(&run(&pool, sizes, &qkv, 60, 0));
+    for n in [1, 32, 59] {
+        let part = bits(&run(&pool, sizes, &qkv[..n * 120], n, 0));
+        assert!(whole[..n * 72] == part, "{n} tokens");
+    }
+}
+
+#[test]
+fn attentions_gradient_is_its_slope_and_its_bits_are_the_same_everywhere() {
+    for (sizes, n) in [((1, 1, 2), 1), ((4, 2, 6), 5), ((3, 1, 4), 35)] {
+        let (heads, kv_heads, head_dim) = sizes;
+        let ld = (heads + 2 * kv_heads) * head_dim;
+        let qkv = vector(4, n * ld);
+        let dout = vector(5, n * heads * head_dim);
+        let (forward, mirror) = (cache(sizes, &qkv, n, false), cache(sizes, &qkv, n, true));
+        let loss = |x: &[f64]| {
+            dot(
+                &reference::attention(
+                    n,
+                    Heads {
+                        heads,
+                        kv_heads,
+                        head_dim,
+                    },
+                    x,
+                ),
+                &dout,
+            )
+        };
+        let expected = slope(&wide(&qkv), loss);
+        let mut first = None;
+        for pool in pools() {
+            let out = run(&pool, sizes, &qkv, n, 0);
+            let q = Queries {
+                data: &qkv,
+                ld,
+                heads,
+            };
+            let b = Backward {
+                layer: 1,
+                cache: &forward,
+                mirror: &mirror,
+                q,
+                out: &out,
+                dout: &dout,
+            };
+            let mut dqkv = vec![f32::NAN; n * ld];
+            attention::backward(&pool, &b, &mut Vec::new(), &mut dqkv).unwrap();
+            close(&format!("{sizes:?} {n}"), &dqkv, &expected, 1e-4);
+            assert!(
+                bits(first.get_or_insert_with(|| dqkv.clone())) == bits(&dqkv),
+                "{pool:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_cache_copies_prefixes_and_refuses_what_it_does_not_hold() {
+    let sizes = (6, 2, 12);
+    let qkv = vector(6, 40 * 120);
+    let mut full = cache(sizes, &qkv, 40, false);
+    full.set_len(40).unwrap();
+    let mut copy = KvCache::new(shape(sizes));
+    copy.copy_prefix_from(&full, 33).unwrap();
+    assert_eq!((copy.len(), copy.bytes()), (33, full.bytes()));
+    assert!(matches!(
+        copy.copy_prefix_from(&full, 41),
+        Err(Error::Argument { .. })
+    ));
+    assert!(copy.set_len(65).is_err());
+    copy.set_len(20).unwrap();
+    copy.shrink();
+    assert_eq!(copy.bytes() * 2, full.bytes());
+    assert!(
+        copy.write(2, 0, &qkv, 120, 72, 96).is_err(),
+        "no such layer"
+    );
+    assert!(
+        copy.write(0, 30, &qkv, 120, 72, 96).is_err(),
+        "not reserved"
+    );
+    assert!(
+        copy.write(0, 0, &qkv[..120], 120, 72, 97).is_err(),
+        "columns beyond the row"
+    );
+    let mut other = KvCache::new(CacheShape {
+        layers: 1,
+        ..shape(sizes)
+    });
+    assert!(other.copy_prefix_from(&full, 1).is_err());
+}
+
+#[test]
+fn attention_refuses_rows_that_are_not_cached_and_heads_that_do_not_divide() {
+    let (pool, sizes) = (Pool::new(1).unwrap(), (6, 2, 12));
+    let qkv = vector(7, 40 * 120);
+    let cache = cache(sizes, &qkv, 40, false);
+    let mut out = vec![0.0; 40 * 72];
+    let mut attempt = |heads: usize, layer: usize, start: usize, width: usize| {
+        let q = Queries {
+            data: &qkv,
+            ld: 120,
+            heads,
+        };
+        let rows = |_| Rows {
+            cache: &cache,
+            first: 0,
+            count: 40,
+            start,
+        };
+        attention::forward(&pool, layer, q, 1, &rows, &mut out[..40 * width]).is_err()
+    };
+    assert!(!attempt(6, 1, 0, 72));
+    assert!(attempt(5, 1, 0, 60), "heads");
+    assert!(attempt(6, 2, 0, 72), "layer");
+    assert!(attempt(6, 1, 25, 72), "position");
+    assert!(attempt(6, 1, 0, 71), "output");
+}
