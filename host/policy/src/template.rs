@@ -5,10 +5,11 @@
 //! special token. Does not parse replies; [`crate::toolcalls`] does.
 //!
 //! # Data
-//! Every text of a message or a tool is rendered between two marks (noncharacters with a number that occurs in none of the texts). The
-//! text between a pair is data in the result; the marks are cut out before encoding. White space at a text's ends stays outside, so
-//! that a template's `trim` works. A template that takes a text apart (Qwen's search for `</think>` in content) separates a pair of
-//! marks; then the whole text is rendered as one opaque placeholder instead, and the template's treatment of its inside is lost.
+//! To know which parts of the result are data, [`ChatTemplate::encode`] renders with a placeholder (noncharacters and a number that occurs
+//! in none of the texts) in the place of every text of a message or a tool, and puts the texts back afterwards; so a template never
+//! sees them and cannot let a piece of one pass as its own words. White space at a text's ends stays outside of the placeholder, so
+//! that `trim` works; a text written with `tojson` is escaped when it is put back; Qwen's search for `</think>` in content is done
+//! for the template. Anything else that a template does with the inside of a text is lost.
 
 use std::ops::Range;
 
@@ -22,7 +23,7 @@ use crate::tokenizer::Tokenizer;
 mod functions;
 mod values;
 
-use values::Marks;
+use values::{Places, Style};
 
 /// Instructions for a template and for each message or tool: some 100 times what published templates take.
 const FUEL: u64 = 1_000_000;
@@ -133,7 +134,7 @@ impl ChatTemplate {
         tools: &[ToolSpec],
         add_generation_prompt: bool,
     ) -> Result<String> {
-        self.run(messages, tools, add_generation_prompt, &mut Marks::none())
+        self.run(messages, tools, add_generation_prompt, &mut Places::none())
     }
 
     /// The conversation as text, with the parts that are data.
@@ -146,14 +147,9 @@ impl ChatTemplate {
         tools: &[ToolSpec],
         add_generation_prompt: bool,
     ) -> Result<Rendered> {
-        let mut marks = Marks::around(messages, tools);
-        let text = self.run(messages, tools, add_generation_prompt, &mut marks)?;
-        if let Some(rendered) = marks.cut_out(&text) {
-            return Ok(rendered);
-        }
-        let mut marks = Marks::instead(messages, tools);
-        let text = self.run(messages, tools, add_generation_prompt, &mut marks)?;
-        Ok(marks.put_back(&text))
+        let mut places = Places::of(messages, tools);
+        let text = self.run(messages, tools, add_generation_prompt, &mut places)?;
+        Ok(places.put_back(&text))
     }
 
     /// The conversation as token ids. Special tokens come only from the template itself. For texts without anything that looks like a
@@ -177,11 +173,15 @@ impl ChatTemplate {
         messages: &[Message],
         tools: &[ToolSpec],
         add_generation_prompt: bool,
-        marks: &mut Marks,
+        places: &mut Places,
     ) -> Result<String> {
+        let finds_reasoning = places.are_used()
+            && self.source.contains("reasoning_content")
+            && self.source.contains("</think>");
+        let style = Style { finds_reasoning };
         let context = minijinja::context! {
-            messages => messages.iter().map(|m| values::message(m, marks)).collect::<Vec<_>>(),
-            tools => values::tools(tools, marks)?,
+            messages => messages.iter().map(|m| values::message(m, style, places)).collect::<Vec<_>>(),
+            tools => values::tools(tools, places)?,
             documents => (),
             add_generation_prompt,
             bos_token => &self.bos,

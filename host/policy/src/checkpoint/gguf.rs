@@ -157,7 +157,11 @@ impl Gguf {
         Ok(halves_from_pairs(&numbers, config.head_dim, columns))
     }
 
-    pub(super) fn tokenizer(&self) -> Result<Tokenizer> {
+    /// Builds the tokenizer that the metadata describe.
+    ///
+    /// # Errors
+    /// [`Error::Field`] with the key that is missing or of an unsupported kind.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
         tokenizer::from_gguf(&self.metadata)
     }
 

@@ -1,11 +1,11 @@
-//! Messages and tools as a template's values, with marks that show in the output which text is data.
+//! Messages and tools as a template's values, with placeholders for the texts that are data.
 //!
 //! The shapes are those that transformers documents for `apply_chat_template`.
 
 use std::collections::HashSet;
 
 use minijinja::value::{Value, ValueKind};
-use rl::{Message, ToolSpec};
+use rl::{Message, Role, ToolSpec};
 
 use super::Rendered;
 use crate::error::{Error, Result};
@@ -15,130 +15,92 @@ const BEGIN: char = '\u{FDD0}';
 const MIDDLE: char = '\u{FDD1}';
 const END: char = '\u{FDD2}';
 
-/// What to do with each text that is data.
-pub(super) struct Marks {
-    mode: Mode,
-    /// Digits that make the marks unlike anything in the texts.
-    nonce: String,
+/// Stands placeholders in the place of texts that are data, and puts the texts back.
+///
+/// A placeholder is `BEGIN nonce MIDDLE index " END`. The quotation mark shows how often the template wrote the placeholder as
+/// JSON, so that the text can be escaped as often.
+pub(super) struct Places {
+    /// Digits that make placeholders unlike anything in the texts; without them, texts stay where they are.
+    nonce: Option<String>,
     /// In the order in which placeholders were given out.
     texts: Vec<String>,
 }
 
-enum Mode {
-    None,
-    Around,
-    Instead,
-}
-
-impl Marks {
+impl Places {
     /// Leaves texts as they are.
     pub(super) fn none() -> Self {
         Self {
-            mode: Mode::None,
-            nonce: String::new(),
+            nonce: None,
             texts: Vec::new(),
         }
     }
 
-    /// Puts a mark before and after each text.
-    pub(super) fn around(messages: &[Message], tools: &[ToolSpec]) -> Self {
+    /// Replaces every text of these messages and tools.
+    pub(super) fn of(messages: &[Message], tools: &[ToolSpec]) -> Self {
         Self {
-            mode: Mode::Around,
-            nonce: nonce(messages, tools),
+            nonce: Some(nonce(messages, tools)),
             texts: Vec::new(),
         }
     }
 
-    /// Puts a placeholder in the place of each text.
-    pub(super) fn instead(messages: &[Message], tools: &[ToolSpec]) -> Self {
-        Self {
-            mode: Mode::Instead,
-            nonce: nonce(messages, tools),
-            texts: Vec::new(),
-        }
-    }
-
-    fn open(&self) -> String {
-        format!("{BEGIN}{}{MIDDLE}", self.nonce)
-    }
-
-    fn close(&self) -> String {
-        format!("{MIDDLE}{}{END}", self.nonce)
+    /// Whether texts are replaced.
+    pub(super) fn are_used(&self) -> bool {
+        self.nonce.is_some()
     }
 
     fn text(&mut self, text: &str) -> Value {
         let core = text.trim();
-        if core.is_empty() {
+        let Some(nonce) = self.nonce.as_ref().filter(|_| !core.is_empty()) else {
             return Value::from(text);
-        }
-        match self.mode {
-            Mode::None => Value::from(text),
-            Mode::Around => {
-                let (before, after) = ends(text, core);
-                Value::from(format!(
-                    "{before}{}{core}{}{after}",
-                    self.open(),
-                    self.close()
-                ))
-            }
-            Mode::Instead => {
-                let (before, after) = ends(text, core);
-                let place = format!("{before}{}{}{END}{after}", self.open(), self.texts.len());
-                self.texts.push(core.into());
-                Value::from(place)
-            }
-        }
-    }
-
-    /// The text without the marks, or `None` when they are not in pairs.
-    pub(super) fn cut_out(&self, marked: &str) -> Option<Rendered> {
-        let (open, close) = (self.open(), self.close());
-        let mut rendered = Rendered {
-            text: String::new(),
-            untrusted: Vec::new(),
         };
-        let mut rest = marked;
-        while let Some((before, after)) = rest.split_once(&open) {
-            let (data, after) = after.split_once(&close)?;
-            if before.contains(&close) || data.contains(&open) {
-                return None;
-            }
-            rendered.text.push_str(before);
-            let start = rendered.text.len();
-            rendered.text.push_str(data);
-            rendered.untrusted.push(start..rendered.text.len());
-            rest = after;
-        }
-        if rest.contains(&close) {
-            return None;
-        }
-        rendered.text.push_str(rest);
-        Some(rendered)
+        let (before, after) = ends(text, core);
+        let index = self.texts.len();
+        self.texts.push(core.into());
+        Value::from(format!(
+            "{before}{BEGIN}{nonce}{MIDDLE}{index}\"{END}{after}"
+        ))
     }
 
     /// The text with the placeholders' texts back in place.
-    pub(super) fn put_back(&self, marked: &str) -> Rendered {
-        let open = self.open();
-        let mut rendered = Rendered {
+    pub(super) fn put_back(&self, rendered: &str) -> Rendered {
+        let open = format!(
+            "{BEGIN}{}{MIDDLE}",
+            self.nonce.as_deref().unwrap_or_default()
+        );
+        let mut result = Rendered {
             text: String::new(),
             untrusted: Vec::new(),
         };
-        let mut pieces = marked.split(&open);
-        rendered.text.push_str(pieces.next().unwrap_or_default());
+        let mut pieces = rendered.split(&open);
+        result.text.push_str(pieces.next().unwrap_or_default());
         for piece in pieces {
-            let found = piece.split_once(END).and_then(|(number, after)| {
-                Some((self.texts.get(number.parse::<usize>().ok()?)?, after))
-            });
             // A template that cut a placeholder in two loses the text, and nothing else.
-            let (text, after) = found.map_or(("", piece), |(text, after)| (text.as_str(), after));
-            let start = rendered.text.len();
-            rendered.text.push_str(text);
-            if !text.is_empty() {
-                rendered.untrusted.push(start..rendered.text.len());
-            }
-            rendered.text.push_str(after);
+            let Some((text, after)) = self.text_of(piece) else {
+                result.text.push_str(piece);
+                continue;
+            };
+            let start = result.text.len();
+            result.text.push_str(&text);
+            result.untrusted.push(start..result.text.len());
+            result.text.push_str(after);
         }
-        rendered
+        result
+    }
+
+    /// The text of the placeholder whose rest the piece begins with, and what follows it.
+    fn text_of<'a>(&self, piece: &'a str) -> Option<(String, &'a str)> {
+        let (inside, after) = piece.split_once(END)?;
+        let inside = inside.strip_suffix('"')?;
+        let index = inside.trim_end_matches('\\');
+        let mut text = self.texts.get(index.parse::<usize>().ok()?)?.clone();
+        // Once as JSON puts one backslash before a quotation mark, twice three, and so on.
+        let mut backslashes = inside.len() - index.len();
+        while backslashes > 0 {
+            let quoted = serde_json::to_string(&text).ok()?;
+            text = quoted.get(1..quoted.len() - 1)?.to_owned();
+            backslashes /= 2;
+        }
+        Some((text, after))
     }
 }
 
@@ -148,11 +110,11 @@ fn ends<'a>(text: &'a str, core: &str) -> (&'a str, &'a str) {
     (&text[..before], &text[before + core.len()..])
 }
 
-/// The smallest number that follows a [`BEGIN`] or [`MIDDLE`] in no text.
+/// The smallest number that follows a [`BEGIN`] in no text.
 fn nonce(messages: &[Message], tools: &[ToolSpec]) -> String {
     let mut taken = HashSet::new();
     for text in texts(messages, tools) {
-        for (at, _) in text.match_indices([BEGIN, MIDDLE]) {
+        for (at, _) in text.match_indices(BEGIN) {
             let digits: String = text[at..]
                 .chars()
                 .skip(1)
@@ -194,22 +156,43 @@ pub(super) fn size(messages: &[Message], tools: &[ToolSpec]) -> usize {
     texts(messages, tools).map(str::len).sum()
 }
 
+/// How a template wants its messages.
+#[derive(Clone, Copy)]
+pub(super) struct Style {
+    /// It looks for reasoning in an assistant's content, which it cannot do in a placeholder: we do it instead.
+    pub(super) finds_reasoning: bool,
+}
+
 /// A message. Keys without a value are left out: templates ask whether they are there.
-pub(super) fn message(message: &Message, marks: &mut Marks) -> Value {
+pub(super) fn message(message: &Message, style: Style, places: &mut Places) -> Value {
+    let mut content = message.content.as_str();
+    let mut reasoning = message.reasoning.as_deref();
+    let is_assistant = message.role == Role::Assistant;
+    if style.finds_reasoning && is_assistant && reasoning.is_none() {
+        // As Qwen's templates take it apart: the last <think> before the first </think>, and what follows the last one.
+        if let (Some((thoughts, _)), Some((_, answer))) = (
+            content.split_once("</think>"),
+            content.rsplit_once("</think>"),
+        ) {
+            let thoughts = thoughts.trim_end_matches('\n').rsplit("<think>").next();
+            reasoning = thoughts.map(|text| text.trim_start_matches('\n'));
+            content = answer.trim_start_matches('\n');
+        }
+    }
     let mut pairs = vec![
         ("role", Value::from(message.role.as_str())),
-        ("content", marks.text(&message.content)),
+        ("content", places.text(content)),
     ];
-    if let Some(reasoning) = &message.reasoning {
-        pairs.push(("reasoning_content", marks.text(reasoning)));
+    if let Some(reasoning) = reasoning {
+        pairs.push(("reasoning_content", places.text(reasoning)));
     }
     if !message.tool_calls.is_empty() {
         let mut calls = Vec::new();
         for call in &message.tool_calls {
-            let arguments = arguments(&call.arguments, marks);
-            let name = marks.text(&call.name);
+            let arguments = arguments(&call.arguments, places);
+            let name = places.text(&call.name);
             let function = Value::from_pairs([("name", name), ("arguments", arguments)]);
-            let id = marks.text(&call.id);
+            let id = places.text(&call.id);
             let kind = Value::from("function");
             calls.push(Value::from_pairs([
                 ("id", id),
@@ -224,7 +207,7 @@ pub(super) fn message(message: &Message, marks: &mut Marks) -> Value {
         ("name", &message.name),
     ] {
         if let Some(value) = value {
-            pairs.push((key, marks.text(value)));
+            pairs.push((key, places.text(value)));
         }
     }
     Value::from_pairs(pairs)
@@ -232,15 +215,15 @@ pub(super) fn message(message: &Message, marks: &mut Marks) -> Value {
 
 /// Arguments that are a JSON object become one, for templates print it with `tojson`; anything else stays the text that the model
 /// wrote. Broken JSON never becomes `{}`.
-fn arguments(text: &str, marks: &mut Marks) -> Value {
+fn arguments(text: &str, places: &mut Places) -> Value {
     match serde_json::from_str::<Value>(text) {
-        Ok(value) if value.kind() == ValueKind::Map => leaves(&value, marks),
-        _ => marks.text(text),
+        Ok(value) if value.kind() == ValueKind::Map => leaves(&value, places),
+        _ => places.text(text),
     }
 }
 
 /// The tools, or none.
-pub(super) fn tools(tools: &[ToolSpec], marks: &mut Marks) -> Result<Value> {
+pub(super) fn tools(tools: &[ToolSpec], places: &mut Places) -> Result<Value> {
     if tools.is_empty() {
         return Ok(Value::from(()));
     }
@@ -255,9 +238,9 @@ pub(super) fn tools(tools: &[ToolSpec], marks: &mut Marks) -> Result<Value> {
         if parameters.kind() != ValueKind::Map {
             return Err(fail(None));
         }
-        let name = marks.text(&tool.name);
-        let description = marks.text(&tool.description);
-        let parameters = leaves(&parameters, marks);
+        let name = places.text(&tool.name);
+        let description = places.text(&tool.description);
+        let parameters = leaves(&parameters, places);
         let function = Value::from_pairs([
             ("name", name),
             ("description", description),
@@ -269,18 +252,18 @@ pub(super) fn tools(tools: &[ToolSpec], marks: &mut Marks) -> Result<Value> {
     Ok(Value::from(list))
 }
 
-/// Marks every text inside of a JSON value, keys too. The parser that made the value bounds its depth.
-fn leaves(value: &Value, marks: &mut Marks) -> Value {
+/// Replaces every text inside of a JSON value, keys too. The parser that made the value bounds its depth.
+fn leaves(value: &Value, places: &mut Places) -> Value {
     let items = || value.try_iter().into_iter().flatten();
     match value.kind() {
-        ValueKind::String => marks.text(value.as_str().unwrap_or_default()),
-        ValueKind::Seq => items().map(|item| leaves(&item, marks)).collect(),
+        ValueKind::String => places.text(value.as_str().unwrap_or_default()),
+        ValueKind::Seq => items().map(|item| leaves(&item, places)).collect(),
         ValueKind::Map => {
-            let pair = |key: Value, marks: &mut Marks| {
+            let pair = |key: Value, places: &mut Places| {
                 let inner = value.get_item(&key).unwrap_or_default();
-                (leaves(&key, marks), leaves(&inner, marks))
+                (leaves(&key, places), leaves(&inner, places))
             };
-            Value::from_pairs(items().map(|key| pair(key, marks)))
+            Value::from_pairs(items().map(|key| pair(key, places)))
         }
         _ => value.clone(),
     }
