@@ -1,1 +1,13 @@
-//! app
+//! The only crate that knows every concrete type: configuration, wiring, commands.
+//!
+//! Nothing imports it but `tests`. Start at [`cli`], then [`host`]: it builds the engine, the plugins, the
+//! learner and the loops, and joins them through the seams of `rl`.
+
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod demo;
+pub mod host;
+pub mod http_agent;
+pub mod logging;
+pub mod models;

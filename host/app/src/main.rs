@@ -1,2 +1,23 @@
-//! main
-fn main() {}
+//! `nextstate`: parses the command line and hands over to one command; nothing else happens here.
+//!
+//! Read next: [`app::cli`] for the commands, [`app::host`] for how a host is wired, `loops` for what it does.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = app::cli::Cli::parse();
+    app::logging::start(cli.verbose);
+    match app::cli::run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line a cause: what was attempted, on what, why it failed.
+            eprintln!("error: {error}");
+            for cause in error.chain().skip(1) {
+                eprintln!("  because: {cause}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -13,7 +13,7 @@ use std::{
 
 use ledger::Ledger;
 use rl::{
-    Feedback, Judge, Policy, RewardRule, Seed, TurnId,
+    Answer, Feedback, Judge, JudgePrompt, Policy, RewardRule, Seed, TurnId,
     algorithm::{Method, Settings},
 };
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ use tokio::{task::JoinSet, time::Duration};
 
 use crate::{
     Error, Result, Shutdown,
-    call::Caller,
+    call::{Caller, GivenUp},
     judging::Turnwise,
     queue::Tail,
     records::{self, CLOSED, ClosedRecord, Closing, FEEDBACK},
@@ -136,6 +136,15 @@ pub struct Algorithm {
     pub method: Method,
     /// The method's numbers.
     pub settings: Settings,
+}
+
+/// Answers one prompt of a judge plugin with the base weights, exactly as the loop does: for commands that measure a judge.
+/// Blocks; has no time limit.
+///
+/// # Errors
+/// What the policy ran into, or a prompt that allows no answer.
+pub fn answer(policy: &dyn Policy, prompt: JudgePrompt, seed: Seed) -> rl::Result<Answer> {
+    crate::judging::answer(policy, prompt, seed, &GivenUp::default())
 }
 
 /// What judging needs, shared by all turns.

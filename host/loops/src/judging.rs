@@ -155,6 +155,11 @@ impl Turnwise {
             .await
             .map_err(Error::ledger("judge", "record a verdict"))?;
         tracing::debug!(verdict = ?record.verdict, reason = ?record.not_trainable, "judged");
+        match (before.sample, record.sample.is_some()) {
+            (false, true) => self.parts.board.train.added(1),
+            (true, false) => self.parts.board.train.finished(1),
+            _ => {}
+        }
         self.parts.board.judged(&record, &turn.session, before);
         self.parts
             .board
@@ -162,11 +167,6 @@ impl Turnwise {
             .judge_time
             .0
             .observe(start.elapsed().as_secs_f64());
-        match (before.sample, record.sample.is_some()) {
-            (false, true) => self.parts.board.train.added(1),
-            (true, false) => self.parts.board.train.finished(1),
-            _ => {}
-        }
         Ok(())
     }
 
@@ -481,7 +481,7 @@ fn refused(why: String) -> rl::Error {
 }
 
 /// Puts a judge's prompt to the base model.
-fn answer(
+pub(crate) fn answer(
     policy: &dyn Policy,
     prompt: JudgePrompt,
     seed: Seed,

@@ -13,7 +13,7 @@ use rl::{AdapterName, PolicyVersion, Weights};
 
 /// Which model, and how it is run.
 #[derive(Clone, Debug, clap::Args)]
-pub(super) struct ModelArgs {
+pub struct ModelArgs {
     /// A Hugging Face folder, a .gguf file, or the name of a model in the cache (`nextstate model list`)
     #[arg(long, value_name = "PATH|NAME")]
     pub(super) model: String,
@@ -27,7 +27,7 @@ pub(super) struct ModelArgs {
 
 /// Numbers in which base weights are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(super) enum Dtype {
+pub enum Dtype {
     /// 32 bits.
     F32,
     /// Brain floating point, 16 bits.

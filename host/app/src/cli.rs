@@ -1,0 +1,68 @@
+//! The command line: one enum, each command in its own file under [`crate::commands`].
+
+use clap::{Parser, Subcommand};
+
+use crate::{commands, demo, models};
+
+/// nextstate trains an agent's language model while it is being used, from what happens next:
+/// the user's reply, a tool's output, a page that changed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nextstate",
+    version,
+    arg_required_else_help = true,
+    after_help = "Start with `nextstate demo`: a real model learns to suit a user by talking with them, on this machine.\n\
+                  Then `nextstate serve`, and point any OpenAI client at http://127.0.0.1:8321/v1."
+)]
+pub struct Cli {
+    /// Say more on standard error: -v for operators, -vv for developers.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch a real model grow to suit a user by talking with them
+    Demo(demo::Args),
+    /// Serve the policy to real traffic, and train it from what happens next
+    Serve(commands::serve::Args),
+    /// Show a running host: loops, queues, versions, and why a turn was not trainable
+    Status(commands::status::Args),
+    /// List the versions of the weights with their lineage and metrics
+    Log(commands::log::Args),
+    /// Judge a reply yourself: 👍, 👎 or a correction; it outranks the judge model
+    Feedback(commands::feedback::Args),
+    /// Get, list and inspect models
+    Model(models::ModelCommand),
+    /// Log-probs of given tokens or conversations, one JSON object a line
+    Score(commands::score::Args),
+    /// Replies to prompts or conversations, one JSON object a line
+    Generate(commands::generate::Args),
+    /// Optimizer steps on samples; writes a PEFT adapter
+    Train(commands::train::Args),
+    /// Measure the judge on labelled reactions
+    JudgeEval(commands::judge_eval::Args),
+}
+
+/// Runs one command.
+///
+/// # Errors
+/// What the command ran into, with its causes.
+pub fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Demo(args) => demo::run(args),
+        Command::Serve(args) => commands::serve::run(args),
+        Command::Status(args) => commands::status::run(args),
+        Command::Log(args) => commands::log::run(args),
+        Command::Feedback(args) => commands::feedback::run(args),
+        Command::Model(args) => models::run(args),
+        Command::Score(args) => commands::score::run(args),
+        Command::Generate(args) => commands::generate::run(args),
+        Command::Train(args) => commands::train::run(args),
+        Command::JudgeEval(args) => commands::judge_eval::run(args),
+    }
+}

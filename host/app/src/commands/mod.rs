@@ -1,0 +1,13 @@
+//! The commands, one file each: a clap struct and `run`.
+
+pub mod feedback;
+pub mod generate;
+pub mod judge_eval;
+mod lines;
+pub mod log;
+mod opened;
+pub mod remote;
+pub mod score;
+pub mod serve;
+pub mod status;
+pub mod train;

@@ -1,0 +1,226 @@
+//! The whole configuration as one struct, parsed whole before anything starts; unknown keys are refused.
+//!
+//! Each section is the struct of the part that reads it, so a key's default and its documentation stand where
+//! it is used. The resolved configuration is written as JSON beside the data.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+/// `host.toml`, and the `run.toml` of every recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// The folder of the ledger and its blobs. One host at a time.
+    pub data: PathBuf,
+    /// The base model.
+    pub model: ModelSection,
+    /// The HTTP side.
+    pub gateway: serving::gateway::Config,
+    /// Batching.
+    pub engine: serving::engine::Config,
+    /// The plugins.
+    pub plugins: Plugins,
+    /// Sessions, votes, the algorithm, batches.
+    pub loops: loops::Config,
+    /// The optimizer.
+    pub train: trainer::Config,
+    /// PEFT adapter folders that are served and never trained, by name: ask for `<base>:<name>`.
+    pub adapters: BTreeMap<String, PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("nextstate-data"),
+            model: ModelSection::default(),
+            gateway: serving::gateway::Config::default(),
+            engine: serving::engine::Config::default(),
+            plugins: Plugins::default(),
+            loops: loops::Config::default(),
+            train: trainer::Config::default(),
+            adapters: BTreeMap::new(),
+        }
+    }
+}
+
+/// `[model]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ModelSection {
+    /// A name known to `nextstate model`, or a path to a Hugging Face folder or a GGUF file.
+    pub name: String,
+    /// `bf16` halves the memory of the base weights; `f32` keeps every bit of the file.
+    pub dtype: Dtype,
+    /// Compute threads; 0 takes what the machine has.
+    pub threads: usize,
+}
+
+impl Default for ModelSection {
+    fn default() -> Self {
+        // The smallest model that answers in sentences: the demo must fit a laptop.
+        Self {
+            name: "smollm2-135m-instruct".into(),
+            dtype: Dtype::Bf16,
+            threads: 0,
+        }
+    }
+}
+
+/// How the base weights are kept in memory. Everything is computed in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 16 bits, the exponent of f32.
+    Bf16,
+    /// 32 bits.
+    F32,
+}
+
+impl From<Dtype> for policy::Dtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::Bf16 => policy::Dtype::Bf16,
+            Dtype::F32 => policy::Dtype::F32,
+        }
+    }
+}
+
+/// `[plugins]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Plugins {
+    /// Reads live traffic and hosts episodes. A shipped guest by name, or a folder with `plugin.toml` and
+    /// `plugin.wasm`.
+    pub environment: String,
+    /// Judges turns. `words` is the native word-list judge, for models too small to judge.
+    pub judge: String,
+    /// Makes rewards of votes.
+    pub reward: String,
+    /// Capabilities granted, by plugin name. None by default.
+    pub grants: BTreeMap<String, Vec<String>>,
+    /// Each plugin's own section, checked against the schema in its manifest.
+    pub config: BTreeMap<String, toml::Table>,
+}
+
+impl Default for Plugins {
+    fn default() -> Self {
+        let grant = |plugin: &str, capabilities: &[&str]| {
+            (
+                plugin.to_owned(),
+                capabilities.iter().map(|c| (*c).to_owned()).collect(),
+            )
+        };
+        Self {
+            environment: "conversation".into(),
+            judge: "reaction-judge".into(),
+            reward: "combined-reward".into(),
+            // The shipped guests ask for nothing that reaches outside; an operator may still take it away.
+            grants: BTreeMap::from([
+                grant("conversation", &["random", "config"]),
+                grant("reaction-judge", &["random", "config"]),
+                grant("binary-reward", &["config"]),
+                grant("combined-reward", &["config"]),
+            ]),
+            config: BTreeMap::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file. A relative `data` folder is taken from where the command runs.
+    ///
+    /// # Errors
+    /// The file that cannot be read, or the key that is unknown, of another type or out of range.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("failed to read the configuration {}", path.display()))?;
+        Self::parse(&text)
+            .with_context(|| format!("failed to use the configuration {}", path.display()))
+    }
+
+    /// Parses and checks a configuration.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let config: Self = toml::from_str(text)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks every range, before anything starts.
+    ///
+    /// # Errors
+    /// The first key that is out of range.
+    pub fn validate(&self) -> anyhow::Result<()> {
+        self.gateway.validate().context("[gateway]")?;
+        self.engine.validate().context("[engine]")?;
+        self.loops.validate().context("[loops]")?;
+        self.train.validate().context("[train]")?;
+        let trained = self.loops.adapter.as_str();
+        anyhow::ensure!(
+            !self.adapters.contains_key(trained),
+            "[adapters]: `{trained}` is the adapter that is trained; give the static one another name"
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_configuration_is_a_host_on_loopback_with_the_small_model() {
+        let config = Config::parse("").unwrap();
+        assert_eq!(config, Config::default());
+        assert!(config.gateway.listen.ip().is_loopback());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        for text in [
+            "[train]\nlearning-rate = 1.0",
+            "[loops.judge]\nvote = 3",
+            "[modle]\n",
+        ] {
+            let error = format!("{:#}", Config::parse(text).unwrap_err());
+            let key = ["learning-rate", "vote", "modle"]
+                .into_iter()
+                .find(|key| error.contains(key));
+            assert!(key.is_some(), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_refused_with_its_section() {
+        let error = format!(
+            "{:#}",
+            Config::parse("[loops.judge]\nvotes = 0").unwrap_err()
+        );
+        assert!(
+            error.contains("[loops]") && error.contains("votes"),
+            "{error}"
+        );
+        let error = format!(
+            "{:#}",
+            Config::parse("[gateway]\nlisten = \"0.0.0.0:80\"").unwrap_err()
+        );
+        assert!(
+            error.contains("[gateway]") && error.contains("key"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_resolved_configuration_can_be_read_again() {
+        let config = Config::default();
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
+        let text = toml::to_string(&config).unwrap();
+        assert_eq!(Config::parse(&text).unwrap(), config);
+    }
+}

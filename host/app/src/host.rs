@@ -1,0 +1,439 @@
+//! A host: the model, the engine, the plugins, the learner, the loops and the gateway, joined through the
+//! seams of `rl`.
+//!
+//! Config → [`Host::start`] → [`Host::run_until`] (or [`Host::stop`]). Wiring only: no loop's behaviour is here.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use ledger::Ledger;
+use parking_lot::Mutex;
+use policy::{Checkpoint, Deployed, Model, Slot};
+use rl::{AdapterName, Environment, Judge, RewardRule};
+use serving::engine::{Engine, EngineHandle, Parts, Running};
+use serving::gateway::{Backend, Gateway};
+use tokio::task::JoinHandle;
+
+use crate::config::{Config, Plugins};
+
+/// What a host may be given instead of reading it from disk: tests bring a tiny model.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The base model's name, as clients ask for it.
+    pub name: String,
+    /// The weights.
+    pub model: Arc<Model>,
+    /// Text to ids and back.
+    pub tokenizer: Arc<policy::Tokenizer>,
+    /// Conversations to text.
+    pub template: Arc<policy::ChatTemplate>,
+}
+
+impl Loaded {
+    /// Loads the model that a configuration names, getting it first when it is not there.
+    ///
+    /// # Errors
+    /// The model cannot be had, or its files are damaged.
+    pub fn from_config(config: &crate::config::ModelSection) -> anyhow::Result<Self> {
+        let path = crate::models::resolve(&config.name)?;
+        let checkpoint = Checkpoint::open(&path)
+            .with_context(|| format!("failed to open the model {}", path.display()))?;
+        let threads = if config.threads == 0 {
+            policy::Pool::default_threads()
+        } else {
+            config.threads
+        };
+        let pool = Arc::new(policy::Pool::new(threads)?);
+        let model = Model::load(&checkpoint, config.dtype.into(), pool)
+            .with_context(|| format!("failed to load the model {}", path.display()))?;
+        Ok(Self {
+            // A model from a path is called as its file; one from the cache as it was asked for.
+            name: if Path::new(&config.name).exists() {
+                checkpoint.name.clone()
+            } else {
+                config.name.clone()
+            },
+            model: Arc::new(model),
+            tokenizer: Arc::new(checkpoint.tokenizer()?),
+            template: Arc::new(checkpoint.template()?),
+        })
+    }
+}
+
+/// A running host.
+pub struct Host {
+    config: Config,
+    model_name: String,
+    addr: SocketAddr,
+    engine: Option<Running>,
+    handle: loops::Handle,
+    environment: Arc<dyn Environment>,
+    judge: Arc<dyn Judge>,
+    ledger: Ledger,
+    stop: loops::Stop,
+    shutdown: loops::Shutdown,
+    gateway: Option<JoinHandle<serving::Result<()>>>,
+    loops: Option<JoinHandle<loops::Result<()>>>,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host")
+            .field("addr", &self.addr)
+            .field("model", &self.model_name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// Starts everything: binds the address, recovers from the ledger, puts the newest committed version in
+    /// place, and only then opens the gateway.
+    ///
+    /// # Errors
+    /// What could not be started, with its causes. Nothing is left running.
+    pub async fn start(config: Config, loaded: Loaded) -> anyhow::Result<Self> {
+        config.validate()?;
+        std::fs::create_dir_all(&config.data).with_context(|| {
+            format!("failed to create the data folder {}", config.data.display())
+        })?;
+        let registry = Arc::new(Mutex::new(prometheus_registry()));
+        let gateway = Gateway::build(
+            config.gateway.clone(),
+            Arc::clone(&registry),
+            Arc::new(unix_seconds),
+        )
+        .await?;
+        let ledger = Ledger::open(&config.data.join("ledger"), ledger::Options::default())?;
+        write_resolved(&config)?;
+
+        let trained = config.loops.adapter.clone();
+        let slot = Arc::new(Slot::new(Deployed::default()));
+        let mut adapters = static_adapters(&config, &loaded.model)?;
+        adapters.insert(trained, Arc::clone(&slot));
+        let Loaded {
+            name,
+            model,
+            tokenizer,
+            template,
+        } = loaded;
+        let parts = Parts {
+            name: name.clone(),
+            model: Arc::clone(&model),
+            tokenizer,
+            template,
+            adapters,
+        };
+        let engine = Engine::build(config.engine.clone(), parts, &registry)?.start()?;
+
+        let plugins = load_plugins(&config.plugins, config.loops.seed)?;
+        let learner =
+            trainer::LoraLearner::new(model, slot, config.train.clone(), config.loops.seed)?;
+        let seams = loops::Seams {
+            environment: Arc::clone(&plugins.environment),
+            judge: Arc::clone(&plugins.judge),
+            rule: plugins.reward,
+            policy: Arc::new(engine.handle()),
+            learner: Box::new(learner),
+        };
+        let (all, handle) = loops::Loops::build(
+            config.loops.clone(),
+            ledger.clone(),
+            seams,
+            &mut registry.lock(),
+        )?;
+        all.restore()
+            .await
+            .context("failed to restore the newest committed version")?;
+
+        let (stop, shutdown) = loops::shutdown();
+        let addr = gateway.handle().addr();
+        gateway
+            .handle()
+            .open(backend(&engine.handle(), &handle, &ledger));
+        let until = shutdown.clone();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the host owns these two tasks and joins them in `stop`"
+        )]
+        let gateway = tokio::spawn(gateway.run(async move { until.wait().await }));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the host owns these two tasks and joins them in `stop`"
+        )]
+        let loops = tokio::spawn(all.run(shutdown.clone()));
+        Ok(Self {
+            config,
+            model_name: name,
+            addr,
+            engine: Some(engine),
+            handle,
+            environment: plugins.environment,
+            judge: plugins.judge,
+            ledger,
+            stop,
+            shutdown,
+            gateway: Some(gateway),
+            loops: Some(loops),
+        })
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// The name by which clients ask for the adapter that is trained.
+    pub fn trained_model(&self) -> String {
+        format!("{}:{}", self.model_name, self.config.loops.adapter)
+    }
+
+    /// The base model's name.
+    pub fn base_model(&self) -> &str {
+        &self.model_name
+    }
+
+    /// The loops' handle.
+    pub fn loops(&self) -> &loops::Handle {
+        &self.handle
+    }
+
+    /// The engine's handle.
+    ///
+    /// # Panics
+    /// Never while the host runs.
+    pub fn engine(&self) -> Option<EngineHandle> {
+        self.engine.as_ref().map(Running::handle)
+    }
+
+    /// The environment plugin.
+    pub fn environment(&self) -> &Arc<dyn Environment> {
+        &self.environment
+    }
+
+    /// The judge plugin.
+    pub fn judge(&self) -> &Arc<dyn Judge> {
+        &self.judge
+    }
+
+    /// The ledger.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// A promise that the host stops some day.
+    pub fn shutdown(&self) -> loops::Shutdown {
+        self.shutdown.clone()
+    }
+
+    /// Runs until `signal`, or until a part fails that cannot be healed; then stops everything in order.
+    ///
+    /// # Errors
+    /// The part that failed.
+    pub async fn run_until(mut self, signal: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let ended = async {
+            match self.loops.as_mut() {
+                Some(task) => task.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = signal => {}
+            result = ended => {
+                self.loops = None;
+                self.stop().await?;
+                result.context("the loops panicked")??;
+                anyhow::bail!("the loops ended by themselves");
+            }
+        }
+        self.stop().await
+    }
+
+    /// Stops: streams finish, turns become durable, loops end, then the engine.
+    ///
+    /// # Errors
+    /// The first part that did not stop cleanly.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.stop.stop();
+        if let Some(gateway) = self.gateway.take() {
+            gateway.await.context("the gateway panicked")??;
+        }
+        if let Some(loops) = self.loops.take() {
+            loops.await.context("the loops panicked")??;
+        }
+        if let Some(engine) = self.engine.take() {
+            tokio::task::spawn_blocking(move || engine.shutdown()).await??;
+        }
+        Ok(())
+    }
+}
+
+fn backend(engine: &EngineHandle, handle: &loops::Handle, ledger: &Ledger) -> Backend {
+    let (status, stats, ledger) = (handle.clone(), engine.clone(), ledger.clone());
+    Backend {
+        engine: engine.clone(),
+        sink: handle.sink(),
+        status: Arc::new(move |_tenant| {
+            let mut value = serde_json::to_value(status.status()).unwrap_or_default();
+            value["engine"] = serde_json::to_value(stats.stats()).unwrap_or_default();
+            if let Ok(lineage) = ledger::lineage::Lineage::read(&ledger) {
+                value["versions"] = serde_json::to_value(lineage.all()).unwrap_or_default();
+            }
+            value
+        }),
+    }
+}
+
+fn prometheus_registry() -> prometheus_client::registry::Registry {
+    prometheus_client::registry::Registry::with_prefix("nextstate")
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+fn write_resolved(config: &Config) -> anyhow::Result<()> {
+    let path = config.data.join("config.json");
+    let mut resolved = serde_json::to_value(config)?;
+    // Keys are stored hashed, but a file that people attach to bug reports needs none of it.
+    if let Some(keys) = resolved["gateway"]["keys"].as_array_mut() {
+        for key in keys {
+            key["sha256"] = serde_json::Value::from("…");
+        }
+    }
+    std::fs::write(&path, serde_json::to_vec_pretty(&resolved)?)
+        .with_context(|| format!("failed to write {}", path.display()))
+}
+
+fn static_adapters(
+    config: &Config,
+    model: &Model,
+) -> anyhow::Result<BTreeMap<AdapterName, Arc<Slot>>> {
+    config
+        .adapters
+        .iter()
+        .map(|(name, folder)| {
+            let adapter = policy::peft::load(folder, model.config()).with_context(|| {
+                format!(
+                    "failed to load the adapter {name} from {}",
+                    folder.display()
+                )
+            })?;
+            let deployed = Deployed {
+                adapter: Some(Arc::new(adapter)),
+                ..Deployed::default()
+            };
+            Ok((
+                AdapterName::new(name.as_str()),
+                Arc::new(Slot::new(deployed)),
+            ))
+        })
+        .collect()
+}
+
+/// The guests of a host, behind their seams.
+pub struct Guests {
+    /// Reads live traffic and hosts episodes.
+    pub environment: Arc<dyn Environment>,
+    /// Judges.
+    pub judge: Arc<dyn Judge>,
+    /// Rewards.
+    pub reward: Arc<dyn RewardRule>,
+}
+
+impl std::fmt::Debug for Guests {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guests").finish_non_exhaustive()
+    }
+}
+
+/// Loads the configured plugins.
+///
+/// # Errors
+/// The plugin that is unknown, asks for more than it was granted, or is damaged.
+pub fn load_plugins(plugins: &Plugins, seed: rl::Seed) -> anyhow::Result<Guests> {
+    let host = plugin::PluginHost::new(plugin::Limits::default())?;
+    let load = |name: &str| load_plugin(&host, plugins, name);
+    let judge: Arc<dyn Judge> = match plugins.judge.as_str() {
+        "words" => Arc::new(rl::seam::WordJudge),
+        name => Arc::new(plugin::GuestJudge::new(&load(name)?)?),
+    };
+    let reward: Arc<dyn RewardRule> = match plugins.reward.as_str() {
+        "majority" => Arc::new(rl::seam::MajorityRule),
+        name => Arc::new(plugin::GuestReward::new(&load(name)?)?),
+    };
+    let environment =
+        plugin::GuestEnvironment::new(&load(&plugins.environment)?, seed.derive("environment"))?;
+    let used = [&plugins.environment, &plugins.judge, &plugins.reward];
+    for section in plugins.config.keys() {
+        let read = used.iter().any(|name| plugin_name(name) == *section);
+        anyhow::ensure!(
+            read,
+            "[plugins.config.{section}] is set, but no such plugin is used by this host"
+        );
+    }
+    Ok(Guests {
+        environment: Arc::new(environment),
+        judge,
+        reward,
+    })
+}
+
+/// A shipped plugin is named by its name, an installed one by its folder.
+fn plugin_name(name: &str) -> String {
+    Path::new(name).file_name().map_or_else(
+        || name.to_owned(),
+        |last| last.to_string_lossy().into_owned(),
+    )
+}
+
+fn load_plugin(
+    host: &plugin::PluginHost,
+    plugins: &Plugins,
+    name: &str,
+) -> anyhow::Result<plugin::Plugin> {
+    let section_name = plugin_name(name);
+    let section = plugins
+        .config
+        .get(&section_name)
+        .cloned()
+        .unwrap_or_default();
+    let grants = plugins
+        .grants
+        .get(&section_name)
+        .into_iter()
+        .flatten()
+        .map(|capability| {
+            plugin::Capability::ALL
+                .into_iter()
+                .find(|known| known.as_str() == capability)
+                .with_context(|| {
+                    format!(
+                        "[plugins.grants] {section_name}: there is no capability `{capability}`"
+                    )
+                })
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    if let Some(guest) = bundled::find(name) {
+        return Ok(host.load(guest.manifest, guest.component, &grants, &section)?);
+    }
+    let folder = Path::new(name);
+    let shipped: Vec<&str> = bundled::ALL.iter().map(|guest| guest.name).collect();
+    anyhow::ensure!(
+        folder.join("plugin.toml").is_file(),
+        "there is no plugin `{name}`: it is neither shipped ({}) nor a folder with plugin.toml and plugin.wasm",
+        shipped.join(", ")
+    );
+    let read = |file: &str| {
+        let path = folder.join(file);
+        std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))
+    };
+    let manifest = String::from_utf8(read("plugin.toml")?)
+        .with_context(|| format!("{} is not UTF-8", folder.join("plugin.toml").display()))?;
+    Ok(host.load(&manifest, &read("plugin.wasm")?, &grants, &section)?)
+}
