@@ -16,7 +16,13 @@ use wit_component::ComponentEncoder;
 const TARGET: &str = "wasm32-unknown-unknown";
 
 /// The guests that are built; each is a folder of `plugins/` and exposed by `src/lib.rs`.
-const GUESTS: [&str; 3] = ["binary-reward", "combined-reward", "faulty"];
+const GUESTS: [&str; 5] = [
+    "conversation",
+    "reaction-judge",
+    "binary-reward",
+    "combined-reward",
+    "faulty",
+];
 
 /// Variables of the outer cargo (or of `cargo clippy`) that would leak the host's settings into the guests' build.
 const LEAKING: [&str; 10] = [

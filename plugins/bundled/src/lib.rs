@@ -26,6 +26,12 @@ macro_rules! bundled {
 }
 pub(crate) use bundled;
 
+/// Environment: live traffic of chat clients, and a scripted user with a hidden preference.
+pub const CONVERSATION: Bundled = bundled!("conversation");
+
+/// Judge: reads people's reactions with a small model.
+pub const REACTION_JUDGE: Bundled = bundled!("reaction-judge");
+
 /// Reward: the majority of the votes.
 pub const BINARY_REWARD: Bundled = bundled!("binary-reward");
 
@@ -33,7 +39,7 @@ pub const BINARY_REWARD: Bundled = bundled!("binary-reward");
 pub const COMBINED_REWARD: Bundled = bundled!("combined-reward");
 
 /// Every guest that is shipped.
-pub const ALL: [Bundled; 2] = [BINARY_REWARD, COMBINED_REWARD];
+pub const ALL: [Bundled; 4] = [CONVERSATION, REACTION_JUDGE, BINARY_REWARD, COMBINED_REWARD];
 
 /// The shipped guest of this name.
 ///
