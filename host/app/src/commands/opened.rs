@@ -27,7 +27,7 @@ pub struct ModelArgs {
 
 /// Numbers in which base weights are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Dtype {
+pub(super) enum Dtype {
     /// 32 bits.
     F32,
     /// Brain floating point, 16 bits.
