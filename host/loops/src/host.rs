@@ -124,6 +124,8 @@ impl Loops {
             "recovered"
         );
         let board = Board::new(Metrics::register(registry), recovered.status);
+        board.judge.reset(recovered.places.to_judge);
+        board.train.reset(recovered.places.to_train);
         let (serve, serve_handle) = serve::build(
             config.serve.clone(),
             vec![config.adapter.clone()],

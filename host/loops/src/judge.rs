@@ -21,7 +21,7 @@ use tokio::{task::JoinSet, time::Duration};
 
 use crate::{
     Error, Result, Shutdown,
-    call::{Caller, GivenUp},
+    call::GivenUp,
     judging::Turnwise,
     queue::Tail,
     records::{self, CLOSED, ClosedRecord, Closing, FEEDBACK},
@@ -183,14 +183,13 @@ enum Event {
 impl Judging {
     pub(crate) fn new(parts: Parts, places: &Places) -> Self {
         let ledger = parts.ledger.clone();
-        let caller = Caller::new(parts.config.concurrency, parts.config.timeout);
         parts.board.judge.reset(places.to_judge);
         Self {
             concurrency: parts.config.concurrency,
             board: parts.board.clone(),
             closed: Tail::new(ledger.clone(), "judge", CLOSED, places.closed),
             feedback: Tail::new(ledger, "judge", FEEDBACK, places.feedback),
-            turnwise: Turnwise::new(parts, caller),
+            turnwise: Turnwise::new(parts),
             waiting: VecDeque::new(),
             busy: HashSet::new(),
             again: HashSet::new(),

@@ -30,7 +30,10 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Turnwise {
     parts: Arc<Parts>,
+    /// To the judge's prompts and the model: may be slow, may hang.
     caller: Caller,
+    /// To the reward rule, which needs no model: a hanging judge must not hold up a person's word.
+    rule: Caller,
 }
 
 /// Everything that the ledger says about a turn.
@@ -98,10 +101,13 @@ struct Heard {
 }
 
 impl Turnwise {
-    pub(crate) fn new(parts: Parts, caller: Caller) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let caller = || Caller::new(parts.config.concurrency, parts.config.timeout);
+        let (caller, rule) = (caller(), caller());
         Self {
             parts: Arc::new(parts),
             caller,
+            rule,
         }
     }
 
@@ -432,7 +438,7 @@ impl Turnwise {
         rated: Option<Rating>,
     ) -> rl::Result<(Option<Verdict>, TurnReward)> {
         let (parts, votes) = (self.parts.clone(), votes.to_vec());
-        self.caller
+        self.rule
             .call("the reward rule", move |_| {
                 let verdict = match rated {
                     Some(rating) => Some(Verdict {

@@ -8,7 +8,10 @@ use std::{collections::VecDeque, sync::Arc};
 use ledger::{Ledger, Record, Seq};
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::{Error, Result};
 
@@ -35,9 +38,38 @@ struct Waiting {
 pub struct Depth {
     bell: Arc<Notify>,
     waiting: Arc<Mutex<Waiting>>,
+    changed: Changed,
+}
+
+/// Rings at every change, for whoever watches.
+#[derive(Clone, Debug)]
+pub(crate) struct Changed(Arc<watch::Sender<()>>);
+
+impl Default for Changed {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(())))
+    }
+}
+
+impl Changed {
+    pub(crate) fn ring(&self) {
+        self.0.send_replace(());
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<()> {
+        self.0.subscribe()
+    }
 }
 
 impl Depth {
+    /// A queue whose changes ring `changed`, too.
+    pub(crate) fn watched(changed: Changed) -> Self {
+        Self {
+            changed,
+            ..Self::default()
+        }
+    }
+
     /// `count` pieces of work were recorded.
     pub fn added(&self, count: usize) {
         if count > 0 {
@@ -51,6 +83,7 @@ impl Depth {
             }
         }
         self.bell.notify_one();
+        self.changed.ring();
     }
 
     /// `count` pieces of work are finished, the oldest first.
@@ -64,6 +97,8 @@ impl Depth {
                 waiting.since.push_back(last);
             }
         }
+        drop(waiting);
+        self.changed.ring();
     }
 
     /// Forgets what waits: a loop that starts again counts anew.

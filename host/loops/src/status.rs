@@ -7,11 +7,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use parking_lot::Mutex;
 use rl::{NotTrainable, PolicyVersion, SessionId, TurnId, TurnKind, Verdict, Vote};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
 use crate::{
     metrics::{Metrics, label},
-    queue::{Depth, QueueStatus},
+    queue::{Changed, Depth, QueueStatus},
     records::{Closing, Fate, JudgedRecord},
 };
 
@@ -104,16 +103,6 @@ impl From<TurnKind> for TurnKindName {
     }
 }
 
-/// Rings at every change, for [`Board::until`].
-#[derive(Debug)]
-struct Changed(watch::Sender<()>);
-
-impl Default for Changed {
-    fn default() -> Self {
-        Self(watch::Sender::new(()))
-    }
-}
-
 /// What was known of a turn before it was judged anew: it is counted once.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Before {
@@ -127,7 +116,7 @@ pub(crate) struct Before {
 #[derive(Clone, Debug, Default)]
 pub struct Board {
     status: Arc<Mutex<Status>>,
-    changed: Arc<Changed>,
+    changed: Changed,
     pub(crate) metrics: Metrics,
     /// Turns to be judged.
     pub(crate) judge: Depth,
@@ -141,10 +130,13 @@ impl Board {
         metrics
             .version
             .set(i64::try_from(recovered.version.get()).unwrap_or(i64::MAX));
+        let changed = Changed::default();
         Self {
             status: Arc::new(Mutex::new(recovered)),
             metrics,
-            ..Self::default()
+            judge: Depth::watched(changed.clone()),
+            train: Depth::watched(changed.clone()),
+            changed,
         }
     }
 
@@ -166,7 +158,7 @@ impl Board {
 
     /// Waits until the status is as wanted.
     pub(crate) async fn until(&self, wanted: impl Fn(&Status) -> bool + Send) -> Status {
-        let mut changed = self.changed.0.subscribe();
+        let mut changed = self.changed.watch();
         loop {
             changed.mark_unchanged();
             let status = self.status();
@@ -179,7 +171,7 @@ impl Board {
 
     fn edit(&self, edit: impl FnOnce(&mut Status)) {
         edit(&mut self.status.lock());
-        self.changed.0.send_replace(());
+        self.changed.ring();
     }
 
     pub(crate) fn turn(&self, kind: TurnKind, not_trainable: Option<NotTrainable>) {

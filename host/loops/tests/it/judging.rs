@@ -9,7 +9,7 @@ use rl::{
     algorithm::Method,
     seam::{MajorityRule, WordJudge},
 };
-use tokio::time::{Duration, advance};
+use tokio::time::{Duration, advance, pause};
 
 use crate::rig::{Plugins, Rig, config, folder};
 
@@ -118,7 +118,7 @@ impl Judge for Fickle {
         _: &NextState,
         answer: &Answer,
     ) -> Result<Option<(VoteValue, Option<f32>)>> {
-        let odd = answer.choices[0].logprob < -2.5;
+        let odd = answer.choices[0].logprob > -5.0;
         Ok((!odd).then_some((VoteValue::Positive, Some(f32::NAN))))
     }
     fn ask_hint(&self, _: &Turn, _: &NextState, _: Seed) -> Result<Option<JudgePrompt>> {
@@ -332,7 +332,7 @@ async fn each_method_asks_only_for_what_it_uses() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_judge_that_never_answers_does_not_stop_training() {
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
@@ -341,23 +341,17 @@ async fn a_judge_that_never_answers_does_not_stop_training() {
     rig.handle.until(|s| s.judged == 3).await;
     rig.policy.door.shut();
     let lost = rig.talk("hung", &["x", "thank you"]).await.remove(0);
-    // A person's word needs no model: two samples, one step, while the judge hangs.
+    // A person's word needs no model: two samples and a step, while the judge hangs.
     for turn in &turns[..2] {
-        rig.sink()
-            .feedback(feedback(turn, Some(Rating::Up), None))
-            .await
-            .unwrap();
+        let up = feedback(turn, Some(Rating::Up), None);
+        rig.sink().feedback(up).await.unwrap();
     }
-    let mut elapsed = Duration::ZERO;
-    while rig.handle.status().judged < 4 {
-        advance(Duration::from_secs(10)).await;
-        tokio::task::yield_now().await;
-        elapsed += Duration::from_secs(10);
-        assert!(
-            elapsed < Duration::from_secs(3_600),
-            "the judge still holds up the loop"
-        );
-    }
+    let status = rig.handle.until(|s| s.live.get() == 1).await;
+    assert_eq!((status.trained, status.judged), (2, 3));
+    // The turn that hangs is given up after the time limit, not before. (The hanging calls keep the paused clock still.)
+    pause();
+    advance(Duration::from_secs(121)).await;
+    rig.handle.until(|s| s.judged == 4).await;
     let judged = rig.judged(&lost).remove(0);
     assert_eq!(judged.not_trainable, Some(NotTrainable::NoVerdict));
     assert!(
@@ -367,7 +361,5 @@ async fn a_judge_that_never_answers_does_not_stop_training() {
             .all(|v| v.absent.as_ref().unwrap().contains("120000 ms"))
     );
     rig.policy.door.open();
-    let status = rig.handle.until(|s| s.live.get() == 1).await;
-    assert_eq!(status.trained, 2);
     rig.stop().await;
 }

@@ -21,7 +21,7 @@ use rl::{
 };
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Duration};
 
 /// A door that calls of the policy wait behind.
 #[derive(Clone, Default)]
@@ -243,6 +243,9 @@ impl Default for Plugins {
 pub(crate) fn config() -> Config {
     let mut config = Config::default();
     config.train.batch_size = 2;
+    // A paused clock jumps whenever only the disk is waited for: no session may go idle by that.
+    config.serve.idle_timeout = Duration::from_secs(1 << 30);
+    config.serve.abandoned_after = Duration::from_secs(1 << 30);
     config
 }
 
@@ -252,7 +255,7 @@ impl Rig {
     }
 
     pub(crate) fn with(dir: &Path, config: Config, plugins: Plugins) -> Self {
-        let ledger = Ledger::open(dir, Options::default()).unwrap();
+        let ledger = open(dir);
         let policy = Arithmetic::default();
         let witness = Arc::new(Mutex::new(Witness::default()));
         let learner = HashLearner {
@@ -382,6 +385,16 @@ pub(crate) async fn serve(
     let turn = ticket.turn.clone();
     sink.finish(ticket, served(reply, &policy)).await.unwrap();
     turn
+}
+
+/// A killed host's last blocking call may still hold the folder for a moment.
+fn open(dir: &Path) -> Ledger {
+    loop {
+        match Ledger::open(dir, Options::default()) {
+            Err(ledger::Error::Locked { .. }) => std::thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 pub(crate) fn folder() -> TempDir {

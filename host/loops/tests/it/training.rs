@@ -107,7 +107,7 @@ async fn a_refused_step_is_recorded_and_the_version_does_not_move() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_learner_that_is_busy_is_asked_again_and_nothing_is_lost() {
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
@@ -118,7 +118,7 @@ async fn a_learner_that_is_busy_is_asked_again_and_nothing_is_lost() {
     rig.stop().await;
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn after_a_panic_or_a_failed_swap_the_loop_starts_again_and_trains_nothing_twice() {
     for failure in [Failure::Panic, Failure::Deploy] {
         let dir = folder();
