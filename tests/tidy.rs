@@ -1,5 +1,7 @@
 //! The structure's own rules, as ordinary tests: floors, module headers, recipes, guests.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +33,10 @@ const FENCES: [(&str, &[&str]); 8] = [
 ];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .unwrap()
 }
 
 fn metadata() -> cargo_metadata::Metadata {
@@ -69,7 +74,9 @@ fn every_dependency_descends_a_floor() {
     let floors: BTreeMap<&str, u8> = FLOORS.into_iter().collect();
     let mut wrong = Vec::new();
     for package in metadata().packages {
-        let Some(own) = floors.get(package.name.as_str()) else { continue };
+        let Some(own) = floors.get(package.name.as_str()) else {
+            continue;
+        };
         for dependency in &package.dependencies {
             // A test may bring in anything it needs to test against.
             if dependency.kind == cargo_metadata::DependencyKind::Development {
@@ -78,7 +85,10 @@ fn every_dependency_descends_a_floor() {
             if let Some(other) = floors.get(dependency.name.as_str())
                 && other >= own
             {
-                wrong.push(format!("{} (floor {own}) → {} (floor {other})", package.name, dependency.name));
+                wrong.push(format!(
+                    "{} (floor {own}) → {} (floor {other})",
+                    package.name, dependency.name
+                ));
             }
         }
     }
@@ -95,7 +105,10 @@ fn every_crate_of_the_host_has_a_floor() {
         .map(|p| p.name.to_string())
         .filter(|name| !floors.contains_key(name.as_str()))
         .collect();
-    assert!(missing.is_empty(), "give these crates a floor in FLOORS: {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "give these crates a floor in FLOORS: {missing:?}"
+    );
 }
 
 #[test]
@@ -123,7 +136,10 @@ fn every_module_says_what_it_is() {
         .into_iter()
         .filter(|path| !std::fs::read_to_string(path).unwrap().starts_with("//!"))
         .collect();
-    assert!(silent.is_empty(), "these files do not open with `//!`: {silent:#?}");
+    assert!(
+        silent.is_empty(),
+        "these files do not open with `//!`: {silent:#?}"
+    );
 }
 
 #[test]
@@ -137,7 +153,10 @@ fn unsafe_code_lives_in_kernels_and_behind_the_guests_macro() {
         })
         .filter(|path| std::fs::read_to_string(path).unwrap().contains(&needle))
         .collect();
-    assert!(strays.is_empty(), "unsafe blocks outside `kernels`: {strays:#?}");
+    assert!(
+        strays.is_empty(),
+        "unsafe blocks outside `kernels`: {strays:#?}"
+    );
 }
 
 #[test]
@@ -155,7 +174,10 @@ fn every_plugin_has_a_manifest_and_is_named_by_a_test() {
         if ["sdk", "bundled"].contains(&name.as_str()) || !folder.is_dir() {
             continue;
         }
-        assert!(folder.join("plugin.toml").is_file(), "plugins/{name} has no plugin.toml");
+        assert!(
+            folder.join("plugin.toml").is_file(),
+            "plugins/{name} has no plugin.toml"
+        );
         assert!(
             tests.contains(&name) || tests.contains(&name.replace('-', "_").to_uppercase()),
             "no test names the plugin {name}"
@@ -170,7 +192,8 @@ fn every_todo_is_an_issue() {
         .into_iter()
         .filter(|path| {
             let text = std::fs::read_to_string(path).unwrap();
-            text.lines().any(|line| line.contains(&needle) && !line.contains("issue"))
+            text.lines()
+                .any(|line| line.contains(&needle) && !line.contains("issue"))
         })
         .collect();
     assert!(found.is_empty(), "unowned notes to self: {found:#?}");

@@ -1,1 +1,8 @@
-//! The real host, in process, over loopback.
+//! The real host, in process, over loopback: a few tests, each named after what an operator sees.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod learning;
+mod openai;
+mod recipes;
+mod support;

@@ -107,7 +107,7 @@ impl Host {
             Arc::new(unix_seconds),
         )
         .await?;
-        let ledger = Ledger::open(&config.data.join("ledger"), ledger::Options::default())?;
+        let ledger = Ledger::open(config.data.join("ledger"), ledger::Options::default())?;
         write_resolved(&config)?;
 
         let trained = config.loops.adapter.clone();
@@ -132,13 +132,7 @@ impl Host {
         let plugins = load_plugins(&config.plugins, config.loops.seed)?;
         let learner =
             trainer::LoraLearner::new(model, slot, config.train.clone(), config.loops.seed)?;
-        let seams = loops::Seams {
-            environment: Arc::clone(&plugins.environment),
-            judge: Arc::clone(&plugins.judge),
-            rule: plugins.reward,
-            policy: Arc::new(engine.handle()),
-            learner: Box::new(learner),
-        };
+        let seams = seams(&plugins, engine.handle(), learner);
         let (all, handle) = loops::Loops::build(
             config.loops.clone(),
             ledger.clone(),
@@ -155,15 +149,8 @@ impl Host {
             .handle()
             .open(backend(&engine.handle(), &handle, &ledger));
         let until = shutdown.clone();
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the host owns these two tasks and joins them in `stop`"
-        )]
+        // The host owns these two tasks and joins them in `stop`.
         let gateway = tokio::spawn(gateway.run(async move { until.wait().await }));
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the host owns these two tasks and joins them in `stop`"
-        )]
         let loops = tokio::spawn(all.run(shutdown.clone()));
         Ok(Self {
             config,
@@ -284,6 +271,16 @@ fn backend(engine: &EngineHandle, handle: &loops::Handle, ledger: &Ledger) -> Ba
             }
             value
         }),
+    }
+}
+
+fn seams(guests: &Guests, engine: EngineHandle, learner: trainer::LoraLearner) -> loops::Seams {
+    loops::Seams {
+        environment: Arc::clone(&guests.environment),
+        judge: Arc::clone(&guests.judge),
+        rule: Arc::clone(&guests.reward),
+        policy: Arc::new(engine),
+        learner: Box::new(learner),
     }
 }
 

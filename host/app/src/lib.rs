@@ -3,6 +3,11 @@
 //! Nothing imports it but `tests`. Start at [`cli`], then [`host`]: it builds the engine, the plugins, the
 //! learner and the loops, and joins them through the seams of `rl`.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "a command's result goes to standard output"
+)]
+
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -5,7 +5,7 @@ pub mod generate;
 pub mod judge_eval;
 mod lines;
 pub mod log;
-mod opened;
+pub mod opened;
 pub mod remote;
 pub mod score;
 pub mod serve;

@@ -382,10 +382,6 @@ async fn drain(host: &Host, plan: &Plan) -> anyhow::Result<()> {
 struct Ticker(tokio::task::JoinHandle<()>);
 
 impl Ticker {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "owned here and aborted in `stop`"
-    )]
     fn start(host: &Host, view: &Arc<Mutex<View>>) -> Self {
         let (loops, engine, view) = (host.loops().clone(), host.engine(), Arc::clone(view));
         let ledger = host.ledger().clone();
