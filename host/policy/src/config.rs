@@ -737,3 +737,6 @@ pub(crate) fn positive(path: &Path, name: &str, value: f64, above: f64, max: f64
     }
     Ok(single)
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,6 +72,8 @@ pub struct Parser {
     /// Names of the functions that were offered.
     names: Vec<String>,
     state: State,
+    /// Whether the last thing that came out was a call: white space after one is no content.
+    after_call: bool,
     /// Text that is not decided yet.
     held: String,
 }
@@ -98,6 +100,7 @@ impl Parser {
             format,
             names,
             state: State::Start,
+            after_call: false,
             held: String::new(),
         }
     }
@@ -105,7 +108,16 @@ impl Parser {
     /// Takes more text and appends what is decided to `events`.
     pub fn push(&mut self, text: &str, events: &mut Vec<Event>) {
         self.held.push_str(text);
-        while self.step(events) {}
+        loop {
+            let before = events.len();
+            let more = self.step(events);
+            if let Some(last) = events.get(before..).and_then(<[Event]>::last) {
+                self.after_call = matches!(last, Event::Call(_));
+            }
+            if !more {
+                return;
+            }
+        }
     }
 
     /// Ends the reply: what was held back becomes a call when it is one, and content otherwise.
@@ -120,8 +132,7 @@ impl Parser {
             },
             State::Bare => self.finish_bare(&held, events),
             State::Start | State::AfterReasoning | State::Content => {
-                let after_call = matches!(events.last(), Some(Event::Call(_)));
-                if !(after_call && held.trim().is_empty()) {
+                if !(self.after_call && held.trim().is_empty()) {
                     content(&held, events);
                 }
             }
@@ -230,7 +241,7 @@ impl Parser {
 
     fn read_bare(&mut self, events: &mut Vec<Event>) -> bool {
         let text = strip_bare(&self.held);
-        if text.is_empty() {
+        if text.is_empty() || (PYTHON_TAG.starts_with(text) && text != PYTHON_TAG) {
             return false;
         }
         match json::call(text, false) {
@@ -255,7 +266,7 @@ impl Parser {
             {
                 events.push(Event::Call(call));
             }
-            _ if text.is_empty() && matches!(events.last(), Some(Event::Call(_))) => {}
+            _ if text.is_empty() && self.after_call => {}
             _ => content(held, events),
         }
     }
