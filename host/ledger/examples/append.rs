@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ledger::{Entry, Error, Ledger, Options};
+use ledger::{Entry, Error, Ledger, Options, Seq};
 
 /// How long each row is measured.
 const SPAN: Duration = Duration::from_secs(2);
@@ -34,6 +34,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             at(999),
         );
     }
+    let records = ledger.durable();
+    drop(ledger);
+    let start = Instant::now();
+    let ledger = Ledger::open(&dir, Options::default())?;
+    println!("opened in {:?}", start.elapsed());
+    let start = Instant::now();
+    let read = ledger.scan(Seq::FIRST).filter(Result::is_ok).count();
+    let rate = read as f64 / start.elapsed().as_secs_f64();
+    println!("read and checked {read} of {records} records: {rate:.0} records/s");
     drop(ledger);
     std::fs::remove_dir_all(&dir)?;
     Ok(())

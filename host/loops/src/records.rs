@@ -305,3 +305,84 @@ pub fn decode<T: DeserializeOwned>(record: &Record) -> Result<T> {
         source: Arc::new(source),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rl::Seed;
+
+    use super::*;
+
+    fn record(body: Vec<u8>) -> Record {
+        let seq = ledger::Seq::FIRST;
+        let hash = ledger::Digest::of(&body);
+        let (kind, subject) = (JUDGED.to_owned(), String::new());
+        Record {
+            seq,
+            at_ms: 0,
+            kind,
+            subject,
+            key: None,
+            body,
+            hash,
+        }
+    }
+
+    fn judged(numbers: &[f32], text: &str) -> JudgedRecord {
+        let teacher = HintTeacher {
+            hint: rl::Hint {
+                text: text.to_owned(),
+            },
+            logprobs: numbers.to_vec(),
+        };
+        JudgedRecord {
+            turn: TurnId::new(text),
+            revision: 0,
+            judge: String::new(),
+            rule: String::new(),
+            method: Method::Combined,
+            settings: Settings::default(),
+            votes: Vec::new(),
+            asks: vec![HintAsk {
+                seed: Seed::new(u64::MAX),
+                hint: None,
+                refused: None,
+            }],
+            feedback: None,
+            verdict: None,
+            reward: None,
+            teachers: vec![teacher],
+            sample: None,
+            not_trainable: Some(NotTrainable::NoVerdict),
+            notes: Vec::new(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_number_and_text_survives_a_record_bit_for_bit(
+            numbers in proptest::collection::vec(any::<f32>().prop_filter("finite", |x| x.is_finite()), 0..50),
+            text in ".{0,40}",
+        ) {
+            let before = judged(&numbers, &text);
+            let body = serde_json::to_vec(&before).unwrap();
+            let after: JudgedRecord = decode(&record(body)).unwrap();
+            let bits = |xs: &[f32]| xs.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            prop_assert_eq!(bits(&after.teachers[0].logprobs), bits(&numbers));
+            prop_assert_eq!(after, before);
+        }
+
+        #[test]
+        fn a_body_that_is_not_a_record_is_an_error_that_names_it(body in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let error = decode::<JudgedRecord>(&record(body)).unwrap_err().to_string();
+            prop_assert!(error.contains("record 1") && error.contains("judged"), "{}", error);
+        }
+    }
+
+    #[test]
+    fn a_record_of_a_later_program_with_fields_that_we_do_not_know_can_be_read() {
+        let body = br#"{"sample":"s","turn":"t","fate":"step-refused","because":"later"}"#;
+        let spent: SpentRecord = decode(&record(body.to_vec())).unwrap();
+        assert_eq!(spent.fate, Fate::StepRefused);
+    }
+}
