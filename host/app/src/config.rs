@@ -119,7 +119,7 @@ impl Default for Plugins {
             reward: "combined-reward".into(),
             // The shipped guests ask for nothing that reaches outside; an operator may still take it away.
             grants: BTreeMap::from([
-                grant("conversation", &["random", "config"]),
+                grant("conversation", &["config"]),
                 grant("reaction-judge", &["random", "config"]),
                 grant("binary-reward", &["config"]),
                 grant("combined-reward", &["config"]),

@@ -56,6 +56,12 @@ impl Plan {
         config.gateway.listen.set_port(0);
         config.loops.seed = Seed::new(self.seed);
         config.loops.algorithm.method = self.method;
+        let section = config
+            .plugins
+            .config
+            .entry("conversation".into())
+            .or_default();
+        section.insert("persona".into(), self.persona.clone().into());
         if self.method == Method::Binary && config.plugins.reward == "combined-reward" {
             config.plugins.reward = "binary-reward".into();
         }
