@@ -9,7 +9,7 @@ use policy::{ChatTemplate, Slot};
 use prometheus_client::registry::Registry;
 use rl::{
     FinishReason, Message, Policy, PolicyVersion, SampleRequest, Sampling, ScoreRequest, Seed,
-    TokenFlow, Weights,
+    TokenFlow, TokenId, Weights,
 };
 use serving::engine::{Config, Engine, Parts};
 
@@ -37,6 +37,7 @@ fn conforms(policy: &dyn Policy) -> Vec<u32> {
         "<|im_end|>".len()
     );
 
+    refuses(policy, &prompt);
     let sampling = Sampling {
         max_tokens: 12,
         seed: Seed::new(3),
@@ -85,15 +86,21 @@ fn conforms(policy: &dyn Policy) -> Vec<u32> {
             (FinishReason::Cancelled, 1)
         );
     }
+    numbers
+}
+
+/// What no policy may compute.
+fn refuses(policy: &dyn Policy, prompt: &[TokenId]) {
+    let nobody = Weights::Adapter("nobody".into());
     for (weights, prompt) in [
-        (nobody, prompt.clone()),
+        (nobody, prompt.to_vec()),
         (Weights::Base, vec![]),
         (Weights::Base, vec![1; 5000]),
     ] {
         let request = SampleRequest {
             weights,
             prompt,
-            sampling: sampling.clone(),
+            sampling: Sampling::default(),
         };
         let refused = policy.sample(request, &mut |_| TokenFlow::Continue);
         assert!(
@@ -103,7 +110,7 @@ fn conforms(policy: &dyn Policy) -> Vec<u32> {
     }
     let score = ScoreRequest {
         weights: Weights::Base,
-        prompt,
+        prompt: prompt.to_vec(),
         continuations: vec![vec![1]],
         temperature: 0.0,
     };
@@ -111,7 +118,6 @@ fn conforms(policy: &dyn Policy) -> Vec<u32> {
         policy.score(score),
         Err(rl::Error::Refused { .. })
     ));
-    numbers
 }
 
 #[test]

@@ -1,16 +1,16 @@
-//! A gateway before a model that needs no download and says what a table says: for trying clients.
+//! A gateway that records nothing, for trying clients: `cargo run -p serving --example gateway -- ADDRESS [MODEL]`.
 //!
-//! `cargo run -p serving --example scripted -- 127.0.0.1:8321` answers "Hello big wörld." to everything, and calls
-//! `weather` when `tool_choice` demands a call. Ends when its standard input does. Nothing is recorded.
-#![expect(clippy::unwrap_used, reason = "an example")]
+//! Without a model (a Hugging Face folder or a GGUF file) it needs no download: it answers "Hello big wörld." to
+//! everything, and calls `weather` when `tool_choice` demands a call. The names are `example` and `example:main`. Ends
+//! when its standard input does.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "an example")]
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use policy::{Adapter, ChatTemplate, Deployed, Slot};
+use policy::{Adapter, ChatTemplate, Checkpoint, Deployed, Dtype, Model, Pool, Slot};
 use prometheus_client::registry::Registry;
 use rl::PolicyVersion;
 use rl::seam::MemorySink;
@@ -31,8 +31,24 @@ async fn main() {
         ..gateway::Config::default()
     };
     let folder = tempfile::tempdir().unwrap();
-    // A long context, so that a reply without an end can be cancelled at leisure.
-    let model = tiny::scripted_model(folder.path(), 65_536);
+    let (model, tokenizer, template) = match std::env::args().nth(2) {
+        // A long context, so that a reply without an end can be cancelled at leisure.
+        None => (
+            tiny::scripted_model(folder.path(), 65_536),
+            tiny::tokenizer(),
+            ChatTemplate::chatml(),
+        ),
+        Some(path) => {
+            let checkpoint = Checkpoint::open(path.as_ref()).unwrap();
+            let pool = Arc::new(Pool::new(Pool::default_threads()).unwrap());
+            let model = Arc::new(Model::load(&checkpoint, Dtype::Bf16, pool).unwrap());
+            (
+                model,
+                checkpoint.tokenizer().unwrap(),
+                checkpoint.template().unwrap(),
+            )
+        }
+    };
     let adapter = Adapter::init(model.config(), 4, 8.0, 1).unwrap();
     let version = PolicyVersion::new(1);
     let slot = Slot::new(Deployed {
@@ -40,10 +56,10 @@ async fn main() {
         adapter: Some(Arc::new(adapter)),
     });
     let parts = Parts {
-        name: "scripted".into(),
+        name: "example".into(),
         model,
-        tokenizer: Arc::new(tiny::tokenizer()),
-        template: Arc::new(ChatTemplate::chatml()),
+        tokenizer: Arc::new(tokenizer),
+        template: Arc::new(template),
         adapters: BTreeMap::from([("main".into(), Arc::new(slot))]),
     };
     let registry = Arc::new(Mutex::new(Registry::default()));
@@ -69,7 +85,7 @@ async fn main() {
         sink: Arc::new(MemorySink::default()),
         status: Arc::new(|_| serde_json::json!({})),
     });
-    writeln!(std::io::stdout(), "http://{}", handle.addr()).unwrap();
+    println!("http://{}", handle.addr());
     let end_of_input = async {
         let mut rest = Vec::new();
         let _ = tokio::io::stdin().read_to_end(&mut rest).await;
