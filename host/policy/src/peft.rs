@@ -137,27 +137,7 @@ pub fn parse_config(config: &Value, path: &Path) -> Result<LoraConfig> {
             },
         );
     };
-    let mut targets = Vec::new();
-    match config.get("target_modules") {
-        Some(Value::String(all)) if all == "all-linear" => {
-            targets.extend(TARGETS.map(str::to_owned));
-        }
-        Some(Value::Array(list)) => {
-            for target in list {
-                match target.as_str() {
-                    Some(name) if TARGETS.contains(&name) => targets.push(name.to_owned()),
-                    _ => return unsupported("target_modules", target),
-                }
-            }
-        }
-        Some(other) => return unsupported("target_modules", other),
-        None => return fail("target_modules", Problem::Missing),
-    }
-    targets.sort_unstable();
-    targets.dedup();
-    if targets.is_empty() {
-        return fail("target_modules", Problem::Missing);
-    }
+    let targets = targets(config, path)?;
     Ok(LoraConfig {
         rank: in_range(path, "r", rank, MAX_RANK)?,
         alpha: positive(path, "lora_alpha", alpha, 0.0, 1e6)?,
@@ -167,6 +147,42 @@ pub fn parse_config(config: &Value, path: &Path) -> Result<LoraConfig> {
             .and_then(Value::as_str)
             .map(str::to_owned),
     })
+}
+
+/// The adapted linear maps, sorted.
+fn targets(config: &Value, path: &Path) -> Result<Vec<String>> {
+    let name = "target_modules";
+    let unsupported = |value: &Value| {
+        Err(field(
+            path,
+            name,
+            Problem::Unsupported {
+                value: value.to_string(),
+            },
+        ))
+    };
+    let mut targets = Vec::new();
+    match config.get(name) {
+        Some(Value::String(all)) if all == "all-linear" => {
+            targets.extend(TARGETS.map(str::to_owned));
+        }
+        Some(Value::Array(list)) => {
+            for target in list {
+                match target.as_str() {
+                    Some(name) if TARGETS.contains(&name) => targets.push(name.to_owned()),
+                    _ => return unsupported(target),
+                }
+            }
+        }
+        Some(other) if !other.is_null() => return unsupported(other),
+        _ => {}
+    }
+    targets.sort_unstable();
+    targets.dedup();
+    if targets.is_empty() {
+        return Err(field(path, name, Problem::Missing));
+    }
+    Ok(targets)
 }
 
 /// Loads an adapter folder for a model. Linear maps that the adapter leaves alone get zeros.

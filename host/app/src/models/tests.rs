@@ -13,6 +13,9 @@ use tempfile::TempDir;
 
 use super::*;
 
+/// A path, and the byte that a range starts at.
+type Request = (String, Option<u64>);
+
 /// What the hub serves, and how badly.
 #[derive(Clone, Default)]
 struct Site {
@@ -23,7 +26,7 @@ struct Site {
     /// Answers ranges with the whole.
     ignores_ranges: bool,
     /// Every request's path and range.
-    seen: Arc<Mutex<Vec<(String, Option<u64>)>>>,
+    seen: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Site {

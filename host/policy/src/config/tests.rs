@@ -1,7 +1,8 @@
 //! What configurations promise.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::gguf::{llama3_factors, llama3_from_factors};
 use super::*;
 
 fn llama() -> Value {

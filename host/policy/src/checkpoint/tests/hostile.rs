@@ -31,17 +31,19 @@ fn use_all(path: &std::path::Path) -> Result<()> {
     Ok(())
 }
 
+/// A file with this change must be refused by this name.
+fn check(change: &dyn Fn(&mut Writer), name: &str) {
+    let folder = TempDir::new().unwrap();
+    let mut file = llama();
+    change(&mut file);
+    let error = use_all(&on_disk(&folder, &file.bytes()))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains(name), "{name}: {error}");
+}
+
 #[test]
 fn a_spoiled_gguf_field_is_named() {
-    let folder = TempDir::new().unwrap();
-    let check = |change: &dyn Fn(&mut Writer), name: &str| {
-        let mut file = llama();
-        change(&mut file);
-        let error = use_all(&on_disk(&folder, &file.bytes()))
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains(name), "{name}: {error}");
-    };
     check(
         &|f| f.set("general.architecture", string("mamba")),
         "general.architecture",
@@ -100,6 +102,10 @@ fn a_spoiled_gguf_field_is_named() {
         &|f| f.set("tokenizer.chat_template", int(1)),
         "tokenizer.chat_template",
     );
+}
+
+#[test]
+fn a_spoiled_gguf_value_or_tensor_is_named() {
     check(&|f| f.set("odd", list(9, &[])), "odd");
     check(&|f| f.set("odd", value(77, &[])), "odd");
     check(&|f| f.set("odd", value(7, &[2])), "odd");

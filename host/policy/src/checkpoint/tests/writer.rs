@@ -99,28 +99,7 @@ pub(in crate::checkpoint) fn llama() -> Writer {
         "llama.attention.layer_norm_rms_epsilon",
         value(6, &1e-5f32.to_le_bytes()),
     );
-    let alphabet = (33..=126).chain(161..=172).chain(174..=255).chain(256..324);
-    let alphabet: Vec<String> = alphabet
-        .filter_map(char::from_u32)
-        .map(String::from)
-        .collect();
-    let mut tokens = vec!["<|begin|>".to_owned(), "<|end|>".to_owned()];
-    tokens.extend(alphabet);
-    tokens.push("he".into());
-    let count = tokens.len() as u64;
-    let kinds: Vec<Vec<u8>> = (0..count)
-        .map(|id| if id < 2 { 3i32 } else { 1 }.to_le_bytes().to_vec())
-        .collect();
-    file.set("tokenizer.ggml.model", string("gpt2"));
-    file.set("tokenizer.ggml.pre", string("smollm"));
-    file.set(
-        "tokenizer.ggml.tokens",
-        list(8, &tokens.iter().map(|t| text(t)).collect::<Vec<_>>()),
-    );
-    file.set("tokenizer.ggml.token_type", list(5, &kinds));
-    file.set("tokenizer.ggml.merges", list(8, &[text("h e")]));
-    file.set("tokenizer.ggml.bos_token_id", int(0));
-    file.set("tokenizer.ggml.eos_token_id", int(1));
+    let count = tokenizer(&mut file);
     let single = |n: u64| {
         numbers(n as usize)
             .iter()
@@ -161,4 +140,31 @@ pub(in crate::checkpoint) fn llama() -> Writer {
         kind: 1,
     });
     file
+}
+
+/// Two control tokens, the bytes, one merge; returns how many tokens there are.
+fn tokenizer(file: &mut Writer) -> u64 {
+    let alphabet = (33..=126).chain(161..=172).chain(174..=255).chain(256..324);
+    let alphabet: Vec<String> = alphabet
+        .filter_map(char::from_u32)
+        .map(String::from)
+        .collect();
+    let mut tokens = vec!["<|begin|>".to_owned(), "<|end|>".to_owned()];
+    tokens.extend(alphabet);
+    tokens.push("he".into());
+    let count = tokens.len() as u64;
+    let kinds: Vec<Vec<u8>> = (0..count)
+        .map(|id| if id < 2 { 3i32 } else { 1 }.to_le_bytes().to_vec())
+        .collect();
+    file.set("tokenizer.ggml.model", string("gpt2"));
+    file.set("tokenizer.ggml.pre", string("smollm"));
+    file.set(
+        "tokenizer.ggml.tokens",
+        list(8, &tokens.iter().map(|t| text(t)).collect::<Vec<_>>()),
+    );
+    file.set("tokenizer.ggml.token_type", list(5, &kinds));
+    file.set("tokenizer.ggml.merges", list(8, &[text("h e")]));
+    file.set("tokenizer.ggml.bos_token_id", int(0));
+    file.set("tokenizer.ggml.eos_token_id", int(1));
+    count
 }
