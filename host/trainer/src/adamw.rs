@@ -49,6 +49,11 @@ impl Moments {
         serialize(tensors, None).map_err(refused)
     }
 
+    /// The number of steps alone, whatever the moments are.
+    pub(crate) fn step_in(bytes: &[u8]) -> Result<u64> {
+        read_step(&SafeTensors::deserialize(bytes).map_err(refused)?)
+    }
+
     /// Reads [`Moments::to_bytes`]; both moments must have `params` numbers, all finite, the second none below 0.
     pub(crate) fn from_bytes(bytes: &[u8], params: usize) -> Result<Self> {
         let file = SafeTensors::deserialize(bytes).map_err(refused)?;

@@ -124,12 +124,12 @@ impl rl::Learner for FrozenLearner {
         adapter: &[u8],
         optimizer: &[u8],
     ) -> rl::Result<()> {
-        let read = || -> Result<(Adapter, Moments)> {
+        let read = || -> Result<(Adapter, u64)> {
             let adapter = read_adapter(&self.model, &self.config, adapter)?;
-            Ok((adapter, Moments::from_bytes(optimizer, 0)?))
+            Ok((adapter, Moments::step_in(optimizer)?))
         };
-        let (adapter, moments) = read().map_err(|error| error.at_seam("the restoration"))?;
-        self.steps = moments.step;
+        let (adapter, steps) = read().map_err(|error| error.at_seam("the restoration"))?;
+        self.steps = steps;
         self.adapter = Arc::new(adapter);
         self.make_live(version);
         Ok(())

@@ -72,6 +72,23 @@ impl Objective {
     /// GSPO: arXiv 2507.18071; its token variant (eq. 13), which equals the sequence variant when all tokens share one
     /// advantage. Truncated importance weight: Yao et al. 2025, "Your efficient RL framework secretly brings you
     /// off-policy RL training". KL3: Schulman 2020, "Approximating KL divergence", k3.
+    ///
+    /// ```
+    /// use trainer::{Config, loss::Streams};
+    /// let logprobs = [-1.0, -2.0];
+    /// let fresh = Streams {
+    ///     logprobs: &logprobs,
+    ///     old: &logprobs,
+    ///     reference: None,
+    ///     behaviour: &logprobs,
+    ///     advantage: &[1.0, -1.0],
+    ///     weight: &[1.0, 1.0],
+    /// };
+    /// let mut dlogprobs = Vec::new();
+    /// let figures = Config::default().objective().sample(&fresh, 1.0, &mut dlogprobs);
+    /// assert_eq!((figures.ratio_max, figures.pg), (1.0, 0.0));
+    /// assert_eq!(dlogprobs, [-0.5, 0.5]); // a descent step raises the first token and lowers the second
+    /// ```
     pub fn sample(&self, streams: &Streams<'_>, share: f64, dlogprobs: &mut Vec<f32>) -> Figures {
         let n = streams.logprobs.len();
         dlogprobs.clear();

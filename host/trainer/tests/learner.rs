@@ -307,3 +307,30 @@ fn a_sample_without_weight_changes_neither_the_step_nor_its_figures() {
         (want.metrics.loss, want.metrics.tokens)
     );
 }
+
+#[test]
+fn a_frozen_learner_goes_on_where_a_moving_one_stopped_and_not_the_other_way_round() {
+    let model = model();
+    let (mut learner, _slot) = lora(&model, config());
+    let kept = advance(&mut learner, &batch(&model));
+    let (mut control, slot) = frozen(&model, config());
+    control
+        .restore(PolicyVersion::new(1), &kept.adapter, &kept.optimizer)
+        .unwrap();
+    let idle = advance(&mut control, &batch(&model));
+    assert_eq!(
+        (idle.metrics.step, &idle.adapter_digest),
+        (2, &kept.adapter_digest)
+    );
+    assert_eq!(
+        slot.load().adapter.as_ref().unwrap().digest(),
+        kept.adapter_digest
+    );
+    let error = learner
+        .restore(PolicyVersion::new(2), &idle.adapter, &idle.optimizer)
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("`exp_avg` is F32 [0]"),
+        "{error}"
+    );
+}

@@ -1,5 +1,6 @@
 //! The losses against PyTorch and against finite differences.
 
+use proptest::prelude::*;
 use rl::PolicyLoss;
 use serde::Deserialize;
 
@@ -29,7 +30,7 @@ struct Settings {
     tis_cap: f64,
 }
 
-#[derive(Deserialize, Clone)]
+#[derive(Deserialize, Clone, Debug)]
 struct Owned {
     logprobs: Vec<f32>,
     old: Vec<f32>,
@@ -234,4 +235,81 @@ fn a_ratio_that_is_not_a_number_is_not_hidden_by_the_largest() {
     sample.logprobs[1] = 3e3;
     let figures = PLAIN.sample(&sample.streams(), 1.0, &mut Vec::new());
     assert_eq!(figures.ratio_max, f64::INFINITY);
+}
+
+/// Streams of one length as the trainer may meet them: log-probs below 0, any advantage, weights with zeros among them.
+fn any_streams() -> impl Strategy<Value = Owned> {
+    let logprob = || -12.0f32..0.0;
+    let token = (
+        logprob(),
+        logprob(),
+        logprob(),
+        logprob(),
+        -3.0f32..3.0,
+        0u8..4,
+    );
+    prop::collection::vec(token, 1..9).prop_map(|tokens| Owned {
+        logprobs: tokens.iter().map(|t| t.0).collect(),
+        old: tokens.iter().map(|t| t.1).collect(),
+        reference: tokens.iter().map(|t| t.2).collect(),
+        behaviour: tokens.iter().map(|t| t.3).collect(),
+        advantage: tokens.iter().map(|t| t.4).collect(),
+        weight: tokens.iter().map(|t| f32::from(t.5) / 2.0).collect(),
+    })
+}
+
+fn any_objective() -> impl Strategy<Value = Objective> {
+    let losses = [
+        PolicyLoss::Ppo,
+        PolicyLoss::ImportanceSampling,
+        PolicyLoss::Cispo,
+        PolicyLoss::Gspo,
+    ];
+    (
+        prop::sample::select(losses.to_vec()),
+        prop::option::of(1.0f64..4.0),
+        0.0f64..1.0,
+    )
+        .prop_map(|(policy_loss, tis_cap, kl_beta)| Objective {
+            policy_loss,
+            tis_cap,
+            kl_beta,
+            ..PLAIN
+        })
+}
+
+proptest! {
+    #[test]
+    fn every_loss_of_every_sample_is_finite_and_keeps_to_its_weights(
+        sample in any_streams(), objective in any_objective()
+    ) {
+        let mut dlogprobs = Vec::new();
+        let figures = objective.sample(&sample.streams(), 1.0, &mut dlogprobs);
+        prop_assert!(figures.pg.is_finite() && figures.kl >= 0.0 && figures.ratio_max.is_finite());
+        prop_assert_eq!(dlogprobs.len(), sample.weight.len());
+        let weighted = sample.weight.iter().filter(|w| **w > 0.0).count();
+        prop_assert_eq!(figures.tokens, weighted as u64);
+        prop_assert!(figures.clipped <= figures.tokens);
+        for (slope, weight) in dlogprobs.iter().zip(&sample.weight) {
+            prop_assert!(slope.is_finite());
+            prop_assert!(*weight > 0.0 || *slope == 0.0);
+        }
+    }
+
+    #[test]
+    fn only_the_proportions_of_weights_matter(sample in any_streams(), objective in any_objective()) {
+        let mut doubled = sample.clone();
+        doubled.weight.iter_mut().for_each(|w| *w *= 2.0);
+        let (mut one, mut two) = (Vec::new(), Vec::new());
+        let figures = objective.sample(&sample.streams(), 0.5, &mut one);
+        prop_assert_eq!(objective.sample(&doubled.streams(), 0.5, &mut two), figures);
+        prop_assert_eq!(one, two);
+    }
+
+    #[test]
+    fn the_clip_only_ever_raises_the_loss(sample in any_streams()) {
+        let free = Objective { policy_loss: PolicyLoss::ImportanceSampling, ..PLAIN };
+        let clipped = PLAIN.sample(&sample.streams(), 1.0, &mut Vec::new());
+        prop_assert!(clipped.pg >= free.sample(&sample.streams(), 1.0, &mut Vec::new()).pg);
+    }
 }
