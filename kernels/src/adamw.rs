@@ -116,6 +116,24 @@ struct Constants {
     root_correction: f32,
 }
 
+/// The new parameter and moments of 16 parameters.
+#[inline(always)]
+fn one<S: Simd>(s: S, c: &Constants, [p, g, m, v]: [S::F; 4]) -> [S::F; 3] {
+    let AdamW {
+        lr,
+        beta1,
+        beta2,
+        eps,
+        weight_decay,
+    } = c.settings;
+    let g = s.mul(g, s.splat(c.grad_scale));
+    let p = s.mul(p, s.splat(1.0 - lr * weight_decay));
+    let m = s.fma(s.splat(1.0 - beta1), s.sub(g, m), m);
+    let v = s.fma(s.splat(1.0 - beta2), s.mul(g, g), s.mul(v, s.splat(beta2)));
+    let root = s.add(s.div(s.sqrt(v), s.splat(c.root_correction)), s.splat(eps));
+    [s.sub(p, s.div(s.mul(m, s.splat(c.step_size)), root)), m, v]
+}
+
 #[inline(always)]
 fn update_kernel<S: Simd>(
     s: S,
@@ -125,37 +143,19 @@ fn update_kernel<S: Simd>(
     m: &mut [f32],
     v: &mut [f32],
 ) {
-    let AdamW {
-        lr,
-        beta1,
-        beta2,
-        eps,
-        weight_decay,
-    } = c.settings;
-    let one = |p: S::F, g: S::F, m: S::F, v: S::F| {
-        let g = s.mul(g, s.splat(c.grad_scale));
-        let p = s.mul(p, s.splat(1.0 - lr * weight_decay));
-        let m = s.fma(s.splat(1.0 - beta1), s.sub(g, m), m);
-        let v = s.fma(s.splat(1.0 - beta2), s.mul(g, g), s.mul(v, s.splat(beta2)));
-        let root = s.add(s.div(s.sqrt(v), s.splat(c.root_correction)), s.splat(eps));
-        (s.sub(p, s.div(s.mul(m, s.splat(c.step_size)), root)), m, v)
-    };
     let (ps, p_tail) = p.as_chunks_mut::<LANES>();
     let (gs, g_tail) = g.as_chunks::<LANES>();
     let (ms, m_tail) = m.as_chunks_mut::<LANES>();
     let (vs, v_tail) = v.as_chunks_mut::<LANES>();
     for (((p, g), m), v) in ps.iter_mut().zip(gs).zip(ms).zip(vs) {
-        let (p1, m1, v1) = one(s.load(p), s.load(g), s.load(m), s.load(v));
+        let [p1, m1, v1] = one(s, c, [s.load(p), s.load(g), s.load(m), s.load(v)]);
         s.store(p, p1);
         s.store(m, m1);
         s.store(v, v1);
     }
-    let (p1, m1, v1) = one(
-        s.load_tail(p_tail),
-        s.load_tail(g_tail),
-        s.load_tail(m_tail),
-        s.load_tail(v_tail),
-    );
+    let (p0, g0) = (s.load_tail(p_tail), s.load_tail(g_tail));
+    let (m0, v0) = (s.load_tail(m_tail), s.load_tail(v_tail));
+    let [p1, m1, v1] = one(s, c, [p0, g0, m0, v0]);
     s.store_tail(p_tail, p1);
     s.store_tail(m_tail, m1);
     s.store_tail(v_tail, v1);

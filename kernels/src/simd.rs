@@ -3,7 +3,8 @@
 //! Kernels are written once, over [`Simd`]; the three implementations (AVX-512, AVX2 with FMA, plain Rust) do the same
 //! operations on the same lanes in the same order, so that a result has the same bits on each. A value of an
 //! implementing type is a *token*: it exists only where the processor has the instructions, which is what makes the
-//! methods safe. Not here: any loop over memory. Read [`crate::gemm`] next.
+//! methods safe. Kernels must not use vectors in closures: a closure is compiled without the instruction set of the function
+//! that it is in. Not here: any loop over memory. Read [`crate::gemm`] next.
 
 use std::sync::OnceLock;
 
@@ -440,12 +441,16 @@ mod x86 {
         }
         #[inline(always)]
         fn pow2(self, n: Self::F) -> Self::F {
-            let half = |n| {
-                pure!(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(
-                    _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127))
-                )))
-            };
-            [half(n[0]), half(n[1])]
+            // SAFETY: the token proves the instructions; no memory is touched.
+            unsafe {
+                let bias = _mm256_set1_epi32(127);
+                let low = _mm256_add_epi32(_mm256_cvtps_epi32(n[0]), bias);
+                let high = _mm256_add_epi32(_mm256_cvtps_epi32(n[1]), bias);
+                [
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(low)),
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(high)),
+                ]
+            }
         }
         #[inline(always)]
         unsafe fn load_bf16(self, from: *const u16) -> [Self::F; 2] {

@@ -201,16 +201,23 @@ dispatch! {
 
 #[inline(always)]
 fn scaled_probabilities_kernel<S: Simd>(s: S, x: &mut [f32], norm: &Normalizer, scale: f32) {
-    let (max, log_sum) = (s.splat(norm.max), s.splat(norm.log_sum));
-    let (inverse, scale) = (s.splat(norm.inverse_temperature), s.splat(scale));
-    let one = |v| s.mul(scale, s.exp(s.sub(s.mul(s.sub(v, max), inverse), log_sum)));
     let (body, tail) = x.as_chunks_mut::<LANES>();
     for v in body {
-        let p = one(s.load(v));
+        let p = scaled_probability(s, s.load(v), norm, scale);
         s.store(v, p);
     }
-    let p = one(s.load_tail(tail));
+    let p = scaled_probability(s, s.load_tail(tail), norm, scale);
     s.store_tail(tail, p);
+}
+
+// Not a closure: those are compiled without the instruction set of the function that they are in.
+#[inline(always)]
+fn scaled_probability<S: Simd>(s: S, v: S::F, norm: &Normalizer, scale: f32) -> S::F {
+    let above = s.mul(
+        s.sub(v, s.splat(norm.max)),
+        s.splat(norm.inverse_temperature),
+    );
+    s.mul(s.splat(scale), s.exp(s.sub(above, s.splat(norm.log_sum))))
 }
 
 dispatch! {

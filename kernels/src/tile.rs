@@ -120,8 +120,12 @@ struct Whole(*const f32, usize);
 impl<S: Simd, const V: usize> Columns<S, V> for Whole {
     #[inline(always)]
     unsafe fn row(self, s: S, k: usize) -> [S::F; V] {
-        // SAFETY: the caller promises that row k exists, with V whole vectors.
-        std::array::from_fn(|v| unsafe { s.load(&*self.0.add(k * self.1 + v * LANES).cast()) })
+        let mut row = [s.splat(0.0); V];
+        for (v, to) in row.iter_mut().enumerate() {
+            // SAFETY: the caller promises that row k exists, with V whole vectors.
+            *to = unsafe { s.load(&*self.0.add(k * self.1 + v * LANES).cast()) };
+        }
+        row
     }
 }
 

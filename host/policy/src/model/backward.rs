@@ -1,12 +1,12 @@
 //! The hand-written backward pass: from gradients of log-probs to gradients of an adapter.
 //!
-//! The base weights are frozen and have no gradient buffers. Each layer is computed again from its input, then walked
-//! backwards; names are those of [`super::block::Activations`] with a `d` in front.
+//! The base weights are frozen and have no gradient buffers. Each layer's intermediate results come from the tape or are
+//! computed again from its input; names are those of [`super::block::Activations`] with a `d` in front.
 
 use crate::adapter::{Adapter, AdapterGrads, Projection};
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::model::block::{self, fit};
+use crate::model::block::{self, Activations, fit};
 use crate::model::train::{Tape, Whole};
 use kernels::attention::{self, Queries};
 use kernels::lora::{Columns, Forward, Into};
@@ -134,39 +134,61 @@ impl Model {
         adapter: &Adapter,
         grads: &mut AdapterGrads,
     ) -> Result<()> {
-        let (rows, c) = (tape.rows, self.config.hidden);
-        let x = &tape.inputs[layer * rows * c..][..rows * c];
-        fit(&mut tape.acts.x, rows * c).copy_from_slice(x);
+        let mut acts = if tape.keeps {
+            std::mem::take(&mut tape.kept[layer])
+        } else {
+            self.recompute(tape, layer, adapter)?
+        };
+        self.feed_forward_backward(tape, &mut acts, layer, adapter, grads)?;
+        self.attention_backward(tape, &acts, layer, adapter, grads)?;
+        let place = if tape.keeps {
+            &mut tape.kept[layer]
+        } else {
+            &mut tape.acts
+        };
+        *place = acts;
+        Ok(())
+    }
+
+    /// A layer's intermediate results, computed again from its input.
+    fn recompute(&self, tape: &mut Tape, layer: usize, adapter: &Adapter) -> Result<Activations> {
+        let (rows, len) = (tape.rows, tape.rows * self.config.hidden);
+        let mut acts = std::mem::take(&mut tape.acts);
+        fit(&mut acts.x, len).copy_from_slice(&tape.inputs[layer * len..][..len]);
         let cache = tape
             .keys
             .get_or_insert_with(|| KvCache::new(self.one_layer()));
-        cache.reserve(rows);
         let mut whole = Whole {
             cache,
             rows,
             adapter: Some(adapter),
         };
-        block::attend(self, layer, 0, &mut whole, rows, &mut tape.acts)?;
-        block::gate(self, layer, &whole, rows, &mut tape.acts)?;
-        self.feed_forward_backward(tape, layer, adapter, grads)?;
-        self.attention_backward(tape, layer, adapter, grads)
+        block::attend(self, layer, 0, &mut whole, rows, &mut acts)?;
+        block::gate(self, layer, &whole, rows, &mut acts)?;
+        // The product of `down` itself is not needed, but its adapter's inner result is.
+        let pair = adapter.pair(layer, Projection::Down);
+        let inner = fit(&mut acts.inner[Projection::Down as usize], rows * pair.rank);
+        lora::down(
+            &self.pool,
+            rows,
+            &acts.gated[..rows * self.config.ffn],
+            &pair,
+            inner,
+        )?;
+        Ok(acts)
     }
 
     fn feed_forward_backward(
         &self,
         tape: &mut Tape,
+        acts: &mut Activations,
         layer: usize,
         adapter: &Adapter,
         grads: &mut AdapterGrads,
     ) -> Result<()> {
         let (pool, config, weights) = (&*self.pool, &self.config, &self.layers[layer]);
         let (rows, c, f) = (tape.rows, config.hidden, config.ffn);
-        let (acts, b) = (&mut tape.acts, &mut tape.grads);
-        // The layer is computed again only up to here, without the product of `down`: its adapter's inner result is missing.
-        let pair = adapter.pair(layer, Projection::Down);
-        let gated = &acts.gated[..rows * f];
-        let inner = fit(&mut acts.inner[Projection::Down as usize], rows * pair.rank);
-        lora::down(pool, rows, gated, &pair, inner)?;
+        let (b, gated) = (&mut tape.grads, &acts.gated[..rows * f]);
         let (inner, dinner) = (&acts.inner, &mut b.dinner);
         let mut linear = Linear {
             pool,
@@ -200,6 +222,7 @@ impl Model {
     fn attention_backward(
         &self,
         tape: &mut Tape,
+        acts: &Activations,
         layer: usize,
         adapter: &Adapter,
         grads: &mut AdapterGrads,
@@ -208,7 +231,7 @@ impl Model {
         let (rows, c, d) = (tape.rows, config.hidden, config.head_dim);
         let (queries, keys) = (config.heads * d, config.kv_heads * d);
         let width = queries + 2 * keys;
-        let (acts, b) = (&tape.acts, &mut tape.grads);
+        let b = &mut tape.grads;
         let mut linear = Linear {
             pool,
             layer,
@@ -224,9 +247,11 @@ impl Model {
         );
         linear.backward(&weights.o, &[(Projection::O, 0)], attended, dx, dattended)?;
         let qkv = &acts.qkv[..rows * width];
-        let Some(cache) = &tape.keys else {
-            return Ok(());
-        };
+        let cache = tape
+            .keys
+            .get_or_insert_with(|| KvCache::new(self.one_layer()));
+        cache.reserve(rows);
+        cache.write(0, 0, qkv, width, queries, queries + keys)?;
         let mirror = tape
             .mirror
             .get_or_insert_with(|| KvCache::new(self.one_layer()));

@@ -33,7 +33,7 @@ pub(super) trait Batch: Sync {
 /// The intermediate results of a layer; buffers grow to the largest batch and stay.
 #[derive(Debug, Default)]
 pub(super) struct Activations {
-    /// (N, C) the layer's input, in the end its output.
+    /// (N, C) the layer's input.
     pub(super) x: Vec<f32>,
     /// (N, C) norm of `x`.
     pub(super) attention_in: Vec<f32>,
@@ -51,8 +51,6 @@ pub(super) struct Activations {
     pub(super) gate_up: Vec<f32>,
     /// (N, F).
     pub(super) gated: Vec<f32>,
-    /// (N, C) what is added to the residual.
-    pub(super) delta: Vec<f32>,
     /// (N, R) for each projection: the adapter's inner result, of the last sequence that had one.
     pub(super) inner: [Vec<f32>; 7],
 }
@@ -127,7 +125,7 @@ pub(super) fn attend<B: Batch>(
         }
     };
     attention::forward(pool, slot, q, batch.sequences(), &of, attended)?;
-    let delta = fit(&mut acts.delta, rows * c);
+    let mid = fit(&mut acts.mid, rows * c);
     let parts = [(Projection::O, 0)];
     linear(
         pool,
@@ -136,12 +134,10 @@ pub(super) fn attend<B: Batch>(
         &parts,
         batch,
         attended,
-        delta,
+        mid,
         &mut acts.inner,
     )?;
-    let mid = fit(&mut acts.mid, rows * c);
-    mid.copy_from_slice(x);
-    Ok(elementwise::add(pool, mid, delta)?)
+    Ok(elementwise::add(pool, mid, x)?)
 }
 
 /// Norms the heads (QK-norm), rotates them by their positions, and writes keys and values to the caches.
@@ -229,21 +225,17 @@ pub(super) fn gate<B: Batch>(
     )?)
 }
 
-/// A whole layer: `x` becomes the layer's output.
-pub(super) fn forward<B: Batch>(
+/// The end of a layer: its output, from `mid` and `gated`.
+fn finish<B: Batch>(
     model: &Model,
     layer: usize,
-    slot: usize,
-    batch: &mut B,
-    rows: usize,
+    batch: &B,
     acts: &mut Activations,
+    out: &mut [f32],
 ) -> Result<()> {
-    attend(model, layer, slot, batch, rows, acts)?;
-    gate(model, layer, batch, rows, acts)?;
     let (pool, config, weights) = (&*model.pool, &model.config, &model.layers[layer]);
-    let (c, f) = (config.hidden, config.ffn);
-    let gated = &acts.gated[..rows * f];
-    let delta = fit(&mut acts.delta, rows * c);
+    let rows = out.len() / config.hidden;
+    let gated = &acts.gated[..rows * config.ffn];
     let parts = [(Projection::Down, 0)];
     linear(
         pool,
@@ -252,12 +244,25 @@ pub(super) fn forward<B: Batch>(
         &parts,
         batch,
         gated,
-        delta,
+        out,
         &mut acts.inner,
     )?;
-    let x = fit(&mut acts.x, rows * c);
-    x.copy_from_slice(&acts.mid[..rows * c]);
-    Ok(elementwise::add(pool, x, delta)?)
+    Ok(elementwise::add(pool, out, &acts.mid[..out.len()])?)
+}
+
+/// A whole layer, from `acts.x` to `out`.
+pub(super) fn forward<B: Batch>(
+    model: &Model,
+    layer: usize,
+    slot: usize,
+    batch: &mut B,
+    acts: &mut Activations,
+    out: &mut [f32],
+) -> Result<()> {
+    let rows = out.len() / model.config.hidden;
+    attend(model, layer, slot, batch, rows, acts)?;
+    gate(model, layer, batch, rows, acts)?;
+    finish(model, layer, batch, acts, out)
 }
 
 /// `y = x·Wᵀ` and, for the rows of each sequence that has one, its adapter's part.

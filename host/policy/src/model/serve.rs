@@ -39,6 +39,8 @@ pub struct Segment<'a> {
 #[derive(Debug, Default)]
 pub struct Scratch {
     acts: Activations,
+    /// A layer's output.
+    next: Vec<f32>,
     /// First row of each segment.
     firsts: Vec<usize>,
     /// Rows of `logits` of each segment.
@@ -113,6 +115,7 @@ impl Model {
         }
         let Scratch {
             acts,
+            next,
             firsts,
             ranges,
             chosen,
@@ -143,7 +146,16 @@ impl Model {
             firsts,
         };
         for layer in 0..self.layers.len() {
-            block::forward(self, layer, layer, &mut batch, rows, acts)?;
+            let mut out = std::mem::take(next);
+            block::forward(
+                self,
+                layer,
+                layer,
+                &mut batch,
+                acts,
+                fit(&mut out, rows * c),
+            )?;
+            *next = std::mem::replace(&mut acts.x, out);
         }
         ranges.clear();
         let mut wanted = 0;

@@ -1,6 +1,7 @@
 //! The forward pass for training: log-probs of given tokens, with what the backward pass needs on a [`Tape`].
 //!
-//! Only each layer's input is kept; a layer is computed again when its gradient is. The vocabulary's logits exist for one
+//! Each layer's input is kept. Its other intermediate results are, too, while they fit the tape's budget; otherwise a layer is
+//! computed again when its gradient is. The vocabulary's logits exist for one
 //! tile of rows at a time.
 
 use crate::adapter::Adapter;
@@ -8,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::block::{self, Activations, Batch, Span, fit};
 use kernels::softmax::{self, Normalizer};
-use kernels::{CacheShape, KvCache, elementwise, gemm, rmsnorm};
+use kernels::{CacheShape, KvCache, Slice, elementwise, gemm, rmsnorm};
 use std::ops::Range;
 
 pub use kernels::softmax::Target;
@@ -17,9 +18,15 @@ pub use kernels::softmax::Target;
 const TILE: usize = 128;
 
 /// What a forward pass leaves for its backward pass; reused from sample to sample.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tape {
+    /// Of the layer at hand, when they are not kept.
     pub(super) acts: Activations,
+    /// Of every layer, when they are.
+    pub(super) kept: Vec<Activations>,
+    pub(super) keeps: bool,
+    /// Bytes that kept intermediate results may take.
+    budget: usize,
     /// (L + 1, N, C): each layer's input, then the last layer's output.
     pub(super) inputs: Vec<f32>,
     pub(super) rows: usize,
@@ -48,9 +55,36 @@ pub(super) struct Output {
 }
 
 impl Tape {
-    /// An empty tape.
+    /// An empty tape that keeps intermediate results as long as they fit 256 MiB: a sequence of some 300 tokens of a model
+    /// with 135 M parameters.
     pub fn new() -> Tape {
-        Tape::default()
+        Tape::with_budget(256 << 20)
+    }
+
+    /// An empty tape that may spend `bytes` on intermediate results. What does not fit is computed again in the backward
+    /// pass, with the same bits: a third more work in exchange for memory.
+    pub fn with_budget(bytes: usize) -> Tape {
+        Tape {
+            acts: Activations::default(),
+            kept: Vec::new(),
+            keeps: false,
+            budget: bytes,
+            inputs: Vec::new(),
+            rows: 0,
+            targets: Vec::new(),
+            order: Vec::new(),
+            temperature: 1.0,
+            output: Output::default(),
+            keys: None,
+            mirror: None,
+            grads: super::backward::Buffers::default(),
+        }
+    }
+}
+
+impl Default for Tape {
+    fn default() -> Self {
+        Tape::new()
     }
 }
 
@@ -112,35 +146,15 @@ impl Model {
             }
             self.check_tokens(0, &[token])?;
         }
-        let (rows, c) = (tokens.len(), self.config.hidden);
-        tape.rows = rows;
+        tape.rows = tokens.len();
         tape.temperature = temperature;
         tape.order.clear();
         tape.order.extend(0..targets.len());
         tape.order.sort_by_key(|&i| targets[i].row);
         tape.targets.clear();
         tape.targets.extend(tape.order.iter().map(|&i| targets[i]));
-        let Tape {
-            acts, inputs, keys, ..
-        } = &mut *tape;
-        let cache = keys.get_or_insert_with(|| KvCache::new(self.one_layer()));
-        cache.reserve(rows);
-        let inputs = fit(inputs, (self.layers.len() + 1) * rows * c);
         let mut turn = self.pool.enter();
-        let x = fit(&mut acts.x, rows * c);
-        elementwise::embed(&self.pool, &self.embedding, tokens, x)?;
-        for (layer, input) in inputs.chunks_exact_mut(rows * c).enumerate() {
-            input.copy_from_slice(&acts.x[..rows * c]);
-            if layer < self.layers.len() {
-                let mut batch = Whole {
-                    cache,
-                    rows,
-                    adapter,
-                };
-                block::forward(self, layer, 0, &mut batch, rows, acts)?;
-                turn.breathe();
-            }
-        }
+        self.layers_forward(tape, adapter, tokens, &mut turn)?;
         let mut log_probs = vec![0.0; targets.len()];
         let mut done = 0;
         while let Some(tile) = self.output_tile(tape, done)? {
@@ -153,6 +167,54 @@ impl Model {
             turn.breathe();
         }
         Ok(log_probs)
+    }
+
+    /// Fills the tape's layer inputs.
+    fn layers_forward(
+        &self,
+        tape: &mut Tape,
+        adapter: Option<&Adapter>,
+        tokens: &[u32],
+        turn: &mut Slice<'_>,
+    ) -> Result<()> {
+        let (rows, len) = (tokens.len(), tokens.len() * self.config.hidden);
+        tape.keeps = self.kept_bytes(rows, adapter) <= tape.budget;
+        let kept = if tape.keeps { self.layers.len() } else { 0 };
+        tape.kept.resize_with(kept, Activations::default);
+        let cache = tape
+            .keys
+            .get_or_insert_with(|| KvCache::new(self.one_layer()));
+        cache.reserve(rows);
+        let inputs = fit(&mut tape.inputs, (self.layers.len() + 1) * len);
+        elementwise::embed(&self.pool, &self.embedding, tokens, &mut inputs[..len])?;
+        for layer in 0..self.layers.len() {
+            let (before, after) = inputs.split_at_mut((layer + 1) * len);
+            let acts = if tape.keeps {
+                &mut tape.kept[layer]
+            } else {
+                &mut tape.acts
+            };
+            fit(&mut acts.x, len).copy_from_slice(&before[layer * len..]);
+            let mut batch = Whole {
+                cache,
+                rows,
+                adapter,
+            };
+            block::forward(self, layer, 0, &mut batch, acts, &mut after[..len])?;
+            turn.breathe();
+        }
+        Ok(())
+    }
+
+    /// Memory of the intermediate results of a whole pass.
+    fn kept_bytes(&self, rows: usize, adapter: Option<&Adapter>) -> usize {
+        let config = &self.config;
+        let queries = config.heads * config.head_dim;
+        let qkv = queries + 2 * config.kv_heads * config.head_dim;
+        let raw = if config.qk_norm { qkv } else { 0 };
+        let inner = 7 * adapter.map_or(0, Adapter::rank);
+        let row = 4 * config.hidden + qkv + raw + queries + 3 * config.ffn + inner;
+        self.layers.len() * rows * row * size_of::<f32>()
     }
 
     /// Computes the logits of the next tile of target rows, from the `done`-th target on: which targets they answer.
