@@ -4,7 +4,7 @@
 //! Everything is recorded, the absent votes included: missing is not zero. It writes no prompt (the judge plugin does),
 //! decides no reward (the reward rule does) and knows no algorithm (`rl::algorithm` does). It only reads what serve
 //! recorded, so a judge that hangs or fails slows nobody.
-//! Start at [`Judging::run`]; one turn is [`crate::judging`].
+//! Start at `Judging::run`; one turn is `judging.rs`, the questions about it are `asking.rs`.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -144,7 +144,7 @@ pub struct Algorithm {
 /// # Errors
 /// What the policy ran into, or a prompt that allows no answer.
 pub fn answer(policy: &dyn Policy, prompt: JudgePrompt, seed: Seed) -> rl::Result<Answer> {
-    crate::judging::answer(policy, prompt, seed, &GivenUp::default())
+    crate::asking::answer(policy, prompt, seed, &GivenUp::default())
 }
 
 /// What judging needs, shared by all turns.

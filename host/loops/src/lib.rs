@@ -7,9 +7,11 @@
 //!
 //! Start at [`Loops`]; then [`serve`], [`judge`], [`train`], [`rollout`]. What is recorded is in [`records`].
 
+mod asking;
 mod call;
 mod error;
 mod hint;
+mod history;
 mod host;
 pub mod judge;
 mod judging;
@@ -23,6 +25,7 @@ pub mod session;
 pub mod status;
 mod supervisor;
 pub mod train;
+mod turns;
 
 pub use error::{Error, Result};
 pub use host::{Config, Handle, Loops, Seams};

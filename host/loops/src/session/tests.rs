@@ -3,6 +3,7 @@
 use rl::{FinishReason, PolicyVersion, Sampling, ToolCall};
 
 use super::*;
+use crate::history::strip;
 
 /// `u:` user, `a:` assistant, `s:` system, `t:` tool; one message a line.
 fn messages(text: &str) -> Vec<Message> {

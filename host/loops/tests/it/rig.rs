@@ -293,6 +293,11 @@ impl Rig {
         self.running.await.unwrap().unwrap();
     }
 
+    /// How the loops end by themselves.
+    pub(crate) async fn ended(self) -> loops::Result<()> {
+        self.running.await.unwrap()
+    }
+
     /// The loops vanish between two of their steps, wherever they are.
     pub(crate) async fn kill(self) {
         self.running.abort();

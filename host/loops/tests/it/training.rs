@@ -143,3 +143,21 @@ async fn after_a_panic_or_a_failed_swap_the_loop_starts_again_and_trains_nothing
         rig.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_ledger_that_cannot_write_any_more_ends_the_loops_and_says_why() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    std::fs::remove_dir_all(dir.path().join("blobs")).unwrap();
+    std::fs::write(dir.path().join("blobs"), b"in the way").unwrap();
+    rig.talk("s", &THANKS[..3]).await;
+    let sink = rig.sink();
+    let handle = rig.handle.clone();
+    let why = rig.ended().await.unwrap_err().chain();
+    assert!(why.contains("next version's weights"), "{why}");
+    assert!(why.contains("stopped accepting"), "{why}");
+    let request = crate::rig::request("t", vec![rl::Message::user("hi")]);
+    let refused = sink.begin(request).await.unwrap_err();
+    assert!(!refused.is_retryable(), "{refused}");
+    assert!(handle.status().ledger_error.unwrap().contains("restart"));
+}
