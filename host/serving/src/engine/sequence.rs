@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::job::{Event, Priority, Refusal, Token};
 use super::prefix::Scope;
+use crate::metrics::EngineMetrics;
 
 /// The weights of one sequence.
 #[derive(Debug, Clone)]
@@ -67,6 +68,7 @@ pub(crate) struct ScoreTask {
 pub(crate) struct Machine<'a> {
     pub(crate) model: &'a Model,
     pub(crate) tokenizer: &'a Tokenizer,
+    pub(crate) metrics: &'a EngineMetrics,
 }
 
 /// Whether a sequence goes on after a step.
@@ -263,6 +265,8 @@ impl SampleTask {
             .collect();
         tokens.push(id);
         self.sampled += 1;
+        // Before the caller hears of it, so that whoever has a reply finds it counted.
+        machine.metrics.sampled_tokens.inc();
         let is_stop = machine.model.config().eos.contains(&id);
         let text = if is_stop {
             String::new()

@@ -445,6 +445,7 @@ impl Worker {
         let machine = Machine {
             model: &self.model,
             tokenizer: &self.inner.text.tokenizer,
+            metrics: &self.inner.metrics,
         };
         let mut ended = Vec::new();
         let in_step = self
@@ -453,7 +454,6 @@ impl Worker {
             .enumerate()
             .filter(|(index, _)| self.plan[*index] > 0);
         for (segment, (index, sequence)) in in_step.enumerate() {
-            let before = sequence.tokens.len();
             match sequence.advance(machine, firsts[segment], self.scratch.logits(segment)) {
                 Ok(After::GoesOn) => {}
                 Ok(After::Ended) => ended.push(index),
@@ -462,10 +462,6 @@ impl Worker {
                     sequence.fail(refusal);
                     ended.push(index);
                 }
-            }
-            if let Task::Sample(_) = sequence.task {
-                let sampled = sequence.tokens.len() - before;
-                self.inner.metrics.sampled_tokens.inc_by(sampled as u64);
             }
         }
         for &index in ended.iter().rev() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use policy::{Adapter, ChatTemplate, Deployed, Model, Slot};
@@ -19,11 +20,14 @@ use tokio::task::JoinHandle;
 
 use crate::tiny;
 
+/// After which a test that waits has failed.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Keeps turns, tells when one is about to be durable, and makes it durable when the gate lets it.
 pub(crate) struct GatedSink {
     pub(crate) memory: MemorySink,
     pub(crate) begun: Mutex<Vec<TurnRequest>>,
-    pub(crate) gate: Semaphore,
+    pub(crate) gate: Arc<Semaphore>,
     finishing: mpsc::UnboundedSender<Served>,
 }
 
@@ -83,7 +87,7 @@ pub(crate) struct Host {
     pub(crate) slot: Arc<Slot>,
     pub(crate) model: Arc<Model>,
     pub(crate) gateway: Handle,
-    pub(crate) finishing: mpsc::UnboundedReceiver<Served>,
+    finishing: mpsc::UnboundedReceiver<Served>,
     pub(crate) backend: Option<Backend>,
     pub(crate) idle: Option<Engine>,
     running: Option<Running>,
@@ -129,7 +133,7 @@ impl Host {
         let sink = Arc::new(GatedSink {
             memory: MemorySink::default(),
             begun: Mutex::new(Vec::new()),
-            gate: Semaphore::new(1),
+            gate: Arc::new(Semaphore::new(1)),
             finishing,
         });
         let gateway = Gateway::build(setup.gateway, registry, Arc::new(|| 1_700_000_000))
@@ -180,6 +184,12 @@ impl Host {
             ..Setup::default()
         })
         .await
+    }
+
+    /// The next turn that asks to be recorded.
+    pub(crate) async fn recorded(&mut self) -> Served {
+        let recorded = tokio::time::timeout(PATIENCE, self.finishing.recv()).await;
+        recorded.expect("a turn is recorded").unwrap()
     }
 
     pub(crate) fn stop(&mut self) {

@@ -54,7 +54,7 @@ async fn a_full_queue_is_429_and_a_long_wait_is_503_and_both_say_when_to_retry()
     assert_eq!(late.error(), (503, "overloaded".into(), String::new()));
     assert_eq!(late.header("retry-after"), Some("1"));
     // A turn that has begun always ends.
-    let served = host.finishing.recv().await.unwrap();
+    let served = host.recorded().await;
     assert_eq!(served.finish, rl::FinishReason::Cancelled);
     tokio::task::spawn_blocking(|| running.shutdown())
         .await
@@ -92,7 +92,7 @@ async fn a_drain_that_takes_too_long_cuts_streams_off_and_still_records_them() {
     let mut stream = host.open_chat(&endless(4000)).await;
     stream.until("\"content\":").await;
     host.stop();
-    let served = host.finishing.recv().await.unwrap();
+    let served = host.recorded().await;
     assert_eq!(served.finish, rl::FinishReason::Cancelled);
     host.stopped().await;
 }

@@ -1,5 +1,5 @@
 //! The gateway over real sockets, before a real engine with small models.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 #[path = "../common/tiny.rs"]
 mod tiny;

@@ -1,5 +1,7 @@
 //! Streams: what is sent, in which order, and when.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::bench::{Host, Setup, deployed, endless, hello, with};
@@ -93,14 +95,14 @@ async fn a_streamed_call_has_its_id_and_name_first_and_then_its_arguments() {
 #[tokio::test]
 async fn the_last_piece_waits_until_the_turn_is_durable() {
     let mut host = Host::scripted().await;
-    let closed = host.sink.gate.acquire().await.unwrap();
+    let closed = Arc::clone(&host.sink.gate).acquire_owned().await.unwrap();
     let mut stream = host
         .open_chat(&with(hello("tiny:main"), json!({"stream": true})))
         .await;
     let mut whole = host.open_chat(&hello("tiny:main")).await;
     // Both turns are complete and ask to be recorded.
-    host.finishing.recv().await.unwrap();
-    host.finishing.recv().await.unwrap();
+    host.recorded().await;
+    host.recorded().await;
     stream.until("wörld").await;
     let seen = stream.peek();
     assert!(
@@ -142,7 +144,7 @@ async fn a_client_that_goes_away_stops_the_computation_and_its_turn_is_recorded(
     let mut stream = host.open_chat(&endless(4000)).await;
     stream.until("\"content\":").await;
     drop(stream);
-    let served = host.finishing.recv().await.unwrap();
+    let served = host.recorded().await;
     assert_eq!(served.finish, rl::FinishReason::Cancelled);
     assert!(served.response.len() < 4000);
     assert_eq!(served.response.len(), served.logprobs.len());
@@ -150,11 +152,11 @@ async fn a_client_that_goes_away_stops_the_computation_and_its_turn_is_recorded(
     let whole = host
         .open_chat(&with(endless(4000), json!({"stream": false})))
         .await;
-    while host.engine.stats().live == 0 {
+    while host.sink.begun.lock().len() < 2 {
         tokio::task::yield_now().await;
     }
     drop(whole);
-    let served = host.finishing.recv().await.unwrap();
+    let served = host.recorded().await;
     assert_eq!(served.finish, rl::FinishReason::Cancelled);
     // The next request finds the place free.
     let next = host.chat(endless(3)).await;
@@ -206,11 +208,11 @@ async fn a_silent_stream_is_kept_alive_by_comments() {
         ..Setup::default()
     })
     .await;
-    let closed = host.sink.gate.acquire().await.unwrap();
+    let closed = Arc::clone(&host.sink.gate).acquire_owned().await.unwrap();
     let mut stream = host
         .open_chat(&with(hello("tiny"), json!({"stream": true})))
         .await;
-    host.finishing.recv().await.unwrap();
+    host.recorded().await;
     stream.until(": keep-alive\n\n").await;
     drop(closed);
     assert_eq!(stream.whole().await.chunks().len(), 6);
