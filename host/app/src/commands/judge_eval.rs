@@ -15,7 +15,7 @@ use crate::demo::stats;
 
 /// Measure the judge on labelled reactions.
 ///
-/// Reads one JSON object a line: {"request": …, "response": …, "reaction": …, "label": "positive"|"negative"}, asks the judge
+/// Reads one JSON object a line: {"request": …, "response": …, "reaction": …, "label": "good"|"bad"}, asks the judge
 /// plugin for its prompts, answers them with the base model, and reports the share of right verdicts with its interval.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -54,8 +54,11 @@ struct Labelled {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Label {
+    #[serde(rename = "good")]
     Positive,
+    #[serde(rename = "bad")]
     Negative,
+    #[serde(rename = "neutral")]
     Ambiguous,
 }
 
