@@ -141,7 +141,7 @@ def a_forced_call_is_structured():
     choice = chat(**fields).choices[0]
     if choice.finish_reason != "tool_calls":
         # A small model may write no valid arguments; then its text stays text.
-        assert choice.message.content is not None and not choice.message.tool_calls
+        assert choice.message.content is not None and not choice.message.tool_calls, choice
         return
     call = choice.message.tool_calls[0]
     assert call.function.name == "weather" and call.id

@@ -51,6 +51,12 @@ impl Format {
         }
     }
 
+    /// Where a reply that must be a call ends: small models write on after it until their limit.
+    pub(crate) fn stop(&self) -> Option<&'static str> {
+        let begun = !self.prefix.is_empty();
+        (begun && self.tools == ToolFormat::Hermes).then_some("</tool_call>")
+    }
+
     /// What the prompt ends with.
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
@@ -166,7 +172,9 @@ mod tests {
             format.prefix(),
             "<tool_call>\n{\"name\": \"weather\", \"arguments\": "
         );
-        let (content, calls) = read(format, &["{\"city\":", " \"Oslo\"}}\n</tool", "_call>\n"]);
+        assert_eq!(format.stop(), Some("</tool_call>"));
+        // The stop text is not part of the reply.
+        let (content, calls) = read(format, &["{\"city\":", " \"Oslo\"}}", "\n"]);
         assert_eq!(content, "");
         assert_eq!(calls[0].id.as_deref(), Some("call_7_0"));
         assert_eq!(calls[0].name.as_deref(), Some("weather"));

@@ -102,6 +102,7 @@ async fn chat(
     let room = backend.engine.room_for(prompt.len())?;
     let permit = backend.engine.reserve(Priority::User, &caller.tenant)?;
     let mut sampling = request.sampling.clone();
+    sampling.stop.extend(format.stop().map(str::to_owned));
     sampling.max_tokens = request
         .max_tokens
         .unwrap_or(service.config.default_max_tokens)
