@@ -38,11 +38,11 @@ pub fn ask_what(next: &Observation) -> Result<Option<Prompt>, Fault> {
         config::text("hint-question")?
     ))];
     for (reaction, rule) in &examples {
-        parts.push(PromptPart::Instruction("\nUser:".into()));
+        parts.push(PromptPart::Instruction("\nReaction:".into()));
         parts.extend(fence.enclose(reaction));
         parts.push(PromptPart::Instruction(format!("\nRule: {rule}\n")));
     }
-    parts.push(PromptPart::Instruction("\nUser:".into()));
+    parts.push(PromptPart::Instruction("\nReaction:".into()));
     parts.extend(fence.enclose(&reaction));
     parts.push(PromptPart::Instruction("\nRule:".into()));
     let answer = Answer::Text(TextAnswer {
@@ -74,11 +74,11 @@ pub fn ask_whether(turn: &Turn, next: &Observation) -> Result<Option<Prompt>, Fa
     let question = "Does the user want the assistant to answer in another way?\n";
     let mut parts = vec![PromptPart::Instruction(question.into())];
     for (reaction, answer) in &examples {
-        parts.push(PromptPart::Instruction("\nUser:".into()));
+        parts.push(PromptPart::Instruction("\nReaction:".into()));
         parts.extend(fence.enclose(reaction));
         parts.push(PromptPart::Instruction(format!("\nAnother way:{answer}\n")));
     }
-    parts.push(PromptPart::Instruction("\nUser:".into()));
+    parts.push(PromptPart::Instruction("\nReaction:".into()));
     parts.extend(fence.enclose(&reaction));
     parts.push(PromptPart::Instruction("\nAnother way:".into()));
     Ok(Some(plain(
@@ -154,7 +154,7 @@ fn longest_copy(one: &str, other: &str) -> usize {
     longest
 }
 
-/// Reads a yes or no, and quotes the beginning of the reaction: its sentences before the next question.
+/// Reads a yes or no, and quotes the reaction.
 pub fn quote(next: &Observation, completion: &Completion) -> Result<Option<Hint>, Fault> {
     let log_prob = |text: &str| {
         let answer = completion.answers.iter().find(|scored| scored.text == text);
@@ -168,25 +168,9 @@ pub fn quote(next: &Observation, completion: &Completion) -> Result<Option<Hint>
     if yes - no - config::number("hint-bias")? <= 0.0 {
         return Ok(None);
     }
-    let complaint = before_next_question(&outside::reaction(next)?);
-    let text = format!(
-        "The user said of the last answer: \"{}\"",
-        outside::line(&complaint, QUOTE_CHARS)
-    );
+    let complaint = outside::line(&outside::reaction(next)?, QUOTE_CHARS).replace('"', "'");
+    let text = format!("The user said of the last answer: \"{complaint}\"");
     Ok((!complaint.is_empty()).then_some(Hint { text }))
-}
-
-/// The first two sentences of a reaction, without a question that begins something new.
-fn before_next_question(reaction: &str) -> String {
-    let mut kept = Vec::new();
-    for sentence in reaction.split_inclusive(['.', '!', '?']).take(2) {
-        // A first sentence that asks is a complaint in the form of a question.
-        if sentence.ends_with('?') && !kept.is_empty() {
-            break;
-        }
-        kept.push(sentence.trim());
-    }
-    kept.join(" ").replace('"', "'")
 }
 
 /// Appends the hint to the last user message, under a fixed heading.
@@ -290,7 +274,7 @@ pub(crate) mod tests {
     #[test]
     fn a_hint_is_the_first_line_within_its_bounds() {
         assert_eq!(
-            hint(" Keep it short.\nUser: x", "Too long"),
+            hint(" Keep it short.\nReaction: x", "Too long"),
             Some("Keep it short.".into())
         );
         assert_eq!(hint("none", "Thanks"), None);

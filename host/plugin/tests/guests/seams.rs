@@ -256,11 +256,14 @@ mod reaction_judge {
     #[test]
     fn a_plain_prompt_with_a_choice_is_asked_and_its_log_odds_are_the_vote() {
         let judge = judge("bias = 0.5");
-        let (turn, next) = (turn("How do I?", "So."), next("Thanks\nThe reply was bad"));
+        let (turn, next) = (
+            turn("How do I?", "So."),
+            next("Thanks\nThe answer was: bad"),
+        );
         let prompt = judge.evaluate(&turn, &next, Seed::new(1)).unwrap().unwrap();
         assert!(prompt.messages.is_empty());
         assert!(
-            prompt.reply_prefix.ends_with("\nThe reply was"),
+            prompt.reply_prefix.ends_with("\nThe answer was:"),
             "{}",
             prompt.reply_prefix
         );
