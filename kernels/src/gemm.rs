@@ -124,23 +124,6 @@ pub fn backward(pool: &Pool, rows: usize, dy: &[f32], w: &Packed, dx: &mut [f32]
     Ok(())
 }
 
-/// Adds a bias to every row.
-///
-/// # Shapes
-/// `y`: (N, O) · `bias`: (O).
-///
-/// # Errors
-/// [`crate::Error::Shape`].
-pub fn add_bias(rows: usize, bias: &[f32], y: &mut [f32]) -> Result<()> {
-    check!("gemm.add_bias", y: rows * bias.len());
-    for row in y.chunks_exact_mut(bias.len().max(1)) {
-        for (y, b) in row.iter_mut().zip(bias) {
-            *y += b;
-        }
-    }
-    Ok(())
-}
-
 /// `C (+)= A·B` of f32 operands, shared by the threads when it is worth it.
 ///
 /// # Panics
