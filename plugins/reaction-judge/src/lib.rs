@@ -26,7 +26,7 @@ impl Judge for Plugin {
     fn ask_hint(turn: Turn, next: Observation) -> Result<Option<Prompt>, Fault> {
         match config::text("hint-mode")?.as_str() {
             "off" => Ok(None),
-            "quote" => hint::ask_whether(&turn, &next),
+            "quote" => vote::ask(&turn, &next),
             _ => hint::ask_what(&next),
         }
     }

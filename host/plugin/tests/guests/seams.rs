@@ -282,8 +282,35 @@ mod reaction_judge {
     }
 
     #[test]
-    fn a_hint_is_asked_read_and_placed() {
+    fn a_quoted_hint_is_the_complaint_without_the_next_question() {
         let judge = judge("");
+        let (turn, next) = (
+            turn("How do I?", "So."),
+            next("Much too long! How do I iron a shirt?"),
+        );
+        let prompt = judge.ask_hint(&turn, &next, Seed::new(1)).unwrap().unwrap();
+        assert!(
+            !prompt.reply_prefix.contains("iron"),
+            "{}",
+            prompt.reply_prefix
+        );
+        let hint = judge
+            .read_hint(&turn, &next, &answer(-2.0, -1.0))
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            hint.text,
+            "The user said of the last answer: \"Much too long!\""
+        );
+        assert_eq!(
+            judge.read_hint(&turn, &next, &answer(-1.0, -2.0)).unwrap(),
+            None
+        );
+    }
+
+    #[test]
+    fn a_written_hint_is_asked_read_and_placed() {
+        let judge = judge("hint-mode = 'write'");
         let (turn, next) = (turn("How do I?", "So."), next("Much too long!"));
         let prompt = judge.ask_hint(&turn, &next, Seed::new(1)).unwrap().unwrap();
         assert!(matches!(
