@@ -6,7 +6,7 @@
 //! tree. That is what makes serving and training agree bit for bit.
 //!
 //! Start at [`gemm`]; [`rmsnorm`] is the shortest complete op; [`Pool`] is what they run on; the plain `f64`
-//! specification of each op is in [`reference`].
+//! specification of each op is in [`mod@reference`].
 #![expect(
     unsafe_code,
     reason = "vector instructions, and threads that share one output buffer"
