@@ -1,10 +1,10 @@
 //! The decoder: one set of packed weights, a forward pass for serving, a forward and backward pass for training.
 //!
-//! Serving and training run the same [`block`] over the same weights, so that the log-prob recorded at sampling and the
+//! Serving and training run the same `block` over the same weights, so that the log-prob recorded at sampling and the
 //! one that the trainer computes have the same bits. Every pass takes turns on the pool by itself
 //! ([`kernels::Pool::enter`]): a caller must not hold a turn. Has never heard of rewards, requests or files.
 //!
-//! Read [`weights`], then [`block`] (the arithmetic of one layer), [`serve`], [`train`] and [`backward`].
+//! Read `weights`, then `block` (the arithmetic of one layer), `serve`, `train` and `backward`.
 
 mod backward;
 mod block;
