@@ -273,22 +273,7 @@ impl Model {
         let dqkv = fit(&mut b.dqkv, rows * width);
         attention::backward(pool, &forward, &mut b.stats, dqkv)?;
         rope::backward(pool, &self.rope, dqkv, width, 0..queries + keys, 0)?;
-        if let Some((q_norm, k_norm)) = &weights.qk_norm {
-            for (raw, dqkv) in acts
-                .raw_qkv
-                .chunks_exact(width)
-                .zip(dqkv.chunks_exact_mut(width))
-            {
-                let heads = [(0..queries, q_norm), (queries..queries + keys, k_norm)];
-                for (columns, norm) in heads {
-                    let dheads = fit(&mut b.dheads, columns.len());
-                    dheads.fill(0.0);
-                    let (raw, own) = (&raw[columns.clone()], &mut dqkv[columns]);
-                    rmsnorm::backward(pool, own.len() / d, raw, norm, config.rms_eps, own, dheads)?;
-                    own.copy_from_slice(dheads);
-                }
-            }
-        }
+        self.qk_norm_backward(layer, &acts.raw_qkv, dqkv, &mut b.dheads)?;
         let dnormed = fit(&mut b.dnormed, rows * c);
         let parts = [
             (Projection::Q, 0),
@@ -307,6 +292,44 @@ impl Model {
             dnormed,
             dx,
         )?;
+        Ok(())
+    }
+
+    /// Through the norms of the heads, in place; nothing without QK-norm.
+    fn qk_norm_backward(
+        &self,
+        layer: usize,
+        raw_qkv: &[f32],
+        dqkv: &mut [f32],
+        dheads: &mut Vec<f32>,
+    ) -> Result<()> {
+        let config = &self.config;
+        let Some((q_norm, k_norm)) = &self.layers[layer].qk_norm else {
+            return Ok(());
+        };
+        let d = config.head_dim;
+        let (queries, keys) = (config.heads * d, config.kv_heads * d);
+        let width = queries + 2 * keys;
+        for (raw, drow) in raw_qkv
+            .chunks_exact(width)
+            .zip(dqkv.chunks_exact_mut(width))
+        {
+            for (columns, norm) in [(0..queries, q_norm), (queries..queries + keys, k_norm)] {
+                let dheads = fit(dheads, columns.len());
+                dheads.fill(0.0);
+                let (raw, own) = (&raw[columns.clone()], &mut drow[columns]);
+                rmsnorm::backward(
+                    &self.pool,
+                    own.len() / d,
+                    raw,
+                    norm,
+                    config.rms_eps,
+                    own,
+                    dheads,
+                )?;
+                own.copy_from_slice(dheads);
+            }
+        }
         Ok(())
     }
 }
