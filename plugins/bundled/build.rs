@@ -54,7 +54,7 @@ fn main() -> Result<()> {
         .canonicalize()?;
     let root = plugins.parent().context("plugins/ has no parent folder")?;
     let out = PathBuf::from(variable("OUT_DIR")?);
-    watch(root, &plugins);
+    watch();
 
     let target_dir = guests_dir(&out)?;
     let mut cargo = toolchain()?;
@@ -88,21 +88,14 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Names what the guests are made of. Files outside this package are not watched by default.
-fn watch(root: &Path, plugins: &Path) {
-    println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed={}", root.join("wit").display());
-    println!(
-        "cargo::rerun-if-changed={}",
-        root.join("Cargo.lock").display()
-    );
+/// Names what the guests are made of. Relative to this package, so that two checkouts can share a target directory.
+fn watch() {
+    for file in ["build.rs", "../../wit", "../../Cargo.lock"] {
+        println!("cargo::rerun-if-changed={file}");
+    }
     for guest in GUESTS.iter().chain(&["sdk"]) {
-        for part in ["src", "Cargo.toml"] {
-            println!(
-                "cargo::rerun-if-changed={}",
-                plugins.join(guest).join(part).display()
-            );
-        }
+        println!("cargo::rerun-if-changed=../{guest}/src");
+        println!("cargo::rerun-if-changed=../{guest}/Cargo.toml");
     }
     for name in ["RUSTC_WRAPPER", "RUSTUP_TOOLCHAIN"] {
         println!("cargo::rerun-if-env-changed={name}");
