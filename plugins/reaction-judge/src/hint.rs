@@ -124,8 +124,11 @@ fn longest_copy(one: &str, other: &str) -> usize {
     longest
 }
 
-/// Takes over a reaction that the model takes for one to a bad answer; the question is the one of the votes. As it stands: told that
-/// "the user said" it, a small model did not follow (1 of 6 replies in two sentences; 4 of 6 as it stands, as with a written rule).
+/// Takes over a reaction that the model takes for one to a bad answer; the question is the one of the votes.
+///
+/// As it stands, without "the user said": greedy replies of SmolLM2-135M-Instruct to six questions kept to two finished sentences in
+/// 4 cases for one concrete complaint about length, in 1 when told that the user said it, and in 4 for a written rule. A vague
+/// complaint gave 1 either way. One complaint of each kind: an indication, no more.
 pub fn quote(next: &Observation, completion: &Completion) -> Result<Option<Hint>, Fault> {
     let is_bad = vote::read(completion)?.is_some_and(|vote| vote.sign == Sign::Bad);
     let text = outside::line(&outside::reaction(next)?, QUOTE_CHARS);

@@ -66,8 +66,10 @@ pub fn reaction(next: &Observation) -> Result<String, Fault> {
 }
 
 /// The beginning of a reaction, without a question after it that begins something new: "Too long. How do I iron a shirt?" is a
-/// reaction and a new request, and a small model judges the request. (Measured on SmolLM2-135M: 61 % right with the request, 97 %
-/// without.)
+/// reaction and a new request, and a small model judges the request.
+///
+/// Measured on SmolLM2-135M-Instruct with six examples, no delimiters and threshold 0, balanced accuracy on the scripted user's
+/// words: 61 % with the next question; 97 % (brief persona) and 93 % (the other kinds of complaint) without it.
 fn before_next_question(reaction: &str) -> String {
     let mut kept = 0;
     let mut sentences = 0;
