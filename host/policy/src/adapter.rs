@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use kernels::lora::Pair;
 use sha2::{Digest, Sha256};
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// A linear map that an adapter changes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -116,6 +117,8 @@ pub struct Adapter {
     params: Vec<f32>,
     /// Every matrix transposed, at the same place: the form in which the forward products read them.
     transposed: Vec<f32>,
+    /// Hashing millions of numbers takes a step's time: done once, by whoever asks first.
+    digest: OnceLock<String>,
 }
 
 impl Adapter {
@@ -166,6 +169,7 @@ impl Adapter {
             layout,
             alpha,
             transposed: vec![0.0; params.len()],
+            digest: OnceLock::new(),
             params,
         };
         adapter.transpose();
@@ -187,6 +191,7 @@ impl Adapter {
         let mut next = Adapter {
             params,
             transposed: self.transposed.clone(),
+            digest: OnceLock::new(),
             ..self.header()
         };
         next.transpose();
@@ -196,6 +201,7 @@ impl Adapter {
     /// Changes the parameters in place.
     pub fn update(&mut self, change: impl FnOnce(&mut [f32])) {
         change(&mut self.params);
+        self.digest = OnceLock::new();
         self.transpose();
     }
 
@@ -247,6 +253,10 @@ impl Adapter {
     /// SHA-256, as hex, over a canonical encoding: the text `nextstate-adapter-1`, then little-endian rank (u32) and α
     /// (f32), then for each matrix in the flat order its name's length (u32) and bytes, both sizes (u32) and values (f32).
     pub fn digest(&self) -> String {
+        self.digest.get_or_init(|| self.hash()).clone()
+    }
+
+    fn hash(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(b"nextstate-adapter-1");
         hash.update((self.layout.rank as u32).to_le_bytes());
@@ -284,6 +294,7 @@ impl Adapter {
             alpha: self.alpha,
             params,
             transposed,
+            digest: OnceLock::new(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! instructions. Every example, threshold and bias is config, since they belong to a model and not to the method. Outside text is
 //! cut, put on one line, and enclosed by a random word. Start at [`vote`], then [`hint`]; `data/reactions.jsonl` measures both.
 
+pub mod choose;
 pub mod hint;
 pub mod outside;
 pub mod vote;
@@ -26,6 +27,7 @@ impl Judge for Plugin {
     fn ask_hint(turn: Turn, next: Observation) -> Result<Option<Prompt>, Fault> {
         match config::text("hint-mode")?.as_str() {
             "off" => Ok(None),
+            "choose" => choose::ask(&next),
             "quote" => vote::ask(&turn, &next),
             _ => hint::ask_what(&next),
         }
@@ -36,10 +38,11 @@ impl Judge for Plugin {
         next: Observation,
         completion: Completion,
     ) -> Result<Option<Hint>, Fault> {
-        if config::text("hint-mode")? == "quote" {
-            return hint::quote(&next, &completion);
+        match config::text("hint-mode")?.as_str() {
+            "choose" => choose::read(&completion),
+            "quote" => hint::quote(&next, &completion),
+            _ => hint::read(&next, &completion),
         }
-        hint::read(&next, &completion)
     }
 
     fn place_hint(messages: Vec<Message>, hint: Hint) -> Result<Vec<Message>, Fault> {

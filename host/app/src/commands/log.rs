@@ -67,7 +67,7 @@ pub fn read(data: &std::path::Path) -> anyhow::Result<Vec<VersionRecord>> {
 
 fn table(versions: &[VersionRecord]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::NOTHING);
     table.set_header([
         "version",
         "parent",

@@ -138,7 +138,7 @@ fn run_folder(args: &Args) -> anyhow::Result<PathBuf> {
 /// The table of one run.
 fn table(story: &Story) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::NOTHING);
     table.set_header([
         format!("{} · {} · seed {}", story.persona, story.method, story.seed),
         "before".into(),

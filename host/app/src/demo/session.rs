@@ -24,8 +24,8 @@ use crate::config::Config;
 use crate::host::{Host, Loaded};
 use crate::http_agent::HttpAgent;
 
-/// User messages of one conversation: long enough to complain and to see whether it helped.
-const TURNS_PER_EPISODE: usize = 4;
+/// User messages of one conversation: a question, and a reaction with the next question; the last reaction ends it.
+const TURNS_PER_EPISODE: usize = 2;
 /// Conversations at the same time: the engine batches them, and the wait for one is filled by the other.
 const EPISODES_TOGETHER: usize = 2;
 /// How often the panel is brought up to date.
@@ -319,8 +319,9 @@ async fn talk(
         let played = talked.lock().len() - before;
         anyhow::ensure!(played > 0, "the conversations ended without a single reply");
         left = left.saturating_sub(played);
+        // People type slower than a script: the next conversation begins when the last one has been learned from.
+        drain(host, plan).await?;
     }
-    drain(host, plan).await?;
     ticker.stop();
     let talked = std::mem::take(&mut *talked.lock());
     Ok(talked)

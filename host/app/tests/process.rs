@@ -1,0 +1,166 @@
+//! The program as an operator runs it: killed at any moment it goes on from its ledger; asked to stop it exits 0.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use serde_json::{Value, json};
+
+/// A host in a process of its own, with the tiny model and the word judge.
+struct Process {
+    child: Child,
+    // Kept open: a closed pipe would end the host at its next line.
+    stderr: BufReader<ChildStderr>,
+    url: String,
+}
+
+impl Process {
+    fn start(folder: &Path) -> Self {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/fixtures/tiny-llama");
+        let config = folder.join("host.toml");
+        let text = format!(
+            "data = {data:?}\n[model]\nname = {model:?}\ndtype = \"f32\"\n[gateway]\nlisten = \"127.0.0.1:0\"\n\
+             [engine]\ncontext = 512\nkv-bytes = 67108864\n[plugins]\njudge = \"words\"\n\
+             [loops.train]\nbatch-size = 2\n[train]\nrank = 4\n",
+            data = folder.join("data"),
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_nextstate"))
+            .args(["serve", "--config"])
+            .arg(&config)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        let url = loop {
+            let mut line = String::new();
+            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "the host ended: {said}");
+            if let Some((_, url)) = line.trim().split_once(" at ") {
+                break url.trim_end_matches("/v1").to_owned();
+            }
+            said.push_str(&line);
+        };
+        Self { child, stderr, url }
+    }
+
+    fn agent() -> ureq::Agent {
+        ureq::Agent::config_builder().http_status_as_error(false).build().into()
+    }
+
+    fn chat(&self, session: &str, messages: &Value) -> Value {
+        let mut response = Self::agent()
+            .post(format!("{}/v1/chat/completions", self.url))
+            .header("x-session-id", session)
+            .send_json(json!({"model": "tiny-llama:main", "messages": messages, "max_tokens": 8}))
+            .unwrap();
+        let status = response.status().as_u16();
+        let body: Value = response.body_mut().read_json().unwrap();
+        assert_eq!(status, 200, "{body}");
+        body
+    }
+
+    fn complain(&self, session: &str) {
+        let asked = json!({"role": "user", "content": "How do I boil an egg?"});
+        let reply = self.chat(session, &json!([asked]));
+        let complaint = json!({"role": "user", "content": "No, that is too long. Please make it shorter."});
+        self.chat(session, &json!([asked, reply["choices"][0]["message"], complaint]));
+    }
+
+    fn status(&self) -> Value {
+        Self::agent().get(format!("{}/v1/status", self.url)).call().unwrap().body_mut().read_json().unwrap()
+    }
+
+    /// Asks until the host says so; bounded in tries.
+    fn until(&self, what: &str, done: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..3000 {
+            let status = self.status();
+            if done(&status) {
+                return status;
+            }
+            std::thread::park_timeout(std::time::Duration::from_millis(10));
+        }
+        panic!("{what} did not happen: {}", self.status());
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// The turns that a status counts, however they were classified.
+fn turns(status: &Value) -> u64 {
+    status["turns"].as_object().unwrap().values().filter_map(Value::as_u64).sum()
+}
+
+#[test]
+fn a_host_killed_at_once_after_a_reply_has_that_reply_when_it_starts_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 1..=3u64 {
+        let host = Process::start(folder.path());
+        assert_eq!(turns(&host.status()), round - 1, "an acknowledged turn was lost, or one appeared");
+        host.chat(&format!("round-{round}"), &json!([{"role": "user", "content": "Hi"}]));
+        host.kill();
+    }
+}
+
+#[test]
+fn a_host_killed_after_a_version_serves_it_again_and_trains_no_sample_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = Process::start(folder.path());
+    host.complain("one");
+    host.complain("two");
+    host.complain("three");
+    let before = host.until("a version", |status| status["live"] == 1);
+    host.kill();
+
+    let host = Process::start(folder.path());
+    let reply = host.chat("again", &json!([{"role": "user", "content": "Hi"}]));
+    let print = reply["system_fingerprint"].as_str().unwrap();
+    assert!(print.contains("@v1"), "{print}");
+    // The third complaint's sample waits in the ledger for its batch; a fourth fills it.
+    host.complain("four");
+    let after = host.until("the second version", |status| status["live"] == 2);
+    assert_eq!(before["trained"], 2, "{before}");
+    assert_eq!(after["trained"], 4, "{after}");
+    let versions = after["versions"].as_array().unwrap();
+    let mut samples: Vec<&str> =
+        versions.iter().flat_map(|v| v["samples"].as_array().unwrap()).map(|s| s.as_str().unwrap()).collect();
+    let all = samples.len();
+    samples.sort_unstable();
+    samples.dedup();
+    assert_eq!((all, samples.len()), (4, 4), "a sample was trained twice: {versions:?}");
+    host.kill();
+}
+
+#[test]
+fn a_host_that_is_asked_to_stop_finishes_and_exits_0() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut host = Process::start(folder.path());
+    host.chat("one", &json!([{"role": "user", "content": "Hi"}]));
+    let killed = Command::new("kill").args(["-TERM", &host.child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let status = host.child.wait().unwrap();
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut host.stderr, &mut rest).unwrap();
+    assert!(status.success(), "{status}: {rest}");
+    assert!(rest.contains("stopped"), "{rest}");
+}
+
+#[test]
+fn a_second_host_on_the_same_folder_refuses_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = Process::start(folder.path());
+    let output = Command::new(env!("CARGO_BIN_EXE_nextstate"))
+        .args(["log", "--data"])
+        .arg(folder.path().join("data"))
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("ledger") && said.contains("another"), "{said}");
+    host.kill();
+}
