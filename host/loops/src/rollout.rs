@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc};
 use ledger::Ledger;
 use rl::{
     Action, Agent, AgentReply, AgentRequest, Environment, Episode, EpisodeId, Message, Outcome,
-    Sampling, Seed, SessionId, Step, TaskId, TurnId,
+    Role, Sampling, Seed, SessionId, Step, TaskId, TurnId,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -209,10 +209,8 @@ impl Rollout {
         }
         let done = ended.as_ref().and_then(|step| step.done);
         if let Some(turn) = table.turns.last() {
-            let reaction = ended
-                .map(|step| step.observation.messages)
-                .unwrap_or_default();
-            runtime.block_on(self.serve.react(turn, reaction, true))?;
+            // What came back is known even where the host's limit ends the episode before anybody can answer it.
+            runtime.block_on(self.serve.react(turn, table.reaction(), true))?;
         }
         let card = self.environment.card();
         let record = EpisodeRecord {
@@ -321,6 +319,15 @@ impl Table {
         };
         watch(Event::Turn(Box::new(played)));
         Ok(step.done.is_some().then_some(step))
+    }
+
+    /// What came back after the last reply.
+    fn reaction(&self) -> Vec<Message> {
+        let reply = self
+            .messages
+            .iter()
+            .rposition(|message| message.role == Role::Assistant);
+        reply.map_or_else(Vec::new, |at| self.messages[at + 1..].to_vec())
     }
 
     fn act(&mut self, turn: TurnId, message: Message, truncated: bool) -> Result<Step> {

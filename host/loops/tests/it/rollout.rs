@@ -131,6 +131,37 @@ async fn episodes_are_played_to_their_end_and_their_last_turn_is_reacted_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_episode_that_the_host_cuts_short_still_gives_its_last_turn_what_came_back() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    let cut = Config {
+        max_turns: 1,
+        ..Config::default()
+    };
+    let rollout = rig
+        .handle
+        .rollout(cut, environment(), agent(&rig, 99))
+        .unwrap();
+    let (_stop, shutdown) = loops::shutdown();
+    let records = rollout
+        .run(assignments(), shutdown, Arc::new(|_| {}))
+        .await
+        .unwrap();
+    assert!(
+        records
+            .iter()
+            .all(|r| r.turns.len() == 1 && r.done.is_none())
+    );
+    let status = rig.handle.until(|s| s.judged == 2).await;
+    assert_eq!(
+        status.reacted, 2,
+        "a reaction that had come was thrown away"
+    );
+    drop(rollout);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_episode_goes_on_after_a_restart_with_the_turns_it_had() {
     let dir = folder();
     let watch = Arc::new(|_| {});
