@@ -70,7 +70,7 @@ impl Default for ModelSection {
 }
 
 /// How the base weights are kept in memory. Everything is computed in f32.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
     /// 16 bits, the exponent of f32.

@@ -37,7 +37,11 @@ impl Process {
         let mut said = String::new();
         let url = loop {
             let mut line = String::new();
-            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "the host ended: {said}");
+            assert_ne!(
+                stderr.read_line(&mut line).unwrap(),
+                0,
+                "the host ended: {said}"
+            );
             if let Some((_, url)) = line.trim().split_once(" at ") {
                 break url.trim_end_matches("/v1").to_owned();
             }
@@ -47,7 +51,10 @@ impl Process {
     }
 
     fn agent() -> ureq::Agent {
-        ureq::Agent::config_builder().http_status_as_error(false).build().into()
+        ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .build()
+            .into()
     }
 
     fn chat(&self, session: &str, messages: &Value) -> Value {
@@ -65,12 +72,22 @@ impl Process {
     fn complain(&self, session: &str) {
         let asked = json!({"role": "user", "content": "How do I boil an egg?"});
         let reply = self.chat(session, &json!([asked]));
-        let complaint = json!({"role": "user", "content": "No, that is too long. Please make it shorter."});
-        self.chat(session, &json!([asked, reply["choices"][0]["message"], complaint]));
+        let complaint =
+            json!({"role": "user", "content": "No, that is too long. Please make it shorter."});
+        self.chat(
+            session,
+            &json!([asked, reply["choices"][0]["message"], complaint]),
+        );
     }
 
     fn status(&self) -> Value {
-        Self::agent().get(format!("{}/v1/status", self.url)).call().unwrap().body_mut().read_json().unwrap()
+        Self::agent()
+            .get(format!("{}/v1/status", self.url))
+            .call()
+            .unwrap()
+            .body_mut()
+            .read_json()
+            .unwrap()
     }
 
     /// Asks until the host says so; bounded in tries.
@@ -93,7 +110,12 @@ impl Process {
 
 /// The turns that a status counts, however they were classified.
 fn turns(status: &Value) -> u64 {
-    status["turns"].as_object().unwrap().values().filter_map(Value::as_u64).sum()
+    status["turns"]
+        .as_object()
+        .unwrap()
+        .values()
+        .filter_map(Value::as_u64)
+        .sum()
 }
 
 #[test]
@@ -101,8 +123,15 @@ fn a_host_killed_at_once_after_a_reply_has_that_reply_when_it_starts_again() {
     let folder = tempfile::tempdir().unwrap();
     for round in 1..=3u64 {
         let host = Process::start(folder.path());
-        assert_eq!(turns(&host.status()), round - 1, "an acknowledged turn was lost, or one appeared");
-        host.chat(&format!("round-{round}"), &json!([{"role": "user", "content": "Hi"}]));
+        assert_eq!(
+            turns(&host.status()),
+            round - 1,
+            "an acknowledged turn was lost, or one appeared"
+        );
+        host.chat(
+            &format!("round-{round}"),
+            &json!([{"role": "user", "content": "Hi"}]),
+        );
         host.kill();
     }
 }
@@ -127,12 +156,19 @@ fn a_host_killed_after_a_version_serves_it_again_and_trains_no_sample_twice() {
     assert_eq!(before["trained"], 2, "{before}");
     assert_eq!(after["trained"], 4, "{after}");
     let versions = after["versions"].as_array().unwrap();
-    let mut samples: Vec<&str> =
-        versions.iter().flat_map(|v| v["samples"].as_array().unwrap()).map(|s| s.as_str().unwrap()).collect();
+    let mut samples: Vec<&str> = versions
+        .iter()
+        .flat_map(|v| v["samples"].as_array().unwrap())
+        .map(|s| s.as_str().unwrap())
+        .collect();
     let all = samples.len();
     samples.sort_unstable();
     samples.dedup();
-    assert_eq!((all, samples.len()), (4, 4), "a sample was trained twice: {versions:?}");
+    assert_eq!(
+        (all, samples.len()),
+        (4, 4),
+        "a sample was trained twice: {versions:?}"
+    );
     host.kill();
 }
 
@@ -141,7 +177,10 @@ fn a_host_that_is_asked_to_stop_finishes_and_exits_0() {
     let folder = tempfile::tempdir().unwrap();
     let mut host = Process::start(folder.path());
     host.chat("one", &json!([{"role": "user", "content": "Hi"}]));
-    let killed = Command::new("kill").args(["-TERM", &host.child.id().to_string()]).status().unwrap();
+    let killed = Command::new("kill")
+        .args(["-TERM", &host.child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(killed.success());
     let status = host.child.wait().unwrap();
     let mut rest = String::new();
@@ -161,6 +200,9 @@ fn a_second_host_on_the_same_folder_refuses_and_says_why() {
         .unwrap();
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("ledger") && said.contains("another"), "{said}");
+    assert!(
+        said.contains("ledger") && said.contains("another"),
+        "{said}"
+    );
     host.kill();
 }

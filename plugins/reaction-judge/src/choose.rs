@@ -63,11 +63,15 @@ pub fn ask(next: &Observation) -> Result<Option<Prompt>, Fault> {
                 "`rule-examples`: \"{example}\" is not \"label | reaction\""
             ))
         })?;
-        text.push_str(&format!(
-            "Reaction: {}\nThe problem: {}\n\n",
+        for piece in [
+            "Reaction: ",
             reaction.trim(),
-            label.trim()
-        ));
+            "\nThe problem: ",
+            label.trim(),
+            "\n\n",
+        ] {
+            text.push_str(piece);
+        }
     }
     text.push_str("Reaction: ");
     let parts = vec![

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::ValueEnum;
 use policy::local::Local;
 use policy::{Adapter, Checkpoint, Deployed, Model, Slot, peft};
 use rl::{AdapterName, PolicyVersion, Weights};
+
+use crate::config::Dtype;
 
 /// Which model, and how it is run.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,15 +24,6 @@ pub struct ModelArgs {
     /// Compute threads; all cores by default. Never changes a result
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) threads: Option<u16>,
-}
-
-/// Numbers in which base weights are kept.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(super) enum Dtype {
-    /// 32 bits.
-    F32,
-    /// Brain floating point, 16 bits.
-    Bf16,
 }
 
 /// A model in memory and what turns text into its tokens.
@@ -59,11 +51,7 @@ impl ModelArgs {
             .threads
             .map_or_else(kernels::Pool::default_threads, usize::from);
         let pool = Arc::new(kernels::Pool::new(threads)?);
-        let dtype = match self.dtype {
-            Dtype::F32 => kernels::Dtype::F32,
-            Dtype::Bf16 => kernels::Dtype::Bf16,
-        };
-        let model = Model::load(&checkpoint, dtype, pool)
+        let model = Model::load(&checkpoint, self.dtype.into(), pool)
             .with_context(|| format!("load the model {}", path.display()))?;
         let model = Arc::new(model);
         let tokenizer = checkpoint

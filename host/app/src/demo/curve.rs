@@ -89,7 +89,7 @@ pub fn draw(
         )?;
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::MiddleRight)
+            .position(SeriesLabelPosition::UpperLeft)
             .background_style(WHITE.mix(0.85))
             .border_style(grey)
             .draw()?;

@@ -84,9 +84,14 @@ fn section(html: &mut String, story: &Story, curve: &str) -> std::fmt::Result {
     let (before, after) = (story.before.satisfaction(), story.after.satisfaction());
     write!(
         html,
-        "<h1>{} learned to suit a user by talking with them</h1>\
+        "<h1>{}: {} by talking with a user</h1>\
          <p class=\"quiet\">persona <b>{}</b> ({}) · method {} · seed {} · {} interactions · {} versions</p>",
         escape(&story.model),
+        if story.gain() > 0.0 {
+            "what was learned"
+        } else {
+            "nothing was learned"
+        },
         escape(&story.persona),
         escape(&story.rule),
         escape(&story.method),

@@ -6,7 +6,8 @@ use rl::{Policy as _, Sampling, ScoreRequest, Seed, Weights};
 use serde_json::Value;
 
 use super::{Opened, generate};
-use crate::commands::opened::{Dtype, ModelArgs};
+use crate::commands::opened::ModelArgs;
+use crate::config::Dtype;
 
 fn tiny() -> Opened {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/fixtures/tiny-llama");

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use rl::{PolicyVersion, Sample, StepMetrics};
 
 use super::{Args, METRICS, OPTIMIZER, RECORD, Record, run};
-use crate::commands::opened::{Dtype, ModelArgs};
+use crate::commands::opened::ModelArgs;
+use crate::config::Dtype;
 use policy::peft;
 
 /// A folder with samples and a recipe.
