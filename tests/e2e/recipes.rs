@@ -17,7 +17,8 @@ fn recipe(name: &str, data: &std::path::Path) -> Config {
     recipe.model = small.model;
     recipe.gateway.listen.set_port(0);
     recipe.engine = small.engine;
-    recipe.loops.train.batch_size = 2;
+    // Few of a random model's replies draw a hint that is accepted.
+    recipe.loops.train.batch_size = 1;
     recipe.train.rank = small.train.rank;
     // A random model cannot judge: the words decide, the rest of the recipe is its own.
     recipe.plugins.judge = "words".into();
@@ -60,7 +61,7 @@ fn a_few_steps(name: &str) {
         let status = until(host, "a version", |status| {
             status.live >= PolicyVersion::new(1)
         });
-        assert!(status.trained >= 2, "{status:?}");
+        assert!(status.trained >= 1, "{status:?}");
     });
 }
 

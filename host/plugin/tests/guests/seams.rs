@@ -282,8 +282,28 @@ mod reaction_judge {
     }
 
     #[test]
-    fn a_quoted_hint_is_the_complaint_without_the_next_question() {
+    fn a_chosen_hint_is_one_of_the_operators_rules() {
         let judge = judge("");
+        let (turn, next) = (turn("How do I?", "So."), next("Much too long!"));
+        let prompt = judge.ask_hint(&turn, &next, Seed::new(1)).unwrap().unwrap();
+        let AnswerForm::Choice(labels) = prompt.answer else {
+            panic!("a choice, not {:?}", prompt.answer)
+        };
+        let answered = |liked: &str| {
+            let choice = |label: &String| Choice {
+                text: label.clone(),
+                logprob: if label.as_str() == liked { -0.1 } else { -20.0 },
+            };
+            let answer = Answer::chosen(labels.iter().map(choice).collect()).unwrap();
+            judge.read_hint(&turn, &next, &answer).unwrap()
+        };
+        assert!(answered(" long").unwrap().text.contains("short"));
+        assert_eq!(answered(" fine"), None);
+    }
+
+    #[test]
+    fn a_quoted_hint_is_the_complaint_without_the_next_question() {
+        let judge = judge("hint-mode = 'quote'");
         let (turn, next) = (
             turn("How do I?", "So."),
             next("Much too long! How do I iron a shirt?"),
