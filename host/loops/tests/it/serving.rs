@@ -294,3 +294,13 @@ async fn a_reaction_that_no_request_brings_can_be_handed_over() {
     assert_eq!(rig.handle.serve().sessions(), 0);
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn the_ledgers_sink_conforms() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    rl::seam::conformance::turn_sink(&*rig.sink())
+        .await
+        .unwrap();
+    rig.stop().await;
+}

@@ -7,6 +7,7 @@
 )]
 
 mod abuse;
+mod conformance;
 mod load;
 mod seams;
 mod support;

@@ -14,6 +14,7 @@
 //! All but [`TurnSink`] are synchronous: a loop calls them from a blocking thread, with its own time limit.
 
 mod agent;
+pub mod conformance;
 mod environment;
 mod judge;
 mod learner;
