@@ -1,6 +1,6 @@
 //! A hostile guest: every way we know to abuse the host, chosen by the config key `abuse`.
 //!
-//! A fixture of `host/plugin/tests`, never shipped. It exports all three worlds. A new abuse gets a name in [`misbehave`] and a
+//! A fixture of `host/plugin/tests`, never shipped. It exports all three worlds. A new abuse gets a name in `misbehave` and a
 //! test that shows it contained.
 
 mod answers;
