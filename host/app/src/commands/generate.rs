@@ -12,25 +12,28 @@ use serde::Deserialize;
 use super::lines;
 use super::opened::{AdapterArgs, ModelArgs, Opened};
 
+/// The formats of input and output: a contract. Shown by `--help`.
+pub const FORMAT: &str = r#"Standard input, one object a line (blank lines are skipped):
+
+  {"messages":[{"role":"user","content":"Hi"}]}
+                        a conversation, rendered by the model's chat template; texts never become special tokens
+  {"prompt":"Once upon a time"}
+                        a text to go on from; special tokens in it are recognised
+
+Standard output, one line for each:
+
+  {"text":" there","tokens":[633,2],"logprobs":[-0.693147182,-1.20397282],"finish_reason":"stop"}
+
+`tokens` are the sampled ids, the stop token included; `logprobs` their natural log-probs at the sampling temperature
+before truncation (at temperature 1 for --temperature 0), with nine significant digits; `finish_reason` is `stop` or
+`length`. The same line with the same settings and seed gives the same reply. A bad line ends the command with an
+error that names it; the lines before it have been answered."#;
+
 /// Replies to prompts or conversations, one JSON object a line.
 ///
-/// Standard input, one object a line (blank lines are skipped):
-///
-///   {"messages":[{"role":"user","content":"Hi"}]}
-///                         a conversation, rendered by the model's chat template; texts never become special tokens
-///   {"prompt":"Once upon a time"}
-///                         a text to go on from; special tokens in it are recognised
-///
-/// Standard output, one line for each:
-///
-///   {"text":" there","tokens":[633,2],"logprobs":[-0.693147182,-1.20397282],"finish_reason":"stop"}
-///
-/// `tokens` are the sampled ids, the stop token included; `logprobs` their natural log-probs at the sampling temperature
-/// before truncation (at temperature 1 for --temperature 0), with nine significant digits; `finish_reason` is `stop` or
-/// `length`. The same line with the same settings and seed gives the same reply. A bad line ends the command with an
-/// error that names it; the lines before it have been answered.
+/// The formats are in [`FORMAT`].
 #[derive(Clone, Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(about, long_about = "Replies to prompts or conversations, one JSON object a line.", after_long_help = FORMAT)]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,

@@ -11,24 +11,27 @@ use serde::Deserialize;
 use super::lines;
 use super::opened::{AdapterArgs, ModelArgs, Opened};
 
+/// The formats of input and output: a contract. Shown by `--help`.
+pub const FORMAT: &str = r#"Standard input, one object a line (blank lines are skipped):
+
+  {"tokens":[1,2,3]}        token ids
+  {"messages":[{"role":"user","content":"Hi"},…]}
+                            a conversation, rendered by the model's chat template without a prompt for a
+                            further reply; texts never become special tokens
+
+Standard output, one line for each:
+
+  {"tokens":[1,2,3],"logprobs":[null,-2.30258512,-0.693147182]}
+
+`logprobs` holds the natural logarithm of each token's probability given the tokens before it, at --temperature, with
+nine significant digits (any two 32-bit floats differ); the first token has none. A bad line ends the command with an
+error that names it; the lines before it have been answered."#;
+
 /// Log-probs of given tokens or conversations, one JSON object a line.
 ///
-/// Standard input, one object a line (blank lines are skipped):
-///
-///   {"tokens":[1,2,3]}        token ids
-///   {"messages":[{"role":"user","content":"Hi"},…]}
-///                             a conversation, rendered by the model's chat template without a prompt for a
-///                             further reply; texts never become special tokens
-///
-/// Standard output, one line for each:
-///
-///   {"tokens":[1,2,3],"logprobs":[null,-2.30258512,-0.693147182]}
-///
-/// `logprobs` holds the natural logarithm of each token's probability given the tokens before it, at --temperature, with
-/// nine significant digits (any two 32-bit floats differ); the first token has none. A bad line ends the command with an
-/// error that names it; the lines before it have been answered.
+/// The formats are in [`FORMAT`].
 #[derive(Clone, Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(about, long_about = "Log-probs of given tokens or conversations, one JSON object a line.", after_long_help = FORMAT)]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,

@@ -17,35 +17,38 @@ use trainer::LoraLearner;
 use super::lines;
 use super::opened::ModelArgs;
 
+/// The formats of input and output: a contract. Shown by `--help`.
+pub const FORMAT: &str = r#"--samples: one JSON object a line, a sample as the trainer sees it; the four lists have one entry a response token:
+
+  {"id":"s1","turn":"t1","adapter":"main","version":0,"prompt":[1,2],"response":[3,4],
+   "behaviour":[-1.5,-0.2],"advantage":[1.0,1.0],"weight":[1.0,1.0],"temperature":1.0}
+
+`behaviour` are the log-probs recorded when the tokens were sampled, at `temperature`, by `version`. A token of weight
+0 is left out of the loss and of its denominator.
+
+--recipe: a TOML file; every key may be left out, unknown ones are refused:
+
+  steps = 1            # optimizer steps; default: one walk over the samples
+  batch-size = 16      # samples a step, in the file's order, from the start again at its end
+  seed = 0             # of the adapter's first weights
+  [train]              # lr, betas, eps, weight-decay, grad-clip, passes, policy-loss, clip-low, clip-high, tis-cap,
+                       # kl-beta, max-ratio, rank, alpha
+
+--out: a folder that does not exist or is empty. Written at the end, all at once:
+
+  adapter_config.json, adapter_model.safetensors    the adapter, as PEFT reads it
+  optimizer.safetensors                             AdamW's moments
+  metrics.jsonl                                     one object a step: loss, pg_loss, kl, grad_norm, ratio_mean, …
+  train.json                                        the version reached, and every setting with its value
+
+A bad line of the samples ends the command with an error that names it, and a step whose numbers are not finite with an
+error that says which; nothing is written then."#;
+
 /// Optimizer steps on samples; writes a PEFT adapter.
 ///
-/// --samples: one JSON object a line, a sample as the trainer sees it; the four lists have one entry a response token:
-///
-///   {"id":"s1","turn":"t1","adapter":"main","version":0,"prompt":[1,2],"response":[3,4],
-///    "behaviour":[-1.5,-0.2],"advantage":[1.0,1.0],"weight":[1.0,1.0],"temperature":1.0}
-///
-/// `behaviour` are the log-probs recorded when the tokens were sampled, at `temperature`, by `version`. A token of weight
-/// 0 is left out of the loss and of its denominator.
-///
-/// --recipe: a TOML file; every key may be left out, unknown ones are refused:
-///
-///   steps = 1            # optimizer steps; default: one walk over the samples
-///   batch-size = 16      # samples a step, in the file's order, from the start again at its end
-///   seed = 0             # of the adapter's first weights
-///   [train]              # lr, betas, eps, weight-decay, grad-clip, passes, policy-loss, clip-low, clip-high, tis-cap,
-///                        # kl-beta, max-ratio, rank, alpha
-///
-/// --out: a folder that does not exist or is empty. Written at the end, all at once:
-///
-///   adapter_config.json, adapter_model.safetensors    the adapter, as PEFT reads it
-///   optimizer.safetensors                             AdamW's moments
-///   metrics.jsonl                                     one object a step: loss, pg_loss, kl, grad_norm, ratio_mean, …
-///   train.json                                        the version reached, and every setting with its value
-///
-/// A bad line of the samples ends the command with an error that names it, and a step whose numbers are not finite with an
-/// error that says which; nothing is written then.
+/// The formats are in [`FORMAT`].
 #[derive(Clone, Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(about, long_about = "Optimizer steps on samples; writes a PEFT adapter.", after_long_help = FORMAT)]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,

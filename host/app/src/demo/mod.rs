@@ -2,7 +2,7 @@
 //! never trained on.
 //!
 //! One run: exam → conversations over the real HTTP gateway while the loops judge and train → exam. The scripted
-//! user is a guest; its rule marks the exams and is never shown to the policy or the judge. [`session`] is the run,
+//! user is a guest; its rule marks the exams and is never shown to the policy or the judge. `session.rs` is the run,
 //! [`story`] what it leaves behind, [`report`] what people read.
 
 pub mod curve;
