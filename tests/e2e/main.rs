@@ -6,3 +6,4 @@ mod learning;
 mod openai;
 mod recipes;
 mod support;
+mod tenants;

@@ -27,6 +27,9 @@ pub struct Config {
     pub loops: loops::Config,
     /// The optimizer.
     pub train: trainer::Config,
+    /// Tenants that see the whole host: `status`, `log`. The others see which version answers. Without API keys everybody on
+    /// this machine is an operator.
+    pub operators: Vec<String>,
     /// PEFT adapter folders that are served and never trained, by name: ask for `<base>:<name>`.
     pub adapters: BTreeMap<String, PathBuf>,
 }
@@ -41,6 +44,7 @@ impl Default for Config {
             plugins: Plugins::default(),
             loops: loops::Config::default(),
             train: trainer::Config::default(),
+            operators: Vec::new(),
             adapters: BTreeMap::new(),
         }
     }

@@ -147,7 +147,7 @@ impl Host {
         let addr = gateway.handle().addr();
         gateway
             .handle()
-            .open(backend(&engine.handle(), &handle, &ledger));
+            .open(backend(&config, &engine.handle(), &handle, &ledger));
         let until = shutdown.clone();
         // The host owns these two tasks and joins them in `stop`.
         let gateway = tokio::spawn(gateway.run(async move { until.wait().await }));
@@ -258,13 +258,25 @@ impl Host {
     }
 }
 
-fn backend(engine: &EngineHandle, handle: &loops::Handle, ledger: &Ledger) -> Backend {
+fn backend(
+    config: &Config,
+    engine: &EngineHandle,
+    handle: &loops::Handle,
+    ledger: &Ledger,
+) -> Backend {
     let (status, stats, ledger) = (handle.clone(), engine.clone(), ledger.clone());
+    // Without keys only this machine can ask, and whoever is on it is its operator.
+    let open = config.gateway.keys.is_empty();
+    let operators = config.operators.clone();
     Backend {
         engine: engine.clone(),
         sink: handle.sink(),
-        status: Arc::new(move |_tenant| {
-            let mut value = serde_json::to_value(status.status()).unwrap_or_default();
+        status: Arc::new(move |tenant| {
+            let whole = status.status();
+            if !open && !operators.iter().any(|name| name == tenant.as_str()) {
+                return tenants_view(&whole);
+            }
+            let mut value = serde_json::to_value(whole).unwrap_or_default();
             value["engine"] = serde_json::to_value(stats.stats()).unwrap_or_default();
             if let Ok(lineage) = ledger::lineage::Lineage::read(&ledger) {
                 value["versions"] = serde_json::to_value(lineage.all()).unwrap_or_default();
@@ -272,6 +284,20 @@ fn backend(engine: &EngineHandle, handle: &loops::Handle, ledger: &Ledger) -> Ba
             value
         }),
     }
+}
+
+/// What a tenant that is not an operator may know: which version answers. Counts, sessions, turns and samples are of all
+/// tenants together.
+fn tenants_view(whole: &loops::Status) -> serde_json::Value {
+    let seen = loops::Status {
+        version: whole.version,
+        live: whole.live,
+        ..loops::Status::default()
+    };
+    let mut value = serde_json::to_value(seen).unwrap_or_default();
+    value["versions"] = serde_json::json!([]);
+    value["restricted"] = "only tenants in `operators` see the rest".into();
+    value
 }
 
 fn seams(guests: &Guests, engine: EngineHandle, learner: trainer::LoraLearner) -> loops::Seams {

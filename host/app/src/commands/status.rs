@@ -27,8 +27,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&body)?);
         return Ok(());
     }
+    let restricted = body["restricted"].as_str().map(str::to_owned);
     let status: Status = serde_json::from_value(body)
         .context("the host's status has another shape: are host and command of one version?")?;
+    if let Some(why) = restricted {
+        println!("live version   {} ({why})", status.live);
+        return Ok(());
+    }
     print!("{}", page(&status));
     Ok(())
 }

@@ -206,19 +206,20 @@ pub(crate) fn figure_rows(story: &Story) -> Vec<(String, String)> {
         (
             "tokens judged, trained".to_owned(),
             format!(
-                "{}, {} ({} bits differed)",
+                "{}, {} ({} unlike served)",
                 f.tokens_judged, f.tokens_trained, f.mismatched
             ),
         ),
         (
-            "seconds: talking, of it judging, training".to_owned(),
-            format!(
-                "{:.0}, {:.0}, {:.0}",
-                f.seconds_talking, f.seconds_judging, f.seconds_training
-            ),
+            "seconds: talking, of it in optimizer steps".to_owned(),
+            format!("{:.0}, {:.0}", f.seconds_talking, f.seconds_training),
         ),
         (
-            "tokens/s through the engine while talking".to_owned(),
+            "mean seconds from reaction to verdict".to_owned(),
+            format!("{:.1}", f.seconds_to_verdict),
+        ),
+        (
+            "token rows/s through the engine while talking".to_owned(),
             format!("{:.0}", f.tokens_per_second),
         ),
         (

@@ -99,8 +99,14 @@ pub(super) async fn play(plan: Plan, loaded: Loaded) -> anyhow::Result<Story> {
         .say(&said("held-out before", before.satisfaction()));
 
     let talking = Instant::now();
+    let rows = || host.engine().map_or(0, |engine| engine.stats().rows);
+    let before_talking = rows();
     let interactions = talk(&host, &plan, &train, &view).await?;
-    let figures = figures(&host, &interactions, talking.elapsed())?;
+    let elapsed = talking.elapsed();
+    let figures = Figures {
+        tokens_per_second: (rows() - before_talking) as f64 / elapsed.as_secs_f64(),
+        ..figures(&host, &interactions, elapsed)?
+    };
 
     let after = examine(&host, &plan, &held_out, "after", &view).await?;
     view.lock()
@@ -473,17 +479,16 @@ fn figures(host: &Host, talked: &Talked, talking: Duration) -> anyhow::Result<Fi
         let since = closed
             .get(judged.turn.as_str())
             .map_or(0, |from| at_ms.saturating_sub(*from).max(0));
-        figures.seconds_judging += since as f64 / 1e3;
+        figures.seconds_to_verdict += since as f64 / 1e3;
     }
+    let judged = figures.verdicts.iter().sum::<u64>();
+    figures.seconds_to_verdict /= judged.max(1) as f64;
     figures.judge_agreement = (both > 0).then(|| f64::from(agree) / f64::from(both));
     for version in ledger::lineage::Lineage::read(host.ledger())?.all() {
         let metric = |name: &str| version.metrics.get(name).copied().unwrap_or(0.0);
         figures.tokens_trained += metric("tokens") as u64;
         figures.mismatched += metric("mismatched") as u64;
         figures.seconds_training += metric("seconds");
-    }
-    if let Some(engine) = host.engine() {
-        figures.tokens_per_second = engine.stats().rows as f64 / talking.as_secs_f64();
     }
     Ok(figures)
 }

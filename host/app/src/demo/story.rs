@@ -48,17 +48,15 @@ pub struct Figures {
     pub tokens_judged: u64,
     /// Tokens of replies trained.
     pub tokens_trained: u64,
-    /// Seconds in the model for replies, judging and teacher, training.
-    pub seconds_serving: f64,
-    /// Seconds spent judging (votes, hints, teacher).
-    pub seconds_judging: f64,
+    /// Mean seconds from a reaction's record to its verdict's: votes, hints and teacher, and the wait for the engine.
+    pub seconds_to_verdict: f64,
     /// Seconds spent in optimizer steps.
     pub seconds_training: f64,
     /// Seconds from the first question to the last version.
     pub seconds_talking: f64,
     /// Seconds of the whole run, exams included.
     pub seconds_total: f64,
-    /// Tokens per second of generation while talking.
+    /// Token rows a second through the engine while talking: prompts, replies, votes, hints, teacher.
     pub tokens_per_second: f64,
     /// Most memory the process held, in bytes.
     pub peak_memory: Option<u64>,
