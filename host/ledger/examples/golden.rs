@@ -39,6 +39,7 @@ fn main() -> Result<(), Error> {
             metrics: BTreeMap::from([("loss".to_owned(), 1.0 / 3.0)]),
             adapter_blob: None,
             optimizer_blob: None,
+            ..VersionRecord::default()
         };
         parent = Some(version.hash());
         ledger.append(version.to_entry()?).wait()?;

@@ -15,9 +15,90 @@ use crate::{Digest, Entry, Error, Ledger, Record, Result, Seq};
 
 /// The kind of the records that hold versions.
 pub const KIND: &str = "version";
+/// The kind of the records that say which version answers: [`HeadRecord`].
+pub const HEAD: &str = "head";
+/// The kind of the records that name versions: [`RefRecord`].
+pub const REF: &str = "ref";
+
+/// Where a version's weights come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Origin {
+    /// An optimizer step on the samples, from the parent.
+    #[default]
+    Trained,
+    /// The same, computed again without what somebody asked to forget.
+    Rederived {
+        /// The request to forget, by its id.
+        forget: String,
+    },
+    /// The weights of an older version, bit for bit.
+    Reverted {
+        /// That version.
+        to: u64,
+    },
+    /// The weights of a version that was not live (held by the gate, imported, of a branch), bit for bit.
+    Promoted {
+        /// That version.
+        from: u64,
+    },
+    /// Weights from outside.
+    Imported {
+        /// Where from, in words.
+        from: String,
+    },
+}
+
+impl Origin {
+    /// Whether the weights are the result of an optimizer step on the samples.
+    pub fn is_step(&self) -> bool {
+        matches!(self, Self::Trained | Self::Rederived { .. })
+    }
+
+    fn is_trained(&self) -> bool {
+        *self == Self::Trained
+    }
+}
+
+/// From here on this version answers (or, with a share, a part of the sessions).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeadRecord {
+    /// The adapter.
+    pub adapter: String,
+    /// The version.
+    pub version: u64,
+    /// The share of the sessions that it answers while it is on trial; `None` for all of them.
+    pub share: Option<f64>,
+    /// Why: `trained`, `revert`, `promote`, `trip: …`.
+    pub why: String,
+}
+
+/// What a name is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefKind {
+    /// Stays where it is.
+    Tag,
+    /// May be moved.
+    Branch,
+}
+
+/// A name for a version; the last record of a name counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefRecord {
+    /// The name: unique in an adapter's line.
+    pub name: String,
+    /// Tag or branch.
+    pub kind: RefKind,
+    /// The adapter.
+    pub adapter: String,
+    /// The version; `None` removes the name.
+    pub version: Option<u64>,
+}
 
 /// One version of one adapter.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VersionRecord {
     /// Its number; numbers only grow.
     pub version: u64,
@@ -37,6 +118,19 @@ pub struct VersionRecord {
     pub adapter_blob: Option<Digest>,
     /// The optimizer's state.
     pub optimizer_blob: Option<Digest>,
+    // Later fields are left out when they say nothing, so that the content hash of an older version stays what it was.
+    /// Where its weights come from.
+    #[serde(default, skip_serializing_if = "Origin::is_trained")]
+    pub origin: Origin,
+    /// The last record that the decision to make it had read; `None` in ledgers of the first programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<u64>,
+    /// Optimizer steps between the base and its weights; see [`VersionRecord::steps`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// The digest of the adapter's weights as replies carry it; see [`VersionRecord::fingerprint`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter_digest: Option<String>,
 }
 
 /// How a version lies in a record's body: its content and the hash of it.
@@ -47,6 +141,18 @@ struct Stored {
 }
 
 impl VersionRecord {
+    /// Optimizer steps between the base and its weights.
+    pub fn steps(&self) -> u64 {
+        self.steps.unwrap_or(self.version)
+    }
+
+    /// The digest of the adapter's weights as replies carry it.
+    pub fn fingerprint(&self) -> Option<&str> {
+        self.adapter_digest
+            .as_deref()
+            .or_else(|| self.settings.get("adapter-digest")?.as_str())
+    }
+
     /// The content hash: SHA-256 of the canonical JSON (keys in byte order, no spaces) of all of the above.
     pub fn hash(&self) -> Digest {
         let mut text = String::new();
@@ -110,6 +216,8 @@ impl VersionRecord {
 pub struct Lineage {
     versions: Vec<VersionRecord>,
     by_hash: HashMap<Digest, usize>,
+    heads: Vec<HeadRecord>,
+    refs: BTreeMap<(String, String), RefRecord>,
 }
 
 impl Lineage {
@@ -122,7 +230,74 @@ impl Lineage {
         for record in ledger.by_kind(KIND, Seq::FIRST) {
             lineage.add(VersionRecord::from_record(&record?)?);
         }
+        for record in ledger.by_kind(HEAD, Seq::FIRST) {
+            lineage.add_head(read_body(&record?)?);
+        }
+        for record in ledger.by_kind(REF, Seq::FIRST) {
+            lineage.add_ref(read_body(&record?)?);
+        }
         Ok(lineage)
+    }
+
+    /// Adds a decision about which version answers.
+    pub fn add_head(&mut self, head: HeadRecord) {
+        self.heads.push(head);
+    }
+
+    /// Adds, moves or removes a name.
+    pub fn add_ref(&mut self, name: RefRecord) {
+        let key = (name.adapter.clone(), name.name.clone());
+        if name.version.is_some() {
+            self.refs.insert(key, name);
+        } else {
+            self.refs.remove(&key);
+        }
+    }
+
+    /// Every decision about which version answers, in order.
+    pub fn heads(&self) -> &[HeadRecord] {
+        &self.heads
+    }
+
+    /// The names of an adapter's versions, in alphabetical order.
+    pub fn refs<'a>(&'a self, adapter: &'a str) -> impl Iterator<Item = &'a RefRecord> {
+        self.refs.values().filter(move |r| r.adapter == adapter)
+    }
+
+    /// The version that answers: the last decision's, or the newest in ledgers whose program made no such decisions.
+    pub fn live(&self, adapter: &str) -> Option<&VersionRecord> {
+        let heads = self.heads.iter().rev();
+        let mut whole = heads.filter(|h| h.adapter == adapter && h.share.is_none());
+        match whole.next() {
+            Some(head) => self.get(adapter, head.version),
+            None if self.heads.iter().any(|h| h.adapter == adapter) => None,
+            None => self.newest(adapter),
+        }
+    }
+
+    /// Finds a version by what a person writes: `7`, `v7`, `head`, `head~2`, a name, or the first digits (at least 6) of its
+    /// content hash.
+    pub fn find(&self, adapter: &str, text: &str) -> Option<&VersionRecord> {
+        if let Some((base, back)) = text.split_once('~') {
+            let start = self.find(adapter, base)?;
+            return self.ancestors(start).nth(back.parse().ok()?);
+        }
+        if text == "head" {
+            return self.live(adapter);
+        }
+        if let Some(named) = self.refs.get(&(adapter.to_owned(), text.to_owned())) {
+            return self.get(adapter, named.version?);
+        }
+        let number = text.strip_prefix('v').unwrap_or(text);
+        if let Ok(number) = number.parse()
+            && let Some(found) = self.get(adapter, number)
+        {
+            return Some(found);
+        }
+        let mut all = self.versions.iter().filter(|v| v.adapter == adapter);
+        (text.len() >= 6)
+            .then(|| all.find(|v| v.hash().to_string().starts_with(text)))
+            .flatten()
     }
 
     /// Adds a version that has just been committed.
@@ -165,6 +340,40 @@ impl Lineage {
             v.parent.and_then(|hash| self.by_hash(&hash))
         })
     }
+}
+
+impl HeadRecord {
+    /// The entry that records it.
+    ///
+    /// # Errors
+    /// [`Error::Version`] when a number cannot be written as JSON.
+    pub fn to_entry(&self) -> Result<Entry> {
+        Ok(Entry::new(HEAD, &*self.adapter, write_body(self)?))
+    }
+}
+
+impl RefRecord {
+    /// The entry that records it.
+    ///
+    /// # Errors
+    /// As [`HeadRecord::to_entry`].
+    pub fn to_entry(&self) -> Result<Entry> {
+        Ok(Entry::new(REF, &*self.adapter, write_body(self)?))
+    }
+}
+
+fn write_body(body: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(body).map_err(|source| Error::Version {
+        seq: Seq::ZERO,
+        source: Arc::new(source),
+    })
+}
+
+fn read_body<T: serde::de::DeserializeOwned>(record: &Record) -> Result<T> {
+    serde_json::from_slice(&record.body).map_err(|source| Error::Version {
+        seq: record.seq,
+        source: Arc::new(source),
+    })
 }
 
 /// Writes `value` with the keys of every object in byte order, whatever order they are held in.
@@ -212,6 +421,7 @@ mod tests {
             metrics: BTreeMap::from([("loss".to_owned(), -0.125), ("kl".to_owned(), 1.0 / 3.0)]),
             adapter_blob: Some(Digest::of(b"weights")),
             optimizer_blob: Some(Digest::of(b"moments")),
+            ..VersionRecord::default()
         }
     }
 

@@ -391,6 +391,7 @@ fn blobs_and_versions_are_checked_together() {
         metrics: BTreeMap::from([("loss".into(), 0.5)]),
         adapter_blob: Some(blob),
         optimizer_blob: None,
+        ..VersionRecord::default()
     };
     ledger.append(version.to_entry().unwrap()).wait().unwrap();
     assert!(

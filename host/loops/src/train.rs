@@ -275,6 +275,7 @@ impl Training {
             metrics: metrics_map(&metrics),
             adapter_blob: Some(adapter_blob),
             optimizer_blob: Some(optimizer_blob),
+            ..VersionRecord::default()
         };
         let entry = record
             .to_entry()
