@@ -25,6 +25,7 @@ pub struct FrozenLearner {
     steps: u64,
     proposed: bool,
     walk: Walk,
+    seed: Seed,
 }
 
 impl FrozenLearner {
@@ -46,6 +47,7 @@ impl FrozenLearner {
             slot,
             config,
             adapter,
+            seed,
         })
     }
 
@@ -100,6 +102,26 @@ impl rl::Learner for FrozenLearner {
     fn step(&mut self, batch: &Batch) -> rl::Result<Proposal> {
         self.propose(batch)
             .map_err(|error| error.at_seam("the step"))
+    }
+
+    /// Its proposal is what is live already, so there is nothing to put beside it.
+    fn stage(&mut self) -> rl::Result<()> {
+        Err(Error::NoProposal.at_seam("the candidate"))
+    }
+
+    fn unstage(&mut self) {}
+
+    fn reset(&mut self, version: PolicyVersion) -> rl::Result<()> {
+        let fresh = start(&self.model, &self.config, None, self.seed);
+        self.adapter = fresh.map_err(|error| error.at_seam("going back to the base"))?;
+        self.steps = 0;
+        self.version = version;
+        self.proposed = false;
+        self.slot.publish(Deployed {
+            version,
+            adapter: None,
+        });
+        Ok(())
     }
 
     fn deploy(&mut self, version: PolicyVersion) -> rl::Result<()> {

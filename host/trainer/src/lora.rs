@@ -26,6 +26,9 @@ pub struct LoraLearner {
     moments: Moments,
     proposed: Option<(Arc<Adapter>, Moments)>,
     walk: Walk,
+    seed: Seed,
+    /// Where a proposal can be asked before it is live.
+    candidate: Option<Arc<Slot>>,
 }
 
 impl LoraLearner {
@@ -47,7 +50,16 @@ impl LoraLearner {
             slot,
             config,
             adapter,
+            seed,
+            candidate: None,
         })
+    }
+
+    /// The same with a place where proposals can be asked before they are live.
+    #[must_use]
+    pub fn with_candidate(mut self, slot: Arc<Slot>) -> Self {
+        self.candidate = Some(slot);
+        self
     }
 
     fn propose(&mut self, batch: &Batch) -> Result<Proposal> {
@@ -160,6 +172,39 @@ impl rl::Learner for LoraLearner {
             return Err(Error::NoProposal.at_seam("the deployment"));
         };
         self.make_live(version, adapter, moments);
+        Ok(())
+    }
+
+    fn stage(&mut self) -> rl::Result<()> {
+        match (&self.candidate, &self.proposed) {
+            (Some(slot), Some((adapter, _))) => {
+                slot.publish(Deployed {
+                    version: self.version.next(),
+                    adapter: Some(Arc::clone(adapter)),
+                });
+                Ok(())
+            }
+            _ => Err(Error::NoProposal.at_seam("the candidate")),
+        }
+    }
+
+    fn unstage(&mut self) {
+        if let Some(slot) = &self.candidate {
+            slot.publish(Deployed::default());
+        }
+    }
+
+    fn reset(&mut self, version: PolicyVersion) -> rl::Result<()> {
+        let fresh = start(&self.model, &self.config, None, self.seed);
+        let fresh = fresh.map_err(|error| error.at_seam("going back to the base"))?;
+        self.moments = Moments::new(fresh.params().len());
+        self.adapter = fresh;
+        self.version = version;
+        self.proposed = None;
+        self.slot.publish(Deployed {
+            version,
+            adapter: None,
+        });
         Ok(())
     }
 

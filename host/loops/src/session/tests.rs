@@ -25,6 +25,7 @@ fn messages(text: &str) -> Vec<Message> {
 fn request(tenant: &str, session: Option<&str>, text: &str) -> TurnRequest {
     TurnRequest {
         tenant: tenant.into(),
+        user: None,
         key: "key".into(),
         adapter: Some("main".into()),
         session: session.map(SessionId::from),
@@ -67,6 +68,7 @@ impl World {
             id,
             tenant: request.tenant.clone(),
             session: found.key.session.clone(),
+            user: None,
             parent: found.parent.clone(),
             kind: TurnKind::Main,
             adapter: request.adapter.clone(),

@@ -9,13 +9,17 @@ use std::{
 };
 
 use ledger::{Ledger, Options, Record, Seq};
-use loops::{Config, Handle, Loops, Seams, Stop, records};
+use loops::{
+    Config, Handle, Loops, Seams, Stop, Trained,
+    bench::{Bench, MakeBench},
+    records,
+};
 use parking_lot::{Condvar, Mutex};
 use prometheus_client::registry::Registry;
 use rl::{
     AdapterName, Batch, Completion, Environment, FinishReason, Judge, Learner, Message, Policy,
     PolicyCard, PolicyVersion, Proposal, RewardRule, SampleRequest, SampledToken, Sampling,
-    ScoreRequest, Served, SessionId, StepMetrics, TokenFlow, TokenId, ToolSpec, TurnId,
+    ScoreRequest, Served, SessionId, Shelf, StepMetrics, TokenFlow, TokenId, ToolSpec, TurnId,
     TurnRequest, TurnSink, Weights,
     seam::{MajorityRule, Transcript, WordJudge},
 };
@@ -142,6 +146,50 @@ pub(crate) struct HashLearner {
     witness: Arc<Mutex<Witness>>,
 }
 
+impl HashLearner {
+    fn new(live: Arc<AtomicU64>, witness: Arc<Mutex<Witness>>) -> Self {
+        Self {
+            version: PolicyVersion::BASE,
+            weights: b"base".to_vec(),
+            proposal: None,
+            fail_deploy: false,
+            live,
+            witness,
+        }
+    }
+}
+
+/// What is served, as a number.
+struct NumberShelf(Arc<AtomicU64>);
+
+impl Shelf for NumberShelf {
+    fn holds(&self, _: PolicyVersion) -> bool {
+        false
+    }
+
+    fn show(
+        &self,
+        version: PolicyVersion,
+        _: Option<PolicyVersion>,
+        _: Option<&[u8]>,
+    ) -> rl::Result<()> {
+        self.0.store(version.get(), Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// A bench of arithmetic: a learner that nobody is served by.
+pub(crate) fn bench() -> MakeBench {
+    Arc::new(|_| {
+        let policy = Arithmetic::default();
+        let learner = HashLearner::new(policy.live.clone(), Arc::default());
+        Ok(Bench {
+            learner: Box::new(learner),
+            policy: Arc::new(policy),
+        })
+    })
+}
+
 impl Learner for HashLearner {
     fn version(&self) -> PolicyVersion {
         self.version
@@ -205,6 +253,16 @@ impl Learner for HashLearner {
         Ok(())
     }
 
+    fn stage(&mut self) -> rl::Result<()> {
+        Ok(())
+    }
+
+    fn unstage(&mut self) {}
+
+    fn reset(&mut self, version: PolicyVersion) -> rl::Result<()> {
+        self.restore(version, b"base", b"")
+    }
+
     fn restore(&mut self, version: PolicyVersion, adapter: &[u8], _: &[u8]) -> rl::Result<()> {
         self.weights = adapter.to_vec();
         self.proposal = Some(self.weights.clone());
@@ -258,20 +316,21 @@ impl Rig {
         let ledger = open(dir);
         let policy = Arithmetic::default();
         let witness = Arc::new(Mutex::new(Witness::default()));
-        let learner = HashLearner {
-            version: PolicyVersion::BASE,
-            weights: b"base".to_vec(),
-            proposal: None,
-            fail_deploy: false,
-            live: policy.live.clone(),
-            witness: witness.clone(),
+        let learner = HashLearner::new(policy.live.clone(), witness.clone());
+        let trained = Trained {
+            learner: Box::new(learner),
+            settings: serde_json::json!({ "lr": 1e-4 }),
+            model: "arithmetic".into(),
+            shelf: Arc::new(NumberShelf(policy.live.clone())),
+            bench: bench(),
+            erased: Arc::new(|_| {}),
         };
         let seams = Seams {
             environment: plugins.environment,
             judge: plugins.judge,
             rule: plugins.rule,
             policy: Arc::new(policy.clone()),
-            learner: Box::new(learner),
+            trained,
         };
         let mut registry = Registry::default();
         let (all, handle) = Loops::build(config, ledger.clone(), seams, &mut registry).unwrap();
@@ -353,6 +412,7 @@ impl Rig {
 pub(crate) fn request(session: &str, messages: Vec<Message>) -> TurnRequest {
     TurnRequest {
         tenant: "tenant".into(),
+        user: None,
         key: "key".into(),
         adapter: Some(AdapterName::new("main")),
         session: Some(SessionId::from(session)),

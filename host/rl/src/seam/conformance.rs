@@ -46,6 +46,7 @@ pub fn turn(request: &str, reply: &str) -> Turn {
         id: TurnId::new("turn-1"),
         tenant: TenantId::new("tenant"),
         session: SessionId::new("session"),
+        user: None,
         parent: None,
         kind: TurnKind::Main,
         adapter: Some(AdapterName::new("main")),
@@ -311,6 +312,7 @@ pub fn reward_rule(rule: &dyn RewardRule) -> Suite {
 pub async fn turn_sink(sink: &dyn TurnSink) -> Suite {
     let request = TurnRequest {
         tenant: TenantId::new("tenant"),
+        user: None,
         key: "key".into(),
         adapter: Some(AdapterName::new("main")),
         session: Some(SessionId::new("mine")),

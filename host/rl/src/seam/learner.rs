@@ -40,6 +40,22 @@ pub trait Learner: Send {
     /// [`crate::Error::Failed`] when there is no proposal.
     fn deploy(&mut self, version: PolicyVersion) -> Result<()>;
 
+    /// Puts the last proposal where it can be asked, under the adapter name [`crate::candidate_of`] the adapter: not live,
+    /// and the learner's own state does not change.
+    ///
+    /// # Errors
+    /// [`crate::Error::Failed`] when there is no proposal, or no place for a candidate.
+    fn stage(&mut self) -> Result<()>;
+
+    /// Takes the candidate away again.
+    fn unstage(&mut self);
+
+    /// Back to the base model, live under this version: the next step starts from the fresh adapter of the learner's seed.
+    ///
+    /// # Errors
+    /// [`crate::Error::Failed`] when no fresh adapter can be made.
+    fn reset(&mut self, version: PolicyVersion) -> Result<()>;
+
     /// Loads a committed version and makes it live (recovery, revert).
     ///
     /// # Errors

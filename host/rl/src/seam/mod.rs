@@ -8,6 +8,7 @@
 //! | [`Judge`] | judge | PRM prompts | a guest (`plugin`), [`crate::seam::WordJudge`] |
 //! | [`RewardRule`] | judge | a reward scheme | a guest (`plugin`), [`crate::seam::MajorityRule`] |
 //! | [`Learner`] | train | the optimizer | LoRA (`trainer`), frozen (`trainer`) |
+//! | [`Shelf`] | train | what is served | a slot (`policy`), a number (`loops`' tests) |
 //! | [`TurnSink`] | the gateway | serve | the ledger (`loops`), [`crate::seam::MemorySink`] |
 //! | [`Agent`] | rollout | the policy as a user meets it | in process, and over HTTP (`app`) |
 //!
@@ -21,6 +22,7 @@ mod learner;
 mod native;
 mod policy;
 mod reward;
+mod shelf;
 mod sink;
 
 pub use agent::{Agent, AgentReply, AgentRequest};
@@ -36,4 +38,5 @@ pub use policy::{
     TokenFlow, Weights,
 };
 pub use reward::{RewardRule, TurnReward};
+pub use shelf::{Shelf, candidate_of};
 pub use sink::{BoxFuture, Feedback, Served, Ticket, TurnRequest, TurnSink};

@@ -20,6 +20,9 @@ pub struct TurnRequest {
     pub tenant: TenantId,
     /// The API key's public name; part of a derived session id.
     pub key: String,
+    /// Whom the client says that it serves (`user` of the OpenAI API).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// The adapter that was asked for; none for the base weights.
     pub adapter: Option<AdapterName>,
     /// Session id from the header, a body field or `prompt_cache_key`, in this order.
