@@ -6,7 +6,7 @@
 
 mod commit;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use ledger::{
     Ledger, Record, Seq,
@@ -21,8 +21,8 @@ pub use commit::{Imported, Step};
 use crate::{
     Error, Result,
     records::{
-        self, FORGET, FORGOTTEN, ForgetRecord, ForgottenRecord, GATE, GateRecord, JUDGED,
-        JudgedRecord, RUN, RunRecord, STEP_REFUSED, StepRefusedRecord,
+        self, FORGET, FORGOTTEN, Fate, ForgetRecord, ForgottenRecord, GATE, GateRecord, JUDGED,
+        JudgedRecord, RUN, RunRecord, SPENT, STEP_REFUSED, SpentRecord, StepRefusedRecord,
     },
     schedule::{Due, Rules, Schedule},
 };
@@ -69,6 +69,8 @@ pub struct Line {
     /// A request to forget that has begun and is not over.
     forgetting: Option<ForgetRecord>,
     forgotten: Vec<TurnId>,
+    /// Samples that were recorded as too old: the fold finds them again, nobody counts them again.
+    dropped: HashSet<SampleId>,
 }
 
 impl Line {
@@ -90,6 +92,7 @@ impl Line {
             first_rules: rules,
             forgetting: None,
             forgotten: Vec::new(),
+            dropped: HashSet::new(),
         }
     }
 
@@ -133,6 +136,12 @@ impl Line {
             }
             STEP_REFUSED if record.subject == self.adapter.as_str() => {
                 self.apply_refused(&records::decode(record)?);
+            }
+            SPENT => {
+                let spent: SpentRecord = records::decode(record)?;
+                if let Fate::Stale { .. } = spent.fate {
+                    self.dropped.insert(spent.sample);
+                }
             }
             FORGET => {
                 let forget: ForgetRecord = records::decode(record)?;
@@ -251,12 +260,18 @@ impl Line {
 
     /// Samples that wait to be trained, those that the fold has not read yet included.
     pub fn waiting(&self) -> usize {
-        let unread = self.unread.iter().filter(|u| u.sample.is_some()).count();
-        self.schedule.waiting().len() + unread
+        let unread = self.unread.iter().filter_map(|u| u.sample.as_ref());
+        let waiting = self.schedule.waiting().map(|w| &w.sample);
+        waiting
+            .chain(unread.map(|(sample, _)| sample))
+            .filter(|sample| !self.dropped.contains(*sample))
+            .count()
     }
 
     pub(crate) fn take_stale(&mut self) -> Vec<crate::schedule::Waiting> {
-        self.schedule.take_stale()
+        let mut stale = self.schedule.take_stale();
+        stale.retain(|w| self.dropped.insert(w.sample.clone()));
+        stale
     }
 
     fn due_here(&mut self) -> Option<Due> {

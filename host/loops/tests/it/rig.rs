@@ -270,6 +270,37 @@ impl Learner for HashLearner {
     }
 }
 
+/// Training alone, on a ledger that somebody else has written.
+pub(crate) struct World {
+    ledger: Ledger,
+}
+
+impl World {
+    pub(crate) fn new(ledger: Ledger) -> Self {
+        Self { ledger }
+    }
+
+    /// Every step that is due, from the first on; the adapter at the end.
+    pub(crate) fn train_all(&mut self) -> Vec<u8> {
+        let rules = config().train.rules();
+        let mut line = loops::Line::read(self.ledger.clone(), "main".into(), rules).unwrap();
+        let live = Arc::new(AtomicU64::new(0));
+        let mut learner = HashLearner::new(live, Arc::default());
+        while let Some(due) = line.due() {
+            let samples = line.samples(&due).unwrap();
+            let proposal = learner.step(&Batch { samples }).unwrap();
+            let step = loops::line::Step {
+                proposal,
+                seed: rl::Seed::new(0),
+                gate: None,
+            };
+            let version = line.commit(&due, step).unwrap();
+            learner.deploy(PolicyVersion::new(version.version)).unwrap();
+        }
+        learner.weights
+    }
+}
+
 /// A running host.
 pub(crate) struct Rig {
     pub(crate) ledger: Ledger,
@@ -301,6 +332,7 @@ impl Default for Plugins {
 pub(crate) fn config() -> Config {
     let mut config = Config::default();
     config.train.batch_size = 2;
+    config.gate = loops::gate::Config::off();
     // A paused clock jumps whenever only the disk is waited for: no session may go idle by that.
     config.serve.idle_timeout = Duration::from_secs(1 << 30);
     config.serve.abandoned_after = Duration::from_secs(1 << 30);
@@ -375,6 +407,23 @@ impl Rig {
             self.policy.clone(),
         )
         .await
+    }
+
+    /// The same as [`Rig::talk`], for somebody.
+    pub(crate) async fn talk_as(&self, user: &str, session: &str, lines: &[&str]) -> Vec<TurnId> {
+        let mut messages = Vec::new();
+        let mut turns = Vec::new();
+        for line in lines {
+            messages.push(Message::user(*line));
+            let reply = format!("re: {line}");
+            let request = TurnRequest {
+                user: Some(user.to_owned()),
+                ..request(session, messages.clone())
+            };
+            turns.push(self.say(request, &reply).await);
+            messages.push(Message::assistant(reply));
+        }
+        turns
     }
 
     /// One session: each line is a user's message; the replies are `re: <line>`. The turns' ids.
