@@ -88,6 +88,9 @@ pub struct Turn {
     pub tenant: TenantId,
     /// The conversation it belongs to.
     pub session: SessionId,
+    /// The person behind the conversation, as the client names them (`user`): whom an erasure can ask for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// The turn that this one continues, when its history holds that turn's reply.
     pub parent: Option<TurnId>,
     /// Main line, side, or undecided.

@@ -10,7 +10,7 @@ use policy::{Adapter, Deployed, Model, Slot};
 use rl::{Batch, PolicyVersion, Proposal, Seed, StepMetrics};
 
 use crate::adamw::Moments;
-use crate::lora::{read_adapter, start, writing};
+use crate::lora::{read_adapter, stage, start, unstage, writing};
 use crate::walk::{self, Walk};
 use crate::{Config, Error, Result};
 
@@ -24,6 +24,7 @@ pub struct FrozenLearner {
     adapter: Arc<Adapter>,
     steps: u64,
     proposed: bool,
+    candidate: Option<Arc<Slot>>,
     walk: Walk,
 }
 
@@ -42,11 +43,19 @@ impl FrozenLearner {
             version: live.version,
             steps: 0,
             proposed: false,
+            candidate: None,
             model,
             slot,
             config,
             adapter,
         })
+    }
+
+    /// The same, with a place where proposals are put to be asked before they are live ([`rl::Learner::stage`]).
+    #[must_use]
+    pub fn with_candidate(mut self, slot: Arc<Slot>) -> Self {
+        self.candidate = Some(slot);
+        self
     }
 
     fn propose(&mut self, batch: &Batch) -> Result<Proposal> {
@@ -100,6 +109,15 @@ impl rl::Learner for FrozenLearner {
     fn step(&mut self, batch: &Batch) -> rl::Result<Proposal> {
         self.propose(batch)
             .map_err(|error| error.at_seam("the step"))
+    }
+
+    fn stage(&mut self) -> rl::Result<()> {
+        let proposed = self.proposed.then_some(&self.adapter);
+        stage(self.candidate.as_deref(), proposed, self.version)
+    }
+
+    fn unstage(&mut self) {
+        unstage(self.candidate.as_deref());
     }
 
     fn deploy(&mut self, version: PolicyVersion) -> rl::Result<()> {

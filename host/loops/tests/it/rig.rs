@@ -187,6 +187,18 @@ impl Learner for HashLearner {
         })
     }
 
+    fn stage(&mut self) -> rl::Result<()> {
+        match self.proposal {
+            Some(_) => Ok(()),
+            None => Err(rl::Error::Failed {
+                what: "stage".into(),
+                why: "there is no proposal".into(),
+            }),
+        }
+    }
+
+    fn unstage(&mut self) {}
+
     fn deploy(&mut self, version: PolicyVersion) -> rl::Result<()> {
         if std::mem::take(&mut self.fail_deploy) {
             return Err(rl::Error::Failed {
@@ -356,6 +368,7 @@ pub(crate) fn request(session: &str, messages: Vec<Message>) -> TurnRequest {
         key: "key".into(),
         adapter: Some(AdapterName::new("main")),
         session: Some(SessionId::from(session)),
+        user: None,
         kind: None,
         session_done: false,
         messages,
