@@ -8,6 +8,9 @@ pub struct Config {
     pub enabled: bool,
 }
 impl Config {
+    pub fn off() -> Self {
+        Self::default()
+    }
     pub(crate) fn validate(&self) -> crate::Result<()> {
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use ledger::{Digest, Ledger, lineage::VersionRecord};
 use parking_lot::Mutex;
-use rl::{AdapterName, Batch, Learner, Policy, PolicyVersion, Proposal, Seed, Shelf};
+use rl::{AdapterName, Batch, Learner, Policy, PolicyVersion, Proposal, Seed, Shelf, Stored};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{OwnedMutexGuard, mpsc},
@@ -418,14 +418,26 @@ impl Training {
         };
         let (ledger, shelf) = (self.parts.ledger.clone(), self.parts.shelf.clone());
         let blob = version.adapter_blob;
+        let expected = version.fingerprint().map(str::to_owned);
         blocking("serving a version", move || -> Result<()> {
-            let bytes = match (source, blob) {
-                (Some(source), _) if shelf.holds(source) => None,
-                (_, Some(digest)) => Some(get(&ledger, &digest)?),
-                (_, None) => None,
+            let of = if blob.is_none() {
+                Some(PolicyVersion::BASE)
+            } else {
+                source
+            };
+            if of.is_some_and(|of| shelf.show_as(number, of)) {
+                return Ok(());
+            }
+            let bytes = match blob {
+                Some(digest) => get(&ledger, &digest)?,
+                None => Vec::new(),
+            };
+            let stored = Stored {
+                bytes: &bytes,
+                digest: expected.as_deref(),
             };
             shelf
-                .show(number, source, bytes.as_deref())
+                .show(number, Some(stored))
                 .map_err(Error::seam("train", "serve a version"))
         })
         .await??;
@@ -460,6 +472,7 @@ impl Training {
             }
             self.restore().await?;
         }
+        self.parts.shelf.forget();
         let waiting = self.line()?.waiting();
         self.parts.board.train.reset(waiting);
         Ok(forgotten)

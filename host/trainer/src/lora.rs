@@ -25,10 +25,9 @@ pub struct LoraLearner {
     adapter: Arc<Adapter>,
     moments: Moments,
     proposed: Option<(Arc<Adapter>, Moments)>,
+    candidate: Option<Arc<Slot>>,
     walk: Walk,
     seed: Seed,
-    /// Where a proposal can be asked before it is live.
-    candidate: Option<Arc<Slot>>,
 }
 
 impl LoraLearner {
@@ -46,16 +45,16 @@ impl LoraLearner {
             moments: Moments::new(adapter.params().len()),
             version: live.version,
             proposed: None,
+            candidate: None,
             model,
             slot,
             config,
             adapter,
             seed,
-            candidate: None,
         })
     }
 
-    /// The same with a place where proposals can be asked before they are live.
+    /// The same, with a place where proposals are put to be asked before they are live ([`rl::Learner::stage`]).
     #[must_use]
     pub fn with_candidate(mut self, slot: Arc<Slot>) -> Self {
         self.candidate = Some(slot);
@@ -160,38 +159,13 @@ impl rl::Learner for LoraLearner {
             .map_err(|error| error.at_seam("the step"))
     }
 
-    fn deploy(&mut self, version: PolicyVersion) -> rl::Result<()> {
-        if version <= self.version {
-            let error = Error::Version {
-                version,
-                current: self.version,
-            };
-            return Err(error.at_seam("the deployment"));
-        }
-        let Some((adapter, moments)) = self.proposed.take() else {
-            return Err(Error::NoProposal.at_seam("the deployment"));
-        };
-        self.make_live(version, adapter, moments);
-        Ok(())
-    }
-
     fn stage(&mut self) -> rl::Result<()> {
-        match (&self.candidate, &self.proposed) {
-            (Some(slot), Some((adapter, _))) => {
-                slot.publish(Deployed {
-                    version: self.version.next(),
-                    adapter: Some(Arc::clone(adapter)),
-                });
-                Ok(())
-            }
-            _ => Err(Error::NoProposal.at_seam("the candidate")),
-        }
+        let proposed = self.proposed.as_ref().map(|(adapter, _)| adapter);
+        stage(self.candidate.as_deref(), proposed, self.version)
     }
 
     fn unstage(&mut self) {
-        if let Some(slot) = &self.candidate {
-            slot.publish(Deployed::default());
-        }
+        unstage(self.candidate.as_deref());
     }
 
     fn reset(&mut self, version: PolicyVersion) -> rl::Result<()> {
@@ -205,6 +179,21 @@ impl rl::Learner for LoraLearner {
             version,
             adapter: None,
         });
+        Ok(())
+    }
+
+    fn deploy(&mut self, version: PolicyVersion) -> rl::Result<()> {
+        if version <= self.version {
+            let error = Error::Version {
+                version,
+                current: self.version,
+            };
+            return Err(error.at_seam("the deployment"));
+        }
+        let Some((adapter, moments)) = self.proposed.take() else {
+            return Err(Error::NoProposal.at_seam("the deployment"));
+        };
+        self.make_live(version, adapter, moments);
         Ok(())
     }
 
@@ -222,6 +211,30 @@ impl rl::Learner for LoraLearner {
         let (adapter, moments) = read().map_err(|error| error.at_seam("the restoration"))?;
         self.make_live(version, Arc::new(adapter), moments);
         Ok(())
+    }
+}
+
+/// Puts a proposal where it can be asked. Its version is not decided yet: the one after its parent names it meanwhile.
+pub(crate) fn stage(
+    slot: Option<&Slot>,
+    proposed: Option<&Arc<Adapter>>,
+    parent: PolicyVersion,
+) -> rl::Result<()> {
+    let staging = |error: Error| error.at_seam("the staging of a proposal");
+    let slot = slot.ok_or_else(|| staging(Error::NoPlace))?;
+    let adapter = proposed.ok_or_else(|| staging(Error::NoProposal))?;
+    slot.publish(Deployed {
+        version: parent.next(),
+        adapter: Some(Arc::clone(adapter)),
+    });
+    Ok(())
+}
+
+/// Leaves the base weights in the candidate's place, and no candidate in memory.
+pub(crate) fn unstage(slot: Option<&Slot>) {
+    if let Some(slot) = slot {
+        slot.publish(Deployed::default());
+        slot.forget();
     }
 }
 

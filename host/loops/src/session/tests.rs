@@ -25,10 +25,10 @@ fn messages(text: &str) -> Vec<Message> {
 fn request(tenant: &str, session: Option<&str>, text: &str) -> TurnRequest {
     TurnRequest {
         tenant: tenant.into(),
-        user: None,
         key: "key".into(),
         adapter: Some("main".into()),
         session: session.map(SessionId::from),
+        user: None,
         kind: None,
         session_done: false,
         messages: messages(text),

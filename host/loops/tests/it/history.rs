@@ -76,12 +76,19 @@ async fn a_revert_brings_back_weights_and_optimizer_bit_for_bit_and_is_live_at_o
     let status = rig.handle.until(|s| s.live.get() == 3).await;
     assert_eq!(status.version.get(), 3);
     let lineage = Lineage::read(&rig.ledger).unwrap();
-    let (first, live) = (lineage.get("main", 1).unwrap(), lineage.live("main").unwrap());
+    let (first, live) = (
+        lineage.get("main", 1).unwrap(),
+        lineage.live("main").unwrap(),
+    );
     assert_eq!(
         (live.adapter_blob, live.optimizer_blob),
         (first.adapter_blob, first.optimizer_blob)
     );
-    assert_eq!(lineage.ancestors(live).count(), 3, "what was reverted stays in the history");
+    assert_eq!(
+        lineage.ancestors(live).count(),
+        3,
+        "what was reverted stays in the history"
+    );
     // Training goes on from the old weights, and trains nothing of the reverted version again.
     rig.talk("t", &["hi", "thank you", "great"]).await;
     rig.handle.until(|s| s.live.get() == 4).await;
@@ -108,8 +115,14 @@ async fn a_revert_to_the_base_and_a_promotion_of_what_was_reverted() {
     let again = control.promote(PolicyVersion::new(1), "on").await.unwrap();
     assert_eq!(again.version, 3);
     let lineage = Lineage::read(&rig.ledger).unwrap();
-    assert_eq!(again.adapter_blob, lineage.get("main", 1).unwrap().adapter_blob);
-    let missing = control.revert(PolicyVersion::new(9), "?").await.unwrap_err();
+    assert_eq!(
+        again.adapter_blob,
+        lineage.get("main", 1).unwrap().adapter_blob
+    );
+    let missing = control
+        .revert(PolicyVersion::new(9), "?")
+        .await
+        .unwrap_err();
     assert!(missing.to_string().contains("v9"), "{missing}");
     rig.stop().await;
 }
@@ -167,7 +180,13 @@ async fn the_adapter_after_forgetting_is_the_one_of_a_ledger_in_which_the_user_n
 
     // Nothing of hers can be read, and no weights that knew her are left.
     for record in rig.ledger.scan(Seq::FIRST).map(Result::unwrap) {
-        assert_eq!(record.erased, anns.contains(&record.subject) && record.kind != "spent", "{} {}", record.kind, record.subject);
+        assert_eq!(
+            record.erased,
+            anns.contains(&record.subject) && record.kind != "spent",
+            "{} {}",
+            record.kind,
+            record.subject
+        );
     }
     for version in &old {
         assert!(!rig.ledger.has_blob(&version.adapter_blob.unwrap()));
@@ -175,7 +194,8 @@ async fn the_adapter_after_forgetting_is_the_one_of_a_ledger_in_which_the_user_n
     let again = forget::plan(&line(&rig.ledger), &selector).unwrap_err();
     assert!(again.to_string().contains("nothing"), "{again}");
     // She comes back; training goes on.
-    rig.talk_as("ann", "ann-again", &["hi", "thank you", "great"]).await;
+    rig.talk_as("ann", "ann-again", &["hi", "thank you", "great"])
+        .await;
     let next = forgotten.record.after.get();
     rig.handle.until(|s| s.live.get() > next).await;
     assert!(replayed(&rig.ledger).is_exact());
@@ -225,7 +245,10 @@ async fn forgetting_a_sample_takes_the_later_turns_that_quote_it() {
         .forget(selector, |_, _, _| {})
         .await
         .unwrap();
-    assert_eq!((forgotten.record.computed, forgotten.record.after.get()), (0, 1));
+    assert_eq!(
+        (forgotten.record.computed, forgotten.record.after.get()),
+        (0, 1)
+    );
     assert_eq!(rig.handle.until(|s| s.live.get() == 1).await.live.get(), 1);
     let judged: Vec<JudgedRecord> = rig
         .ledger

@@ -75,7 +75,10 @@ async fn killed_after_any_record_the_loops_lose_nothing_and_train_nothing_twice(
     for count in 0..=records.len() {
         // A version, the ends of its samples and the new head are one group: no kill can separate them.
         let within = [SPENT, lineage::HEAD];
-        if records.get(count).is_some_and(|next| within.contains(&&*next.kind)) {
+        if records
+            .get(count)
+            .is_some_and(|next| within.contains(&&*next.kind))
+        {
             continue;
         }
         check(&records, count, dir.path(), &last).await;

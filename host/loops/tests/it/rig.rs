@@ -19,8 +19,8 @@ use prometheus_client::registry::Registry;
 use rl::{
     AdapterName, Batch, Completion, Environment, FinishReason, Judge, Learner, Message, Policy,
     PolicyCard, PolicyVersion, Proposal, RewardRule, SampleRequest, SampledToken, Sampling,
-    ScoreRequest, Served, SessionId, Shelf, StepMetrics, TokenFlow, TokenId, ToolSpec, TurnId,
-    TurnRequest, TurnSink, Weights,
+    ScoreRequest, Served, SessionId, Shelf, StepMetrics, Stored, TokenFlow, TokenId, ToolSpec,
+    TurnId, TurnRequest, TurnSink, Weights,
     seam::{MajorityRule, Transcript, WordJudge},
 };
 use serde::de::DeserializeOwned;
@@ -167,15 +167,25 @@ impl Shelf for NumberShelf {
         false
     }
 
-    fn show(
-        &self,
-        version: PolicyVersion,
-        _: Option<PolicyVersion>,
-        _: Option<&[u8]>,
-    ) -> rl::Result<()> {
+    fn show_as(&self, version: PolicyVersion, of: PolicyVersion) -> bool {
+        if of == PolicyVersion::BASE {
+            self.0.store(version.get(), Ordering::SeqCst);
+        }
+        of == PolicyVersion::BASE
+    }
+
+    fn show(&self, version: PolicyVersion, _: Option<Stored<'_>>) -> rl::Result<()> {
         self.0.store(version.get(), Ordering::SeqCst);
         Ok(())
     }
+
+    fn try_out(&self, _: PolicyVersion, _: Option<Stored<'_>>, _: f64) -> rl::Result<()> {
+        Ok(())
+    }
+
+    fn end_trial(&self) {}
+
+    fn forget(&self) {}
 }
 
 /// A bench of arithmetic: a learner that nobody is served by.
@@ -235,6 +245,18 @@ impl Learner for HashLearner {
         })
     }
 
+    fn stage(&mut self) -> rl::Result<()> {
+        match self.proposal {
+            Some(_) => Ok(()),
+            None => Err(rl::Error::Failed {
+                what: "stage".into(),
+                why: "there is no proposal".into(),
+            }),
+        }
+    }
+
+    fn unstage(&mut self) {}
+
     fn deploy(&mut self, version: PolicyVersion) -> rl::Result<()> {
         if std::mem::take(&mut self.fail_deploy) {
             return Err(rl::Error::Failed {
@@ -252,12 +274,6 @@ impl Learner for HashLearner {
             .push((version.get(), self.weights.clone()));
         Ok(())
     }
-
-    fn stage(&mut self) -> rl::Result<()> {
-        Ok(())
-    }
-
-    fn unstage(&mut self) {}
 
     fn reset(&mut self, version: PolicyVersion) -> rl::Result<()> {
         self.restore(version, b"base", b"")
@@ -461,10 +477,10 @@ impl Rig {
 pub(crate) fn request(session: &str, messages: Vec<Message>) -> TurnRequest {
     TurnRequest {
         tenant: "tenant".into(),
-        user: None,
         key: "key".into(),
         adapter: Some(AdapterName::new("main")),
         session: Some(SessionId::from(session)),
+        user: None,
         kind: None,
         session_done: false,
         messages,

@@ -20,13 +20,13 @@ pub struct TurnRequest {
     pub tenant: TenantId,
     /// The API key's public name; part of a derived session id.
     pub key: String,
-    /// Whom the client says that it serves (`user` of the OpenAI API).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
     /// The adapter that was asked for; none for the base weights.
     pub adapter: Option<AdapterName>,
     /// Session id from the header, a body field or `prompt_cache_key`, in this order.
     pub session: Option<SessionId>,
+    /// The person behind the request, as the client names them (`user`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// `x-turn-type`, when it was sent.
     pub kind: Option<TurnKind>,
     /// `x-session-done`: the session ends with this turn.

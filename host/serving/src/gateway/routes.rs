@@ -178,6 +178,7 @@ fn turn_request(request: ChatRequest, caller: Caller, weights: &Weights) -> Turn
             Weights::Adapter(name) => Some(name.clone()),
         },
         session: request.session,
+        user: request.user,
         kind: request.kind,
         session_done: request.session_done,
         messages: request.messages,
