@@ -10,6 +10,8 @@
 mod asking;
 mod call;
 mod error;
+pub mod evidence;
+pub mod gate;
 mod hint;
 mod history;
 mod host;
@@ -22,6 +24,7 @@ pub mod recovery;
 pub mod rollout;
 pub mod serve;
 pub mod session;
+mod signs;
 pub mod status;
 mod supervisor;
 pub mod train;
