@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Result, Shutdown,
     bench::MakeBench,
-    gate,
+    gate::GateConfig,
     judge::{self, Judging},
     line::Line,
     metrics::Metrics,
@@ -46,7 +46,7 @@ pub struct Config {
     /// Batches.
     pub train: train::Config,
     /// What a version must pass before it is served.
-    pub gate: gate::Config,
+    pub gate: GateConfig,
 }
 
 impl Default for Config {
@@ -58,7 +58,7 @@ impl Default for Config {
             judge: judge::Config::default(),
             algorithm: judge::Algorithm::default(),
             train: train::Config::default(),
-            gate: gate::Config::default(),
+            gate: GateConfig::default(),
         }
     }
 }
