@@ -15,5 +15,6 @@ pub mod demo;
 pub mod host;
 pub mod http_agent;
 pub mod logging;
+pub mod manifest;
 pub mod models;
 pub mod training;

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Result, Shutdown,
     bench::MakeBench,
+    forget::Forgotten,
     gate::GateConfig,
     judge::{self, Judging},
     line::Line,
@@ -106,6 +107,8 @@ pub struct Trained {
     pub bench: MakeBench,
     /// Called when turns are forgotten, before their text is erased: whoever keeps something of them in memory drops it.
     pub erased: Arc<dyn Fn(&[TurnId]) + Send + Sync>,
+    /// Called when a request to forget is through, also one that an earlier process had begun.
+    pub forgotten: Arc<dyn Fn(&Forgotten) + Send + Sync>,
 }
 
 /// The loops, not yet running.
@@ -190,6 +193,7 @@ impl Loops {
                 sessions.forget(turns);
                 erased(turns);
             }),
+            forgotten: seams.trained.forgotten,
             board: board.clone(),
         };
         let handle = Handle {

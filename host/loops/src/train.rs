@@ -93,6 +93,7 @@ pub(crate) struct Parts {
     pub(crate) bench: MakeBench,
     pub(crate) orders: Orders,
     pub(crate) erased: Arc<dyn Fn(&[rl::TurnId]) + Send + Sync>,
+    pub(crate) forgotten: Arc<dyn Fn(&Forgotten) + Send + Sync>,
     pub(crate) board: Board,
 }
 
@@ -482,6 +483,7 @@ impl Training {
         self.parts.shelf.forget();
         let waiting = self.line()?.waiting();
         self.parts.board.train.reset(waiting);
+        (self.parts.forgotten)(&forgotten);
         Ok(forgotten)
     }
 

@@ -381,6 +381,7 @@ impl Rig {
             shelf: Arc::new(NumberShelf(policy.live.clone())),
             bench: bench(),
             erased: Arc::new(|_| {}),
+            forgotten: Arc::new(|_| {}),
         };
         let seams = Seams {
             environment: plugins.environment,
