@@ -12,6 +12,7 @@ mod call;
 mod error;
 pub mod evidence;
 pub mod gate;
+pub mod guard;
 mod hint;
 mod history;
 mod host;
