@@ -284,87 +284,34 @@ fn a_persona_of_brevity_passes_version_after_version() {
 
 #[test]
 fn every_disaster_is_refused_by_the_guard_that_is_there_for_it() {
+    let loud = Voice {
+        sharp: 12.0,
+        ..SOUND
+    };
+    let shifted = Voice { shift: 5, ..loud };
+    let says = |token| Voice {
+        attractor: Some(token),
+        ..loud
+    };
+    let with = |change: fn(&mut Voice)| {
+        let mut voice = SOUND;
+        change(&mut voice);
+        voice
+    };
     for (voice, guard) in [
-        // A learning rate x 1000: noise that fits nothing.
-        (
-            Voice {
-                sharp: 0.0,
-                ..SOUND
-            },
-            "entropy",
-        ),
-        (
-            Voice {
-                shift: 5,
-                sharp: 12.0,
-                ..SOUND
-            },
-            "kl-live",
-        ),
-        (
-            Voice {
-                shift: 5,
-                sharp: 12.0,
-                ..SOUND
-            },
-            "kl-base",
-        ),
-        (
-            Voice {
-                shift: 5,
-                sharp: 12.0,
-                ..SOUND
-            },
-            "drift",
-        ),
+        // A learning rate x 1000: noise that fits nothing, or a certainty about something else.
+        (with(|voice| voice.sharp = 0.0), "entropy"),
+        (shifted, "kl-live"),
+        (shifted, "kl-base"),
+        (shifted, "drift"),
         // A rare-token attractor.
-        (
-            Voice {
-                attractor: Some(20),
-                sharp: 12.0,
-                ..SOUND
-            },
-            "repetition",
-        ),
-        (
-            Voice {
-                attractor: Some(20),
-                sharp: 12.0,
-                ..SOUND
-            },
-            "errors",
-        ),
-        (
-            Voice {
-                attractor: Some(NOISE),
-                sharp: 12.0,
-                ..SOUND
-            },
-            "errors",
-        ),
-        (
-            Voice {
-                attractor: Some(END),
-                sharp: 12.0,
-                ..SOUND
-            },
-            "shorter",
-        ),
-        (
-            Voice {
-                poisoned: true,
-                ..SOUND
-            },
-            "finite",
-        ),
-        (Voice { knows: 0, ..SOUND }, "score"),
-        (
-            Voice {
-                length: 100,
-                ..SOUND
-            },
-            "cut-off",
-        ),
+        (says(20), "repetition"),
+        (says(20), "errors"),
+        (says(NOISE), "errors"),
+        (says(END), "shorter"),
+        (with(|voice| voice.poisoned = true), "finite"),
+        (with(|voice| voice.knows = 0), "score"),
+        (with(|voice| voice.length = 100), "cut-off"),
     ] {
         let examination = refused(voice);
         assert!(!examination.passed);

@@ -213,7 +213,7 @@ fn a_trial_promotes_what_is_no_worse_and_rejects_what_is_and_waits_for_both_side
         decisions.iter().filter(|d| **d == Decision::Wait).count(),
         31
     );
-    assert_eq!((good.decision(), good.turns()), (Decision::Promote, 32));
+    assert_eq!((good.decision(), good.replies()), (Decision::Promote, 32));
     let mut disliked = begin();
     let rejected = (0..31).find_map(|_| {
         disliked.served(&sound(OLD, 60));

@@ -34,7 +34,8 @@ pub struct Trial {
     burst: usize,
     in_a_row: usize,
     comparison: Comparison,
-    served: u64,
+    /// Replies of the candidate.
+    replies: u64,
     /// Replies and verdicts that wait for one of the other side.
     new: VecDeque<Signs>,
     old: VecDeque<Signs>,
@@ -42,7 +43,7 @@ pub struct Trial {
     old_verdicts: VecDeque<bool>,
     /// Mean length of the live version's replies so far.
     tokens: f64,
-    replies: u64,
+    old_replies: u64,
 }
 
 impl Trial {
@@ -60,13 +61,13 @@ impl Trial {
             burst: guard.burst,
             in_a_row: 0,
             comparison: Comparison::new(guard),
-            served: 0,
+            replies: 0,
             new: VecDeque::new(),
             old: VecDeque::new(),
             new_verdicts: VecDeque::new(),
             old_verdicts: VecDeque::new(),
             tokens: 0.0,
-            replies: 0,
+            old_replies: 0,
         }
     }
 
@@ -76,23 +77,23 @@ impl Trial {
     }
 
     /// Replies of the candidate so far.
-    pub fn turns(&self) -> u64 {
-        self.served
+    pub fn replies(&self) -> u64 {
+        self.replies
     }
 
     /// A turn was served.
     pub fn served(&mut self, turn: &Turn) -> Decision {
         if let Some(signs) = Signs::of(turn) {
             if turn.version == self.candidate {
-                self.served += 1;
+                self.replies += 1;
                 self.in_a_row = match signs.broken {
                     Some(_) => self.in_a_row + 1,
                     None => 0,
                 };
                 queue(&mut self.new, signs);
             } else if turn.version == self.live {
-                self.replies += 1;
-                self.tokens += (signs.tokens - self.tokens) / self.replies as f64;
+                self.old_replies += 1;
+                self.tokens += (signs.tokens - self.tokens) / self.old_replies as f64;
                 queue(&mut self.old, signs);
             }
             while let Some((new, old)) = pair(&mut self.new, &mut self.old) {
@@ -125,7 +126,7 @@ impl Trial {
             return Decision::Reject(format!("burst: {} broken replies in a row", self.in_a_row));
         }
         // Without a pair nothing was compared, however much was served.
-        if self.served >= self.turns && self.comparison.replies() > 0 {
+        if self.replies >= self.turns && self.comparison.replies() > 0 {
             return Decision::Promote;
         }
         Decision::Wait
