@@ -41,7 +41,7 @@ struct Voice {
 }
 
 const SOUND: Voice = Voice {
-    length: 24,
+    length: 20,
     sharp: 6.0,
     shift: 0,
     knows: 100,
