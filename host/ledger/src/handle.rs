@@ -24,6 +24,7 @@ use crate::{
     mark::{Mark, Position},
     pending,
     reader::Readers,
+    reserve::Reserve,
     store,
     store::{Filter, Stored},
     writer::{Request, Shared, Writer},
@@ -85,6 +86,7 @@ struct Inner {
     shared: Arc<Shared>,
     readers: Arc<Readers>,
     blobs: Blobs,
+    reserve: Reserve,
     _lock: File,
 }
 
@@ -125,6 +127,7 @@ impl Ledger {
             .map_err(Error::file("start the writer of", &dir))?;
         let readers = Arc::new(Readers::new(dir.clone(), keys));
         let thread = Some(thread);
+        let dir_of = dir.clone();
         Ok(Self(Arc::new(Inner {
             dir,
             sender: Some(sender),
@@ -132,6 +135,7 @@ impl Ledger {
             shared,
             readers,
             blobs,
+            reserve: Reserve::new(&dir_of),
             _lock: lock,
         })))
     }
@@ -224,6 +228,16 @@ impl Ledger {
     /// [`Error::Poisoned`] after a failed write; the process should say so and exit.
     pub fn health(&self) -> Result<()> {
         self.0.shared.check()
+    }
+
+    /// Whether new work can be accepted: the ledger is healthy and the disk has room for what will be recorded of it. Cheap.
+    ///
+    /// # Errors
+    /// [`Error::Full`] while there is no room: what is begun can still be finished, and it passes when there is room again;
+    /// [`Error::Poisoned`] after a failed write.
+    pub fn room(&self) -> Result<()> {
+        self.0.shared.check()?;
+        self.0.reserve.check()
     }
 
     /// Stores `bytes` under their digest; durable on return. Blocks; storing the same bytes again is cheap.

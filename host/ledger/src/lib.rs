@@ -22,6 +22,7 @@ pub mod mutant;
 mod pending;
 mod reader;
 mod repair;
+mod reserve;
 mod store;
 mod verify;
 mod writer;

@@ -3,10 +3,6 @@
 //! A build for users has none of them: the switch is compiled away.
 
 /// Whether this bug is in. The environment variable `NEXTSTATE_MUTANT` names one, in debug builds only.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one switch that a test gives to a child process, and no setting of a host"
-)]
 pub fn on(name: &str) -> bool {
     use std::sync::OnceLock;
     static NAME: OnceLock<Option<String>> = OnceLock::new();
