@@ -29,8 +29,8 @@ const SCORED_ROWS: usize = 64;
 pub struct Local {
     name: String,
     model: Arc<Model>,
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
+    tokenizer: Arc<Tokenizer>,
+    template: Arc<ChatTemplate>,
     adapters: BTreeMap<AdapterName, Arc<Slot>>,
     /// Buffers of the forward pass. Whoever holds them computes; the others wait.
     scratch: Mutex<Scratch>,
@@ -41,14 +41,14 @@ impl Local {
     pub fn new(
         name: &str,
         model: Arc<Model>,
-        tokenizer: Tokenizer,
-        template: ChatTemplate,
+        tokenizer: impl Into<Arc<Tokenizer>>,
+        template: impl Into<Arc<ChatTemplate>>,
     ) -> Self {
         Self {
             name: name.into(),
             model,
-            tokenizer,
-            template,
+            tokenizer: tokenizer.into(),
+            template: template.into(),
             adapters: BTreeMap::new(),
             scratch: Mutex::new(Scratch::new()),
         }

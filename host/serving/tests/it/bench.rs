@@ -12,7 +12,7 @@ use rl::seam::MemorySink;
 use rl::{AdapterName, BoxFuture, Feedback, PolicyVersion, Served, Ticket, TurnRequest, TurnSink};
 use serde_json::{Value, json};
 use serving::engine::{self, Engine, EngineHandle, Parts, Running};
-use serving::gateway::{self, Backend, Gateway, Handle};
+use serving::gateway::{self, Backend, Gateway, Handle, Operator};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -143,6 +143,16 @@ impl Host {
             engine: handle.clone(),
             sink: sink.clone(),
             status: Arc::new(|tenant| json!({ "tenant": tenant.as_str() })),
+            operator: Operator {
+                admits: Arc::new(|tenant| tenant.as_str() != "guest"),
+                answer: Arc::new(|asked, line| {
+                    if asked["fail"] == true {
+                        return line(json!({ "error": { "message": "it cannot be done" } }));
+                    }
+                    line(json!({ "progress": 1 }));
+                    line(json!({ "done": asked }));
+                }),
+            },
         };
         let opener = gateway.handle();
         let backend = match setup.open {
