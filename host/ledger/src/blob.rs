@@ -78,6 +78,15 @@ impl Blobs {
         }
     }
 
+    pub(crate) fn remove(&self, digest: &Digest) -> Result<bool> {
+        let path = file_of(&self.dir, digest);
+        match fs::remove_file(&path) {
+            Ok(()) => files::sync_dir(path.parent().unwrap_or(&self.dir)).map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::file("remove", path)(error)),
+        }
+    }
+
     pub(crate) fn has(&self, digest: &Digest) -> bool {
         file_of(&self.dir, digest).is_file()
     }

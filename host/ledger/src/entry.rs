@@ -130,6 +130,8 @@ pub struct Record {
     pub body: Vec<u8>,
     /// The hash that chains it: over its predecessor's hash and all of the above.
     pub hash: Digest,
+    /// The key of its body was destroyed: the body is empty, and nobody can read it again.
+    pub erased: bool,
 }
 
 /// The hash before the first record.

@@ -427,6 +427,7 @@ mod tests {
 
     fn record(entry: Entry) -> Record {
         Record {
+            erased: false,
             seq: Seq::FIRST,
             at_ms: 0,
             kind: entry.kind,

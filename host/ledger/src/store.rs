@@ -285,6 +285,7 @@ fn collect(
             _ => Some(digest_at(row, 7)?),
         };
         let record = Record {
+            erased: false,
             seq: seq_at(row, 0)?,
             at_ms: row.get(1)?,
             kind: row.get(2)?,

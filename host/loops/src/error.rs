@@ -85,6 +85,45 @@ pub enum Error {
         /// The first such token.
         at: usize,
     },
+    /// A version that cannot be gone back to.
+    #[error("{version} cannot be used: {why}")]
+    NoVersion {
+        /// The version.
+        version: rl::PolicyVersion,
+        /// Why.
+        why: &'static str,
+    },
+    /// A record does not hold the sample that a batch needs.
+    #[error(
+        "record {at} does not hold sample {sample}: it was erased, or the ledger is of another program"
+    )]
+    NoSample {
+        /// The sample.
+        sample: String,
+        /// The record.
+        at: Seq,
+    },
+    /// A ledger that says nothing of the settings that training went by.
+    #[error(
+        "the ledger does not say with which settings it was trained: it is of a program that did not record them"
+    )]
+    NoRun,
+    /// Nothing is meant by what was asked to be forgotten.
+    #[error(
+        "nothing in the ledger is meant: there is no such user, session or sample, or it is forgotten already"
+    )]
+    NothingToForget,
+    /// A request to forget is not finished yet.
+    #[error(
+        "request {id} to forget is not finished yet; it goes on when the host runs, or with `nextstate forget --resume`"
+    )]
+    Forgetting {
+        /// The request's id.
+        id: String,
+    },
+    /// The host stops.
+    #[error("the host stops; what was begun goes on at its next start")]
+    Stopping,
     /// Feedback on a reply that this tenant never got.
     #[error("there is no reply {turn}")]
     NoReply {

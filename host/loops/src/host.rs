@@ -9,14 +9,18 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use rl::{
     AdapterName, Agent, Environment, Judge, Learner, Policy, PolicyVersion, RewardRule, Seed,
-    TurnSink,
+    Shelf, TurnId, TurnSink,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Result, Shutdown,
+    bench::MakeBench,
+    gate,
     judge::{self, Judging},
+    line::Line,
     metrics::Metrics,
+    orders::{self, Control},
     recovery::{self, Places},
     rollout::{self, Rollout},
     serve,
@@ -41,6 +45,8 @@ pub struct Config {
     pub algorithm: judge::Algorithm,
     /// Batches.
     pub train: train::Config,
+    /// What a version must pass before it is served.
+    pub gate: gate::Config,
 }
 
 impl Default for Config {
@@ -52,6 +58,7 @@ impl Default for Config {
             judge: judge::Config::default(),
             algorithm: judge::Algorithm::default(),
             train: train::Config::default(),
+            gate: gate::Config::default(),
         }
     }
 }
@@ -65,6 +72,7 @@ impl Config {
         self.serve.validate()?;
         self.judge.validate()?;
         self.train.validate()?;
+        self.gate.validate()?;
         let settings = self.algorithm.settings.validate();
         settings.map_err(crate::Error::seam("judge", "use the algorithm's settings"))
     }
@@ -80,8 +88,24 @@ pub struct Seams {
     pub rule: Arc<dyn RewardRule>,
     /// The model: judge, teacher and policy.
     pub policy: Arc<dyn Policy>,
+    /// What is trained.
+    pub trained: Trained,
+}
+
+/// The optimizer and what belongs to it.
+pub struct Trained {
     /// The optimizer.
     pub learner: Box<dyn Learner>,
+    /// Its settings, as it writes them: recorded, so that a replay can go by them.
+    pub settings: serde_json::Value,
+    /// The base model's name, for the record.
+    pub model: String,
+    /// What is served, switched without the optimizer.
+    pub shelf: Arc<dyn Shelf>,
+    /// Makes a learner on which steps can be computed again.
+    pub bench: MakeBench,
+    /// Called when turns are forgotten, before their text is erased: whoever keeps something of them in memory drops it.
+    pub erased: Arc<dyn Fn(&[TurnId]) + Send + Sync>,
 }
 
 /// The loops, not yet running.
@@ -92,6 +116,7 @@ pub struct Loops {
     judge: judge::Parts,
     train: train::Parts,
     places: Places,
+    line: Line,
     board: Board,
 }
 
@@ -101,6 +126,7 @@ pub struct Handle {
     serve: serve::Handle,
     ledger: Ledger,
     board: Board,
+    control: Control,
 }
 
 impl Loops {
@@ -115,17 +141,17 @@ impl Loops {
         registry: &mut Registry,
     ) -> Result<(Self, Handle)> {
         config.validate()?;
-        let recovered = recovery::recover(&ledger, &config.adapter)?;
+        let recovered = recovery::recover(&ledger, &config.adapter, config.train.rules())?;
         tracing::info!(
             records = recovered.status.ledger_records,
             version = %recovered.status.version,
             to_judge = recovered.places.to_judge,
-            to_train = recovered.places.to_train,
+            to_train = recovered.line.waiting(),
             "recovered"
         );
         let board = Board::new(Metrics::register(registry), recovered.status);
         board.judge.reset(recovered.places.to_judge);
-        board.train.reset(recovered.places.to_train);
+        board.train.reset(recovered.line.waiting());
         let (serve, serve_handle) = serve::build(
             config.serve.clone(),
             vec![config.adapter.clone()],
@@ -142,21 +168,35 @@ impl Loops {
             ledger: ledger.clone(),
             judge: seams.judge,
             rule: seams.rule,
-            policy: seams.policy,
+            policy: seams.policy.clone(),
             board: board.clone(),
         };
+        let (control, orders) = orders::channel();
+        let (erased, sessions) = (seams.trained.erased, serve_handle.clone());
         let train = train::Parts {
             config: config.train.clone(),
+            gate: config.gate.clone(),
             adapter: config.adapter.clone(),
+            model: seams.trained.model,
             seed: config.seed,
+            settings: seams.trained.settings,
             ledger: ledger.clone(),
-            learner: Arc::new(Mutex::new(seams.learner)),
+            learner: Arc::new(Mutex::new(seams.trained.learner)),
+            shelf: seams.trained.shelf,
+            policy: seams.policy,
+            bench: seams.trained.bench,
+            orders,
+            erased: Arc::new(move |turns| {
+                sessions.forget(turns);
+                erased(turns);
+            }),
             board: board.clone(),
         };
         let handle = Handle {
             serve: serve_handle,
             ledger: ledger.clone(),
             board: board.clone(),
+            control,
         };
         let places = recovered.places;
         Ok((
@@ -167,6 +207,7 @@ impl Loops {
                 judge,
                 train,
                 places,
+                line: recovered.line,
                 board,
             },
             handle,
@@ -178,8 +219,7 @@ impl Loops {
     /// # Errors
     /// The ledger's, or the learner's when the stored weights do not fit the model.
     pub async fn restore(&self) -> Result<PolicyVersion> {
-        let mut training = Training::new(self.train.clone(), &self.places);
-        training.restore().await
+        train::restore_head(&self.train, &self.line).await
     }
 
     /// Runs the loops until the shutdown. A loop that fails is started again where the ledger says that it was.
@@ -194,37 +234,44 @@ impl Loops {
             judge,
             train,
             places,
+            line,
             board,
         } = self;
         let mut supervisor = Supervisor::new(ledger.clone(), board, shutdown.clone());
-        let first = Arc::new(Mutex::new([Some(places), Some(places)]));
-        let place = move |which: usize, first: &Mutex<[Option<Places>; 2]>| {
-            let known = first.lock()[which].take();
-            match known {
-                Some(places) => Ok(places),
-                // A loop that failed reads anew: what it had in memory is worth nothing.
-                None => recovery::recover(&ledger, &config.adapter).map(|found| found.places),
-            }
-        };
+        // A loop that failed reads anew: what it had in memory is worth nothing.
+        let (places, line) = (
+            Arc::new(Mutex::new(Some(places))),
+            Arc::new(Mutex::new(Some(line))),
+        );
+        let rules = config.train.rules();
+        let again = move || recovery::recover(&ledger, &config.adapter, rules);
         let stop = shutdown.clone();
         supervisor.keep("serve", move || {
             let (serve, stop) = (serve.another(), stop.clone());
             Box::pin(async move { serve.run(stop).await })
         });
-        let (stop, firsts, find) = (shutdown.clone(), first.clone(), place.clone());
+        let (stop, read) = (shutdown.clone(), again.clone());
         supervisor.keep("judge", move || {
-            let (stop, parts, firsts, find) =
-                (stop.clone(), judge.clone(), firsts.clone(), find.clone());
-            Box::pin(async move { Judging::new(parts, &find(0, &firsts)?).run(stop).await })
+            let (stop, parts, read) = (stop.clone(), judge.clone(), read.clone());
+            let known = places.lock().take();
+            Box::pin(async move {
+                let places = match known {
+                    Some(places) => places,
+                    None => read()?.places,
+                };
+                Judging::new(parts, &places).run(stop).await
+            })
         });
         supervisor.keep("train", move || {
-            let (stop, parts, firsts, find) = (
-                shutdown.clone(),
-                train.clone(),
-                first.clone(),
-                place.clone(),
-            );
-            Box::pin(async move { Training::new(parts, &find(1, &firsts)?).run(stop).await })
+            let (stop, parts, read) = (shutdown.clone(), train.clone(), again.clone());
+            let known = line.lock().take();
+            Box::pin(async move {
+                let line = match known {
+                    Some(line) => line,
+                    None => read()?.line,
+                };
+                Training::new(parts, line).run(stop).await
+            })
         });
         supervisor.wait().await
     }
@@ -234,6 +281,11 @@ impl Handle {
     /// What the gateway records turns with.
     pub fn sink(&self) -> Arc<dyn TurnSink> {
         Arc::new(self.serve.clone())
+    }
+
+    /// Gives orders to the train loop: revert, promote, forget.
+    pub fn control(&self) -> &Control {
+        &self.control
     }
 
     /// The serve loop's handle.
@@ -276,6 +328,14 @@ impl fmt::Debug for Loops {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loops")
             .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Trained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trained")
+            .field("model", &self.model)
             .finish_non_exhaustive()
     }
 }

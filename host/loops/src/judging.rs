@@ -50,6 +50,10 @@ impl Dossier {
         let mut dossier = Self::default();
         for record in ledger.by_subject(turn.as_str()) {
             let record = record.map_err(Error::ledger("judge", "read a turn's records"))?;
+            if record.erased {
+                // Forgotten: there is nothing to decide about, and nothing to decide from.
+                return Ok(Self::default());
+            }
             match record.kind.as_str() {
                 TURN => dossier.record = Some(records::decode(&record)?),
                 CLOSED => {

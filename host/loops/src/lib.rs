@@ -8,18 +8,27 @@
 //! Start at [`Loops`]; then [`serve`], [`judge`], [`train`], [`rollout`]. What is recorded is in [`records`].
 
 mod asking;
+pub mod bench;
 mod call;
+mod derive;
 mod error;
+pub mod forget;
+pub mod gate;
+mod gating;
 mod hint;
 mod history;
 mod host;
 pub mod judge;
 mod judging;
+pub mod line;
 pub mod metrics;
+pub mod orders;
 pub mod queue;
 pub mod records;
 pub mod recovery;
+pub mod replay;
 pub mod rollout;
+pub mod schedule;
 pub mod serve;
 pub mod session;
 pub mod status;
@@ -28,7 +37,9 @@ pub mod train;
 mod turns;
 
 pub use error::{Error, Result};
-pub use host::{Config, Handle, Loops, Seams};
+pub use host::{Config, Handle, Loops, Seams, Trained};
+pub use line::Line;
+pub use orders::Control;
 pub use rollout::Rollout;
 pub use status::Status;
 pub use supervisor::{Shutdown, Stop, shutdown};

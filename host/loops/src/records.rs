@@ -9,6 +9,11 @@
 //! | `version` | adapter:number | see [`ledger::lineage`] | train |
 //! | `spent` | turn | `spent/<sample>` | train, in one group with the version; a sample is spent once |
 //! | `step-refused` | adapter | none | train |
+//! | `run` | adapter | none | train, at a start with other settings than before |
+//! | `gate` | adapter:number | none | train, in one group with the version |
+//! | `head`, `ref` | adapter | none | train, operators; see [`ledger::lineage`] |
+//! | `forget` | adapter | `forget/<id>` | an operator's request to forget, before anything is erased |
+//! | `forgotten` | adapter | `forgotten/<id>` | the end of it, in one group with the new head |
 //! | `action` | episode | `action/<episode>/<index>` | rollout |
 //! | `episode` | episode | `episode/<episode>` | rollout, when it is over |
 //!
@@ -16,7 +21,7 @@
 
 use std::sync::Arc;
 
-use ledger::{Entry, Record};
+use ledger::{Entry, Record, Seq};
 use rl::{
     Done, EpisodeId, Feedback, Message, NextState, NotTrainable, Outcome, PolicyVersion, Sample,
     SampleId, Seed, SessionId, StepMetrics, TaskId, Turn, TurnId, TurnReward, Verdict, Vote,
@@ -24,7 +29,10 @@ use rl::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    schedule::{Place, Rules},
+};
 
 /// Kind of [`TurnRecord`].
 pub const TURN: &str = "turn";
@@ -42,6 +50,82 @@ pub const STEP_REFUSED: &str = "step-refused";
 pub const ACTION: &str = "action";
 /// Kind of [`EpisodeRecord`].
 pub const EPISODE: &str = "episode";
+/// Kind of [`RunRecord`].
+pub const RUN: &str = "run";
+/// Kind of [`GateRecord`].
+pub const GATE: &str = "gate";
+/// Kind of [`ForgetRecord`].
+pub const FORGET: &str = "forget";
+/// Kind of [`ForgottenRecord`].
+pub const FORGOTTEN: &str = "forgotten";
+
+/// The settings that training goes by from here on. Written when they differ from those before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The adapter.
+    pub adapter: String,
+    /// The base model, by name.
+    pub model: String,
+    /// Every random choice of training is derived from it: a fresh adapter's numbers are.
+    pub seed: Seed,
+    /// When a batch is due.
+    pub rules: Rules,
+    /// The learner's settings, as it writes them.
+    pub learner: serde_json::Value,
+    /// The last judged record that the fold had read.
+    pub through: Seq,
+}
+
+/// What the gate found about a version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GateRecord {
+    /// The adapter.
+    pub adapter: String,
+    /// The version.
+    pub version: PolicyVersion,
+    /// Whether it may be served.
+    pub passed: bool,
+    /// Why not, or what was looked at: the examination as the gate writes it.
+    pub examination: serde_json::Value,
+}
+
+/// Somebody asked that these turns be forgotten. From this record on they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetRecord {
+    /// The request's id.
+    pub id: String,
+    /// The adapter.
+    pub adapter: String,
+    /// What was asked for: `user`, `session`, `sample` or `tenant`.
+    pub selector: String,
+    /// SHA-256 of `<id>/<selector>/<tenant>/<name>`: whoever knows the name can check that it was meant; nobody can read it here.
+    pub commitment: String,
+    /// The turns, in the order of their records.
+    pub turns: Vec<TurnId>,
+    /// Other subjects whose text goes with them: hosted episodes.
+    pub subjects: Vec<String>,
+}
+
+/// The end of a request to forget.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgottenRecord {
+    /// The request's id.
+    pub id: String,
+    /// The adapter.
+    pub adapter: String,
+    /// The version that answered before.
+    pub before: PolicyVersion,
+    /// The version that answers now.
+    pub after: PolicyVersion,
+    /// Versions that knew the forgotten turns: their weights are erased.
+    pub erased: Vec<PolicyVersion>,
+    /// The versions of the new line, in order.
+    pub line: Vec<PolicyVersion>,
+    /// Steps that were computed again; the others of the line were found.
+    pub computed: u64,
+    /// Where the fold stands on the new line.
+    pub place: Place,
+}
 
 /// A turn as it was served.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -137,6 +221,8 @@ pub enum Fate {
     },
     /// The learner refused the step that it was in.
     StepRefused,
+    /// The gate held the version that it is in.
+    Held(PolicyVersion),
 }
 
 /// The end of a sample.
@@ -157,6 +243,9 @@ pub struct StepRefusedRecord {
     pub parent: PolicyVersion,
     /// Its samples.
     pub samples: Vec<SampleId>,
+    /// The last judged record that its batch had read; `None` in ledgers of the first programs.
+    #[serde(default)]
+    pub through: Option<Seq>,
     /// Why.
     pub why: String,
     /// What it measured, when it came so far and every number is finite.
@@ -209,9 +298,14 @@ pub fn closed_key(turn: &TurnId) -> String {
     format!("{CLOSED}/{turn}")
 }
 
-/// The key of a sample's end.
-pub fn spent_key(sample: &SampleId) -> String {
-    format!("{SPENT}/{sample}")
+/// The key of a sample's end: one for each thing that can become of it, since a sample may be on two lines.
+pub fn spent_key(spent: &SpentRecord) -> String {
+    let sample = &spent.sample;
+    match spent.fate {
+        Fate::Trained(version) | Fate::Held(version) => format!("{SPENT}/{sample}/{version}"),
+        Fate::Stale { newest } => format!("{SPENT}/{sample}/stale/{newest}"),
+        Fate::StepRefused => format!("{SPENT}/{sample}/refused"),
+    }
 }
 
 /// The key of an episode's end.
@@ -256,7 +350,7 @@ impl SpentRecord {
     /// # Errors
     /// [`Error::Encode`].
     pub fn to_entry(&self) -> Result<Entry> {
-        Ok(encode(SPENT, self.turn.as_str(), self)?.with_key(spent_key(&self.sample)))
+        Ok(encode(SPENT, self.turn.as_str(), self)?.with_key(spent_key(self)))
     }
 }
 
@@ -318,6 +412,7 @@ mod tests {
         let hash = ledger::Digest::of(&body);
         let (kind, subject) = (JUDGED.to_owned(), String::new());
         Record {
+            erased: false,
             seq,
             at_ms: 0,
             kind,

@@ -5,19 +5,17 @@
 
 use std::collections::HashMap;
 
-use ledger::{
-    Ledger, Record, Seq,
-    lineage::{self, VersionRecord},
-};
+use ledger::{Ledger, Record, Seq};
 use rl::{AdapterName, Feedback, PolicyVersion, TurnId};
 use tokio::time::Instant;
 
 use crate::{
-    Error, Result,
+    Error, Line, Result,
     records::{
         self, CLOSED, ClosedRecord, Closing, FEEDBACK, JUDGED, JudgedRecord, SPENT, STEP_REFUSED,
         SpentRecord, TURN, TurnRecord,
     },
+    schedule::Rules,
     session::{SessionKey, Sessions},
     status::{Before, Status},
 };
@@ -31,10 +29,6 @@ pub struct Places {
     pub feedback: Seq,
     /// Turns that wait to be judged.
     pub to_judge: usize,
-    /// The trainer reads judged turns from here.
-    pub judged: Seq,
-    /// Samples that wait to be trained.
-    pub to_train: usize,
 }
 
 /// What a ledger says.
@@ -46,8 +40,8 @@ pub struct Recovered {
     pub places: Places,
     /// The counts, and the newest version.
     pub status: Status,
-    /// The newest committed version of the adapter: the one to serve.
-    pub newest: Option<VersionRecord>,
+    /// The adapter's line: its versions, the live one, and the batch that comes next.
+    pub line: Line,
 }
 
 /// What is known of a turn that may still be trained.
@@ -58,31 +52,28 @@ struct Known {
     feedback: Option<Seq>,
     judged: Option<Seq>,
     before: Before,
-    sample: bool,
     spent: bool,
 }
 
-struct Fold<'a> {
-    adapter: &'a AdapterName,
+struct Fold {
     now: Instant,
     turns: HashMap<TurnId, Known>,
     sessions: Sessions,
     status: Status,
-    newest: Option<VersionRecord>,
+    line: Line,
 }
 
 /// Reads the whole ledger.
 ///
 /// # Errors
 /// Damage, or a record that this program cannot read.
-pub fn recover(ledger: &Ledger, adapter: &AdapterName) -> Result<Recovered> {
+pub fn recover(ledger: &Ledger, adapter: &AdapterName, rules: Rules) -> Result<Recovered> {
     let mut fold = Fold {
-        adapter,
         now: Instant::now(),
         turns: HashMap::new(),
         sessions: Sessions::default(),
         status: Status::default(),
-        newest: None,
+        line: Line::new(ledger.clone(), adapter.clone(), rules),
     };
     let mut end = Seq::FIRST;
     for record in ledger.scan(Seq::FIRST) {
@@ -93,8 +84,12 @@ pub fn recover(ledger: &Ledger, adapter: &AdapterName) -> Result<Recovered> {
     Ok(fold.finish(end))
 }
 
-impl Fold<'_> {
+impl Fold {
     fn add(&mut self, record: &Record) -> Result<()> {
+        self.line.add(record)?;
+        if record.erased {
+            return Ok(());
+        }
         match record.kind.as_str() {
             TURN => self.turn(&records::decode(record)?),
             CLOSED => self.closed(record.seq, &records::decode(record)?),
@@ -115,14 +110,6 @@ impl Fold<'_> {
                 }
             }
             STEP_REFUSED => self.status.steps_refused += 1,
-            lineage::KIND => {
-                let version = VersionRecord::from_record(record)
-                    .map_err(Error::ledger("recovery", "read a version"))?;
-                if version.adapter == self.adapter.as_str() {
-                    self.status.version = PolicyVersion::new(version.version);
-                    self.newest = Some(version);
-                }
-            }
             // Kinds of other writers, and of later programs.
             _ => {}
         }
@@ -148,7 +135,6 @@ impl Fold<'_> {
                 feedback: None,
                 judged: None,
                 before: Before::default(),
-                sample: false,
                 spent: false,
             };
             self.turns.insert(turn.id.clone(), known);
@@ -186,7 +172,6 @@ impl Fold<'_> {
             reason: record.not_trainable,
             sample: record.sample.is_some(),
         };
-        known.sample = record.sample.is_some();
     }
 
     /// A turn that is closed and spent has nothing more to say.
@@ -206,8 +191,6 @@ impl Fold<'_> {
             closed: end,
             feedback: end,
             to_judge: 0,
-            judged: end,
-            to_train: 0,
         };
         for known in self.turns.values().filter(|known| !known.spent) {
             let unheard = known
@@ -217,17 +200,14 @@ impl Fold<'_> {
             places.feedback = unheard.map_or(places.feedback, |at| at.min(places.feedback));
             places.closed = unjudged.map_or(places.closed, |at| at.min(places.closed));
             places.to_judge += usize::from(unheard.is_some()) + usize::from(unjudged.is_some());
-            if let (Some(at), true) = (known.judged, known.sample) {
-                places.judged = places.judged.min(at);
-                places.to_train += 1;
-            }
         }
+        self.status.version = PolicyVersion::new(self.line.next_version().get() - 1);
         self.status.ledger_records = end.get().saturating_sub(1);
         Recovered {
             sessions: self.sessions,
             places,
             status: self.status,
-            newest: self.newest,
+            line: self.line,
         }
     }
 }

@@ -184,6 +184,11 @@ impl Serve {
 }
 
 impl Handle {
+    /// These turns are forgotten: nothing of their conversations stays in memory.
+    pub(crate) fn forget(&self, turns: &[TurnId]) {
+        self.0.sessions.lock().forget(turns);
+    }
+
     /// Hands over what came back after a turn, where no further request will bring it: the end of a hosted episode.
     ///
     /// # Errors

@@ -167,6 +167,17 @@ impl Sessions {
         }
     }
 
+    /// Forgets every conversation that holds one of these turns: what comes later in it is a new one.
+    pub fn forget(&mut self, turns: &[TurnId]) {
+        let gone: HashSet<&TurnId> = turns.iter().collect();
+        let hit = |session: &Session| session.turns.iter().any(|turn| gone.contains(&turn.id));
+        let keys = self.sessions.iter().filter(|(_, session)| hit(session));
+        let keys: Vec<SessionKey> = keys.map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            self.end(&key);
+        }
+    }
+
     /// Ends a session and forgets it; the turns that still waited, each with the reason why it waits no longer.
     pub fn end(&mut self, key: &SessionKey) -> Vec<(TurnId, NotTrainable)> {
         let Some(session) = self.sessions.remove(key) else {

@@ -230,6 +230,7 @@ impl Board {
             }
             Fate::Stale { .. } => self.reason(Some(NotTrainable::Stale)),
             Fate::StepRefused => self.reason(Some(NotTrainable::StepRefused)),
+            Fate::Held(_) => self.reason(Some(NotTrainable::Held)),
         }
     }
 
@@ -343,6 +344,7 @@ impl Status {
             Fate::Trained(_) => self.trained += 1,
             Fate::Stale { .. } => self.count(NotTrainable::Stale),
             Fate::StepRefused => self.count(NotTrainable::StepRefused),
+            Fate::Held(_) => self.count(NotTrainable::Held),
         }
     }
 

@@ -1,31 +1,30 @@
-//! The train loop: collects samples into a batch, has the learner compute a step, and publishes the next version.
+//! The train loop: has the learner compute the step that is due, asks the gate, and publishes the next version.
 //!
-//! Publishing is: blobs durable, then one group of records (the version and the end of each of its samples), then the swap.
-//! A kill between any two of these leaves the old version or the new one, and no sample is trained twice or lost: what is
-//! not *spent* in the ledger is still to be trained. It knows no algorithm and sees no weights.
+//! Which batch is due is the [`Line`]'s word, a fold over the ledger. Publishing is: blobs durable, then one group of records
+//! (the version, what the gate found, the end of each of its samples, the new head), then the swap. A kill between any two of
+//! these leaves the old version or the new one, and no sample is trained twice or lost. It knows no algorithm and sees no
+//! weights. Orders from outside ([`crate::orders`]) are obeyed here, since nothing else moves the line.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
-use ledger::{
-    Entry, Ledger,
-    lineage::{Lineage, VersionRecord},
-};
+use ledger::{Digest, Ledger, lineage::VersionRecord};
 use parking_lot::Mutex;
-use rl::{
-    AdapterName, Batch, Learner, PolicyVersion, Proposal, Sample, SampleId, Seed, StepMetrics,
-    TurnId,
-};
+use rl::{AdapterName, Batch, Learner, Policy, PolicyVersion, Proposal, Seed, Shelf, Stored};
 use serde::{Deserialize, Serialize};
-use tokio::time::{Duration, Instant, sleep};
+use tokio::{
+    sync::{OwnedMutexGuard, mpsc},
+    time::{Duration, Instant, sleep},
+};
 
 use crate::{
     Error, Result, Shutdown,
-    queue::Tail,
-    records::{self, Fate, JUDGED, JudgedRecord, STEP_REFUSED, SpentRecord, StepRefusedRecord},
-    recovery::Places,
+    bench::MakeBench,
+    forget::{self, Forgotten},
+    gate, gating,
+    line::{self, Line, Step},
+    orders::{Done, Given, Order, Orders},
+    records::{Fate, RunRecord},
+    schedule::{Due, Rules},
     status::Board,
 };
 
@@ -38,7 +37,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Config {
     /// Effective samples in a batch; one step per batch.
     pub batch_size: usize,
-    /// A sample may lag the newest version by at most this; older ones are dropped and counted.
+    /// A sample may lag by at most this many optimizer steps; older ones are dropped and counted.
     pub max_lag: u64,
 }
 
@@ -63,6 +62,14 @@ impl Config {
             allowed: "1 to 4096 are allowed",
         })
     }
+
+    /// The same as the fold's rules.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            batch_size: self.batch_size,
+            max_lag: self.max_lag,
+        }
+    }
 }
 
 /// The learner behind a lock that only this loop takes: a panic inside it loses the call, not the learner.
@@ -72,20 +79,31 @@ pub(crate) type SharedLearner = Arc<Mutex<Box<dyn Learner>>>;
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) config: Config,
+    pub(crate) gate: gate::Config,
     pub(crate) adapter: AdapterName,
+    pub(crate) model: String,
     pub(crate) seed: Seed,
+    /// The learner's settings, as it writes them.
+    pub(crate) settings: serde_json::Value,
     pub(crate) ledger: Ledger,
     pub(crate) learner: SharedLearner,
+    pub(crate) shelf: Arc<dyn Shelf>,
+    pub(crate) policy: Arc<dyn Policy>,
+    pub(crate) bench: MakeBench,
+    pub(crate) orders: Orders,
+    pub(crate) erased: Arc<dyn Fn(&[rl::TurnId]) + Send + Sync>,
     pub(crate) board: Board,
 }
 
 /// The loop.
 pub(crate) struct Training {
     parts: Parts,
-    judged: Tail,
-    /// Turns with a sample, in the order in which they were judged.
-    pending: VecDeque<TurnId>,
-    newest: Option<VersionRecord>,
+    /// Away only while a thread works on it.
+    line: Option<Line>,
+    /// The learner holds other weights than the head's: a step was in progress when the head moved.
+    strayed: bool,
+    /// Orders that must wait for the end of a step.
+    later: VecDeque<Given>,
 }
 
 /// What a step led to.
@@ -96,28 +114,37 @@ enum Outcome {
 }
 
 impl Training {
-    pub(crate) fn new(parts: Parts, places: &Places) -> Self {
-        parts.board.train.reset(places.to_train);
-        let judged = Tail::new(parts.ledger.clone(), "train", JUDGED, places.judged);
+    pub(crate) fn new(parts: Parts, line: Line) -> Self {
+        parts.board.train.reset(line.waiting());
         Self {
             parts,
-            judged,
-            pending: VecDeque::new(),
-            newest: None,
+            line: Some(line),
+            strayed: false,
+            later: VecDeque::new(),
         }
     }
 
-    /// Brings the newest committed version to life, then trains until the shutdown. A step that has begun is committed.
+    /// Brings the head to life, then trains until the shutdown. A step that has begun is committed.
     pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<()> {
+        let mut orders = self.parts.orders.clone().lock_owned().await;
         self.restore().await?;
+        self.with_line("erasing", |line| forget::sweep(line).map(drop))
+            .await?;
+        self.begin_run().await?;
         loop {
             if shutdown.is_now() {
                 return Ok(());
             }
-            if let Some(batch) = self.batch().await? {
-                if !self.train(batch).await? {
+            self.forget_what_was_begun().await?;
+            if let Some(given) = self.later.pop_front() {
+                self.obey(given).await?;
+                continue;
+            }
+            if let Some(due) = self.due().await? {
+                if !self.train(due, &mut orders).await? {
                     tokio::select! {
                         () = shutdown.wait() => return Ok(()),
+                        Some(given) = orders.recv() => self.obey(given).await?,
                         () = sleep(RETRY) => {}
                     }
                 }
@@ -125,99 +152,78 @@ impl Training {
             }
             tokio::select! {
                 () = shutdown.wait() => return Ok(()),
+                Some(given) = orders.recv() => self.obey(given).await?,
                 () = self.parts.board.train.rung() => {}
             }
         }
     }
 
-    fn version(&self) -> PolicyVersion {
-        self.newest
-            .as_ref()
-            .map_or(PolicyVersion::BASE, |v| PolicyVersion::new(v.version))
+    /// Makes the head live.
+    async fn restore(&mut self) -> Result<()> {
+        restore_head(&self.parts, self.line()?).await?;
+        self.strayed = false;
+        Ok(())
     }
 
-    /// Makes the newest committed version live.
-    pub(crate) async fn restore(&mut self) -> Result<PolicyVersion> {
-        let ledger = self.parts.ledger.clone();
-        let lineage = blocking("reading the lineage", move || Lineage::read(&ledger))
-            .await?
-            .map_err(Error::ledger("train", "read the lineage"))?;
-        self.newest = lineage.newest(self.parts.adapter.as_str()).cloned();
-        let version = self.version();
-        self.parts.board.committed(version);
-        if let Some(newest) = self.newest.clone() {
-            let (ledger, learner) = (self.parts.ledger.clone(), self.parts.learner.clone());
-            blocking("restoring a version", move || {
-                restore(&ledger, &learner, &newest)
-            })
-            .await??;
-        }
-        self.parts.board.live(version);
-        Ok(version)
+    async fn begin_run(&mut self) -> Result<()> {
+        let run = RunRecord {
+            adapter: self.parts.adapter.to_string(),
+            model: self.parts.model.clone(),
+            seed: self.parts.seed,
+            rules: self.parts.config.rules(),
+            learner: self.parts.settings.clone(),
+            through: ledger::Seq::ZERO,
+        };
+        self.with_line("recording the run's settings", move |line| {
+            line.begin_run(run)
+        })
+        .await
     }
 
-    /// The next batch, when there are enough samples that are fresh enough.
-    async fn batch(&mut self) -> Result<Option<Batch>> {
-        loop {
-            while self.pending.len() < self.parts.config.batch_size {
-                let records = self.judged.take(self.parts.config.batch_size).await?;
-                if records.is_empty() {
-                    return Ok(None);
-                }
-                for record in &records {
-                    let judged: JudgedRecord = records::decode(record)?;
-                    if judged.sample.is_some() && !self.pending.contains(&judged.turn) {
-                        self.pending.push_back(judged.turn);
-                    }
-                }
-            }
-            let take = self.pending.len().min(self.parts.config.batch_size);
-            let turns: Vec<TurnId> = self.pending.iter().take(take).cloned().collect();
-            let (ledger, adapter) = (self.parts.ledger.clone(), self.parts.adapter.clone());
-            let read = move || {
-                let samples = turns.iter().map(|turn| load(&ledger, &adapter, turn));
-                samples.collect::<Result<Vec<Option<Sample>>>>()
-            };
-            let loaded = blocking("reading samples", read).await??;
-            let newest = self.version();
-            let mut samples = Vec::with_capacity(loaded.len());
-            let mut stale = Vec::new();
-            let mut kept = VecDeque::new();
-            for (turn, sample) in self.pending.drain(..take).zip(loaded) {
-                let Some(sample) = sample else { continue };
-                if sample.version.lag(newest) > self.parts.config.max_lag {
-                    stale.push(sample);
-                } else {
-                    kept.push_back(turn);
-                    samples.push(sample);
-                }
-            }
-            kept.append(&mut self.pending);
-            self.pending = kept;
-            if !stale.is_empty() {
-                self.spend(Vec::new(), &stale, Fate::Stale { newest })
-                    .await?;
-            }
-            if samples.len() == self.parts.config.batch_size {
-                return Ok(Some(Batch { samples }));
-            }
+    async fn due(&mut self) -> Result<Option<Due>> {
+        let read = |line: &mut Line| {
+            line.pull()?;
+            let due = line.due();
+            Ok((due, line.drop_stale()?))
+        };
+        let (due, stale) = self.with_line("reading judged turns", read).await?;
+        let newest = self.line()?.version();
+        for _ in &stale {
+            self.parts.board.spent(&Fate::Stale { newest });
         }
+        self.parts.board.train.finished(stale.len());
+        Ok(due)
     }
 
     /// One step; false when the learner asks for patience.
-    async fn train(&mut self, batch: Batch) -> Result<bool> {
+    async fn train(
+        &mut self,
+        due: Due,
+        orders: &mut OwnedMutexGuard<mpsc::Receiver<Given>>,
+    ) -> Result<bool> {
+        if self.strayed {
+            self.restore().await?;
+        }
         let start = Instant::now();
+        let head = self.line()?.version();
+        let samples = {
+            let due = due.clone();
+            self.with_line("reading samples", move |line| line.samples(&due))
+                .await?
+        };
         let learner = self.parts.learner.clone();
-        let given = batch.clone();
-        let stepped = blocking("the learner", move || learner.lock().step(&given)).await?;
-        self.parts
-            .board
-            .metrics
-            .step_time
-            .0
-            .observe(start.elapsed().as_secs_f64());
+        let batch = Batch { samples };
+        let stepping = blocking("the learner", move || learner.lock().step(&batch));
+        let stepped = self.meanwhile(stepping, orders).await??;
+        let time = start.elapsed().as_secs_f64();
+        self.parts.board.metrics.step_time.0.observe(time);
+        if self.line()?.version() != head {
+            // The head moved meanwhile: the step started from weights that no longer answer, and is due again from those that do.
+            self.parts.board.step("overtaken");
+            return Ok(true);
+        }
         let outcome = match stepped {
-            Ok(proposal) => match check(&proposal, self.version()) {
+            Ok(proposal) => match line::check(&proposal, head) {
                 Ok(()) => Outcome::Proposed(Box::new(proposal)),
                 Err(why) => Outcome::Refused(why),
             },
@@ -227,13 +233,17 @@ impl Training {
         };
         match outcome {
             Outcome::Proposed(proposal) => {
-                self.publish(&batch.samples, *proposal).await?;
-                self.parts.board.step("committed");
+                self.publish(due, *proposal, orders).await?;
                 Ok(true)
             }
             Outcome::Refused(error) => {
-                tracing::error!(%error, version = %self.version(), "a step was refused; the version did not move");
-                self.refuse(&batch.samples, &error).await?;
+                tracing::error!(%error, version = %head, "a step was refused; the version did not move");
+                let (why, count) = (error.to_string(), due.samples.len());
+                self.with_line("recording a refused step", move |line| {
+                    line.refuse(&due, &why)
+                })
+                .await?;
+                self.spent(count, Fate::StepRefused);
                 self.parts.board.step("refused");
                 Ok(true)
             }
@@ -245,45 +255,40 @@ impl Training {
         }
     }
 
-    async fn publish(&mut self, samples: &[Sample], proposal: Proposal) -> Result<()> {
+    async fn publish(
+        &mut self,
+        due: Due,
+        proposal: Proposal,
+        orders: &mut OwnedMutexGuard<mpsc::Receiver<Given>>,
+    ) -> Result<()> {
+        let head = self.line()?.version();
+        let gate = self.examine(orders).await?;
+        if self.line()?.version() != head {
+            self.parts.board.step("overtaken");
+            return Ok(());
+        }
         let start = Instant::now();
-        let version = self.version().next();
-        let ledger = self.parts.ledger.clone();
-        let Proposal {
-            adapter,
-            optimizer,
-            adapter_digest,
-            metrics,
-            settings,
-            ..
-        } = proposal;
-        let put = move || Ok((ledger.put_blob(&adapter)?, ledger.put_blob(&optimizer)?));
-        let (adapter_blob, optimizer_blob) = blocking("storing weights", put)
-            .await?
-            .map_err(Error::ledger("train", "store the next version's weights"))?;
-        let record = VersionRecord {
-            version: version.get(),
-            adapter: self.parts.adapter.to_string(),
-            parent: self.newest.as_ref().map(VersionRecord::hash),
-            samples: samples.iter().map(|sample| sample.id.to_string()).collect(),
-            seeds: BTreeMap::from([("run".to_owned(), self.parts.seed.get())]),
-            settings: serde_json::json!({
-                "learner": settings,
-                "train": self.parts.config,
-                "adapter-digest": adapter_digest,
-            }),
-            metrics: metrics_map(&metrics),
-            adapter_blob: Some(adapter_blob),
-            optimizer_blob: Some(optimizer_blob),
-            ..VersionRecord::default()
+        let passed = gate.as_ref().is_none_or(|(passed, _)| *passed);
+        let (loss, grad_norm) = (proposal.metrics.loss, proposal.metrics.grad_norm);
+        let step = Step {
+            proposal,
+            seed: self.parts.seed,
+            gate,
         };
-        let entry = record
-            .to_entry()
-            .map_err(Error::ledger("train", "write a version"))?;
-        self.spend(vec![entry], samples, Fate::Trained(version))
+        let count = due.samples.len();
+        let record = self
+            .with_line("committing a version", move |line| line.commit(&due, step))
             .await?;
-        self.newest = Some(record);
+        let version = PolicyVersion::new(record.version);
         self.parts.board.committed(version);
+        if !passed {
+            self.spent(count, Fate::Held(version));
+            self.parts.board.step("held");
+            tracing::warn!(%version, "the gate held a version: it is kept and not served");
+            return Ok(());
+        }
+        self.spent(count, Fate::Trained(version));
+        self.parts.board.step("committed");
         let learner = self.parts.learner.clone();
         blocking("deploying a version", move || {
             learner.lock().deploy(version)
@@ -291,141 +296,257 @@ impl Training {
         .await?
         .map_err(Error::seam("train", "make the committed version live"))?;
         self.parts.board.live(version);
+        let time = start.elapsed().as_secs_f64();
+        self.parts.board.metrics.publish_time.0.observe(time);
+        tracing::info!(%version, loss, grad_norm, "published");
+        Ok(())
+    }
+
+    /// Asks the gate about the learner's last proposal, when there is a gate.
+    async fn examine(
+        &mut self,
+        orders: &mut OwnedMutexGuard<mpsc::Receiver<Given>>,
+    ) -> Result<Option<(bool, serde_json::Value)>> {
+        if !self.parts.gate.enabled {
+            return Ok(None);
+        }
+        let asked = gating::Asked {
+            config: self.parts.gate.clone(),
+            adapter: self.parts.adapter.clone(),
+            memory: gating::memory(self.line()?),
+            live: self.line()?.version(),
+        };
+        let (learner, policy) = (self.parts.learner.clone(), self.parts.policy.clone());
+        let examining = blocking("the gate", move || {
+            asked.examine(&mut **learner.lock(), &*policy)
+        });
+        let examined = self.meanwhile(examining, orders).await??;
+        examined
+            .map(Some)
+            .map_err(Error::seam("train", "examine a version"))
+    }
+
+    /// Waits for `work`; obeys orders that cannot wait for it.
+    async fn meanwhile<T>(
+        &mut self,
+        work: impl Future<Output = Result<T>>,
+        orders: &mut OwnedMutexGuard<mpsc::Receiver<Given>>,
+    ) -> Result<Result<T>> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                Some(given) = orders.recv() => match given.order {
+                    Order::Forget(_) => self.later.push_back(given),
+                    _ => {
+                        self.strayed |= matches!(given.order, Order::Revert { .. } | Order::Promote { .. });
+                        self.obey(given).await?;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Obeys an order and answers it. Only the ledger's failure is an error here.
+    async fn obey(&mut self, given: Given) -> Result<()> {
+        let Given {
+            order,
+            progress,
+            reply,
+        } = given;
+        let done = match order {
+            Order::Revert { to, why } => self.switch(move |line| line.revert(to, &why)).await,
+            Order::Promote { from, why } => self.switch(move |line| line.promote(from, &why)).await,
+            Order::Import(weights) => self
+                .with_line("importing", move |line| line.import(*weights))
+                .await
+                .map(|version| Done::Version(Box::new(version))),
+            Order::Name(name) => self
+                .with_line("naming a version", move |line| line.name(name))
+                .await
+                .map(|()| Done::Named),
+            Order::Forget(selector) => {
+                let begun = self
+                    .with_line("planning to forget", move |line| {
+                        forget::begin(line, &selector)
+                    })
+                    .await;
+                match begun {
+                    Ok(()) => self
+                        .forget(progress)
+                        .await
+                        .map(|f| Done::Forgotten(Box::new(f))),
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        let fatal = match &done {
+            Err(error) if self.parts.ledger.health().is_err() => Some(error.clone()),
+            _ => None,
+        };
+        // Whoever asked may be gone; what was done is in the ledger.
+        let _ = reply.send(done);
+        fatal.map_or(Ok(()), Err)
+    }
+
+    /// Moves the head to weights that are stored: the record, the swap, then the learner, when it is free.
+    async fn switch(
+        &mut self,
+        change: impl FnOnce(&mut Line) -> Result<VersionRecord> + Send + 'static,
+    ) -> Result<Done> {
+        let start = Instant::now();
+        let version = self.with_line("moving the head", change).await?;
+        self.show(&version).await?;
+        let time = start.elapsed().as_secs_f64();
+        self.parts.board.metrics.publish_time.0.observe(time);
         self.parts
             .board
-            .metrics
-            .publish_time
-            .0
-            .observe(start.elapsed().as_secs_f64());
-        tracing::info!(%version, loss = metrics.loss, grad_norm = metrics.grad_norm, "published");
-        Ok(())
+            .committed(PolicyVersion::new(version.version));
+        if !self.strayed {
+            self.restore().await?;
+        }
+        Ok(Done::Version(Box::new(version)))
     }
 
-    async fn refuse(&mut self, samples: &[Sample], why: &rl::Error) -> Result<()> {
-        let record = StepRefusedRecord {
-            parent: self.version(),
-            samples: samples.iter().map(|sample| sample.id.clone()).collect(),
-            why: why.to_string(),
-            metrics: None,
+    /// Serves a version's weights from now on, without the learner.
+    async fn show(&mut self, version: &VersionRecord) -> Result<()> {
+        let number = PolicyVersion::new(version.version);
+        let source = match version.origin {
+            ledger::lineage::Origin::Reverted { to } => Some(PolicyVersion::new(to)),
+            ledger::lineage::Origin::Promoted { from } => Some(PolicyVersion::new(from)),
+            _ => None,
         };
-        let entry = records::encode(STEP_REFUSED, self.parts.adapter.as_str(), &record)?;
-        self.spend(vec![entry], samples, Fate::StepRefused).await
-    }
-
-    /// Records the end of samples, together with what ended them: all or nothing.
-    async fn spend(&mut self, mut with: Vec<Entry>, samples: &[Sample], fate: Fate) -> Result<()> {
-        for sample in samples {
-            let (sample, turn) = (sample.id.clone(), sample.turn.clone());
-            with.push(SpentRecord { sample, turn, fate }.to_entry()?);
-        }
-        self.parts
-            .ledger
-            .append_all(with)
-            .await
-            .map_err(Error::ledger("train", "record the end of samples"))?;
-        for sample in samples {
-            self.parts.board.spent(&fate);
-            self.pending.retain(|turn| *turn != sample.turn);
-        }
-        self.parts.board.train.finished(samples.len());
+        let (ledger, shelf) = (self.parts.ledger.clone(), self.parts.shelf.clone());
+        let blob = version.adapter_blob;
+        let expected = version.fingerprint().map(str::to_owned);
+        blocking("serving a version", move || -> Result<()> {
+            let of = if blob.is_none() {
+                Some(PolicyVersion::BASE)
+            } else {
+                source
+            };
+            if of.is_some_and(|of| shelf.show_as(number, of)) {
+                return Ok(());
+            }
+            let bytes = match blob {
+                Some(digest) => get(&ledger, &digest)?,
+                None => Vec::new(),
+            };
+            let stored = Stored {
+                bytes: &bytes,
+                digest: expected.as_deref(),
+            };
+            shelf
+                .show(number, Some(stored))
+                .map_err(Error::seam("train", "serve a version"))
+        })
+        .await??;
+        self.parts.board.live(number);
         Ok(())
     }
-}
 
-/// Whether a proposal may become the version after `newest`.
-fn check(proposal: &Proposal, newest: PolicyVersion) -> rl::Result<()> {
-    let refuse = |why: String| {
-        Err(rl::Error::Refused {
-            what: "the learner's proposal".to_owned(),
-            why,
-        })
-    };
-    if proposal.parent != newest {
-        return refuse(format!(
-            "it starts from {}, the newest is {newest}",
-            proposal.parent
-        ));
-    }
-    match metrics_map(&proposal.metrics)
-        .into_iter()
-        .find(|(_, value)| !value.is_finite())
-    {
-        Some((name, value)) => refuse(format!("{name} is {value}")),
-        None => Ok(()),
-    }
-}
-
-fn metrics_map(metrics: &StepMetrics) -> BTreeMap<String, f64> {
-    let StepMetrics {
-        step,
-        loss,
-        pg_loss,
-        kl,
-        grad_norm,
-        ratio_mean,
-        ratio_max,
-        clipped,
-        mismatched,
-        tokens,
-        samples,
-        seconds,
-    } = *metrics;
-    // Counts in a metrics file stay far below 2^53.
-    let count = |n: u64| n as f64;
-    [
-        ("step", count(step)),
-        ("loss", loss),
-        ("pg_loss", pg_loss),
-        ("kl", kl),
-        ("grad_norm", grad_norm),
-        ("ratio_mean", ratio_mean),
-        ("ratio_max", ratio_max),
-        ("clipped", clipped),
-        ("mismatched", count(mismatched)),
-        ("tokens", count(tokens)),
-        ("samples", count(samples)),
-        ("seconds", seconds),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect()
-}
-
-fn restore(ledger: &Ledger, learner: &SharedLearner, version: &VersionRecord) -> Result<()> {
-    let get = |digest: &Option<ledger::Digest>| match digest {
-        Some(digest) => ledger
-            .get_blob(digest)
-            .map_err(Error::ledger("train", "load a version")),
-        None => Ok(Vec::new()),
-    };
-    let (adapter, optimizer) = (get(&version.adapter_blob)?, get(&version.optimizer_blob)?);
-    learner
-        .lock()
-        .restore(PolicyVersion::new(version.version), &adapter, &optimizer)
-        .map_err(Error::seam("train", "restore the newest version"))
-}
-
-/// The sample of a turn as it was last decided, unless it is spent or belongs to another adapter.
-fn load(ledger: &Ledger, adapter: &AdapterName, turn: &TurnId) -> Result<Option<Sample>> {
-    let mut latest = None;
-    for record in ledger.by_subject(turn.as_str()) {
-        let record = record.map_err(Error::ledger("train", "read a turn's records"))?;
-        if record.kind == JUDGED {
-            latest = records::decode::<JudgedRecord>(&record)?.sample;
+    async fn forget_what_was_begun(&mut self) -> Result<()> {
+        if self.line()?.forgetting().is_some() {
+            let forgotten = self.forget(Arc::new(|_, _, _| {})).await?;
+            tracing::info!(id = %forgotten.record.id, "a request to forget was finished");
         }
+        Ok(())
     }
-    let Some(sample) = latest.filter(|sample| sample.adapter == *adapter) else {
-        return Ok(None);
-    };
-    let spent = is_spent(ledger, &sample.id)?;
-    Ok((!spent).then_some(sample))
+
+    /// Finishes the request to forget that the ledger holds.
+    async fn forget(&mut self, progress: crate::orders::Progress) -> Result<Forgotten> {
+        if let Some(begun) = self.line()?.forgetting() {
+            (self.parts.erased)(&begun.turns);
+        }
+        let bench = self.parts.bench.clone();
+        let gate = self.parts.gate.clone();
+        let forgotten = self
+            .with_line("forgetting", move |line| {
+                forget::finish(line, &bench, &gate, &*progress)
+            })
+            .await?;
+        let head = self.line()?.head().cloned();
+        if forgotten.record.after != forgotten.record.before {
+            if let Some(head) = head {
+                self.show(&head).await?;
+            }
+            self.restore().await?;
+        }
+        self.parts.shelf.forget();
+        let waiting = self.line()?.waiting();
+        self.parts.board.train.reset(waiting);
+        Ok(forgotten)
+    }
+
+    fn spent(&self, count: usize, fate: Fate) {
+        for _ in 0..count {
+            self.parts.board.spent(&fate);
+        }
+        self.parts.board.train.finished(count);
+    }
+
+    fn line(&self) -> Result<&Line> {
+        self.line.as_ref().ok_or_else(|| Error::Panicked {
+            what: "work on the line".to_owned(),
+        })
+    }
+
+    /// Runs `f` on the line, off the runtime's threads.
+    async fn with_line<T: Send + 'static>(
+        &mut self,
+        what: &'static str,
+        f: impl FnOnce(&mut Line) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let mut line = self.line.take().ok_or_else(|| Error::Panicked {
+            what: "work on the line".to_owned(),
+        })?;
+        let (line, done) = blocking(what, move || {
+            let done = f(&mut line);
+            (line, done)
+        })
+        .await?;
+        self.line = Some(line);
+        done
+    }
 }
 
-fn is_spent(ledger: &Ledger, sample: &SampleId) -> Result<bool> {
-    let found = ledger
-        .by_key(&records::spent_key(sample))
-        .map_err(Error::ledger("train", "read the end of a sample"))?;
-    Ok(found.is_some())
+/// Has the learner go on from a line's head, and makes that live.
+pub(crate) async fn restore_head(parts: &Parts, line: &Line) -> Result<PolicyVersion> {
+    let (version, head) = (line.version(), line.head().cloned());
+    let newest = PolicyVersion::new(line.next_version().get() - 1);
+    parts.board.committed(newest);
+    if let Some(head) = head {
+        let (ledger, learner) = (parts.ledger.clone(), parts.learner.clone());
+        blocking("restoring a version", move || {
+            load(&ledger, &mut **learner.lock(), &head)
+        })
+        .await??;
+    }
+    parts.board.live(version);
+    Ok(version)
+}
+
+pub(crate) fn get(ledger: &Ledger, digest: &Digest) -> Result<Vec<u8>> {
+    ledger
+        .get_blob(digest)
+        .map_err(Error::ledger("train", "load a version"))
+}
+
+/// Has a learner go on from a version.
+pub(crate) fn load(
+    ledger: &Ledger,
+    learner: &mut dyn Learner,
+    version: &VersionRecord,
+) -> Result<()> {
+    let number = PolicyVersion::new(version.version);
+    let done = match (&version.adapter_blob, &version.optimizer_blob) {
+        (Some(adapter), Some(optimizer)) => {
+            let (adapter, optimizer) = (get(ledger, adapter)?, get(ledger, optimizer)?);
+            learner.restore(number, &adapter, &optimizer)
+        }
+        _ => learner.reset(number),
+    };
+    done.map_err(Error::seam("train", "restore a version"))
 }
 
 /// Runs blocking code off the runtime's threads; the loop waits for it.

@@ -84,6 +84,7 @@ impl Inner {
             id: ticket.turn,
             tenant: request.tenant,
             session: ticket.session,
+            user: request.user,
             parent: ticket.parent,
             kind: ticket.kind,
             adapter: request.adapter,

@@ -50,6 +50,8 @@ pub enum NotTrainable {
     Stale,
     /// The optimizer refused the step that it was in: a loss, gradient or ratio was not finite.
     StepRefused,
+    /// It is in a version that the gate held: nobody is served by it, and nothing is trained from it.
+    Held,
 }
 
 impl NotTrainable {
@@ -74,6 +76,9 @@ impl NotTrainable {
             Self::StepRefused => {
                 "the optimizer refused the step that it was in (see the log of refused steps)"
             }
+            Self::Held => {
+                "the gate held the version that it was trained into (see `nextstate log`)"
+            }
             Self::Stale => "too many versions were published since it was served (`max-lag`)",
         }
     }
@@ -88,6 +93,9 @@ pub struct Turn {
     pub tenant: TenantId,
     /// The conversation it belongs to.
     pub session: SessionId,
+    /// Whom the client says that it serves (`user` of the OpenAI API).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// The turn that this one continues, when its history holds that turn's reply.
     pub parent: Option<TurnId>,
     /// Main line, side, or undecided.

@@ -53,6 +53,9 @@ pub enum Error {
     /// There is no step's result to make live.
     #[error("no step has been computed since the last deployment")]
     NoProposal,
+    /// There is no slot to stage a proposal in.
+    #[error("this learner was built without a place for candidates")]
+    NoPlace,
     /// A version that does not come after the current one.
     #[error("version {version} does not come after {current}")]
     Version {
@@ -81,7 +84,7 @@ pub enum Error {
 impl Error {
     /// Whether the input is to blame, so that the version must not move and the same call will fail again.
     pub fn is_refusal(&self) -> bool {
-        !matches!(self, Self::NoProposal)
+        !matches!(self, Self::NoProposal | Self::NoPlace)
     }
 
     /// As the seam says it: the whole chain of causes in words.

@@ -10,7 +10,7 @@ use policy::{Adapter, Deployed, Model, Slot};
 use rl::{Batch, PolicyVersion, Proposal, Seed, StepMetrics};
 
 use crate::adamw::Moments;
-use crate::lora::{read_adapter, start, writing};
+use crate::lora::{read_adapter, stage, start, unstage, writing};
 use crate::walk::{self, Walk};
 use crate::{Config, Error, Result};
 
@@ -24,7 +24,9 @@ pub struct FrozenLearner {
     adapter: Arc<Adapter>,
     steps: u64,
     proposed: bool,
+    candidate: Option<Arc<Slot>>,
     walk: Walk,
+    seed: Seed,
 }
 
 impl FrozenLearner {
@@ -42,11 +44,20 @@ impl FrozenLearner {
             version: live.version,
             steps: 0,
             proposed: false,
+            candidate: None,
             model,
             slot,
             config,
             adapter,
+            seed,
         })
+    }
+
+    /// The same, with a place where proposals are put to be asked before they are live ([`rl::Learner::stage`]).
+    #[must_use]
+    pub fn with_candidate(mut self, slot: Arc<Slot>) -> Self {
+        self.candidate = Some(slot);
+        self
     }
 
     fn propose(&mut self, batch: &Batch) -> Result<Proposal> {
@@ -100,6 +111,29 @@ impl rl::Learner for FrozenLearner {
     fn step(&mut self, batch: &Batch) -> rl::Result<Proposal> {
         self.propose(batch)
             .map_err(|error| error.at_seam("the step"))
+    }
+
+    fn stage(&mut self) -> rl::Result<()> {
+        let proposed = self.proposed.then_some(&self.adapter);
+        stage(self.candidate.as_deref(), proposed, self.version)
+    }
+
+    fn unstage(&mut self) {
+        unstage(self.candidate.as_deref());
+    }
+
+    fn reset(&mut self, version: PolicyVersion) -> rl::Result<()> {
+        let fresh = start(&self.model, &self.config, None, self.seed);
+        let fresh = fresh.map_err(|error| error.at_seam("going back to the base"))?;
+        self.steps = 0;
+        self.adapter = fresh;
+        self.version = version;
+        self.proposed = false;
+        self.slot.publish(Deployed {
+            version,
+            adapter: None,
+        });
+        Ok(())
     }
 
     fn deploy(&mut self, version: PolicyVersion) -> rl::Result<()> {

@@ -25,7 +25,9 @@ pub struct LoraLearner {
     adapter: Arc<Adapter>,
     moments: Moments,
     proposed: Option<(Arc<Adapter>, Moments)>,
+    candidate: Option<Arc<Slot>>,
     walk: Walk,
+    seed: Seed,
 }
 
 impl LoraLearner {
@@ -43,11 +45,20 @@ impl LoraLearner {
             moments: Moments::new(adapter.params().len()),
             version: live.version,
             proposed: None,
+            candidate: None,
             model,
             slot,
             config,
             adapter,
+            seed,
         })
+    }
+
+    /// The same, with a place where proposals are put to be asked before they are live ([`rl::Learner::stage`]).
+    #[must_use]
+    pub fn with_candidate(mut self, slot: Arc<Slot>) -> Self {
+        self.candidate = Some(slot);
+        self
     }
 
     fn propose(&mut self, batch: &Batch) -> Result<Proposal> {
@@ -148,6 +159,29 @@ impl rl::Learner for LoraLearner {
             .map_err(|error| error.at_seam("the step"))
     }
 
+    fn stage(&mut self) -> rl::Result<()> {
+        let proposed = self.proposed.as_ref().map(|(adapter, _)| adapter);
+        stage(self.candidate.as_deref(), proposed, self.version)
+    }
+
+    fn unstage(&mut self) {
+        unstage(self.candidate.as_deref());
+    }
+
+    fn reset(&mut self, version: PolicyVersion) -> rl::Result<()> {
+        let fresh = start(&self.model, &self.config, None, self.seed);
+        let fresh = fresh.map_err(|error| error.at_seam("going back to the base"))?;
+        self.moments = Moments::new(fresh.params().len());
+        self.adapter = fresh;
+        self.version = version;
+        self.proposed = None;
+        self.slot.publish(Deployed {
+            version,
+            adapter: None,
+        });
+        Ok(())
+    }
+
     fn deploy(&mut self, version: PolicyVersion) -> rl::Result<()> {
         if version <= self.version {
             let error = Error::Version {
@@ -177,6 +211,30 @@ impl rl::Learner for LoraLearner {
         let (adapter, moments) = read().map_err(|error| error.at_seam("the restoration"))?;
         self.make_live(version, Arc::new(adapter), moments);
         Ok(())
+    }
+}
+
+/// Puts a proposal where it can be asked. Its version is not decided yet: the one after its parent names it meanwhile.
+pub(crate) fn stage(
+    slot: Option<&Slot>,
+    proposed: Option<&Arc<Adapter>>,
+    parent: PolicyVersion,
+) -> rl::Result<()> {
+    let staging = |error: Error| error.at_seam("the staging of a proposal");
+    let slot = slot.ok_or_else(|| staging(Error::NoPlace))?;
+    let adapter = proposed.ok_or_else(|| staging(Error::NoProposal))?;
+    slot.publish(Deployed {
+        version: parent.next(),
+        adapter: Some(Arc::clone(adapter)),
+    });
+    Ok(())
+}
+
+/// Leaves the base weights in the candidate's place, and no candidate in memory.
+pub(crate) fn unstage(slot: Option<&Slot>) {
+    if let Some(slot) = slot {
+        slot.publish(Deployed::default());
+        slot.forget();
     }
 }
 

@@ -5,8 +5,8 @@ mod common;
 use std::sync::Arc;
 
 use common::{advance, batch, config, fresh, frozen, lora, model, stale};
-use policy::Slot;
-use rl::{Batch, Learner, PolicyLoss, PolicyVersion, Proposal};
+use policy::{Slot, SlotShelf};
+use rl::{Batch, Learner, PolicyLoss, PolicyVersion, Proposal, Shelf, Stored};
 use trainer::Config;
 
 /// A learner, what it makes live, and the batch that it is given.
@@ -333,4 +333,93 @@ fn a_frozen_learner_goes_on_where_a_moving_one_stopped_and_not_the_other_way_rou
         error.to_string().contains("`exp_avg` is F32 [0]"),
         "{error}"
     );
+}
+
+#[test]
+fn a_staged_proposal_can_be_asked_and_is_not_live_and_is_still_what_a_deployment_takes() {
+    let model = model();
+    let batch = batch(&model);
+    let candidate = Arc::new(Slot::default());
+    let (plain, slot) = lora(&model, config());
+    let one = Box::new(plain.with_candidate(Arc::clone(&candidate))) as Box<dyn Learner>;
+    let (plain, other_slot) = frozen(&model, config());
+    let other_candidate = Arc::new(Slot::default());
+    let other = Box::new(plain.with_candidate(Arc::clone(&other_candidate))) as Box<dyn Learner>;
+    for (mut learner, slot, candidate) in
+        [(one, slot, candidate), (other, other_slot, other_candidate)]
+    {
+        let error = learner.stage().unwrap_err();
+        assert!(matches!(error, rl::Error::Failed { .. }), "{error}");
+        let proposal = learner.step(&batch).unwrap();
+        learner.stage().unwrap();
+        let staged = candidate.load().adapter.clone().unwrap();
+        assert_eq!(staged.digest(), proposal.adapter_digest);
+        assert!(slot.load().adapter.is_none());
+        learner.unstage();
+        assert!(candidate.load().adapter.is_none());
+        learner.deploy(PolicyVersion::new(1)).unwrap();
+        let live = slot.load();
+        assert_eq!(live.adapter.as_ref().unwrap().digest(), staged.digest());
+        assert!(learner.stage().is_err(), "what is deployed is no proposal");
+    }
+}
+
+#[test]
+fn a_learner_without_a_place_for_candidates_says_so() {
+    for (_, build) in BUILDS {
+        let (mut learner, _slot, batch) = build();
+        learner.step(&batch).unwrap();
+        let error = learner.stage().unwrap_err().to_string();
+        assert!(error.contains("without a place for candidates"), "{error}");
+        learner.unstage();
+        learner.deploy(PolicyVersion::new(1)).unwrap();
+    }
+}
+
+#[test]
+fn showing_another_version_moves_nothing_of_the_learner() {
+    let model = model();
+    let (mut learner, slot) = lora(&model, config());
+    let batch = batch(&model);
+    let shelf = SlotShelf::new(Arc::clone(&slot), model.config().clone(), 4, 8.0);
+    let first = advance(&mut learner, &batch);
+    let second = advance(&mut learner, &batch);
+    shelf.show(PolicyVersion::new(1), None).unwrap();
+    let shown = slot.load();
+    assert_eq!(
+        shown.adapter.as_ref().unwrap().digest(),
+        first.adapter_digest
+    );
+    assert_eq!(learner.version(), PolicyVersion::new(2));
+    assert_eq!(learner.step(&batch).unwrap().parent, PolicyVersion::new(2));
+    learner
+        .restore(PolicyVersion::new(3), &first.adapter, &first.optimizer)
+        .unwrap();
+    assert_eq!(slot.load().version, PolicyVersion::new(3));
+    let again = learner.step(&batch).unwrap();
+    assert_eq!(again.adapter_digest, second.adapter_digest);
+}
+
+#[test]
+fn the_slots_shelf_keeps_to_the_seams_rules() {
+    let model = model();
+    let (mut learner, slot) = lora(&model, config());
+    let batch = batch(&model);
+    let [one, two] = [(); 2].map(|()| advance(&mut learner, &batch));
+    let slot_of_its_own = Arc::new(Slot::default());
+    drop(slot);
+    let shelf = SlotShelf::new(Arc::clone(&slot_of_its_own), model.config().clone(), 4, 8.0);
+    rl::seam::conformance::shelf(
+        &shelf,
+        &|bucket| slot_of_its_own.load_for(bucket).version,
+        [&one.adapter, &two.adapter],
+    )
+    .unwrap();
+    let show = |stored| shelf.show(PolicyVersion::new(1), Some(stored));
+    show(Stored::new(&one.adapter).with_digest(&one.adapter_digest)).unwrap();
+    let error = show(Stored::new(&one.adapter).with_digest(&two.adapter_digest)).unwrap_err();
+    assert!(error.to_string().contains("digest"), "{error}");
+    let other_rank = SlotShelf::new(slot_of_its_own, model.config().clone(), 8, 8.0);
+    let error = other_rank.show(PolicyVersion::new(5), Some(Stored::new(&one.adapter)));
+    assert!(error.unwrap_err().to_string().contains("rank is 4"));
 }

@@ -159,6 +159,7 @@ fn turn(item: &Labelled) -> (Turn, NextState) {
         id: TurnId::new("labelled"),
         tenant: TenantId::new("local"),
         session: SessionId::new("labelled"),
+        user: None,
         parent: None,
         kind: TurnKind::Main,
         adapter: None,

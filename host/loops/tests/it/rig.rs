@@ -9,14 +9,18 @@ use std::{
 };
 
 use ledger::{Ledger, Options, Record, Seq};
-use loops::{Config, Handle, Loops, Seams, Stop, records};
+use loops::{
+    Config, Handle, Loops, Seams, Stop, Trained,
+    bench::{Bench, MakeBench},
+    records,
+};
 use parking_lot::{Condvar, Mutex};
 use prometheus_client::registry::Registry;
 use rl::{
     AdapterName, Batch, Completion, Environment, FinishReason, Judge, Learner, Message, Policy,
     PolicyCard, PolicyVersion, Proposal, RewardRule, SampleRequest, SampledToken, Sampling,
-    ScoreRequest, Served, SessionId, StepMetrics, TokenFlow, TokenId, ToolSpec, TurnId,
-    TurnRequest, TurnSink, Weights,
+    ScoreRequest, Served, SessionId, Shelf, StepMetrics, Stored, TokenFlow, TokenId, ToolSpec,
+    TurnId, TurnRequest, TurnSink, Weights,
     seam::{MajorityRule, Transcript, WordJudge},
 };
 use serde::de::DeserializeOwned;
@@ -142,6 +146,60 @@ pub(crate) struct HashLearner {
     witness: Arc<Mutex<Witness>>,
 }
 
+impl HashLearner {
+    fn new(live: Arc<AtomicU64>, witness: Arc<Mutex<Witness>>) -> Self {
+        Self {
+            version: PolicyVersion::BASE,
+            weights: b"base".to_vec(),
+            proposal: None,
+            fail_deploy: false,
+            live,
+            witness,
+        }
+    }
+}
+
+/// What is served, as a number.
+struct NumberShelf(Arc<AtomicU64>);
+
+impl Shelf for NumberShelf {
+    fn holds(&self, _: PolicyVersion) -> bool {
+        false
+    }
+
+    fn show_as(&self, version: PolicyVersion, of: PolicyVersion) -> bool {
+        if of == PolicyVersion::BASE {
+            self.0.store(version.get(), Ordering::SeqCst);
+        }
+        of == PolicyVersion::BASE
+    }
+
+    fn show(&self, version: PolicyVersion, _: Option<Stored<'_>>) -> rl::Result<()> {
+        self.0.store(version.get(), Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn try_out(&self, _: PolicyVersion, _: Option<Stored<'_>>, _: f64) -> rl::Result<()> {
+        Ok(())
+    }
+
+    fn end_trial(&self) {}
+
+    fn forget(&self) {}
+}
+
+/// A bench of arithmetic: a learner that nobody is served by.
+pub(crate) fn bench() -> MakeBench {
+    Arc::new(|_| {
+        let policy = Arithmetic::default();
+        let learner = HashLearner::new(policy.live.clone(), Arc::default());
+        Ok(Bench {
+            learner: Box::new(learner),
+            policy: Arc::new(policy),
+        })
+    })
+}
+
 impl Learner for HashLearner {
     fn version(&self) -> PolicyVersion {
         self.version
@@ -187,6 +245,18 @@ impl Learner for HashLearner {
         })
     }
 
+    fn stage(&mut self) -> rl::Result<()> {
+        match self.proposal {
+            Some(_) => Ok(()),
+            None => Err(rl::Error::Failed {
+                what: "stage".into(),
+                why: "there is no proposal".into(),
+            }),
+        }
+    }
+
+    fn unstage(&mut self) {}
+
     fn deploy(&mut self, version: PolicyVersion) -> rl::Result<()> {
         if std::mem::take(&mut self.fail_deploy) {
             return Err(rl::Error::Failed {
@@ -205,10 +275,45 @@ impl Learner for HashLearner {
         Ok(())
     }
 
+    fn reset(&mut self, version: PolicyVersion) -> rl::Result<()> {
+        self.restore(version, b"base", b"")
+    }
+
     fn restore(&mut self, version: PolicyVersion, adapter: &[u8], _: &[u8]) -> rl::Result<()> {
         self.weights = adapter.to_vec();
         self.proposal = Some(self.weights.clone());
         self.deploy(version)
+    }
+}
+
+/// Training alone, on a ledger that somebody else has written.
+pub(crate) struct World {
+    ledger: Ledger,
+}
+
+impl World {
+    pub(crate) fn new(ledger: Ledger) -> Self {
+        Self { ledger }
+    }
+
+    /// Every step that is due, from the first on; the adapter at the end.
+    pub(crate) fn train_all(&mut self) -> Vec<u8> {
+        let rules = config().train.rules();
+        let mut line = loops::Line::read(self.ledger.clone(), "main".into(), rules).unwrap();
+        let live = Arc::new(AtomicU64::new(0));
+        let mut learner = HashLearner::new(live, Arc::default());
+        while let Some(due) = line.due() {
+            let samples = line.samples(&due).unwrap();
+            let proposal = learner.step(&Batch { samples }).unwrap();
+            let step = loops::line::Step {
+                proposal,
+                seed: rl::Seed::new(0),
+                gate: None,
+            };
+            let version = line.commit(&due, step).unwrap();
+            learner.deploy(PolicyVersion::new(version.version)).unwrap();
+        }
+        learner.weights
     }
 }
 
@@ -243,6 +348,7 @@ impl Default for Plugins {
 pub(crate) fn config() -> Config {
     let mut config = Config::default();
     config.train.batch_size = 2;
+    config.gate = loops::gate::Config::off();
     // A paused clock jumps whenever only the disk is waited for: no session may go idle by that.
     config.serve.idle_timeout = Duration::from_secs(1 << 30);
     config.serve.abandoned_after = Duration::from_secs(1 << 30);
@@ -258,20 +364,21 @@ impl Rig {
         let ledger = open(dir);
         let policy = Arithmetic::default();
         let witness = Arc::new(Mutex::new(Witness::default()));
-        let learner = HashLearner {
-            version: PolicyVersion::BASE,
-            weights: b"base".to_vec(),
-            proposal: None,
-            fail_deploy: false,
-            live: policy.live.clone(),
-            witness: witness.clone(),
+        let learner = HashLearner::new(policy.live.clone(), witness.clone());
+        let trained = Trained {
+            learner: Box::new(learner),
+            settings: serde_json::json!({ "lr": 1e-4 }),
+            model: "arithmetic".into(),
+            shelf: Arc::new(NumberShelf(policy.live.clone())),
+            bench: bench(),
+            erased: Arc::new(|_| {}),
         };
         let seams = Seams {
             environment: plugins.environment,
             judge: plugins.judge,
             rule: plugins.rule,
             policy: Arc::new(policy.clone()),
-            learner: Box::new(learner),
+            trained,
         };
         let mut registry = Registry::default();
         let (all, handle) = Loops::build(config, ledger.clone(), seams, &mut registry).unwrap();
@@ -318,6 +425,23 @@ impl Rig {
         .await
     }
 
+    /// The same as [`Rig::talk`], for somebody.
+    pub(crate) async fn talk_as(&self, user: &str, session: &str, lines: &[&str]) -> Vec<TurnId> {
+        let mut messages = Vec::new();
+        let mut turns = Vec::new();
+        for line in lines {
+            messages.push(Message::user(*line));
+            let reply = format!("re: {line}");
+            let request = TurnRequest {
+                user: Some(user.to_owned()),
+                ..request(session, messages.clone())
+            };
+            turns.push(self.say(request, &reply).await);
+            messages.push(Message::assistant(reply));
+        }
+        turns
+    }
+
     /// One session: each line is a user's message; the replies are `re: <line>`. The turns' ids.
     pub(crate) async fn talk(&self, session: &str, lines: &[&str]) -> Vec<TurnId> {
         let mut messages = Vec::new();
@@ -356,6 +480,7 @@ pub(crate) fn request(session: &str, messages: Vec<Message>) -> TurnRequest {
         key: "key".into(),
         adapter: Some(AdapterName::new("main")),
         session: Some(SessionId::from(session)),
+        user: None,
         kind: None,
         session_done: false,
         messages,

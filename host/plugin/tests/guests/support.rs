@@ -52,6 +52,7 @@ pub(crate) fn turn(request: &str, reply: &str) -> Turn {
         id: "turn-1".into(),
         tenant: "tenant".into(),
         session: "session".into(),
+        user: None,
         parent: None,
         kind: TurnKind::Main,
         adapter: None,

@@ -6,8 +6,8 @@
 use crate::{
     Action, AdapterName, Answer, AnswerForm, Choice, Decider, Environment, Feedback, FinishReason,
     Hint, Judge, Message, NextState, PolicyVersion, Rating, RequestView, RewardRule, Role,
-    Sampling, Seed, Served, SessionId, TenantId, Turn, TurnId, TurnKind, TurnRequest, TurnSink,
-    Verdict, Vote, VoteValue,
+    Sampling, Seed, Served, SessionId, Shelf, Stored, TenantId, Turn, TurnId, TurnKind,
+    TurnRequest, TurnSink, Verdict, Vote, VoteValue,
 };
 
 /// A rule that an implementation broke.
@@ -46,6 +46,7 @@ pub fn turn(request: &str, reply: &str) -> Turn {
         id: TurnId::new("turn-1"),
         tenant: TenantId::new("tenant"),
         session: SessionId::new("session"),
+        user: None,
         parent: None,
         kind: TurnKind::Main,
         adapter: Some(AdapterName::new("main")),
@@ -314,6 +315,7 @@ pub async fn turn_sink(sink: &dyn TurnSink) -> Suite {
         key: "key".into(),
         adapter: Some(AdapterName::new("main")),
         session: Some(SessionId::new("mine")),
+        user: Some("ada".into()),
         kind: Some(TurnKind::Main),
         session_done: false,
         messages: vec![Message::user("Hi")],
@@ -366,12 +368,75 @@ pub async fn turn_sink(sink: &dyn TurnSink) -> Suite {
     )
 }
 
+/// The suite of [`Shelf`]: switches at once, keeps what it showed, and changes nothing when it refuses. It begins with the
+/// base version live; `served` tells which version a bucket gets, `adapters` are two adapters' bytes.
+///
+/// # Errors
+/// The first rule that is broken.
+pub fn shelf(
+    shelf: &dyn Shelf,
+    served: &dyn Fn(u64) -> PolicyVersion,
+    adapters: [&[u8]; 2],
+) -> Suite {
+    let [one, two] = [1, 2].map(PolicyVersion::new);
+    let serves = |rule, low, high| {
+        let found = (served(0), served(u64::MAX));
+        hold(rule, found == (low, high), found)
+    };
+    let refused = |rule, result: crate::Result<()>| {
+        let is = matches!(result, Err(crate::Error::Refused { .. }));
+        hold(rule, is, result)
+    };
+    let base = PolicyVersion::BASE;
+    hold("the base version needs no bytes", shelf.holds(base), base)?;
+    hold("nothing is held unseen", !shelf.holds(one), one)?;
+    refused(
+        "a version that is not held needs bytes",
+        shelf.show(one, None),
+    )?;
+    let wrong = Stored::new(adapters[0]).with_digest("0123");
+    refused("another digest is refused", shelf.show(one, Some(wrong)))?;
+    let nothing = Some(Stored::new(&[]));
+    refused(
+        "bytes that are no adapter are refused",
+        shelf.show(one, nothing),
+    )?;
+    serves("what was refused changes nothing", base, base)?;
+    works(
+        "a version is shown",
+        shelf.show(one, Some(Stored::new(adapters[0]))),
+    )?;
+    serves("a version that is shown is live", one, one)?;
+    let second = Some(Stored::new(adapters[1]));
+    for share in [0.0, -1.0, 1.5, f64::NAN] {
+        let tried = shelf.try_out(two, second, share);
+        refused("a share is above 0 and at most 1", tried)?;
+    }
+    works("a version is tried out", shelf.try_out(two, second, 0.5))?;
+    serves("a trial is for the lower buckets", two, one)?;
+    shelf.end_trial();
+    serves("a trial ends", one, one)?;
+    hold("what was tried out is held", shelf.holds(two), two)?;
+    works(
+        "a held version needs no bytes",
+        shelf.try_out(two, None, 0.5),
+    )?;
+    works("a held version needs no bytes", shelf.show(two, None))?;
+    serves("what is shown ends the trial", two, two)?;
+    works("the way back needs no bytes", shelf.show(one, None))?;
+    works("the base version is shown", shelf.show(base, None))?;
+    serves("the base version can be shown", base, base)?;
+    shelf.forget();
+    hold("what is forgotten is not held", !shelf.holds(two), two)?;
+    serves("forgetting leaves what is live", base, base)
+}
+
 #[cfg(test)]
 mod tests {
     use std::task::{Context, Poll, Waker};
 
     use super::*;
-    use crate::seam::{MajorityRule, MemorySink, Transcript, WordJudge};
+    use crate::seam::{MajorityRule, MemoryShelf, MemorySink, Transcript, WordJudge};
 
     #[test]
     fn the_native_implementations_conform() {
@@ -379,6 +444,8 @@ mod tests {
         environment(&Transcript::new(vec![lines]), "train").unwrap();
         judge(&WordJudge).unwrap();
         reward_rule(&MajorityRule).unwrap();
+        let memory = MemoryShelf::default();
+        shelf(&memory, &|bucket| memory.served(bucket), [b"one", b"two"]).unwrap();
         let sink = MemorySink::default();
         let suite = std::pin::pin!(turn_sink(&sink));
         // Everything in memory is ready at once: one poll runs the whole suite.

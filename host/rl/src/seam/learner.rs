@@ -2,7 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Batch, PolicyVersion, Result, StepMetrics};
+use crate::{AdapterName, Batch, PolicyVersion, Result, StepMetrics};
+
+/// What follows an adapter's name in the name of its candidate. Clients cannot ask for such a name.
+const CANDIDATE: &str = "@candidate";
+
+/// The name under which a staged proposal of this adapter answers, for the gate's questions.
+///
+/// ```
+/// assert_eq!(rl::candidate_of(&"main".into()).as_str(), "main@candidate");
+/// ```
+pub fn candidate_of(adapter: &AdapterName) -> AdapterName {
+    AdapterName::new(format!("{adapter}{CANDIDATE}"))
+}
+
+/// Whether this is the name of a candidate, which no user may be served by.
+pub fn is_candidate(adapter: &AdapterName) -> bool {
+    adapter.as_str().ends_with(CANDIDATE)
+}
 
 /// A step's result, not yet live: it becomes a version when the ledger holds it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -34,11 +51,27 @@ pub trait Learner: Send {
     /// malformed: the version does not move.
     fn step(&mut self, batch: &Batch) -> Result<Proposal>;
 
+    /// Puts the last proposal where it can be asked under the name [`candidate_of`] of its adapter. It is not live, and it
+    /// stays the proposal that [`Learner::deploy`] makes live.
+    ///
+    /// # Errors
+    /// [`crate::Error::Failed`] when there is no proposal, or no place for it.
+    fn stage(&mut self) -> Result<()>;
+
+    /// Takes the staged proposal away again. Without one nothing happens.
+    fn unstage(&mut self);
+
     /// Makes the last proposal live under this version: one pointer swap between two decode steps.
     ///
     /// # Errors
     /// [`crate::Error::Failed`] when there is no proposal.
     fn deploy(&mut self, version: PolicyVersion) -> Result<()>;
+
+    /// Back to the base model, live under this version: the next step starts from the fresh adapter of the learner's seed.
+    ///
+    /// # Errors
+    /// [`crate::Error::Failed`] when no fresh adapter can be made.
+    fn reset(&mut self, version: PolicyVersion) -> Result<()>;
 
     /// Loads a committed version and makes it live (recovery, revert).
     ///

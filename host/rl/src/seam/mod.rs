@@ -8,6 +8,7 @@
 //! | [`Judge`] | judge | PRM prompts | a guest (`plugin`), [`crate::seam::WordJudge`] |
 //! | [`RewardRule`] | judge | a reward scheme | a guest (`plugin`), [`crate::seam::MajorityRule`] |
 //! | [`Learner`] | train | the optimizer | LoRA (`trainer`), frozen (`trainer`) |
+//! | [`Shelf`] | train, serve | what is served | the engine's slot (`policy`), [`crate::seam::MemoryShelf`] |
 //! | [`TurnSink`] | the gateway | serve | the ledger (`loops`), [`crate::seam::MemorySink`] |
 //! | [`Agent`] | rollout | the policy as a user meets it | in process, and over HTTP (`app`) |
 //!
@@ -21,6 +22,7 @@ mod learner;
 mod native;
 mod policy;
 mod reward;
+mod shelf;
 mod sink;
 
 pub use agent::{Agent, AgentReply, AgentRequest};
@@ -29,11 +31,12 @@ pub use environment::{
     RequestView, Step,
 };
 pub use judge::{Answer, AnswerForm, Choice, Judge, JudgePrompt};
-pub use learner::{Learner, Proposal};
-pub use native::{MajorityRule, MemorySink, Transcript, WordJudge};
+pub use learner::{Learner, Proposal, candidate_of, is_candidate};
+pub use native::{MajorityRule, MemoryShelf, MemorySink, Transcript, WordJudge};
 pub use policy::{
     Completion, FinishReason, Policy, PolicyCard, SampleRequest, SampledToken, ScoreRequest,
     TokenFlow, Weights,
 };
 pub use reward::{RewardRule, TurnReward};
+pub use shelf::{Shelf, Stored};
 pub use sink::{BoxFuture, Feedback, Served, Ticket, TurnRequest, TurnSink};

@@ -3,12 +3,14 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use sha2::{Digest, Sha256};
+
 use crate::{
     Action, Answer, AnswerForm, BoxFuture, Choice, Classification, Decider, Done, Environment,
     Episode, Error, Feedback, FinishReason, Hint, Judge, JudgePrompt, Message, ModalityCard,
-    NextState, Observation, Outcome, RequestView, Result, RewardRule, Role, Seed, Served, Step,
-    TaskId, Ticket, Turn, TurnId, TurnKind, TurnRequest, TurnReward, TurnSink, Verdict, Vote,
-    VoteValue, majority,
+    NextState, Observation, Outcome, PolicyVersion, RequestView, Result, RewardRule, Role, Seed,
+    Served, Shelf, Step, Stored, TaskId, Ticket, Turn, TurnId, TurnKind, TurnRequest, TurnReward,
+    TurnSink, Verdict, Vote, VoteValue, majority,
 };
 
 /// An environment whose user says fixed lines, whatever the reply.
@@ -319,6 +321,121 @@ impl TurnSink for MemorySink {
             })
         };
         Box::pin(std::future::ready(result))
+    }
+}
+
+/// Which version answers, as numbers and bytes: for tests, and for hosts that serve no weights of their own.
+#[derive(Debug, Default)]
+pub struct MemoryShelf {
+    state: Mutex<ShelfState>,
+}
+
+#[derive(Debug, Default)]
+struct ShelfState {
+    live: PolicyVersion,
+    held: Vec<(PolicyVersion, Vec<u8>)>,
+    trial: Option<(PolicyVersion, f64)>,
+}
+
+impl MemoryShelf {
+    /// The version that a session of this bucket gets.
+    pub fn served(&self, bucket: u64) -> PolicyVersion {
+        let state = self.lock();
+        let place = bucket as f64 * 2f64.powi(-64);
+        match state.trial {
+            Some((version, share)) if place < share => version,
+            _ => state.live,
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, ShelfState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds the version from now on, or says why it cannot.
+    fn find(
+        state: &mut ShelfState,
+        version: PolicyVersion,
+        adapter: Option<Stored<'_>>,
+    ) -> Result<()> {
+        let refused = |why: String| Error::Refused {
+            what: format!("serving {version}"),
+            why,
+        };
+        let held = state.held.iter().find(|(held, _)| *held == version);
+        let bytes = match (held, adapter) {
+            (Some((_, bytes)), _) => bytes.clone(),
+            (None, Some(stored)) => stored.bytes.to_vec(),
+            (None, None) if version == PolicyVersion::BASE => return Ok(()),
+            (None, None) => return Err(refused("no bytes were given".into())),
+        };
+        if bytes.is_empty() {
+            return Err(refused("an adapter has no bytes".into()));
+        }
+        if let Some(digest) = adapter.and_then(|stored| stored.digest)
+            && digest != hex::encode(Sha256::digest(&bytes))
+        {
+            return Err(refused(format!("its digest is not {digest}")));
+        }
+        state.held.retain(|(held, _)| *held != version);
+        state.held.push((version, bytes));
+        Ok(())
+    }
+}
+
+impl Shelf for MemoryShelf {
+    fn show_as(&self, version: PolicyVersion, of: PolicyVersion) -> bool {
+        let mut state = self.lock();
+        let held = state.held.iter().find(|(held, _)| *held == of).cloned();
+        match held {
+            Some((_, bytes)) => state.held.push((version, bytes)),
+            None if of == PolicyVersion::BASE => {}
+            None => return false,
+        }
+        state.live = version;
+        state.trial = None;
+        true
+    }
+
+    fn show(&self, version: PolicyVersion, adapter: Option<Stored<'_>>) -> Result<()> {
+        let mut state = self.lock();
+        Self::find(&mut state, version, adapter)?;
+        (state.live, state.trial) = (version, None);
+        Ok(())
+    }
+
+    fn holds(&self, version: PolicyVersion) -> bool {
+        let state = self.lock();
+        version == PolicyVersion::BASE || state.held.iter().any(|(held, _)| *held == version)
+    }
+
+    fn try_out(
+        &self,
+        version: PolicyVersion,
+        adapter: Option<Stored<'_>>,
+        share: f64,
+    ) -> Result<()> {
+        if !(share > 0.0 && share <= 1.0) {
+            return Err(Error::Refused {
+                what: format!("trying out {version}"),
+                why: format!("a share of {share} is not above 0 and at most 1"),
+            });
+        }
+        let mut state = self.lock();
+        Self::find(&mut state, version, adapter)?;
+        state.trial = Some((version, share));
+        Ok(())
+    }
+
+    fn end_trial(&self) {
+        self.lock().trial = None;
+    }
+
+    fn forget(&self) {
+        let mut state = self.lock();
+        let live = state.live;
+        state.trial = None;
+        state.held.retain(|(held, _)| *held == live);
     }
 }
 

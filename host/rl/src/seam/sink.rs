@@ -24,6 +24,9 @@ pub struct TurnRequest {
     pub adapter: Option<AdapterName>,
     /// Session id from the header, a body field or `prompt_cache_key`, in this order.
     pub session: Option<SessionId>,
+    /// The person behind the request, as the client names them (`user`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// `x-turn-type`, when it was sent.
     pub kind: Option<TurnKind>,
     /// `x-session-done`: the session ends with this turn.

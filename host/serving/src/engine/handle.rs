@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use policy::toolcalls::ToolFormat;
-use policy::{Deployed, Slot, Special};
+use policy::{Deployed, NO_BUCKET, Slot, Special};
 use rl::{
     AdapterName, Completion, FinishReason, Message, Policy, PolicyCard, PolicyVersion,
     SampleRequest, SampledToken, ScoreRequest, TenantId, TokenFlow, TokenId, ToolSpec, Weights,
@@ -22,8 +22,11 @@ use crate::metrics::EngineMetrics;
 /// The tenant of the loops' own work. Users' prompts are never reused for it, nor the other way round.
 const LOOPS: &str = "(loops)";
 
-/// Each adapter's version that was seen last, and its digest.
-pub(crate) type Digests = BTreeMap<AdapterName, (Arc<Deployed>, Arc<str>)>;
+/// Each adapter's versions that were seen last, and their digests; the newest at the end.
+pub(crate) type Digests = BTreeMap<AdapterName, Vec<(Arc<Deployed>, Arc<str>)>>;
+
+/// During a trial two versions of an adapter answer; one more while the next is put in place.
+const DIGESTS: usize = 3;
 
 /// What the engine's thread and its handles share.
 pub(crate) struct Inner {
@@ -37,8 +40,8 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// The newest version of these weights.
-    pub(crate) fn load(&self, weights: &Weights) -> Result<Loaded, Refusal> {
+    /// The version of these weights that a session of this bucket gets.
+    pub(crate) fn load(&self, weights: &Weights, bucket: u64) -> Result<Loaded, Refusal> {
         let Weights::Adapter(name) = weights else {
             let version = PolicyVersion::BASE;
             return Ok(Loaded {
@@ -51,25 +54,40 @@ impl Inner {
             .adapters
             .get(name)
             .ok_or_else(|| Refusal::UnknownAdapter { name: name.clone() })?;
-        let deployed = slot.load();
+        let deployed = slot.load_for(bucket);
         let Deployed { version, adapter } = deployed.as_ref().clone();
-        let known = self.digests.lock().get(name).cloned();
-        let digest = match (known, &adapter) {
-            (Some((seen, digest)), _) if Arc::ptr_eq(&seen, &deployed) => digest,
-            (_, None) => "".into(),
-            (_, Some(adapter)) => {
-                let digest: Arc<str> = adapter.digest().into();
-                self.digests
-                    .lock()
-                    .insert(name.clone(), (deployed, Arc::clone(&digest)));
-                digest
-            }
+        let digest = match &adapter {
+            None => "".into(),
+            Some(adapter) => self.digest(name, &deployed, adapter),
         };
         Ok(Loaded {
             version,
             digest,
             adapter,
         })
+    }
+
+    fn digest(
+        &self,
+        name: &AdapterName,
+        deployed: &Arc<Deployed>,
+        adapter: &policy::Adapter,
+    ) -> Arc<str> {
+        let known = |digests: &Digests| {
+            let mut seen = digests.get(name)?.iter();
+            let (_, digest) = seen.find(|(seen, _)| Arc::ptr_eq(seen, deployed))?;
+            Some(Arc::clone(digest))
+        };
+        if let Some(digest) = known(&self.digests.lock()) {
+            return digest;
+        }
+        let digest: Arc<str> = adapter.digest().into();
+        let mut digests = self.digests.lock();
+        let seen = digests.entry(name.clone()).or_default();
+        seen.push((Arc::clone(deployed), Arc::clone(&digest)));
+        let extra = seen.len().saturating_sub(DIGESTS);
+        seen.drain(..extra);
+        digest
     }
 }
 
@@ -187,7 +205,7 @@ impl EngineHandle {
     /// [`Refusal::UnknownAdapter`].
     pub fn deployed(&self, weights: &Weights) -> Result<(PolicyVersion, Arc<str>), Refusal> {
         self.inner
-            .load(weights)
+            .load(weights, NO_BUCKET)
             .map(|loaded| (loaded.version, loaded.digest))
     }
 
@@ -259,6 +277,13 @@ impl EngineHandle {
         }
     }
 
+    /// Throws away every key and value that is kept for prompts that begin alike: for an erasure. No request that is made
+    /// after this returns reuses anything computed before; an idle engine gives the memory back at once, a busy one before
+    /// its next step. What is being computed right now ends as usual and is not kept.
+    pub fn forget_prefixes(&self) {
+        self.inner.queue.forget();
+    }
+
     fn loop_permit(&self) -> rl::Result<Permit> {
         Ok(self.reserve(Priority::Loop, &TenantId::new(LOOPS))?)
     }
@@ -306,6 +331,7 @@ impl Policy for EngineHandle {
         sampling.max_tokens = sampling.max_tokens.min(self.room_for(prompt.len())?);
         let job = SampleJob {
             weights,
+            bucket: NO_BUCKET,
             prompt,
             sampling,
             top_logprobs: 0,

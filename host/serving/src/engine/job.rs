@@ -20,6 +20,9 @@ pub enum Priority {
 pub struct SampleJob {
     /// Which weights; the newest version is read when the job starts and kept until it ends.
     pub weights: Weights,
+    /// The session's place among all, which decides whether it takes part in a trial ([`policy::Slot::load_for`]);
+    /// [`policy::NO_BUCKET`] takes part in none.
+    pub bucket: u64,
     /// The prompt's ids.
     pub prompt: Vec<TokenId>,
     /// How tokens are drawn.

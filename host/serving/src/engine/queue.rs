@@ -73,6 +73,8 @@ enum Phase {
 struct State {
     phase: Phase,
     why_closed: String,
+    /// What was computed before must not be reused.
+    forget: bool,
     /// Places taken: permits that have not left the queue.
     taken: usize,
     by_tenant: HashMap<TenantId, usize>,
@@ -155,6 +157,7 @@ impl Queue {
             state: Mutex::new(State {
                 phase: Phase::Open,
                 why_closed: "it is not running".into(),
+                forget: false,
                 taken: 0,
                 by_tenant: HashMap::new(),
                 users: VecDeque::new(),
@@ -275,7 +278,7 @@ impl Queue {
     pub(crate) fn wait(&self) -> bool {
         let mut state = self.state.lock();
         loop {
-            if !(state.users.is_empty() && state.loops.is_empty()) {
+            if state.forget || !(state.users.is_empty() && state.loops.is_empty()) {
                 return state.phase != Phase::Closed;
             }
             if state.phase != Phase::Open {
@@ -283,6 +286,17 @@ impl Queue {
             }
             self.changed.wait(&mut state);
         }
+    }
+
+    /// Asks the engine's thread to throw away what it keeps for reuse.
+    pub(crate) fn forget(&self) {
+        self.state.lock().forget = true;
+        self.changed.notify_all();
+    }
+
+    /// Whether it was asked to, since the last time it looked.
+    pub(crate) fn take_forget(&self) -> bool {
+        std::mem::take(&mut self.state.lock().forget)
     }
 
     /// Whether live sequences must be cut off.
@@ -343,6 +357,7 @@ mod tests {
         let (events, seen) = mpsc::unbounded_channel();
         let job = SampleJob {
             weights: Weights::Base,
+            bucket: policy::NO_BUCKET,
             prompt: vec![1],
             sampling: Sampling::default(),
             top_logprobs: 0,

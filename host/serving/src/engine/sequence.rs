@@ -32,6 +32,8 @@ pub(crate) struct Sequence {
     pub(crate) tokens: Vec<TokenId>,
     pub(crate) prompt: usize,
     pub(crate) reserved: u64,
+    /// Whether its keys and values may be kept for prompts that begin alike.
+    pub(crate) keep: bool,
     pub(crate) task: Task,
 }
 

@@ -187,6 +187,7 @@ fn job(weights: Weights, prompt: Vec<TokenId>, max_tokens: u32, seed: u64) -> Sa
     };
     SampleJob {
         weights,
+        bucket: policy::NO_BUCKET,
         prompt,
         sampling,
         top_logprobs: 2,
@@ -390,6 +391,57 @@ fn a_common_beginning_is_reused_and_changes_no_bit() {
     }
     assert!(reusing.handle.stats().prefix_bytes > 0);
     assert_eq!(forgetful.handle.stats().prefix_bytes, 0);
+}
+
+#[test]
+fn a_trial_serves_its_buckets_the_candidate_and_everybody_else_what_is_live() {
+    let mut bench = Bench::new(Config::default());
+    let live = bench.slots[&AdapterName::from("one")].load();
+    let candidate = deployed(&bench.model, 9);
+    bench.slots[&AdapterName::from("one")].try_out(candidate.clone(), 0.5);
+    let mut seen = Vec::new();
+    for bucket in [0, u64::MAX / 4 * 3, policy::NO_BUCKET, 0] {
+        let mut listener = bench.sample(SampleJob {
+            bucket,
+            ..job(adapter("one"), prompt(21, 60), 3, 21)
+        });
+        seen.push(bench.finish(&mut listener).0);
+    }
+    let started: Vec<&Started> = seen.iter().filter_map(|h| h.started.as_ref()).collect();
+    let versions: Vec<u64> = started.iter().map(|s| s.version.get()).collect();
+    assert_eq!(versions, [9, 1, 1, 9]);
+    let digest = |deployed: &Deployed| deployed.adapter.as_ref().unwrap().digest();
+    assert_eq!(&*started[0].adapter_digest, digest(&candidate));
+    assert_eq!(&*started[1].adapter_digest, digest(&live));
+    // Neither reads what the other kept, each reads its own.
+    let reused: Vec<usize> = started.iter().map(|s| s.reused).collect();
+    assert_eq!(reused, [0, 0, 59, 59]);
+    assert_eq!(seen[1].bits(), seen[2].bits());
+    assert_ne!(seen[0].bits(), seen[1].bits());
+}
+
+#[test]
+fn what_was_computed_before_forgetting_is_never_reused() {
+    let mut bench = Bench::new(Config::default());
+    let wanted = job(Weights::Base, prompt(14, 100), 2, 14);
+    let mut first = bench.sample(wanted.clone());
+    bench.finish(&mut first);
+    assert!(bench.handle.stats().prefix_bytes > 0);
+    bench.handle.forget_prefixes();
+    // An idle engine is woken by the wish alone.
+    bench.worker.turn();
+    assert_eq!(bench.handle.stats().prefix_bytes, 0);
+    // A sequence that runs at that moment ends as usual and leaves nothing behind.
+    let mut running = bench.sample(wanted.clone());
+    bench.worker.turn();
+    bench.handle.forget_prefixes();
+    let (running, _) = bench.finish(&mut running);
+    assert_eq!(running.tokens.len(), 2);
+    assert_eq!(bench.handle.stats().prefix_bytes, 0);
+    let mut again = bench.sample(wanted);
+    let (again, _) = bench.finish(&mut again);
+    assert_eq!(again.started.as_ref().unwrap().reused, 0);
+    assert_eq!(again.bits(), running.bits());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use policy::{Detokenizer, Kv, Model, Sampler, Scratch, Segment};
+use policy::{Detokenizer, Kv, Model, NO_BUCKET, Sampler, Scratch, Segment};
 use rl::{FinishReason, ScoreRequest, TokenId};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -106,6 +106,9 @@ impl Worker {
         if let Some(hook) = &mut self.before_step {
             hook();
         }
+        if queue.take_forget() {
+            self.forget();
+        }
         let forgotten = queue.tidy();
         self.inner.metrics.cancelled.inc_by(forgotten as u64);
         self.drop_abandoned();
@@ -115,6 +118,14 @@ impl Worker {
         Turn {
             done: false,
             completed,
+        }
+    }
+
+    /// Nothing that was computed until now is ever reused.
+    fn forget(&mut self) {
+        self.prefixes.clear();
+        for sequence in &mut self.live {
+            sequence.keep = false;
         }
     }
 
@@ -158,10 +169,13 @@ impl Worker {
             tokens,
             kv,
             reserved,
+            keep,
             ..
         } = self.live.swap_remove(index);
         self.reserved -= reserved;
-        self.prefixes.keep(scope, tokens, kv);
+        if keep {
+            self.prefixes.keep(scope, tokens, kv);
+        }
     }
 
     fn admit(&mut self) {
@@ -241,6 +255,7 @@ impl Worker {
     ) -> Result<Option<Sequence>, Refusal> {
         let SampleJob {
             weights,
+            bucket,
             prompt,
             sampling,
             top_logprobs,
@@ -253,7 +268,7 @@ impl Worker {
         if sampling.repetition_penalty != 1.0 {
             prompt.iter().for_each(|&id| sampler.observe(id));
         }
-        let weights = self.inner.load(&weights)?;
+        let weights = self.inner.load(&weights, bucket)?;
         let scope = Scope {
             tenant: permit.tenant().clone(),
             digest: Arc::clone(&weights.digest),
@@ -288,6 +303,7 @@ impl Worker {
             prompt: prompt.len(),
             tokens: prompt,
             reserved,
+            keep: true,
             task: Task::Sample(Box::new(SampleTask {
                 events: events.clone(),
                 text: Detokenizer::new(&self.inner.text.tokenizer, &sampling.stop),
@@ -323,7 +339,7 @@ impl Worker {
                 why: format!("temperature is {temperature}"),
             });
         }
-        let weights = self.inner.load(weights)?;
+        let weights = self.inner.load(weights, NO_BUCKET)?;
         let scope = Scope {
             tenant: permit.tenant().clone(),
             digest: Arc::clone(&weights.digest),
@@ -353,6 +369,7 @@ impl Worker {
             prompt: task.request.prompt.len(),
             tokens: task.request.prompt.clone(),
             reserved,
+            keep: true,
             task: Task::Score(task),
         });
         Ok(())

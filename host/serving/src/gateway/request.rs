@@ -18,7 +18,8 @@
 //! | `presence_penalty`, `frequency_penalty` | refused unless 0 |
 //! | `response_format` | refused unless `{"type": "text"}` |
 //! | `session_id`, `metadata.session_id`, `prompt_cache_key` | the session, in this order, after the header `x-session-id` |
-//! | anything else, `user` included | ignored |
+//! | `user` | the person, at most 256 bytes; recorded, so that an erasure can ask for them |
+//! | anything else | ignored |
 
 use axum::http::HeaderMap;
 use rl::{Message, Sampling, Seed, SessionId, TokenId, ToolSpec, TurnKind};
@@ -35,6 +36,8 @@ const MAX_TOP_LOGPROBS: i64 = 20;
 const MAX_BIASES: usize = 1024;
 /// Longer session ids are refused rather than cut: a cut id could merge two sessions.
 const MAX_SESSION_BYTES: usize = 256;
+/// Refused rather than cut, for the same reason: an erasure must find one person and no other.
+const MAX_USER_BYTES: usize = 256;
 
 /// A request for a reply, checked.
 #[derive(Debug, Clone)]
@@ -52,6 +55,7 @@ pub(crate) struct ChatRequest {
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
     pub(crate) session: Option<SessionId>,
+    pub(crate) user: Option<String>,
     pub(crate) kind: Option<TurnKind>,
     pub(crate) session_done: bool,
 }
@@ -92,6 +96,7 @@ impl ChatRequest {
             stream,
             include_usage: include_usage(root, stream)?,
             session: session(headers, root)?,
+            user: user(root)?,
             kind: kind(headers)?,
             session_done: session_done(headers)?,
         })
@@ -255,6 +260,17 @@ fn session(headers: &HeaderMap, root: Fields<'_, '_>) -> Result<Option<SessionId
         return Err(ApiError::invalid(name, message));
     }
     Ok(Some(SessionId::new(id)))
+}
+
+fn user(root: Fields<'_, '_>) -> Result<Option<String>, ApiError> {
+    let Some(user) = root.text("user")?.filter(|user| !user.is_empty()) else {
+        return Ok(None);
+    };
+    if user.len() > MAX_USER_BYTES {
+        let message = format!("`user` must have at most {MAX_USER_BYTES} bytes.");
+        return Err(ApiError::invalid("user", message));
+    }
+    Ok(Some(user.to_owned()))
 }
 
 fn kind(headers: &HeaderMap) -> Result<Option<TurnKind>, ApiError> {

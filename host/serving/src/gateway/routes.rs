@@ -173,12 +173,14 @@ async fn encode(
 fn turn_request(request: ChatRequest, caller: Caller, weights: &Weights) -> TurnRequest {
     TurnRequest {
         tenant: caller.tenant,
+        user: None,
         key: caller.key,
         adapter: match weights {
             Weights::Base => None,
             Weights::Adapter(name) => Some(name.clone()),
         },
         session: request.session,
+        user: request.user,
         kind: request.kind,
         session_done: request.session_done,
         messages: request.messages,

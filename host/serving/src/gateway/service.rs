@@ -93,12 +93,13 @@ impl Service {
 }
 
 impl Backend {
-    /// Every name that `model` may have, and its weights.
+    /// Every name that `model` may have, and its weights. A candidate has no name that a client could ask for.
     pub(crate) fn models(&self) -> BTreeMap<String, Weights> {
         let base = &self.engine.card().model;
         let adapters = self
             .engine
             .adapters()
+            .filter(|name| !rl::is_candidate(name))
             .map(|name| (format!("{base}:{name}"), Weights::Adapter(name.clone())));
         std::iter::once((base.clone(), Weights::Base))
             .chain(adapters)

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rl::{
-    FinishReason, Message, Role, Sampling, Seed, Served, Ticket, TokenId, TurnRequest, Weights,
+    FinishReason, Message, Role, Sampling, Seed, Served, SessionId, TenantId, Ticket, TokenId,
+    TurnRequest, Weights,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -81,6 +82,7 @@ impl Turn {
     }
 
     async fn serve(self, pieces: &UnboundedSender<Piece>) -> Result<Piece, ApiError> {
+        let tenant = self.request.tenant.clone();
         let ticket = self.backend.sink.begin(self.request).await?;
         let mut sampling = self.sampling;
         sampling.seed = self
@@ -88,6 +90,7 @@ impl Turn {
             .unwrap_or_else(|| Seed::default().derive(ticket.turn.as_str()));
         let job = SampleJob {
             weights: self.weights,
+            bucket: bucket(&tenant, &ticket.session),
             prompt: self.prompt.clone(),
             sampling: sampling.clone(),
             top_logprobs: self.logprobs.unwrap_or(0),
@@ -150,6 +153,13 @@ impl Turn {
             counts,
         })
     }
+}
+
+/// Where a session lies among all: a trial gives the lower buckets the candidate, each session always the same.
+fn bucket(tenant: &TenantId, session: &SessionId) -> u64 {
+    // Chained, so that no tenant's name and session can be read as another's.
+    let place = Seed::default().derive("trial").derive(tenant.as_str());
+    place.derive(session.as_str()).get()
 }
 
 /// A turn while the engine works on it.

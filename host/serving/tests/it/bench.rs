@@ -28,11 +28,16 @@ pub(crate) struct GatedSink {
     pub(crate) memory: MemorySink,
     pub(crate) begun: Mutex<Vec<TurnRequest>>,
     pub(crate) gate: Arc<Semaphore>,
+    /// What `begin` answers, instead of beginning.
+    pub(crate) refusal: Mutex<Option<rl::Error>>,
     finishing: mpsc::UnboundedSender<Served>,
 }
 
 impl TurnSink for GatedSink {
     fn begin(&self, request: TurnRequest) -> BoxFuture<'_, rl::Result<Ticket>> {
+        if let Some(error) = self.refusal.lock().clone() {
+            return Box::pin(std::future::ready(Err(error)));
+        }
         self.begun.lock().push(request.clone());
         self.memory.begin(request)
     }
@@ -113,8 +118,11 @@ impl Host {
             tiny::random_model()
         };
         let slot = Arc::new(Slot::new(deployed(&model, 3)));
-        let adapters: BTreeMap<AdapterName, Arc<Slot>> =
-            [("main".into(), Arc::clone(&slot))].into();
+        let adapters: BTreeMap<AdapterName, Arc<Slot>> = [
+            ("main".into(), Arc::clone(&slot)),
+            (rl::candidate_of(&"main".into()), Arc::default()),
+        ]
+        .into();
         let parts = Parts {
             name: "tiny".into(),
             model: Arc::clone(&model),
@@ -134,6 +142,7 @@ impl Host {
             memory: MemorySink::default(),
             begun: Mutex::new(Vec::new()),
             gate: Arc::new(Semaphore::new(1)),
+            refusal: Mutex::new(None),
             finishing,
         });
         let gateway = Gateway::build(setup.gateway, registry, Arc::new(|| 1_700_000_000))

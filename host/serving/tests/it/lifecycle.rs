@@ -26,6 +26,29 @@ async fn a_starting_host_says_try_again_and_then_serves() {
 }
 
 #[tokio::test]
+async fn a_ledger_without_room_is_503_before_anything_is_computed() {
+    let host = Host::scripted().await;
+    let full = rl::Error::Unavailable {
+        what: "the ledger".into(),
+        why: "the disk is full".into(),
+    };
+    *host.sink.refusal.lock() = Some(full);
+    for body in [
+        hello("tiny"),
+        with(hello("tiny"), json!({ "stream": true })),
+    ] {
+        let refused = host.chat(body).await;
+        assert_eq!(refused.error(), (503, "overloaded".into(), String::new()));
+        assert_eq!(refused.header("retry-after"), Some("1"));
+    }
+    assert_eq!(host.engine.stats().steps, 0);
+    assert_eq!(host.engine.stats().waiting, 0, "its place is given back");
+    assert!(host.sink.memory.turns().is_empty());
+    *host.sink.refusal.lock() = None;
+    assert_eq!(host.chat(hello("tiny")).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_full_queue_is_429_and_a_long_wait_is_503_and_both_say_when_to_retry() {
     let engine = engine::Config {
         max_waiting: 1,

@@ -94,6 +94,59 @@ async fn every_wrong_request_gets_its_own_openai_shaped_error() {
 }
 
 #[tokio::test]
+async fn the_person_behind_a_request_is_recorded_as_the_client_names_them() {
+    let host = Host::scripted().await;
+    let longest = "ü".repeat(128);
+    for user in [json!("ada"), json!(longest), json!(""), json!(null)] {
+        let reply = host
+            .chat(with(hello("tiny"), json!({ "user": user })))
+            .await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+    }
+    let begun = host.sink.begun.lock();
+    let users: Vec<Option<&str>> = begun.iter().map(|turn| turn.user.as_deref()).collect();
+    assert_eq!(users, [Some("ada"), Some(longest.as_str()), None, None]);
+}
+
+#[tokio::test]
+async fn a_session_keeps_its_side_of_a_trial_and_every_reply_names_the_weights_that_gave_it() {
+    let host = Host::scripted().await;
+    let candidate = deployed(&host.model, 7);
+    let digest = candidate.adapter.as_ref().unwrap().digest();
+    host.slot.try_out(candidate, 0.5);
+    let mut sides = Vec::new();
+    for session in 0..12 {
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let name = format!("session-{session}");
+            let body = with(hello("tiny:main"), json!({ "session_id": name }));
+            let reply = host.chat(body).await;
+            let version = reply.header("x-policy-version").unwrap().to_owned();
+            let is_candidate = reply.header("x-adapter-digest") == Some(digest.as_str());
+            assert_eq!(version == "7", is_candidate, "{reply:?}");
+            seen.push(version);
+        }
+        assert_eq!(seen[0], seen[1]);
+        sides.push(seen.swap_remove(0));
+    }
+    assert!(sides.contains(&"3".to_owned()) && sides.contains(&"7".to_owned()));
+    host.slot.end_trial();
+    let reply = host.chat(hello("tiny:main")).await;
+    assert_eq!(reply.header("x-policy-version"), Some("3"));
+}
+
+#[tokio::test]
+async fn a_candidate_is_no_model_that_a_client_could_ask_for() {
+    let host = Host::scripted().await;
+    let reply = host.chat(hello("tiny:main@candidate")).await;
+    assert_eq!(reply.error().0, 404);
+    assert!(!host.get("/v1/models").await.body.contains("candidate"));
+    // The gate asks it all the same.
+    let candidate = rl::Weights::Adapter(rl::candidate_of(&"main".into()));
+    assert!(host.engine.deployed(&candidate).is_ok());
+}
+
+#[tokio::test]
 async fn a_body_a_path_or_a_method_that_is_wrong_is_told_so() {
     let gateway = gateway::Config {
         max_body_bytes: 10_000,

@@ -1,0 +1,470 @@
+//! The training fold run again over a ledger: from nothing, to a place, perhaps without some turns (decision 0007).
+//!
+//! Replay, forgetting and leaving out all are this. A step whose inputs are those of a recorded version need not be computed:
+//! [`Mode::Find`] takes it from the ledger. What becomes of a computed step is the [`Bank`]'s business.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use ledger::{
+    Digest, Ledger, Seq,
+    lineage::{self, Origin, VersionRecord},
+};
+use rl::{AdapterName, Batch, PolicyVersion, SampleId, TurnId};
+
+use crate::{
+    Error, Result,
+    bench::{Bench, MakeBench},
+    gate, gating,
+    line::{self, JudgedHead, Step, sample_at},
+    records::{self, GATE, GateRecord, JUDGED, RUN, RunRecord},
+    schedule::{Due, Place, Rules, Schedule},
+};
+
+/// Whether steps that the ledger holds are computed again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Only those that the ledger does not hold.
+    Find,
+    /// All of them.
+    Compute,
+}
+
+/// Where computed weights are kept.
+pub(crate) trait Bank {
+    /// Keeps a step's weights; the record says how they can be found.
+    fn keep(
+        &mut self,
+        due: &Due,
+        parent: Option<&VersionRecord>,
+        step: Step,
+        recorded: Option<&VersionRecord>,
+    ) -> Result<VersionRecord>;
+
+    /// The adapter's and the optimizer's bytes of a version.
+    fn weights(&self, version: &VersionRecord) -> Result<(Vec<u8>, Vec<u8>)>;
+}
+
+/// What is derived.
+pub(crate) struct Task<'a> {
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) adapter: &'a AdapterName,
+    /// Until the first record that says others.
+    pub(crate) rules: Rules,
+    /// Skipped as if they had never been.
+    pub(crate) without: HashSet<TurnId>,
+    /// Judged turns up to here.
+    pub(crate) until: Seq,
+    pub(crate) mode: Mode,
+    pub(crate) bench: &'a MakeBench,
+    pub(crate) gate: &'a gate::Config,
+    /// Ends after the step that gives this version.
+    pub(crate) last: Option<PolicyVersion>,
+    pub(crate) progress: &'a (dyn Fn(&str, u64, u64) + Send + Sync),
+}
+
+/// What it led to.
+#[derive(Debug)]
+pub(crate) struct Derived {
+    /// The weights at the end; `None` for the base model.
+    pub(crate) head: Option<VersionRecord>,
+    /// The versions on the way, held ones included, in order.
+    pub(crate) line: Vec<VersionRecord>,
+    /// Steps that were computed.
+    pub(crate) computed: u64,
+    /// Steps that were refused.
+    pub(crate) refused: u64,
+    /// Where the fold stands.
+    pub(crate) place: Place,
+}
+
+/// What moves the fold besides judged turns.
+enum Event {
+    Run(Box<RunRecord>),
+    /// The head moved to the weights of this version, at this place.
+    Moved {
+        to: PolicyVersion,
+        through: Seq,
+    },
+}
+
+/// A judged turn and the sample that it gives.
+type Heard = (Seq, TurnId, Option<(SampleId, PolicyVersion)>);
+
+/// Everything in a ledger that the fold needs.
+struct Tape {
+    judged: VecDeque<Heard>,
+    controls: VecDeque<Event>,
+    versions: BTreeMap<PolicyVersion, VersionRecord>,
+    gates: HashMap<PolicyVersion, bool>,
+    first_run: Option<RunRecord>,
+}
+
+/// A step's inputs: weights before, samples, settings.
+#[derive(PartialEq, Eq, Hash)]
+struct Inputs {
+    adapter: Option<Digest>,
+    optimizer: Option<Digest>,
+    samples: Vec<String>,
+    settings: String,
+}
+
+impl Task<'_> {
+    pub(crate) fn run(self, bank: &mut dyn Bank) -> Result<Derived> {
+        let tape = Tape::read(self.ledger, self.adapter, self.until)?;
+        let known = tape.known();
+        let total = tape
+            .versions
+            .values()
+            .filter(|v| v.origin.is_step())
+            .count() as u64;
+        let mut schedule = Schedule::new(self.rules);
+        schedule.forget(self.without.iter().cloned());
+        let mut fold = Fold {
+            run: tape.first_run.clone(),
+            steps: tape.versions.iter().map(|(n, v)| (*n, v.steps())).collect(),
+            versions: tape.versions,
+            gates: tape.gates,
+            known,
+            task: &self,
+            bank,
+            schedule,
+            head: None,
+            line: Vec::new(),
+            bench: None,
+            computed: 0,
+            refused: 0,
+            total,
+        };
+        let (mut judged, mut controls) = (tape.judged, tape.controls);
+        loop {
+            if fold.finished() {
+                break;
+            }
+            let at = controls.front().map(Event::place);
+            let next = judged.front().map(|(seq, ..)| *seq);
+            match (at, next) {
+                (Some(at), next) if next.is_none_or(|next| next > at) => {
+                    if let Some(event) = controls.pop_front() {
+                        fold.control(event);
+                    }
+                }
+                (_, Some(_)) => {
+                    if let Some((seq, turn, sample)) = judged.pop_front() {
+                        fold.schedule.judged(seq, &turn, sample);
+                        fold.settle()?;
+                    }
+                }
+                _ => break,
+            }
+        }
+        Ok(Derived {
+            head: fold.head,
+            line: fold.line,
+            computed: fold.computed,
+            refused: fold.refused,
+            place: fold.schedule.place(),
+        })
+    }
+}
+
+impl Event {
+    fn place(&self) -> Seq {
+        match self {
+            Self::Run(run) => run.through,
+            Self::Moved { through, .. } => *through,
+        }
+    }
+}
+
+impl Tape {
+    fn read(ledger: &Ledger, adapter: &AdapterName, until: Seq) -> Result<Self> {
+        let mut tape = Self {
+            judged: VecDeque::new(),
+            controls: VecDeque::new(),
+            versions: BTreeMap::new(),
+            gates: HashMap::new(),
+            first_run: None,
+        };
+        for record in ledger.scan(Seq::FIRST) {
+            let record = record.map_err(Error::ledger("train", "read the ledger"))?;
+            match record.kind.as_str() {
+                JUDGED if !record.erased && record.seq <= until => {
+                    let judged: JudgedHead = records::decode(&record)?;
+                    let ours = judged.sample.filter(|s| s.adapter == *adapter);
+                    let sample = ours.map(|s| (s.id, s.version));
+                    tape.judged.push_back((record.seq, judged.turn, sample));
+                }
+                RUN => {
+                    let run: RunRecord = records::decode(&record)?;
+                    if run.adapter == adapter.as_str() {
+                        tape.first_run.get_or_insert_with(|| run.clone());
+                        tape.controls.push_back(Event::Run(Box::new(run)));
+                    }
+                }
+                GATE => {
+                    let gate: GateRecord = records::decode(&record)?;
+                    if gate.adapter == adapter.as_str() {
+                        tape.gates.insert(gate.version, gate.passed);
+                    }
+                }
+                lineage::KIND => {
+                    let version = VersionRecord::from_record(&record)
+                        .map_err(Error::ledger("train", "read a version"))?;
+                    if version.adapter == adapter.as_str() {
+                        tape.version(version);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(tape)
+    }
+
+    fn version(&mut self, version: VersionRecord) {
+        let to = match version.origin {
+            Origin::Reverted { to } => Some(to),
+            Origin::Promoted { from } => Some(from),
+            _ => None,
+        };
+        if let Some(to) = to {
+            self.controls.push_back(Event::Moved {
+                to: PolicyVersion::new(to),
+                through: Seq::new(version.through.unwrap_or(0)),
+            });
+        }
+        self.versions
+            .insert(PolicyVersion::new(version.version), version);
+    }
+
+    /// Every recorded step by its inputs.
+    fn known(&self) -> HashMap<Inputs, PolicyVersion> {
+        let by_hash: HashMap<Digest, &VersionRecord> =
+            self.versions.values().map(|v| (v.hash(), v)).collect();
+        let mut known = HashMap::new();
+        for (number, version) in &self.versions {
+            let parent = version.parent.and_then(|hash| by_hash.get(&hash).copied());
+            if version.origin.is_step() && (version.parent.is_none() || parent.is_some()) {
+                let inputs = inputs(parent, &version.samples, &version.settings["learner"]);
+                known.insert(inputs, *number);
+            }
+        }
+        known
+    }
+}
+
+fn inputs(
+    parent: Option<&VersionRecord>,
+    samples: &[String],
+    settings: &serde_json::Value,
+) -> Inputs {
+    Inputs {
+        adapter: parent.and_then(|v| v.adapter_blob),
+        optimizer: parent.and_then(|v| v.optimizer_blob),
+        samples: samples.to_vec(),
+        settings: settings.to_string(),
+    }
+}
+
+struct Fold<'a> {
+    task: &'a Task<'a>,
+    bank: &'a mut dyn Bank,
+    run: Option<RunRecord>,
+    versions: BTreeMap<PolicyVersion, VersionRecord>,
+    gates: HashMap<PolicyVersion, bool>,
+    known: HashMap<Inputs, PolicyVersion>,
+    steps: HashMap<PolicyVersion, u64>,
+    schedule: Schedule,
+    head: Option<VersionRecord>,
+    line: Vec<VersionRecord>,
+    bench: Option<OnBench>,
+    computed: u64,
+    refused: u64,
+    total: u64,
+}
+
+struct OnBench {
+    bench: Bench,
+    run: RunRecord,
+    /// The weights that the learner holds.
+    at: Option<(Option<Digest>, Option<Digest>)>,
+    number: u64,
+}
+
+impl Fold<'_> {
+    fn finished(&self) -> bool {
+        let last = self.line.last().map(|v| PolicyVersion::new(v.version));
+        self.task.last.is_some() && last == self.task.last
+    }
+
+    fn control(&mut self, event: Event) {
+        match event {
+            Event::Run(run) => {
+                self.schedule.set_rules(run.rules);
+                self.run = Some(*run);
+            }
+            Event::Moved { to, .. } => self.head = self.counterpart(to),
+        }
+    }
+
+    /// What a version of the old line is on this one: itself when it is on it, else the weights as of the same place.
+    fn counterpart(&self, version: PolicyVersion) -> Option<VersionRecord> {
+        let number = version.get();
+        if let Some(same) = self.line.iter().find(|v| v.version == number) {
+            return Some(same.clone());
+        }
+        let old = self.versions.get(&version)?;
+        match old.origin {
+            Origin::Imported { .. } => Some(old.clone()),
+            Origin::Reverted { to } => self.counterpart(PolicyVersion::new(to)),
+            Origin::Promoted { from } => self.counterpart(PolicyVersion::new(from)),
+            _ => {
+                let before = |v: &&VersionRecord| v.through <= old.through;
+                self.line.iter().rev().find(before).cloned()
+            }
+        }
+    }
+
+    /// Computes what is due.
+    fn settle(&mut self) -> Result<()> {
+        while !self.finished() {
+            let head = self.head.as_ref().map_or(0, VersionRecord::steps);
+            let steps = &self.steps;
+            let count = |v: PolicyVersion| steps.get(&v).copied().unwrap_or(v.get());
+            let Some(due) = self.schedule.due(head, &count) else {
+                return Ok(());
+            };
+            self.step(&due)?;
+            self.schedule.done(due.samples.iter().map(|w| &w.sample));
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, due: &Due) -> Result<()> {
+        let samples: Vec<String> = due.samples.iter().map(|w| w.sample.to_string()).collect();
+        let settings = self.run.as_ref().map(|run| run.learner.clone());
+        let key = inputs(
+            self.head.as_ref(),
+            &samples,
+            &settings.unwrap_or(serde_json::Value::Null),
+        );
+        let found = self.known.get(&key).and_then(|n| self.versions.get(n));
+        let found = found.cloned();
+        let whole = |v: &VersionRecord| {
+            let blobs = [v.adapter_blob, v.optimizer_blob];
+            blobs.iter().flatten().all(|d| self.task.ledger.has_blob(d))
+        };
+        let version = match found {
+            Some(found) if self.task.mode == Mode::Find && whole(&found) => found,
+            found => match self.compute(due, found.as_ref())? {
+                Some(version) => version,
+                None => return Ok(()),
+            },
+        };
+        let number = PolicyVersion::new(version.version);
+        (self.task.progress)("steps", self.line.len() as u64 + 1, self.total);
+        if self.gates.get(&number).copied().unwrap_or(true) {
+            self.head = Some(version.clone());
+        }
+        self.line.push(version);
+        Ok(())
+    }
+
+    /// Computes a step; `None` when the learner refuses it.
+    fn compute(
+        &mut self,
+        due: &Due,
+        recorded: Option<&VersionRecord>,
+    ) -> Result<Option<VersionRecord>> {
+        let load = |w: &crate::schedule::Waiting| sample_at(self.task.ledger, w.at, &w.sample);
+        let samples = due.samples.iter().map(load).collect::<Result<_>>()?;
+        let seed = self.prepare()?;
+        let Some(on) = self.bench.as_mut() else {
+            return Err(Error::NoRun);
+        };
+        self.computed += 1;
+        let proposal = match on.bench.learner.step(&Batch { samples }) {
+            Ok(proposal) => proposal,
+            Err(rl::Error::Refused { .. }) => {
+                self.refused += 1;
+                return Ok(None);
+            }
+            Err(error) => return Err(Error::seam("train", "compute a step again")(error)),
+        };
+        if line::check(&proposal, on.bench.learner.version()).is_err() {
+            self.refused += 1;
+            return Ok(None);
+        }
+        let gate = match recorded {
+            Some(version) => self
+                .gates
+                .get(&PolicyVersion::new(version.version))
+                .map(|passed| (*passed, serde_json::Value::Null)),
+            None if self.task.gate.enabled => {
+                let asked = gating::Asked {
+                    config: self.task.gate.clone(),
+                    adapter: self.task.adapter.clone(),
+                    memory: gating::Memory::default(),
+                    live: on.bench.learner.version(),
+                };
+                let examined = asked.examine(&mut *on.bench.learner, &*on.bench.policy);
+                Some(examined.map_err(Error::seam("train", "examine a version"))?)
+            }
+            None => None,
+        };
+        let passed = gate.as_ref().is_none_or(|(passed, _)| *passed);
+        let step = Step {
+            proposal,
+            seed,
+            gate,
+        };
+        let version = self.bank.keep(due, self.head.as_ref(), step, recorded)?;
+        let number = PolicyVersion::new(version.version);
+        self.gates.insert(number, passed);
+        self.steps.insert(number, version.steps());
+        if passed {
+            on.number += 1;
+            let deployed = PolicyVersion::new(on.number);
+            on.bench
+                .learner
+                .deploy(deployed)
+                .map_err(Error::seam("train", "go on from a step"))?;
+            on.at = Some((version.adapter_blob, version.optimizer_blob));
+        }
+        Ok(Some(version))
+    }
+
+    /// A learner of this run that holds the head's weights.
+    fn prepare(&mut self) -> Result<rl::Seed> {
+        let run = self.run.clone().ok_or(Error::NoRun)?;
+        if self.bench.as_ref().is_none_or(|on| on.run != run) {
+            let bench = (self.task.bench)(&run).map_err(Error::seam("train", "set up a bench"))?;
+            self.bench = Some(OnBench {
+                bench,
+                run: run.clone(),
+                at: None,
+                number: 0,
+            });
+        }
+        let weights = self
+            .head
+            .as_ref()
+            .map(|v| (v.adapter_blob, v.optimizer_blob));
+        let weights = weights.unwrap_or((None, None));
+        if let Some(on) = self.bench.as_mut()
+            && on.at != Some(weights)
+        {
+            on.number += 1;
+            let number = PolicyVersion::new(on.number);
+            let restored = match &self.head {
+                Some(head) if head.adapter_blob.is_some() => {
+                    let (adapter, optimizer) = self.bank.weights(head)?;
+                    on.bench.learner.restore(number, &adapter, &optimizer)
+                }
+                _ => on.bench.learner.reset(number),
+            };
+            restored.map_err(Error::seam("train", "go on from a version"))?;
+            on.at = Some(weights);
+        }
+        Ok(run.seed)
+    }
+}

@@ -1,0 +1,404 @@
+//! The line of one adapter: its versions, the one that is live, and the fold that says which batch comes next (decision 0007).
+//!
+//! [`Line::read`] makes it from a ledger and every operation on it is one group of records ([`commit`]), after which it is what
+//! reading the ledger again would give. It computes no step and sees no weights; [`crate::train`] drives it, and so do replay and
+//! forgetting, on a host that runs or on a folder.
+
+mod commit;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use ledger::{
+    Ledger, Record, Seq,
+    lineage::{self, HeadRecord, Lineage, Origin, RefRecord, VersionRecord},
+};
+use rl::{AdapterName, PolicyVersion, Sample, SampleId, TurnId};
+use serde::Deserialize;
+
+pub(crate) use commit::check;
+pub use commit::{Imported, Step};
+
+use crate::{
+    Error, Result,
+    records::{
+        self, FORGET, FORGOTTEN, Fate, ForgetRecord, ForgottenRecord, GATE, GateRecord, JUDGED,
+        JudgedRecord, RUN, RunRecord, SPENT, STEP_REFUSED, SpentRecord, StepRefusedRecord,
+    },
+    schedule::{Due, Rules, Schedule},
+};
+
+/// A judged turn that the fold has not read yet.
+#[derive(Clone, Debug)]
+struct Unread {
+    at: Seq,
+    turn: TurnId,
+    sample: Option<(SampleId, PolicyVersion)>,
+}
+
+/// As much of a judged turn as the fold needs: a line reads a whole ledger at every start.
+#[derive(Deserialize)]
+pub(crate) struct JudgedHead {
+    pub(crate) turn: TurnId,
+    pub(crate) sample: Option<SampleHead>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct SampleHead {
+    pub(crate) id: SampleId,
+    pub(crate) adapter: AdapterName,
+    pub(crate) version: PolicyVersion,
+}
+
+/// The line of one adapter.
+#[derive(Debug)]
+pub struct Line {
+    ledger: Ledger,
+    adapter: AdapterName,
+    lineage: Lineage,
+    head: Option<VersionRecord>,
+    run: Option<RunRecord>,
+    steps: HashMap<PolicyVersion, u64>,
+    newest: PolicyVersion,
+    schedule: Schedule,
+    unread: VecDeque<Unread>,
+    /// Judged turns are read from here.
+    next: Seq,
+    gates: HashMap<PolicyVersion, GateRecord>,
+    last_gate: Option<PolicyVersion>,
+    first_rules: Rules,
+    /// A request to forget that has begun and is not over.
+    forgetting: Option<ForgetRecord>,
+    forgotten: Vec<TurnId>,
+    /// Samples that were recorded as too old: the fold finds them again, nobody counts them again.
+    dropped: HashSet<SampleId>,
+}
+
+impl Line {
+    /// A line of which nothing is known yet; [`Line::add`] tells it.
+    pub fn new(ledger: Ledger, adapter: AdapterName, rules: Rules) -> Self {
+        Self {
+            ledger,
+            adapter,
+            lineage: Lineage::default(),
+            head: None,
+            run: None,
+            steps: HashMap::new(),
+            newest: PolicyVersion::BASE,
+            schedule: Schedule::new(rules),
+            unread: VecDeque::new(),
+            next: Seq::FIRST,
+            gates: HashMap::new(),
+            last_gate: None,
+            first_rules: rules,
+            forgetting: None,
+            forgotten: Vec::new(),
+            dropped: HashSet::new(),
+        }
+    }
+
+    /// Reads a whole ledger. `rules` hold until the first record that says others.
+    ///
+    /// # Errors
+    /// Damage, or a record that this program cannot read.
+    pub fn read(ledger: Ledger, adapter: AdapterName, rules: Rules) -> Result<Self> {
+        let mut line = Self::new(ledger.clone(), adapter, rules);
+        for record in ledger.scan(Seq::FIRST) {
+            line.add(&record.map_err(Error::ledger("train", "read the ledger"))?)?;
+        }
+        Ok(line)
+    }
+
+    /// The next record of the ledger.
+    ///
+    /// # Errors
+    /// A record that this program cannot read.
+    pub fn add(&mut self, record: &Record) -> Result<()> {
+        match record.kind.as_str() {
+            JUDGED => self.hear(record)?,
+            RUN => {
+                let run: RunRecord = records::decode(record)?;
+                if run.adapter == self.adapter.as_str() {
+                    self.apply_run(run);
+                }
+            }
+            lineage::KIND => {
+                let version = VersionRecord::from_record(record)
+                    .map_err(Error::ledger("train", "read a version"))?;
+                self.apply_version(version);
+            }
+            lineage::HEAD => self.apply_head(records::decode(record)?),
+            lineage::REF => self.lineage.add_ref(records::decode(record)?),
+            GATE => {
+                let gate: GateRecord = records::decode(record)?;
+                if gate.adapter == self.adapter.as_str() {
+                    self.apply_gate(gate);
+                }
+            }
+            STEP_REFUSED if record.subject == self.adapter.as_str() => {
+                self.apply_refused(&records::decode(record)?);
+            }
+            SPENT => {
+                let spent: SpentRecord = records::decode(record)?;
+                if let Fate::Stale { .. } = spent.fate {
+                    self.dropped.insert(spent.sample);
+                }
+            }
+            FORGET => {
+                let forget: ForgetRecord = records::decode(record)?;
+                if forget.adapter == self.adapter.as_str() {
+                    self.apply_forget(forget);
+                }
+            }
+            FORGOTTEN => {
+                let forgotten: ForgottenRecord = records::decode(record)?;
+                if forgotten.adapter == self.adapter.as_str() {
+                    self.apply_forgotten(forgotten);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Reads the judged turns that have been recorded since.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub fn pull(&mut self) -> Result<()> {
+        for record in self.ledger.by_kind(JUDGED, self.next) {
+            let record = record.map_err(Error::ledger("train", "read the ledger"))?;
+            self.hear(&record)?;
+        }
+        Ok(())
+    }
+
+    /// The batch that is due now; reads on just as far as it must.
+    pub fn due(&mut self) -> Option<Due> {
+        loop {
+            if let Some(due) = self.due_here() {
+                return Some(due);
+            }
+            let next = self.unread.pop_front()?;
+            self.schedule.judged(next.at, &next.turn, next.sample);
+        }
+    }
+
+    /// The samples of a batch.
+    ///
+    /// # Errors
+    /// The ledger's, or a record that holds no such sample any more.
+    pub fn samples(&self, due: &Due) -> Result<Vec<Sample>> {
+        let load = |w: &crate::schedule::Waiting| sample_at(&self.ledger, w.at, &w.sample);
+        due.samples.iter().map(load).collect()
+    }
+
+    /// The version that is live and that the next step starts from; `None` while it is the base model.
+    pub fn head(&self) -> Option<&VersionRecord> {
+        self.head.as_ref()
+    }
+
+    /// Its number.
+    pub fn version(&self) -> PolicyVersion {
+        self.head
+            .as_ref()
+            .map_or(PolicyVersion::BASE, |v| PolicyVersion::new(v.version))
+    }
+
+    /// The number of the next version.
+    pub fn next_version(&self) -> PolicyVersion {
+        self.newest.next()
+    }
+
+    /// All versions, heads and names.
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
+    /// The adapter.
+    pub fn adapter(&self) -> &AdapterName {
+        &self.adapter
+    }
+
+    /// The ledger.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The settings that training goes by, once they have been recorded.
+    pub fn run(&self) -> Option<&RunRecord> {
+        self.run.as_ref()
+    }
+
+    /// What the gate found about a version.
+    pub fn gate(&self, version: PolicyVersion) -> Option<&GateRecord> {
+        self.gates.get(&version)
+    }
+
+    pub(crate) fn last_gate(&self) -> Option<&GateRecord> {
+        self.gates.get(&self.last_gate?)
+    }
+
+    /// The rules that held before the first record that says others.
+    pub(crate) fn first_rules(&self) -> Rules {
+        self.first_rules
+    }
+
+    /// A request to forget that has begun and is not over: it must be finished before anything is trained.
+    pub fn forgetting(&self) -> Option<&ForgetRecord> {
+        self.forgetting.as_ref()
+    }
+
+    /// Turns that were forgotten, by every request so far.
+    pub fn forgotten(&self) -> &[TurnId] {
+        &self.forgotten
+    }
+
+    /// The fold.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// Samples that wait to be trained, those that the fold has not read yet included.
+    pub fn waiting(&self) -> usize {
+        let unread = self.unread.iter().filter_map(|u| u.sample.as_ref());
+        let waiting = self.schedule.waiting().map(|w| &w.sample);
+        waiting
+            .chain(unread.map(|(sample, _)| sample))
+            .filter(|sample| !self.dropped.contains(*sample))
+            .count()
+    }
+
+    pub(crate) fn take_stale(&mut self) -> Vec<crate::schedule::Waiting> {
+        let mut stale = self.schedule.take_stale();
+        stale.retain(|w| self.dropped.insert(w.sample.clone()));
+        stale
+    }
+
+    fn due_here(&mut self) -> Option<Due> {
+        let head = self.steps_of(self.version());
+        let steps = &self.steps;
+        let count = |v: PolicyVersion| steps.get(&v).copied().unwrap_or(v.get());
+        self.schedule.due(head, &count)
+    }
+
+    fn steps_of(&self, version: PolicyVersion) -> u64 {
+        self.steps.get(&version).copied().unwrap_or(version.get())
+    }
+
+    fn hear(&mut self, record: &Record) -> Result<()> {
+        self.next = record.seq.next();
+        if record.erased {
+            return Ok(());
+        }
+        let judged: JudgedHead = records::decode(record)?;
+        let ours = judged.sample.filter(|s| s.adapter == self.adapter);
+        self.unread.push_back(Unread {
+            at: record.seq,
+            turn: judged.turn,
+            sample: ours.map(|s| (s.id, s.version)),
+        });
+        Ok(())
+    }
+
+    /// Reads on to a place, as the decision did that was made there.
+    fn read_through(&mut self, through: Seq) {
+        while self.unread.front().is_some_and(|u| u.at <= through) {
+            // Takes out what is too old, as it was then.
+            let _ = self.due_here();
+            if let Some(next) = self.unread.pop_front() {
+                self.schedule.judged(next.at, &next.turn, next.sample);
+            }
+        }
+        let _ = self.due_here();
+    }
+
+    fn apply_run(&mut self, run: RunRecord) {
+        self.read_through(run.through);
+        self.schedule.set_rules(run.rules);
+        self.run = Some(run);
+    }
+
+    fn apply_version(&mut self, version: VersionRecord) {
+        if version.adapter != self.adapter.as_str() {
+            self.lineage.add(version);
+            return;
+        }
+        let number = PolicyVersion::new(version.version);
+        self.steps.insert(number, version.steps());
+        self.newest = self.newest.max(number);
+        match version.origin {
+            // It counts when the request to forget is over: see `apply_forgotten`.
+            Origin::Rederived { .. } => {}
+            _ => self.apply_outcome(&version),
+        }
+        self.lineage.add(version);
+    }
+
+    fn apply_outcome(&mut self, version: &VersionRecord) {
+        let samples: Vec<SampleId> = version.samples.iter().map(|s| s.as_str().into()).collect();
+        match version.through {
+            Some(through) => self.read_through(Seq::new(through)),
+            // Ledgers of the first programs: as far as its own samples lie, and it went live by being there.
+            None => {
+                let of = |u: &&Unread| matches!(&u.sample, Some((id, _)) if samples.contains(id));
+                let last = self.unread.iter().filter(of).map(|u| u.at).max();
+                self.read_through(last.unwrap_or(Seq::ZERO));
+                self.head = Some(version.clone());
+            }
+        }
+        self.schedule.done(&samples);
+    }
+
+    fn apply_head(&mut self, head: HeadRecord) {
+        if head.adapter == self.adapter.as_str() && head.share.is_none() {
+            self.head = self.lineage.get(&head.adapter, head.version).cloned();
+        }
+        self.lineage.add_head(head);
+    }
+
+    fn apply_gate(&mut self, gate: GateRecord) {
+        self.last_gate = Some(gate.version);
+        self.gates.insert(gate.version, gate);
+    }
+
+    fn apply_ref(&mut self, name: RefRecord) {
+        self.lineage.add_ref(name);
+    }
+
+    fn apply_refused(&mut self, refused: &StepRefusedRecord) {
+        if let Some(through) = refused.through {
+            self.read_through(through);
+        }
+        self.schedule.done(&refused.samples);
+    }
+
+    fn apply_forget(&mut self, forget: ForgetRecord) {
+        self.forgotten.extend(forget.turns.iter().cloned());
+        self.forgetting = Some(forget);
+    }
+
+    fn apply_forgotten(&mut self, forgotten: ForgottenRecord) {
+        let rules = self.schedule.rules();
+        let through = forgotten.place.through;
+        self.unread.retain(|u| u.at > through);
+        self.schedule = Schedule::resume(rules, forgotten.place);
+        self.schedule.forget(self.forgotten.iter().cloned());
+        self.forgetting = None;
+    }
+}
+
+/// The sample that lies in a record.
+pub(crate) fn sample_at(ledger: &Ledger, at: Seq, id: &SampleId) -> Result<Sample> {
+    let record = ledger
+        .get(at)
+        .map_err(Error::ledger("train", "read a sample"))?
+        .filter(|record| !record.erased && record.kind == JUDGED);
+    let judged = record.as_ref().map(records::decode::<JudgedRecord>);
+    let sample = judged.transpose()?.and_then(|judged| judged.sample);
+    sample
+        .filter(|sample| sample.id == *id)
+        .ok_or_else(|| Error::NoSample {
+            sample: id.to_string(),
+            at,
+        })
+}

@@ -1,0 +1,203 @@
+//! Replay: the training fold from nothing, every step computed again and compared with what the ledger holds, bit for bit.
+
+use std::collections::{HashMap, HashSet};
+
+use ledger::{Digest, Ledger, Seq, lineage::VersionRecord};
+use rl::{AdapterName, PolicyVersion, TurnId};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Result,
+    bench::MakeBench,
+    derive::{Bank, Mode, Task},
+    forget, gate,
+    line::{Line, Step},
+    schedule::Due,
+};
+
+/// How far, and without what.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The last version; the end of the ledger when it is not given.
+    pub to: Option<PolicyVersion>,
+    /// Turns to leave out, besides those that were forgotten: the result is another line, and nothing of it is kept.
+    pub without: HashSet<TurnId>,
+    /// Steps that the ledger holds are taken from it; only what must differ is computed.
+    pub find: bool,
+    /// The gate that versions are held by when they are not in the ledger.
+    pub gate: gate::Config,
+}
+
+/// A step that was computed again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Again {
+    /// The recorded version of the same inputs; none when the ledger holds no such step.
+    pub version: Option<PolicyVersion>,
+    /// Its samples.
+    pub samples: Vec<String>,
+    /// Whether the adapter's bytes are the recorded ones.
+    pub adapter: bool,
+    /// Whether the optimizer's bytes are the recorded ones.
+    pub optimizer: bool,
+}
+
+/// What a replay gave.
+#[derive(Clone, Debug)]
+pub struct Replayed {
+    /// Every step that was computed, in order.
+    pub steps: Vec<Again>,
+    /// The last version's record; its number means nothing when it is not in the ledger.
+    pub head: Option<VersionRecord>,
+    /// The last version's adapter; none for the base model.
+    pub adapter: Option<Vec<u8>>,
+    /// Its optimizer state.
+    pub optimizer: Option<Vec<u8>>,
+    /// Steps that the learner refused.
+    pub refused: u64,
+}
+
+impl Replayed {
+    /// Whether every step gave what the ledger holds.
+    pub fn is_exact(&self) -> bool {
+        let same = |again: &Again| again.version.is_some() && again.adapter && again.optimizer;
+        self.steps.iter().all(same)
+    }
+}
+
+/// Replays a line. Reads the ledger, writes nothing.
+///
+/// # Errors
+/// The ledger's and the learner's.
+pub fn replay(
+    line: &Line,
+    bench: &MakeBench,
+    options: Options,
+    progress: &(dyn Fn(&str, u64, u64) + Send + Sync),
+) -> Result<Replayed> {
+    replay_ledger(
+        line.ledger(),
+        line.adapter(),
+        line,
+        bench,
+        options,
+        progress,
+    )
+}
+
+fn replay_ledger(
+    ledger: &Ledger,
+    adapter: &AdapterName,
+    line: &Line,
+    bench: &MakeBench,
+    options: Options,
+    progress: &(dyn Fn(&str, u64, u64) + Send + Sync),
+) -> Result<Replayed> {
+    let mut without = options.without;
+    without.extend(line.forgotten().iter().cloned());
+    let task = Task {
+        ledger,
+        adapter,
+        rules: line.first_rules(),
+        without,
+        until: line.schedule().through().max(Seq::ZERO),
+        mode: if options.find {
+            Mode::Find
+        } else {
+            Mode::Compute
+        },
+        bench,
+        gate: &options.gate,
+        last: options.to,
+        progress,
+    };
+    let mut memory = InMemory {
+        ledger,
+        kept: HashMap::new(),
+        steps: Vec::new(),
+        next: line.next_version(),
+    };
+    let derived = task.run(&mut memory)?;
+    let end = match options.to {
+        Some(_) => derived.line.last().cloned(),
+        None => derived.head,
+    };
+    let weights = match &end {
+        Some(version) if version.adapter_blob.is_some() => Some(memory.weights(version)?),
+        _ => None,
+    };
+    let (adapter, optimizer) = weights.unzip();
+    Ok(Replayed {
+        steps: memory.steps,
+        head: end,
+        adapter,
+        optimizer,
+        refused: derived.refused,
+    })
+}
+
+/// Weights that differ from the ledger's are kept in memory: they are the result, or on the way to it.
+struct InMemory<'a> {
+    ledger: &'a Ledger,
+    kept: HashMap<Digest, Vec<u8>>,
+    steps: Vec<Again>,
+    next: PolicyVersion,
+}
+
+impl Bank for InMemory<'_> {
+    fn keep(
+        &mut self,
+        due: &Due,
+        parent: Option<&VersionRecord>,
+        step: Step,
+        recorded: Option<&VersionRecord>,
+    ) -> Result<VersionRecord> {
+        let (adapter, optimizer) = (step.proposal.adapter, step.proposal.optimizer);
+        let digests = (Digest::of(&adapter), Digest::of(&optimizer));
+        let is = |found: Option<Digest>, computed| found == Some(computed);
+        self.steps.push(Again {
+            version: recorded.map(|v| PolicyVersion::new(v.version)),
+            samples: due.samples.iter().map(|w| w.sample.to_string()).collect(),
+            adapter: recorded.is_some_and(|v| is(v.adapter_blob, digests.0)),
+            optimizer: recorded.is_some_and(|v| is(v.optimizer_blob, digests.1)),
+        });
+        for (digest, bytes) in [(digests.0, adapter), (digests.1, optimizer)] {
+            if !self.ledger.has_blob(&digest) {
+                self.kept.insert(digest, bytes);
+            }
+        }
+        let number = match recorded {
+            Some(version) => version.version,
+            None => {
+                let number = self.next.get();
+                self.next = self.next.next();
+                number
+            }
+        };
+        Ok(VersionRecord {
+            version: number,
+            adapter: due
+                .samples
+                .first()
+                .map(|_| String::new())
+                .unwrap_or_default(),
+            parent: parent.map(VersionRecord::hash),
+            samples: due.samples.iter().map(|w| w.sample.to_string()).collect(),
+            adapter_blob: Some(digests.0),
+            optimizer_blob: Some(digests.1),
+            through: Some(due.through.get()),
+            steps: Some(parent.map_or(0, VersionRecord::steps) + 1),
+            adapter_digest: Some(step.proposal.adapter_digest),
+            ..VersionRecord::default()
+        })
+    }
+
+    fn weights(&self, version: &VersionRecord) -> Result<(Vec<u8>, Vec<u8>)> {
+        let kept = |digest: &Option<Digest>| digest.and_then(|d| self.kept.get(&d).cloned());
+        match (kept(&version.adapter_blob), kept(&version.optimizer_blob)) {
+            (Some(adapter), Some(optimizer)) => Ok((adapter, optimizer)),
+            (Some(adapter), None) => Ok((adapter, forget::weights(self.ledger, version)?.1)),
+            (None, Some(optimizer)) => Ok((forget::weights(self.ledger, version)?.0, optimizer)),
+            (None, None) => forget::weights(self.ledger, version),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Reverting, promoting, replaying and forgetting.
+
+use std::collections::HashSet;
+
+use ledger::{Ledger, Options, Record, Seq, lineage::Lineage, verify};
+use loops::{
+    Line,
+    forget::{self, Selector},
+    gate,
+    records::{FORGOTTEN, JUDGED, JudgedRecord, RUN, TURN, TurnRecord},
+    replay::{self, Replayed},
+};
+use rl::PolicyVersion;
+
+use crate::rig::{Rig, bench, config, folder};
+
+const NONE: &(dyn Fn(&str, u64, u64) + Send + Sync) = &|_, _, _| {};
+
+fn line(ledger: &Ledger) -> Line {
+    Line::read(ledger.clone(), "main".into(), config().train.rules()).unwrap()
+}
+
+fn replayed(ledger: &Ledger) -> Replayed {
+    let options = replay::Options {
+        gate: gate::Config::off(),
+        ..replay::Options::default()
+    };
+    replay::replay(&line(ledger), &bench(), options, NONE).unwrap()
+}
+
+fn adapter(ledger: &Ledger) -> Vec<u8> {
+    let lineage = Lineage::read(ledger).unwrap();
+    let live = lineage.live("main").unwrap();
+    ledger.get_blob(&live.adapter_blob.unwrap()).unwrap()
+}
+
+/// Two people talk in turns; both are pleased every time.
+async fn two_people(rig: &Rig) {
+    for round in 0..4 {
+        for person in ["ann", "bob"] {
+            let session = format!("{person}-{round}");
+            rig.talk_as(person, &session, &["hi", "thank you"]).await;
+        }
+        let judged = 2 * (round + 1);
+        rig.handle.until(|s| s.judged == judged).await;
+    }
+}
+
+/// A ledger in which only records that `keep` accepts ever were.
+fn counterfactual(from: &Ledger, to: &std::path::Path, keep: impl Fn(&Record) -> bool) -> Ledger {
+    let ledger = Ledger::open(to, Options::default()).unwrap();
+    for record in from.scan(Seq::FIRST).map(Result::unwrap) {
+        if [TURN, JUDGED, RUN].contains(&&*record.kind) && keep(&record) {
+            let mut entry = ledger::Entry::new(record.kind, record.subject, record.body);
+            entry.key = record.key;
+            ledger.append(entry).wait().unwrap();
+        }
+    }
+    ledger
+}
+
+#[tokio::test]
+async fn a_revert_brings_back_weights_and_optimizer_bit_for_bit_and_is_live_at_once() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    rig.talk("s", &["hi", "thank you", "great", "nice", "perfect"])
+        .await;
+    rig.handle.until(|s| s.live.get() == 2).await;
+    let version = rig
+        .handle
+        .control()
+        .revert(PolicyVersion::new(1), "worse")
+        .await
+        .unwrap();
+    assert_eq!(version.version, 3);
+    let status = rig.handle.until(|s| s.live.get() == 3).await;
+    assert_eq!(status.version.get(), 3);
+    let lineage = Lineage::read(&rig.ledger).unwrap();
+    let (first, live) = (
+        lineage.get("main", 1).unwrap(),
+        lineage.live("main").unwrap(),
+    );
+    assert_eq!(
+        (live.adapter_blob, live.optimizer_blob),
+        (first.adapter_blob, first.optimizer_blob)
+    );
+    assert_eq!(
+        lineage.ancestors(live).count(),
+        3,
+        "what was reverted stays in the history"
+    );
+    // Training goes on from the old weights, and trains nothing of the reverted version again.
+    rig.talk("t", &["hi", "thank you", "great"]).await;
+    rig.handle.until(|s| s.live.get() == 4).await;
+    let batches = rig.witness.lock().batches.clone();
+    let all: Vec<&String> = batches.iter().flatten().collect();
+    assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
+    assert!(replayed(&rig.ledger).is_exact());
+    let before = adapter(&rig.ledger);
+    rig.stop().await;
+    let rig = Rig::start(dir.path(), config());
+    assert_eq!(adapter(&rig.ledger), before);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_revert_to_the_base_and_a_promotion_of_what_was_reverted() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    rig.talk("s", &["hi", "thank you", "great"]).await;
+    rig.handle.until(|s| s.live.get() == 1).await;
+    let control = rig.handle.control();
+    let base = control.revert(PolicyVersion::BASE, "off").await.unwrap();
+    assert_eq!((base.version, base.adapter_blob), (2, None));
+    let again = control.promote(PolicyVersion::new(1), "on").await.unwrap();
+    assert_eq!(again.version, 3);
+    let lineage = Lineage::read(&rig.ledger).unwrap();
+    assert_eq!(
+        again.adapter_blob,
+        lineage.get("main", 1).unwrap().adapter_blob
+    );
+    let missing = control
+        .revert(PolicyVersion::new(9), "?")
+        .await
+        .unwrap_err();
+    assert!(missing.to_string().contains("v9"), "{missing}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_replay_gives_every_version_again() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    two_people(&rig).await;
+    rig.handle.until(|s| s.live.get() == 4).await;
+    let replayed = replayed(&rig.ledger);
+    assert_eq!(replayed.steps.len(), 4);
+    assert!(replayed.is_exact(), "{:?}", replayed.steps);
+    assert_eq!(replayed.adapter.unwrap(), adapter(&rig.ledger));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn the_adapter_after_forgetting_is_the_one_of_a_ledger_in_which_the_user_never_was() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    two_people(&rig).await;
+    rig.handle.until(|s| s.live.get() == 4).await;
+    let anns: HashSet<String> = rig
+        .records::<TurnRecord>(TURN)
+        .iter()
+        .filter(|t| t.turn.user.as_deref() == Some("ann"))
+        .map(|t| t.turn.id.to_string())
+        .collect();
+    let other = folder();
+    let never = counterfactual(&rig.ledger, other.path(), |r| !anns.contains(&r.subject));
+    let selector = Selector::User {
+        tenant: None,
+        user: "ann".to_owned(),
+    };
+    let plan = forget::plan(&line(&rig.ledger), &selector).unwrap();
+    assert_eq!((plan.turns.len(), plan.trained, plan.steps), (8, 4, 4));
+    let old: Vec<_> = Lineage::read(&rig.ledger).unwrap().all().to_vec();
+    let forgotten = rig
+        .handle
+        .control()
+        .forget(selector.clone(), |_, _, _| {})
+        .await
+        .unwrap();
+    assert_eq!(forgotten.record.erased.len(), 4);
+    assert_eq!(forgotten.record.computed, 2);
+
+    // The same fold, on a ledger that never saw her.
+    let mut training = line(&never);
+    training.pull().unwrap();
+    let mut world = crate::rig::World::new(never.clone());
+    let expected = world.train_all();
+    assert_eq!(adapter(&rig.ledger), expected);
+    assert!(replayed(&rig.ledger).is_exact());
+
+    // Nothing of hers can be read, and no weights that knew her are left.
+    for record in rig.ledger.scan(Seq::FIRST).map(Result::unwrap) {
+        assert_eq!(
+            record.erased,
+            anns.contains(&record.subject) && record.kind != "spent",
+            "{} {}",
+            record.kind,
+            record.subject
+        );
+    }
+    for version in &old {
+        assert!(!rig.ledger.has_blob(&version.adapter_blob.unwrap()));
+    }
+    let again = forget::plan(&line(&rig.ledger), &selector).unwrap_err();
+    assert!(again.to_string().contains("nothing"), "{again}");
+    // She comes back; training goes on.
+    rig.talk_as("ann", "ann-again", &["hi", "thank you", "great"])
+        .await;
+    let next = forgotten.record.after.get();
+    rig.handle.until(|s| s.live.get() > next).await;
+    assert!(replayed(&rig.ledger).is_exact());
+    rig.stop().await;
+    assert!(verify(dir.path()).unwrap().is_sound());
+}
+
+#[tokio::test]
+async fn a_kill_while_forgetting_is_finished_at_the_next_start() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    two_people(&rig).await;
+    rig.handle.until(|s| s.live.get() == 4).await;
+    rig.stop().await;
+    let ledger = Ledger::open(dir.path(), Options::default()).unwrap();
+    let mut begun = line(&ledger);
+    let selector = Selector::User {
+        tenant: None,
+        user: "bob".to_owned(),
+    };
+    forget::begin(&mut begun, &selector).unwrap();
+    assert!(forget::begin(&mut begun, &selector).is_err());
+    drop((begun, ledger));
+    let rig = Rig::start(dir.path(), config());
+    rig.handle.until(|s| s.live.get() > 4).await;
+    let done: Vec<loops::records::ForgottenRecord> = rig.records(FORGOTTEN);
+    assert_eq!(done.len(), 1);
+    assert!(replayed(&rig.ledger).is_exact());
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn forgetting_a_sample_takes_the_later_turns_that_quote_it() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    let turns = rig
+        .talk("s", &["hi", "thank you", "great", "nice", "perfect"])
+        .await;
+    rig.handle.until(|s| s.live.get() == 2).await;
+    let selector = Selector::Sample(format!("sample-{}", turns[2]).as_str().into());
+    let plan = forget::plan(&line(&rig.ledger), &selector).unwrap();
+    assert_eq!(plan.turns, turns[2..]);
+    assert_eq!(plan.versions, [PolicyVersion::new(2)]);
+    let forgotten = rig
+        .handle
+        .control()
+        .forget(selector, |_, _, _| {})
+        .await
+        .unwrap();
+    assert_eq!(
+        (forgotten.record.computed, forgotten.record.after.get()),
+        (0, 1)
+    );
+    assert_eq!(rig.handle.until(|s| s.live.get() == 1).await.live.get(), 1);
+    let judged: Vec<JudgedRecord> = rig
+        .ledger
+        .by_kind(JUDGED, Seq::FIRST)
+        .map(Result::unwrap)
+        .filter(|r| !r.erased)
+        .map(|r| loops::records::decode(&r).unwrap())
+        .collect();
+    assert_eq!(judged.len(), 2);
+    rig.stop().await;
+}
