@@ -4,22 +4,10 @@ use std::collections::HashMap;
 
 use ledger::Seq;
 use ledger::lineage::{self, Lineage, VersionRecord};
-use serde::Deserialize;
+use loops::records::{self, GATE, GateRecord};
 
 use super::response::{Gate, Log, Row};
 use super::workbench::Workbench;
-
-/// The kind of the gate's records.
-const GATE: &str = "gate";
-
-/// The gate's record, as far as it is shown.
-#[derive(Deserialize)]
-struct GateSeen {
-    adapter: String,
-    version: u64,
-    passed: bool,
-    examination: serde_json::Value,
-}
 
 /// Everything that rows are made from.
 pub(crate) struct Rows {
@@ -48,11 +36,11 @@ impl Rows {
         }
         let mut gates = HashMap::new();
         for record in ledger.by_kind(GATE, Seq::FIRST) {
-            let seen: GateSeen = serde_json::from_slice(&record?.body)?;
+            let seen: GateRecord = records::decode(&record?)?;
             if seen.adapter == adapter {
                 let (passed, examination) = (seen.passed, seen.examination);
                 gates.insert(
-                    seen.version,
+                    seen.version.get(),
                     Gate {
                         passed,
                         examination,

@@ -66,8 +66,8 @@ pub(crate) fn record(
         adapter: bench.adapter_name().to_owned(),
         version,
     };
-    bench.ledger()?.append(record.to_entry()?).wait()?;
-    Ok(())
+    let order = loops::orders::Order::Name(record);
+    super::moves::give(bench, order, &mut |_| {}).map(drop)
 }
 
 /// A name that could be read as a version, or not be typed, is refused.

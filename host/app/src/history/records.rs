@@ -65,7 +65,7 @@ pub(crate) fn describe(ledger: &Ledger, id: &str) -> anyhow::Result<Sample> {
 }
 
 fn is_erased(record: &ledger::Record) -> bool {
-    record.body.is_empty()
+    record.erased
 }
 
 fn from_turn(sample: &mut Sample, record: TurnRecord) {
@@ -74,7 +74,7 @@ fn from_turn(sample: &mut Sample, record: TurnRecord) {
     let said = said.find(|m| matches!(m.role, Role::User | Role::Tool));
     sample.prompt = said.map(|m| m.content.clone()).unwrap_or_default();
     sample.tenant = turn.tenant.to_string();
-    sample.user = record.key;
+    sample.user = turn.user.unwrap_or(record.key);
     sample.session = turn.session.to_string();
     sample.version = turn.version.get();
     sample.reply = turn.reply.content;

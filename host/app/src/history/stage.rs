@@ -73,6 +73,13 @@ impl Stage {
         Ok(self.local.encode(&[Message::user(text)], &[], "")?)
     }
 
+    /// The ids of a reply that somebody wrote.
+    pub(crate) fn reply(&self, text: &str) -> anyhow::Result<Vec<TokenId>> {
+        let ids = self.local.encode_text(text)?;
+        anyhow::ensure!(!ids.is_empty(), "the reply is empty");
+        Ok(ids)
+    }
+
     /// The most likely reply.
     pub(crate) fn greedy(
         &self,

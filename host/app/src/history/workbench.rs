@@ -18,7 +18,12 @@ use crate::host::Loaded;
 #[derive(Debug)]
 pub enum Control {
     /// The live host's train loop.
-    Live,
+    Live {
+        /// Gives it orders.
+        control: loops::Control,
+        /// Where orders are waited for.
+        runtime: tokio::runtime::Handle,
+    },
     /// This process: nobody else has the folder open.
     Offline,
 }
