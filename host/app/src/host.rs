@@ -19,6 +19,7 @@ use serving::gateway::{Backend, Gateway};
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, Plugins};
+use crate::training;
 
 /// What a host may be given instead of reading it from disk: tests bring a tiny model.
 #[derive(Clone, Debug)]
@@ -112,8 +113,11 @@ impl Host {
 
         let trained = config.loops.adapter.clone();
         let slot = Arc::new(Slot::new(Deployed::default()));
+        let candidate = Arc::new(Slot::new(Deployed::default()));
         let mut adapters = static_adapters(&config, &loaded.model)?;
+        adapters.insert(rl::candidate_of(&trained), Arc::clone(&candidate));
         adapters.insert(trained, Arc::clone(&slot));
+        let made = training::trained(&config, &loaded, slot, candidate)?;
         let Loaded {
             name,
             model,
@@ -122,7 +126,7 @@ impl Host {
         } = loaded;
         let parts = Parts {
             name: name.clone(),
-            model: Arc::clone(&model),
+            model,
             tokenizer,
             template,
             adapters,
@@ -130,9 +134,7 @@ impl Host {
         let engine = Engine::build(config.engine.clone(), parts, &registry)?.start()?;
 
         let plugins = load_plugins(&config.plugins, config.loops.seed)?;
-        let learner =
-            trainer::LoraLearner::new(model, slot, config.train.clone(), config.loops.seed)?;
-        let seams = seams(&plugins, engine.handle(), learner);
+        let seams = seams(&plugins, engine.handle(), made);
         let (all, handle) = loops::Loops::build(
             config.loops.clone(),
             ledger.clone(),
@@ -300,13 +302,15 @@ fn tenants_view(whole: &loops::Status) -> serde_json::Value {
     value
 }
 
-fn seams(guests: &Guests, engine: EngineHandle, learner: trainer::LoraLearner) -> loops::Seams {
+fn seams(guests: &Guests, engine: EngineHandle, mut trained: loops::Trained) -> loops::Seams {
+    let kept = engine.clone();
+    trained.erased = Arc::new(move |_| kept.forget_prefixes());
     loops::Seams {
         environment: Arc::clone(&guests.environment),
         judge: Arc::clone(&guests.judge),
         rule: Arc::clone(&guests.reward),
         policy: Arc::new(engine),
-        learner: Box::new(learner),
+        trained,
     }
 }
 

@@ -16,3 +16,4 @@ pub mod host;
 pub mod http_agent;
 pub mod logging;
 pub mod models;
+pub mod training;

@@ -8,6 +8,7 @@
 //! Start at [`Loops`]; then [`serve`], [`judge`], [`train`], [`rollout`]. What is recorded is in [`records`].
 
 mod asking;
+pub mod audit;
 pub mod bench;
 mod call;
 mod derive;

@@ -199,6 +199,8 @@ async fn the_adapter_after_forgetting_is_the_one_of_a_ledger_in_which_the_user_n
     let next = forgotten.record.after.get();
     rig.handle.until(|s| s.live.get() > next).await;
     assert!(replayed(&rig.ledger).is_exact());
+    let audit = loops::audit::audit(&rig.ledger, &"main".into()).unwrap();
+    assert!(audit.is_sound(), "{audit:?}");
     rig.stop().await;
     assert!(verify(dir.path()).unwrap().is_sound());
 }

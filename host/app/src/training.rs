@@ -1,0 +1,78 @@
+//! What is trained: the learner, the shelf that its versions are served from, and the bench on which steps are computed again.
+//!
+//! Here the loops' seams meet `trainer` and `policy`; a host and the commands that work on a folder both build on it.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use loops::Trained;
+use loops::bench::{Bench, MakeBench};
+use loops::records::RunRecord;
+use policy::local::Local;
+use policy::{Deployed, Slot, SlotShelf};
+use rl::{AdapterName, candidate_of};
+use trainer::LoraLearner;
+
+use crate::config::Config;
+use crate::host::Loaded;
+
+/// The learner of a host and what belongs to it. `slot` is what is served, `candidate` where a proposal can be asked.
+///
+/// # Errors
+/// Settings that are refused, or do not fit what is in the slot.
+pub fn trained(
+    config: &Config,
+    loaded: &Loaded,
+    slot: Arc<Slot>,
+    candidate: Arc<Slot>,
+) -> anyhow::Result<Trained> {
+    let (model, settings) = (Arc::clone(&loaded.model), config.train.clone());
+    let shelf = SlotShelf::new(
+        Arc::clone(&slot),
+        model.config().clone(),
+        settings.rank,
+        settings.alpha,
+    );
+    let learner = LoraLearner::new(model, slot, settings, config.loops.seed)
+        .context("failed to set up the learner")?
+        .with_candidate(candidate);
+    Ok(Trained {
+        learner: Box::new(learner),
+        settings: config.train.to_json(),
+        model: loaded.name.clone(),
+        shelf: Arc::new(shelf),
+        bench: bench(loaded, &config.loops.adapter),
+        erased: Arc::new(|_| {}),
+    })
+}
+
+/// Makes learners of recorded runs, each with slots of its own: nobody is served by them.
+pub fn bench(loaded: &Loaded, adapter: &AdapterName) -> MakeBench {
+    let (loaded, adapter) = (loaded.clone(), adapter.clone());
+    Arc::new(move |run| on_bench(&loaded, &adapter, run))
+}
+
+fn on_bench(loaded: &Loaded, adapter: &AdapterName, run: &RunRecord) -> rl::Result<Bench> {
+    let refuse = |error: trainer::Error| error.at_seam("the bench");
+    let config = trainer::Config::from_json(&run.learner).map_err(refuse)?;
+    let slot = || Arc::new(Slot::new(Deployed::default()));
+    let (live, candidate) = (slot(), slot());
+    let model = Arc::clone(&loaded.model);
+    let learner = LoraLearner::new(Arc::clone(&model), Arc::clone(&live), config, run.seed);
+    let learner = learner
+        .map_err(refuse)?
+        .with_candidate(Arc::clone(&candidate));
+    let policy = Local::new(
+        &loaded.name,
+        model,
+        Arc::clone(&loaded.tokenizer),
+        Arc::clone(&loaded.template),
+    );
+    let policy = policy
+        .with_adapter(adapter.clone(), live)
+        .with_adapter(candidate_of(adapter), candidate);
+    Ok(Bench {
+        learner: Box::new(learner),
+        policy: Arc::new(policy),
+    })
+}
