@@ -5,9 +5,13 @@
 //! [`crate::commands`]'. Start at [`Request`], then [`run`].
 
 mod bisect;
+mod blame;
+mod check;
+mod divergence;
 mod graph;
 pub mod live;
 mod log;
+mod moves;
 mod names;
 mod probes;
 mod records;
@@ -18,6 +22,7 @@ mod run;
 mod show;
 mod stage;
 mod transfer;
+mod weights;
 mod workbench;
 
 pub use probes::{CANARIES, parse_probes};

@@ -459,7 +459,9 @@ pub struct Invariant {
     pub says: String,
     /// Cases that were looked at.
     pub cases: u64,
-    /// What breaks it.
+    /// Where it does not hold.
+    pub violated: u64,
+    /// The first of these, in words.
     pub broken: Vec<String>,
 }
 

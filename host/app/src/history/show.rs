@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use ledger::lineage::VersionRecord;
 
+use super::divergence;
 use super::log::Rows;
 use super::records;
 use super::request::Behaviour;
 use super::response::{Diff, Progress, Replies, Show};
 use super::stage::{Place, Stage};
+use super::weights;
 use super::workbench::{Point, Workbench};
 
 pub(crate) fn show(
@@ -48,9 +49,10 @@ pub(crate) fn replies(
     progress: &mut dyn FnMut(Progress),
 ) -> anyhow::Result<Vec<Replies>> {
     let adapters = (bench.adapter(a)?, bench.adapter(b)?);
-    let stage = Stage::new(bench.loaded()?);
-    stage.put(Place::A, adapters.0);
-    stage.put(Place::B, adapters.1);
+    let loaded = bench.loaded()?;
+    let stage = Stage::new(loaded);
+    stage.put(Place::A, adapters.0.clone());
+    stage.put(Place::B, adapters.1.clone());
     let mut all = Vec::with_capacity(asked.prompts.len());
     for (done, prompt) in asked.prompts.iter().enumerate() {
         progress(Progress {
@@ -64,7 +66,8 @@ pub(crate) fn replies(
             reply.with_context(|| format!("failed to ask {prompt:?}"))
         };
         let (of_a, of_b) = (ask(Place::A)?, ask(Place::B)?);
-        let divergence = stage.divergence(&ids, &of_a.tokens)?;
+        let both = (adapters.0.as_deref(), adapters.1.as_deref());
+        let divergence = divergence::divergence(&loaded.model, both, &ids, &of_a.tokens)?;
         all.push(Replies {
             prompt: prompt.clone(),
             a: of_a.text,
@@ -84,7 +87,7 @@ pub(crate) fn diff(
 ) -> anyhow::Result<Diff> {
     let lineage = bench.lineage()?;
     let (a, b) = (bench.point(&lineage, a)?, bench.point(&lineage, b)?);
-    let weights = super::weights::compare(bench, &a, &b)?;
+    let weights = weights::compare(bench, &a, &b)?;
     let mut metrics: BTreeMap<String, (Option<f64>, Option<f64>)> = BTreeMap::new();
     for (name, value) in a.record().into_iter().flat_map(|v| &v.metrics) {
         metrics.entry(name.clone()).or_default().0 = Some(*value);
@@ -113,9 +116,4 @@ pub(crate) fn diff(
         samples_between,
         behaviour,
     })
-}
-
-/// The chain from a version back to the base model, newest first.
-pub(crate) fn chain<'a>(rows: &'a Rows, record: &'a VersionRecord) -> Vec<&'a VersionRecord> {
-    rows.lineage.ancestors(record).collect()
 }
