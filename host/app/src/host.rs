@@ -136,7 +136,12 @@ impl Host {
         let engine = Engine::build(config.engine.clone(), parts, &registry)?.start()?;
 
         let plugins = load_plugins(&config.plugins, config.loops.seed)?;
-        let seams = seams(&plugins, engine.handle(), made);
+        let seams = seams(
+            &plugins,
+            engine.handle(),
+            made,
+            (config.data.clone(), ledger.clone()),
+        );
         let (all, handle) = loops::Loops::build(
             config.loops.clone(),
             ledger.clone(),
@@ -311,9 +316,19 @@ fn tenants_view(whole: &loops::Status) -> serde_json::Value {
     value
 }
 
-fn seams(guests: &Guests, engine: EngineHandle, mut trained: loops::Trained) -> loops::Seams {
+fn seams(
+    guests: &Guests,
+    engine: EngineHandle,
+    mut trained: loops::Trained,
+    (data, ledger): (std::path::PathBuf, Ledger),
+) -> loops::Seams {
     let kept = engine.clone();
     trained.erased = Arc::new(move |_| kept.forget_prefixes());
+    trained.forgotten = Arc::new(move |forgotten| {
+        if let Err(error) = crate::manifest::write(&data, &ledger, forgotten) {
+            tracing::error!(error = %format!("{error:#}"), "the forget manifest could not be written");
+        }
+    });
     loops::Seams {
         environment: Arc::clone(&guests.environment),
         judge: Arc::clone(&guests.judge),

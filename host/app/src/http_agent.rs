@@ -23,6 +23,7 @@ pub struct HttpAgent {
     model: String,
     key: Option<String>,
     kind: TurnKind,
+    users: Vec<String>,
 }
 
 impl HttpAgent {
@@ -38,7 +39,15 @@ impl HttpAgent {
             model: model.to_owned(),
             key,
             kind: TurnKind::Main,
+            users: Vec::new(),
         }
+    }
+
+    /// The same agent in the name of these people: each conversation belongs to one of them.
+    #[must_use]
+    pub fn for_users(mut self, users: &[String]) -> Self {
+        self.users = users.to_vec();
+        self
     }
 
     /// The same agent, but its turns are side turns: served and recorded, never trained (exams).
@@ -58,6 +67,11 @@ impl HttpAgent {
             // OpenAI's `seed` is a signed 64-bit number.
             "seed": sampling.seed.get() >> 1,
         });
+        let bytes = request.session.as_str().bytes();
+        let place = bytes.fold(0usize, |sum, byte| sum.wrapping_add(usize::from(byte)));
+        if let Some(user) = self.users.get(place % self.users.len().max(1)) {
+            body["user"] = json!(user);
+        }
         if sampling.top_p < 1.0 {
             body["top_p"] = json!(sampling.top_p);
         }

@@ -16,5 +16,6 @@ pub mod history;
 pub mod host;
 pub mod http_agent;
 pub mod logging;
+pub mod manifest;
 pub mod models;
 pub mod training;

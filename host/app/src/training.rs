@@ -43,6 +43,7 @@ pub fn trained(
         shelf: Arc::new(shelf),
         bench: bench(loaded, &config.loops.adapter),
         erased: Arc::new(|_| {}),
+        forgotten: Arc::new(|_| {}),
     })
 }
 

@@ -14,7 +14,8 @@ use rl::{AdapterName, Batch, PolicyVersion, SampleId, TurnId};
 use crate::{
     Error, Result,
     bench::{Bench, MakeBench},
-    gate, gating,
+    gate::{GateConfig, GateMemory},
+    gating,
     line::{self, JudgedHead, Step, sample_at},
     records::{self, GATE, GateRecord, JUDGED, RUN, RunRecord},
     schedule::{Due, Place, Rules, Schedule},
@@ -56,7 +57,7 @@ pub(crate) struct Task<'a> {
     pub(crate) until: Seq,
     pub(crate) mode: Mode,
     pub(crate) bench: &'a MakeBench,
-    pub(crate) gate: &'a gate::Config,
+    pub(crate) gate: &'a GateConfig,
     /// Ends after the step that gives this version.
     pub(crate) last: Option<PolicyVersion>,
     pub(crate) progress: &'a (dyn Fn(&str, u64, u64) + Send + Sync),
@@ -95,8 +96,15 @@ struct Tape {
     judged: VecDeque<Heard>,
     controls: VecDeque<Event>,
     versions: BTreeMap<PolicyVersion, VersionRecord>,
-    gates: HashMap<PolicyVersion, bool>,
+    gates: HashMap<PolicyVersion, Gated>,
     first_run: Option<RunRecord>,
+}
+
+/// What the gate found, and what it remembers of it.
+#[derive(Clone)]
+struct Gated {
+    passed: bool,
+    memory: GateMemory,
 }
 
 /// A step's inputs: weights before, samples, settings.
@@ -124,6 +132,7 @@ impl Task<'_> {
             steps: tape.versions.iter().map(|(n, v)| (*n, v.steps())).collect(),
             versions: tape.versions,
             gates: tape.gates,
+            memory: GateMemory::default(),
             known,
             task: &self,
             bank,
@@ -204,7 +213,9 @@ impl Tape {
                 GATE => {
                     let gate: GateRecord = records::decode(&record)?;
                     if gate.adapter == adapter.as_str() {
-                        tape.gates.insert(gate.version, gate.passed);
+                        let memory = gating::remembered(&gate);
+                        let passed = gate.passed;
+                        tape.gates.insert(gate.version, Gated { passed, memory });
                     }
                 }
                 lineage::KIND => {
@@ -270,7 +281,8 @@ struct Fold<'a> {
     bank: &'a mut dyn Bank,
     run: Option<RunRecord>,
     versions: BTreeMap<PolicyVersion, VersionRecord>,
-    gates: HashMap<PolicyVersion, bool>,
+    gates: HashMap<PolicyVersion, Gated>,
+    memory: GateMemory,
     known: HashMap<Inputs, PolicyVersion>,
     steps: HashMap<PolicyVersion, u64>,
     schedule: Schedule,
@@ -362,7 +374,11 @@ impl Fold<'_> {
         };
         let number = PolicyVersion::new(version.version);
         (self.task.progress)("steps", self.line.len() as u64 + 1, self.total);
-        if self.gates.get(&number).copied().unwrap_or(true) {
+        let gated = self.gates.get(&number);
+        if let Some(gated) = gated {
+            self.memory = gated.memory.clone();
+        }
+        if gated.is_none_or(|gated| gated.passed) {
             self.head = Some(version.clone());
         }
         self.line.push(version);
@@ -398,13 +414,13 @@ impl Fold<'_> {
             Some(version) => self
                 .gates
                 .get(&PolicyVersion::new(version.version))
-                .map(|passed| (*passed, serde_json::Value::Null)),
+                .map(|gated| (gated.passed, serde_json::Value::Null)),
             None if self.task.gate.enabled => {
                 let asked = gating::Asked {
                     config: self.task.gate.clone(),
                     adapter: self.task.adapter.clone(),
-                    memory: gating::Memory::default(),
-                    live: on.bench.learner.version(),
+                    memory: self.memory.clone(),
+                    steps: self.head.as_ref().map_or(0, VersionRecord::steps),
                 };
                 let examined = asked.examine(&mut *on.bench.learner, &*on.bench.policy);
                 Some(examined.map_err(Error::seam("train", "examine a version"))?)
@@ -412,6 +428,8 @@ impl Fold<'_> {
             None => None,
         };
         let passed = gate.as_ref().is_none_or(|(passed, _)| *passed);
+        let fresh = gate.as_ref().filter(|(_, found)| !found.is_null());
+        let fresh = fresh.map(|(_, found)| found["memory"].clone());
         let step = Step {
             proposal,
             seed,
@@ -419,7 +437,10 @@ impl Fold<'_> {
         };
         let version = self.bank.keep(due, self.head.as_ref(), step, recorded)?;
         let number = PolicyVersion::new(version.version);
-        self.gates.insert(number, passed);
+        if let Some(memory) = fresh {
+            let memory = serde_json::from_value(memory).unwrap_or_default();
+            self.gates.insert(number, Gated { passed, memory });
+        }
         self.steps.insert(number, version.steps());
         if passed {
             on.number += 1;

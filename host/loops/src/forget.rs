@@ -19,7 +19,7 @@ use crate::{
     Error, Result,
     bench::MakeBench,
     derive::{Bank, Mode, Task},
-    gate,
+    gate::GateConfig,
     line::{Line, Step},
     records::{
         self, ACTION, ActionRecord, EPISODE, EpisodeRecord, ForgetRecord, ForgottenRecord, TURN,
@@ -162,7 +162,7 @@ pub fn begin(line: &mut Line, selector: &Selector) -> Result<()> {
 pub fn finish(
     line: &mut Line,
     bench: &MakeBench,
-    gate: &gate::Config,
+    gate: &GateConfig,
     progress: &(dyn Fn(&str, u64, u64) + Send + Sync),
 ) -> Result<Forgotten> {
     let request = line.forgetting().cloned().ok_or(Error::NothingToForget)?;

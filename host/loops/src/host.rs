@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Result, Shutdown,
     bench::MakeBench,
-    gate,
+    forget::Forgotten,
+    gate::GateConfig,
     judge::{self, Judging},
     line::Line,
     metrics::Metrics,
@@ -46,7 +47,7 @@ pub struct Config {
     /// Batches.
     pub train: train::Config,
     /// What a version must pass before it is served.
-    pub gate: gate::Config,
+    pub gate: GateConfig,
 }
 
 impl Default for Config {
@@ -58,7 +59,7 @@ impl Default for Config {
             judge: judge::Config::default(),
             algorithm: judge::Algorithm::default(),
             train: train::Config::default(),
-            gate: gate::Config::default(),
+            gate: GateConfig::default(),
         }
     }
 }
@@ -106,6 +107,8 @@ pub struct Trained {
     pub bench: MakeBench,
     /// Called when turns are forgotten, before their text is erased: whoever keeps something of them in memory drops it.
     pub erased: Arc<dyn Fn(&[TurnId]) + Send + Sync>,
+    /// Called when a request to forget is through, also one that an earlier process had begun.
+    pub forgotten: Arc<dyn Fn(&Forgotten) + Send + Sync>,
 }
 
 /// The loops, not yet running.
@@ -190,6 +193,7 @@ impl Loops {
                 sessions.forget(turns);
                 erased(turns);
             }),
+            forgotten: seams.trained.forgotten,
             board: board.clone(),
         };
         let handle = Handle {

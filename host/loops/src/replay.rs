@@ -10,7 +10,8 @@ use crate::{
     Result,
     bench::MakeBench,
     derive::{Bank, Mode, Task},
-    forget, gate,
+    forget,
+    gate::GateConfig,
     line::{Line, Step},
     schedule::Due,
 };
@@ -25,7 +26,7 @@ pub struct Options {
     /// Steps that the ledger holds are taken from it; only what must differ is computed.
     pub find: bool,
     /// The gate that versions are held by when they are not in the ledger.
-    pub gate: gate::Config,
+    pub gate: GateConfig,
 }
 
 /// A step that was computed again.

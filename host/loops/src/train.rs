@@ -20,7 +20,8 @@ use crate::{
     Error, Result, Shutdown,
     bench::MakeBench,
     forget::{self, Forgotten},
-    gate, gating,
+    gate::GateConfig,
+    gating,
     line::{self, Line, Step},
     orders::{Done, Given, Order, Orders},
     records::{Fate, RunRecord},
@@ -79,7 +80,7 @@ pub(crate) type SharedLearner = Arc<Mutex<Box<dyn Learner>>>;
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub(crate) config: Config,
-    pub(crate) gate: gate::Config,
+    pub(crate) gate: GateConfig,
     pub(crate) adapter: AdapterName,
     pub(crate) model: String,
     pub(crate) seed: Seed,
@@ -92,6 +93,7 @@ pub(crate) struct Parts {
     pub(crate) bench: MakeBench,
     pub(crate) orders: Orders,
     pub(crate) erased: Arc<dyn Fn(&[rl::TurnId]) + Send + Sync>,
+    pub(crate) forgotten: Arc<dyn Fn(&Forgotten) + Send + Sync>,
     pub(crate) board: Board,
 }
 
@@ -262,7 +264,15 @@ impl Training {
         orders: &mut OwnedMutexGuard<mpsc::Receiver<Given>>,
     ) -> Result<()> {
         let head = self.line()?.version();
-        let gate = self.examine(orders).await?;
+        let gate = loop {
+            match self.examine(orders).await? {
+                Ok(gate) => break gate,
+                Err(error) => {
+                    tracing::warn!(%error, "the gate must wait");
+                    sleep(RETRY).await;
+                }
+            }
+        };
         if self.line()?.version() != head {
             self.parts.board.step("overtaken");
             return Ok(());
@@ -306,24 +316,22 @@ impl Training {
     async fn examine(
         &mut self,
         orders: &mut OwnedMutexGuard<mpsc::Receiver<Given>>,
-    ) -> Result<Option<(bool, serde_json::Value)>> {
+    ) -> Result<rl::Result<Option<(bool, serde_json::Value)>>> {
         if !self.parts.gate.enabled {
-            return Ok(None);
+            return Ok(Ok(None));
         }
         let asked = gating::Asked {
             config: self.parts.gate.clone(),
             adapter: self.parts.adapter.clone(),
             memory: gating::memory(self.line()?),
-            live: self.line()?.version(),
+            steps: self.line()?.head().map_or(0, VersionRecord::steps),
         };
         let (learner, policy) = (self.parts.learner.clone(), self.parts.policy.clone());
         let examining = blocking("the gate", move || {
             asked.examine(&mut **learner.lock(), &*policy)
         });
         let examined = self.meanwhile(examining, orders).await??;
-        examined
-            .map(Some)
-            .map_err(Error::seam("train", "examine a version"))
+        Ok(examined.map(Some))
     }
 
     /// Waits for `work`; obeys orders that cannot wait for it.
@@ -475,6 +483,7 @@ impl Training {
         self.parts.shelf.forget();
         let waiting = self.line()?.waiting();
         self.parts.board.train.reset(waiting);
+        (self.parts.forgotten)(&forgotten);
         Ok(forgotten)
     }
 

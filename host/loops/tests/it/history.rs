@@ -6,13 +6,12 @@ use ledger::{Ledger, Options, Record, Seq, lineage::Lineage, verify};
 use loops::{
     Line,
     forget::{self, Selector},
-    gate,
     records::{FORGOTTEN, JUDGED, JudgedRecord, RUN, TURN, TurnRecord},
     replay::{self, Replayed},
 };
 use rl::PolicyVersion;
 
-use crate::rig::{Rig, bench, config, folder};
+use crate::rig::{Rig, bench, config, folder, no_gate};
 
 const NONE: &(dyn Fn(&str, u64, u64) + Send + Sync) = &|_, _, _| {};
 
@@ -22,7 +21,7 @@ fn line(ledger: &Ledger) -> Line {
 
 fn replayed(ledger: &Ledger) -> Replayed {
     let options = replay::Options {
-        gate: gate::Config::off(),
+        gate: no_gate(),
         ..replay::Options::default()
     };
     replay::replay(&line(ledger), &bench(), options, NONE).unwrap()

@@ -173,7 +173,6 @@ async fn encode(
 fn turn_request(request: ChatRequest, caller: Caller, weights: &Weights) -> TurnRequest {
     TurnRequest {
         tenant: caller.tenant,
-        user: None,
         key: caller.key,
         adapter: match weights {
             Weights::Base => None,
