@@ -85,7 +85,13 @@ pub(crate) fn blame(
     }
     if asked.method == BlameMethod::Replay {
         for blamed in &mut samples {
-            let without = left_out(bench, &stage, (&prompt, &reply), &blamed.sample.turn, progress)?;
+            let without = left_out(
+                bench,
+                &stage,
+                (&prompt, &reply),
+                &blamed.sample.turn,
+                progress,
+            )?;
             blamed.replay = Some(logprob - without);
         }
         let by = |x: &Blamed| x.replay.unwrap_or_default().abs();
@@ -203,8 +209,7 @@ impl Traced<'_> {
         };
         let model = &bench.loaded()?.model;
         let what = || format!("failed to trace the step of v{}", version.version);
-        let config =
-            trainer::Config::from_json(&version.settings["learner"]).with_context(what)?;
+        let config = trainer::Config::from_json(&version.settings["learner"]).with_context(what)?;
         let adapter = match bench.adapter(&Point::from(parent))? {
             Some(adapter) => adapter,
             None => {
@@ -218,8 +223,8 @@ impl Traced<'_> {
         let norm = version.metrics.get("grad_norm").copied().unwrap_or(0.0);
         let taken = StepTaken::adamw(&config, &optimizer, adapter.params().len(), norm)
             .with_context(what)?;
-        let toward = reply_gradient(model, &adapter, self.prompt, self.reply, 1.0)
-            .with_context(what)?;
+        let toward =
+            reply_gradient(model, &adapter, self.prompt, self.reply, 1.0).with_context(what)?;
         let mut samples = Vec::new();
         for id in &version.samples {
             match records::trained(ledger, id)? {

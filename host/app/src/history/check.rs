@@ -58,7 +58,9 @@ pub(crate) fn verify(
         }
         // The bytes could be checked; the rest needs the folder to oneself, or the host.
         Err(error) if !with_replay => {
-            found.damage.push(("invariants".into(), format!("not looked at: {error:#}")));
+            found
+                .damage
+                .push(("invariants".into(), format!("not looked at: {error:#}")));
         }
         Err(error) => return Err(error),
     }
@@ -71,7 +73,11 @@ pub(crate) fn verify(
 }
 
 pub(crate) fn repair(bench: &Workbench, to: &Path) -> anyhow::Result<Repaired> {
-    anyhow::bail!("repairing {} into {} is not there yet", bench.folder().display(), to.display())
+    anyhow::bail!(
+        "repairing {} into {} is not there yet",
+        bench.folder().display(),
+        to.display()
+    )
 }
 
 fn causes(error: &ledger::Error) -> String {

@@ -142,10 +142,7 @@ mod tests {
             &[(3, Some(1)), (2, None), (1, Some(0)), (0, None)],
             "*  v3\n| *  v2\n*  v1\n*  v0",
         );
-        check(
-            &[(3, None), (2, Some(0)), (0, None)],
-            "*  v3\n*  v2\n*  v0",
-        );
+        check(&[(3, None), (2, Some(0)), (0, None)], "*  v3\n*  v2\n*  v0");
     }
 
     #[test]

@@ -125,7 +125,9 @@ pub(crate) fn give(
                     Heard::End(done) => return Ok((*done)?),
                 }
             }
-            anyhow::bail!("the host stopped before it had obeyed; what was begun goes on when it starts again")
+            anyhow::bail!(
+                "the host stopped before it had obeyed; what was begun goes on when it starts again"
+            )
         }
         Control::Offline => obey(bench, order, progress),
     }
@@ -174,6 +176,8 @@ fn obey(
                 (Err(loops::Error::NothingToForget), Some(before)) => before,
                 (Err(error), _) => return Err(error.into()),
             };
+            let data = bench.data();
+            crate::manifest::write(data, bench.ledger()?, &forgotten)?;
             Done::Forgotten(Box::new(forgotten))
         }
     })

@@ -97,7 +97,9 @@ mod tests {
             assert!(check(good).is_ok(), "{good}");
         }
         let long = "x".repeat(65);
-        for bad in ["", "7", "v7", "head", "base", "abc123", "a b", "a~1", "-x", &long] {
+        for bad in [
+            "", "7", "v7", "head", "base", "abc123", "a b", "a~1", "-x", &long,
+        ] {
             assert!(check(bad).is_err(), "{bad}");
         }
     }

@@ -2,7 +2,7 @@
 
 use ledger::Ledger;
 use loops::records::{
-    self, CLOSED, Closing, ClosedRecord, FEEDBACK, JUDGED, JudgedRecord, TURN, TurnRecord,
+    self, CLOSED, ClosedRecord, Closing, FEEDBACK, JUDGED, JudgedRecord, TURN, TurnRecord,
 };
 use rl::{Feedback, Rating, Role, VoteValue};
 

@@ -55,11 +55,16 @@ impl<'a> Update<'a> {
             let Some((module, is_a)) = name
                 .split_once(".lora_A.")
                 .map(|(module, _)| (module, true))
-                .or_else(|| name.split_once(".lora_B.").map(|(module, _)| (module, false)))
+                .or_else(|| {
+                    name.split_once(".lora_B.")
+                        .map(|(module, _)| (module, false))
+                })
             else {
                 continue;
             };
-            let map = maps.entry((layer.unwrap_or(0), module.to_owned())).or_default();
+            let map = maps
+                .entry((layer.unwrap_or(0), module.to_owned()))
+                .or_default();
             if is_a {
                 map.a = values;
             } else {
@@ -163,9 +168,20 @@ mod tests {
 
     #[test]
     fn equal_updates_have_no_difference_and_a_base_has_no_direction() {
-        let sums = Sums { aa: 4.0, bb: 4.0, ab: 4.0 };
-        assert_eq!((sums.delta().difference, sums.delta().cosine), (0.0, Some(1.0)));
-        let base = Sums { aa: 0.0, bb: 9.0, ab: 0.0 };
+        let sums = Sums {
+            aa: 4.0,
+            bb: 4.0,
+            ab: 4.0,
+        };
+        assert_eq!(
+            (sums.delta().difference, sums.delta().cosine),
+            (0.0, Some(1.0))
+        );
+        let base = Sums {
+            aa: 0.0,
+            bb: 9.0,
+            ab: 0.0,
+        };
         assert_eq!((base.delta().difference, base.delta().cosine), (3.0, None));
     }
 }

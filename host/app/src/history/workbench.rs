@@ -114,6 +114,11 @@ impl Workbench {
         })
     }
 
+    /// The data folder.
+    pub(crate) fn data(&self) -> &Path {
+        self.folder.parent().unwrap_or(&self.folder)
+    }
+
     /// The ledger's folder.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
@@ -143,7 +148,7 @@ impl Workbench {
 
     /// What to do about a ledger that cannot be opened.
     fn explain(&self, error: ledger::Error) -> anyhow::Error {
-        let data = self.folder.parent().unwrap_or(&self.folder).display();
+        let data = self.data().display();
         let advice = match &error {
             ledger::Error::Locked { .. } => {
                 "a host is running on this folder; leave --data out to ask it".to_owned()
@@ -168,7 +173,9 @@ impl Workbench {
         }
         let name = &self.model.name;
         let loaded = Loaded::from_config(&self.model).with_context(|| {
-            format!("the base model `{name}` is needed for this; --model PATH says where else it is")
+            format!(
+                "the base model `{name}` is needed for this; --model PATH says where else it is"
+            )
         })?;
         Ok(self.loaded.get_or_init(|| loaded))
     }

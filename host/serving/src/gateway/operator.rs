@@ -19,10 +19,7 @@ use super::routes::Shared;
 /// Most bytes of a request: an adapter that is imported is in it, as text.
 const MAX_BODY: usize = 1 << 30;
 
-pub(super) async fn answer(
-    State(service): Shared,
-    request: Request,
-) -> Result<Response, ApiError> {
+pub(super) async fn answer(State(service): Shared, request: Request) -> Result<Response, ApiError> {
     let caller = service.keys.check(request.headers())?;
     let backend = service.backend()?;
     let operator = backend.operator.clone();
@@ -51,7 +48,9 @@ pub(super) async fn answer(
         lines.recv().await.map(|line| (line, lines))
     });
     let all = stream::StreamExt::chain(stream::iter([first]), rest);
-    let text = stream::StreamExt::map(all, |line| Ok::<_, std::convert::Infallible>(format!("{line}\n")));
+    let text = stream::StreamExt::map(all, |line| {
+        Ok::<_, std::convert::Infallible>(format!("{line}\n"))
+    });
     let kind = [(CONTENT_TYPE, "application/x-ndjson")];
     Ok((kind, Body::from_stream(text)).into_response())
 }

@@ -18,7 +18,9 @@ pub(super) fn page(diff: &Diff) -> String {
         "layer", "difference", "cosine"
     );
     let mut row = |name: &str, delta: &Delta| {
-        let cosine = delta.cosine.map_or_else(|| "–".to_owned(), |x| format!("{x:.4}"));
+        let cosine = delta
+            .cosine
+            .map_or_else(|| "–".to_owned(), |x| format!("{x:.4}"));
         let _ = writeln!(
             out,
             "  {name:<8} {:>12.6} {:>12.6} {:>12.6} {cosine:>8}",
@@ -34,7 +36,12 @@ pub(super) fn page(diff: &Diff) -> String {
     }
     for (name, (of_a, of_b)) in &diff.metrics {
         let number = |x: &Option<f64>| x.map_or_else(|| "–".to_owned(), |x| format!("{x:.5}"));
-        let _ = writeln!(out, "  {name:<12} {:>12} {:>12}", number(of_a), number(of_b));
+        let _ = writeln!(
+            out,
+            "  {name:<12} {:>12} {:>12}",
+            number(of_a),
+            number(of_b)
+        );
     }
     if let Some(behaviour) = &diff.behaviour {
         let same = behaviour.iter().filter(|one| one.a == one.b).count();

@@ -35,7 +35,9 @@ fn remarks(row: &Row) -> Vec<String> {
     }
     match &row.gate {
         Some(gate) if !gate.passed => {
-            let why = gate.examination["why"].as_str().unwrap_or("it failed a guard");
+            let why = gate.examination["why"]
+                .as_str()
+                .unwrap_or("it failed a guard");
             all.push(format!("HELD by the gate: {why}"));
         }
         Some(_) => all.push("passed the gate".to_owned()),
@@ -56,8 +58,17 @@ pub fn table(log: &Log) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header([
-        "version", "parent", "samples", "tokens", "loss", "KL", "grad norm", "ratio max", "seconds",
-        "hash", "",
+        "version",
+        "parent",
+        "samples",
+        "tokens",
+        "loss",
+        "KL",
+        "grad norm",
+        "ratio max",
+        "seconds",
+        "hash",
+        "",
     ]);
     for row in &log.versions {
         let record = &row.record;
@@ -70,7 +81,8 @@ pub fn table(log: &Log) -> String {
         notes.retain(|note| !note.is_empty());
         table.add_row([
             format!("{}:v{}", record.adapter, record.version),
-            row.parent.map_or_else(|| "base".to_owned(), |v| format!("v{v}")),
+            row.parent
+                .map_or_else(|| "base".to_owned(), |v| format!("v{v}")),
             record.samples.len().to_string(),
             metric("tokens", 0),
             metric("loss", 4),

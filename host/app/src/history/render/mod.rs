@@ -7,9 +7,7 @@ mod trace;
 
 use std::fmt::Write as _;
 
-use super::response::{
-    Forgotten, Moved, Plan, Repaired, Replay, Response, Verify, kind_name,
-};
+use super::response::{Forgotten, Moved, Plan, Repaired, Replay, Response, Verify, kind_name};
 
 pub use log::{graph, table};
 
@@ -38,7 +36,9 @@ pub fn text(response: &Response) -> String {
         Response::Bisect(bisect) => trace::bisect(bisect),
         Response::Plan(found) => plan(found),
         Response::Forgotten(found) => forgotten(found),
-        Response::Export(export) => format!("v{}: {} bytes\n", export.version, export.weights.0.len()),
+        Response::Export(export) => {
+            format!("v{}: {} bytes\n", export.version, export.weights.0.len())
+        }
         Response::Verify(found) => verify(found),
         Response::Repair(found) => repaired(found),
     }
@@ -46,10 +46,7 @@ pub fn text(response: &Response) -> String {
 
 /// A text in one line, cut at `most` characters.
 pub(crate) fn line(text: &str, most: usize) -> String {
-    let flat: String = text
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ");
+    let flat: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if flat.chars().count() <= most {
         return flat;
     }
@@ -117,7 +114,10 @@ fn plan(found: &Plan) -> String {
     format!(
         "the text of {} turns is erased{episodes}; {} of them were trained\n{versions}\n\
          at most {} steps are computed again: about {:.0} s\n",
-        found.turns, found.trained, found.steps, found.seconds.ceil()
+        found.turns,
+        found.trained,
+        found.steps,
+        found.seconds.ceil()
     )
 }
 
@@ -136,11 +136,13 @@ fn forgotten(found: &Forgotten) -> String {
     let head = if before == after {
         format!("v{after} answers as before: it never learned from it")
     } else {
-        format!("v{after} answers now instead of v{before}: what would have been, had it never been said")
+        format!(
+            "v{after} answers now instead of v{before}: what would have been, had it never been said"
+        )
     };
     format!(
         "forgotten: {turns} turns, {keys} keys destroyed, {} versions and {blobs} files of weights erased\n{head}\n\
-         {computed} steps were computed again\nrequest {id} in the ledger · commitment {commitment}\n",
+         {computed} steps were computed again\nsigned manifest: forgotten/{id}.json in the data folder · commitment {commitment}\n",
         erased.len()
     )
 }
@@ -196,7 +198,11 @@ fn repaired(found: &Repaired) -> String {
 }
 
 /// The names of a version in brackets, the head first; empty without any.
-pub(crate) fn names(names: &[ledger::lineage::RefRecord], live: bool, trial: Option<f64>) -> String {
+pub(crate) fn names(
+    names: &[ledger::lineage::RefRecord],
+    live: bool,
+    trial: Option<f64>,
+) -> String {
     let mut all = Vec::new();
     if live {
         all.push("head".to_owned());

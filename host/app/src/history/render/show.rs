@@ -15,7 +15,9 @@ pub(super) fn page(show: &Show) -> String {
     let names = names(&row.names, row.live, row.trial);
     let _ = writeln!(out, "version v{} {names}", record.version);
     let _ = writeln!(out, "hash    {}", row.hash);
-    let parent = row.parent.map_or_else(|| "base".to_owned(), |v| format!("v{v}"));
+    let parent = row
+        .parent
+        .map_or_else(|| "base".to_owned(), |v| format!("v{v}"));
     let _ = writeln!(out, "parent  {parent} · {}", log::origin(&record.origin));
     if let Ok(at) = jiff::Timestamp::from_millisecond(row.at_ms) {
         let _ = writeln!(out, "written {at:.0}");
@@ -41,7 +43,11 @@ pub(super) fn page(show: &Show) -> String {
     }
     if let Some(behaviour) = &show.behaviour {
         let _ = writeln!(out, "\nbehaviour: {parent} and v{}", record.version);
-        out.push_str(&replies(behaviour, &parent, &format!("v{}", record.version)));
+        out.push_str(&replies(
+            behaviour,
+            &parent,
+            &format!("v{}", record.version),
+        ));
     }
     out
 }
@@ -89,7 +95,9 @@ pub(super) fn one(sample: &Sample, indent: &str) -> String {
     for hint in &sample.hints {
         put("hint", line(hint, TEXT));
     }
-    let reward = sample.reward.map_or_else(|| "–".to_owned(), |x| format!("{x:+.3}"));
+    let reward = sample
+        .reward
+        .map_or_else(|| "–".to_owned(), |x| format!("{x:+.3}"));
     put(
         "advantage",
         format!(

@@ -7,7 +7,12 @@ use super::super::response::{Bisect, Blame, Finding};
 use super::{line, log, show};
 
 pub(super) fn blame(blame: &Blame) -> String {
-    let mut out = format!("> {}\n{}  {}\n", line(&blame.prompt, 200), blame.version, line(&blame.reply, 200));
+    let mut out = format!(
+        "> {}\n{}  {}\n",
+        line(&blame.prompt, 200),
+        blame.version,
+        line(&blame.reply, 200)
+    );
     let _ = writeln!(
         out,
         "mean log-prob of its tokens: {:.6} under the base, {:.6} under {} ({:+.6})",
@@ -29,7 +34,9 @@ pub(super) fn blame(blame: &Blame) -> String {
         let _ = writeln!(out, "{} more could not be: they are erased", blame.erased);
     }
     for (at, blamed) in blame.samples.iter().enumerate() {
-        let exact = blamed.replay.map_or_else(String::new, |x| format!(" · replay {x:+.6}"));
+        let exact = blamed
+            .replay
+            .map_or_else(String::new, |x| format!(" · replay {x:+.6}"));
         let _ = writeln!(
             out,
             "\n{}. gradient {:+.6}{exact} · trained into v{}",
@@ -54,7 +61,12 @@ pub(super) fn bisect(found: &Bisect) -> String {
     let _ = writeln!(out, "{asked}\n");
     for asked in &found.asked {
         let sign = if asked.passes { "good" } else { "BAD " };
-        let _ = writeln!(out, "  {:<6} {sign}  {}", asked.version, line(&asked.answer, 120));
+        let _ = writeln!(
+            out,
+            "  {:<6} {sign}  {}",
+            asked.version,
+            line(&asked.answer, 120)
+        );
     }
     let bad = &found.bad.record;
     let _ = writeln!(
