@@ -2,9 +2,14 @@
 //!
 //! Verifying opens nothing that could change: it works on a folder that a host has open, and on a damaged one.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::Context as _;
+use ledger::lineage::Lineage;
+use ledger::{Digest, Ledger, Report, Seq};
+use loops::records::{self, FORGOTTEN, ForgottenRecord};
+use rl::PolicyVersion;
 
 use super::moves;
 use super::response::{Invariant, Progress, Repaired, Verify};
@@ -21,8 +26,15 @@ pub(crate) fn verify(
         done: 0,
         total: 0,
     });
-    let report = ledger::verify(folder)
+    let mut report = ledger::verify(folder)
         .with_context(|| format!("failed to examine the ledger {}", folder.display()))?;
+    let held = match bench.ledger() {
+        Ok(ledger) => {
+            without_erased(&mut report, ledger, bench.adapter_name())?;
+            None
+        }
+        Err(error) => Some(error),
+    };
     let damage = report.damage.iter();
     let mut found = Verify {
         sound: report.is_sound(),
@@ -36,12 +48,10 @@ pub(crate) fn verify(
         invariants: Vec::new(),
         replay: None,
     };
-    if !found.sound {
+    match (bench.ledger(), held) {
         // What cannot be read cannot be counted.
-        return Ok(found);
-    }
-    match bench.ledger() {
-        Ok(ledger) => {
+        _ if !found.sound => {}
+        (Ok(ledger), None) => {
             let audit = loops::audit::audit(ledger, &bench.config().loops.adapter)?;
             found.sound &= audit.is_sound();
             found.invariants = audit
@@ -57,19 +67,50 @@ pub(crate) fn verify(
                 .collect();
         }
         // The bytes could be checked; the rest needs the folder to oneself, or the host.
-        Err(error) if !with_replay => {
-            found
-                .damage
-                .push(("invariants".into(), format!("not looked at: {error:#}")));
+        (_, Some(error)) | (Err(error), None) => {
+            anyhow::ensure!(!with_replay, "{error:#}");
+            let why = format!("not looked at: {error:#}");
+            found.damage.push(("invariants".into(), why));
         }
-        Err(error) => return Err(error),
     }
-    if with_replay {
+    if with_replay && found.sound {
         let replay = moves::replay(bench, None, progress)?;
         found.sound &= replay.exact;
         found.replay = Some(replay);
     }
     Ok(found)
+}
+
+/// Weights that were erased on request are gone as they should be: they are no damage.
+fn without_erased(report: &mut Report, ledger: &Ledger, adapter: &str) -> anyhow::Result<()> {
+    let mut erased: HashSet<PolicyVersion> = HashSet::new();
+    for record in ledger.by_kind(FORGOTTEN, Seq::FIRST) {
+        let forgotten: ForgottenRecord = records::decode(&record?)?;
+        if forgotten.adapter == adapter {
+            erased.extend(forgotten.erased);
+        }
+    }
+    if erased.is_empty() {
+        return Ok(());
+    }
+    let mut gone: HashSet<Digest> = HashSet::new();
+    let mut missing = 0;
+    for version in Lineage::read(ledger)?.all() {
+        let number = PolicyVersion::new(version.version);
+        if version.adapter == adapter && erased.contains(&number) {
+            let blobs = [version.adapter_blob, version.optimizer_blob];
+            let blobs = blobs.into_iter().flatten();
+            for digest in blobs.filter(|digest| !ledger.has_blob(digest)) {
+                gone.insert(digest);
+                missing += 1;
+            }
+        }
+    }
+    report.damaged = report.damaged.saturating_sub(missing);
+    report.damage.retain(|damage| {
+        !matches!(&damage.error, ledger::Error::NoBlob { digest } if gone.contains(digest))
+    });
+    Ok(())
 }
 
 pub(crate) fn repair(bench: &Workbench, to: &Path) -> anyhow::Result<Repaired> {
