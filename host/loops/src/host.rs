@@ -18,6 +18,7 @@ use crate::{
     bench::MakeBench,
     forget::Forgotten,
     gate::GateConfig,
+    guard::GuardConfig,
     judge::{self, Judging},
     line::Line,
     metrics::Metrics,
@@ -28,6 +29,7 @@ use crate::{
     status::{Board, Status},
     supervisor::Supervisor,
     train::{self, Training},
+    watch::Watch,
 };
 
 /// `[loops]`
@@ -48,6 +50,8 @@ pub struct Config {
     pub train: train::Config,
     /// What a version must pass before it is served.
     pub gate: GateConfig,
+    /// What a live version must keep to.
+    pub guard: GuardConfig,
 }
 
 impl Default for Config {
@@ -60,6 +64,7 @@ impl Default for Config {
             algorithm: judge::Algorithm::default(),
             train: train::Config::default(),
             gate: GateConfig::default(),
+            guard: GuardConfig::default(),
         }
     }
 }
@@ -74,6 +79,7 @@ impl Config {
         self.judge.validate()?;
         self.train.validate()?;
         self.gate.validate()?;
+        self.guard.validate()?;
         let settings = self.algorithm.settings.validate();
         settings.map_err(crate::Error::seam("judge", "use the algorithm's settings"))
     }
@@ -155,13 +161,16 @@ impl Loops {
         let board = Board::new(Metrics::register(registry), recovered.status);
         board.judge.reset(recovered.places.to_judge);
         board.train.reset(recovered.line.waiting());
+        let (control, orders) = orders::channel();
+        let live = recovered.line.version();
+        let watch = Watch::new(config.guard.clone(), live, control.clone());
         let (serve, serve_handle) = serve::build(
             config.serve.clone(),
             vec![config.adapter.clone()],
             config.seed.derive("serve"),
             ledger.clone(),
             seams.environment,
-            board.clone(),
+            (board.clone(), watch.clone()),
             recovered.sessions,
         );
         let judge = judge::Parts {
@@ -172,9 +181,9 @@ impl Loops {
             judge: seams.judge,
             rule: seams.rule,
             policy: seams.policy.clone(),
+            watch: watch.clone(),
             board: board.clone(),
         };
-        let (control, orders) = orders::channel();
         let (erased, sessions) = (seams.trained.erased, serve_handle.clone());
         let train = train::Parts {
             config: config.train.clone(),
@@ -194,6 +203,7 @@ impl Loops {
                 erased(turns);
             }),
             forgotten: seams.trained.forgotten,
+            watch,
             board: board.clone(),
         };
         let handle = Handle {

@@ -27,6 +27,7 @@ use crate::{
     records::{self, CLOSED, ClosedRecord, Closing, FEEDBACK},
     recovery::Places,
     status::Board,
+    watch::Watch,
 };
 
 /// Records read ahead: turn ids only are kept of them.
@@ -157,6 +158,7 @@ pub(crate) struct Parts {
     pub(crate) judge: Arc<dyn Judge>,
     pub(crate) rule: Arc<dyn RewardRule>,
     pub(crate) policy: Arc<dyn Policy>,
+    pub(crate) watch: Watch,
     pub(crate) board: Board,
 }
 

@@ -170,6 +170,9 @@ impl Turnwise {
             _ => {}
         }
         self.parts.board.judged(&record, &turn.session, before);
+        if turn.adapter.is_some() {
+            self.parts.watch.judged(turn.version, record.verdict);
+        }
         self.parts
             .board
             .metrics

@@ -17,6 +17,7 @@ pub mod evidence;
 pub mod forget;
 pub mod gate;
 mod gating;
+pub mod guard;
 mod hint;
 mod history;
 mod host;
@@ -38,6 +39,7 @@ pub mod status;
 mod supervisor;
 pub mod train;
 mod turns;
+mod watch;
 
 pub use error::{Error, Result};
 pub use host::{Config, Handle, Loops, Seams, Trained};

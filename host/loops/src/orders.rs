@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use crate::{
     Error, Result,
     forget::{Forgotten, Selector},
+    guard::Trip,
     line::Imported,
 };
 
@@ -34,6 +35,8 @@ pub enum Order {
         /// Why, for the record.
         why: String,
     },
+    /// A live guard tripped: back to the version that the live one was made from, if it still answers.
+    Trip(Trip),
     /// Weights from outside as a new version, which is not live.
     Import(Box<Imported>),
     /// A name for a version.
@@ -49,6 +52,8 @@ pub enum Done {
     Version(Box<VersionRecord>),
     /// The name is there.
     Named,
+    /// There was nothing to do: another version answers by now.
+    Nothing,
     /// It is forgotten.
     Forgotten(Box<Forgotten>),
 }
@@ -93,6 +98,20 @@ impl Control {
         };
         self.sender.send(given).await.map_err(|_| Error::Stopping)?;
         answer.await.map_err(|_| Error::Stopping)?
+    }
+
+    /// Gives an order without waiting for it. When too many wait it is dropped: whoever gives it will see the need again.
+    pub(crate) fn order(&self, order: Order) {
+        let (reply, _) = oneshot::channel();
+        let progress: Progress = Arc::new(|_, _, _| {});
+        let given = Given {
+            order,
+            progress,
+            reply,
+        };
+        if self.sender.try_send(given).is_err() {
+            tracing::warn!("an order to the train loop was dropped: too many wait");
+        }
     }
 
     /// Reverts to a version: see [`Order::Revert`].

@@ -25,6 +25,7 @@ use crate::{
     call::Caller,
     session::{Continued, SessionKey, Sessions},
     status::Board,
+    watch::Watch,
 };
 
 /// A correction longer than this is refused: it becomes part of a prompt.
@@ -108,6 +109,7 @@ pub(crate) struct Inner {
     pub(crate) environment: Arc<dyn Environment>,
     pub(crate) caller: Caller,
     pub(crate) board: Board,
+    pub(crate) watch: Watch,
     pub(crate) sessions: Mutex<Sessions>,
     pub(crate) begun: Mutex<HashMap<TurnId, Begun>>,
     pub(crate) ids: Ids,
@@ -140,7 +142,7 @@ pub(crate) fn build(
     seed: Seed,
     ledger: Ledger,
     environment: Arc<dyn Environment>,
-    board: Board,
+    (board, watch): (Board, Watch),
     sessions: Sessions,
 ) -> (Serve, Handle) {
     let ids = Ids {
@@ -156,6 +158,7 @@ pub(crate) fn build(
         environment,
         caller,
         board,
+        watch,
         sessions: Mutex::new(sessions),
         begun: Mutex::default(),
         ids,

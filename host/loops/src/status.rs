@@ -67,6 +67,9 @@ pub struct Status {
     pub trained: u64,
     /// Steps that were refused.
     pub steps_refused: u64,
+    /// Versions that a live guard took back, since the start.
+    #[serde(default)]
+    pub trips: u64,
     /// Feedback calls.
     pub feedback: u64,
     /// Votes that were present.
@@ -239,6 +242,11 @@ impl Board {
         if outcome == "refused" {
             self.edit(|status| status.steps_refused += 1);
         }
+    }
+
+    pub(crate) fn tripped(&self) {
+        self.metrics.steps.get_or_create(&label("tripped")).inc();
+        self.edit(|status| status.trips += 1);
     }
 
     pub(crate) fn committed(&self, version: PolicyVersion) {

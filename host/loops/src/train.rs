@@ -22,11 +22,13 @@ use crate::{
     forget::{self, Forgotten},
     gate::GateConfig,
     gating,
+    guard::Trip,
     line::{self, Line, Step},
     orders::{Done, Given, Order, Orders},
     records::{Fate, RunRecord},
     schedule::{Due, Rules},
     status::Board,
+    watch::Watch,
 };
 
 /// The wait before a learner that is not available is asked again.
@@ -94,6 +96,7 @@ pub(crate) struct Parts {
     pub(crate) orders: Orders,
     pub(crate) erased: Arc<dyn Fn(&[rl::TurnId]) + Send + Sync>,
     pub(crate) forgotten: Arc<dyn Fn(&Forgotten) + Send + Sync>,
+    pub(crate) watch: Watch,
     pub(crate) board: Board,
 }
 
@@ -306,6 +309,7 @@ impl Training {
         .await?
         .map_err(Error::seam("train", "make the committed version live"))?;
         self.parts.board.live(version);
+        self.parts.watch.moved(version, false);
         let time = start.elapsed().as_secs_f64();
         self.parts.board.metrics.publish_time.0.observe(time);
         tracing::info!(%version, loss, grad_norm, "published");
@@ -347,7 +351,7 @@ impl Training {
                 Some(given) = orders.recv() => match given.order {
                     Order::Forget(_) => self.later.push_back(given),
                     _ => {
-                        self.strayed |= matches!(given.order, Order::Revert { .. } | Order::Promote { .. });
+                        self.strayed |= matches!(given.order, Order::Revert { .. } | Order::Promote { .. } | Order::Trip(_));
                         self.obey(given).await?;
                     }
                 },
@@ -365,6 +369,7 @@ impl Training {
         let done = match order {
             Order::Revert { to, why } => self.switch(move |line| line.revert(to, &why)).await,
             Order::Promote { from, why } => self.switch(move |line| line.promote(from, &why)).await,
+            Order::Trip(trip) => self.trip(trip).await,
             Order::Import(weights) => self
                 .with_line("importing", move |line| line.import(*weights))
                 .await
@@ -395,6 +400,19 @@ impl Training {
         // Whoever asked may be gone; what was done is in the ledger.
         let _ = reply.send(done);
         fatal.map_or(Ok(()), Err)
+    }
+
+    /// Back to what the live version was made from, unless another one answers by now.
+    async fn trip(&mut self, trip: Trip) -> Result<Done> {
+        let Some(to) = before(self.line()?, trip.version) else {
+            return Ok(Done::Nothing);
+        };
+        let why = format!(
+            "trip: {}: {} ({} bad of {} replies)",
+            trip.guard, trip.why, trip.bad_replies, trip.seen
+        );
+        self.parts.board.tripped();
+        self.switch(move |line| line.revert(to, &why)).await
     }
 
     /// Moves the head to weights that are stored: the record, the swap, then the learner, when it is free.
@@ -450,6 +468,7 @@ impl Training {
         })
         .await??;
         self.parts.board.live(number);
+        self.parts.watch.moved(number, true);
         Ok(())
     }
 
@@ -533,6 +552,15 @@ pub(crate) async fn restore_head(parts: &Parts, line: &Line) -> Result<PolicyVer
     }
     parts.board.live(version);
     Ok(version)
+}
+
+/// The last version before the head whose weights are there; `None` when `version` is not the head.
+fn before(line: &Line, version: PolicyVersion) -> Option<PolicyVersion> {
+    let head = line.head().filter(|_| line.version() == version)?;
+    let numbers = line.lineage().ancestors(head).skip(1);
+    let mut numbers = numbers.map(|v| PolicyVersion::new(v.version));
+    let whole = numbers.find(|number| line.whole(*number).is_ok());
+    Some(whole.unwrap_or(PolicyVersion::BASE))
 }
 
 pub(crate) fn get(ledger: &Ledger, digest: &Digest) -> Result<Vec<u8>> {

@@ -113,6 +113,7 @@ impl Inner {
         } = &record;
         tracing::debug!(turn = %turn.id, session = %turn.session, kind = ?turn.kind, "recorded");
         self.board.turn(turn.kind, not_trainable);
+        self.watch.served(turn);
         if turn.kind == TurnKind::Main {
             let open = not_trainable.is_none();
             self.sessions

@@ -174,7 +174,7 @@ pub struct GateConfig {
     pub enabled: bool,
     /// The canary set.
     pub probes: Vec<Probe>,
-    /// Most tokens of a probe's reply: long enough to be wrong, short enough that eight take a second or two.
+    /// Most tokens of a probe's reply: long enough to be wrong, and the examination's cost grows with them.
     pub reply_tokens: u32,
     /// How probe replies are drawn. 0 is greedy; the KL of drawn tokens is only a KL above 0.
     pub temperature: f32,
@@ -191,7 +191,7 @@ impl Default for GateConfig {
         Self {
             enabled: true,
             probes: canaries(),
-            reply_tokens: 32,
+            reply_tokens: 24,
             // Below 1, so that a small model's tasks are not lost to chance.
             temperature: 0.7,
             seed: Seed::new(0),

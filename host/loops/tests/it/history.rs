@@ -127,6 +127,30 @@ async fn a_revert_to_the_base_and_a_promotion_of_what_was_reverted() {
 }
 
 #[tokio::test]
+async fn a_live_guard_takes_a_broken_version_back_at_once_and_says_why() {
+    let dir = folder();
+    let mut config = config();
+    config.guard.enabled = true;
+    let rig = Rig::start(dir.path(), config);
+    rig.talk("s", &["hi", "thank you", "great"]).await;
+    rig.handle.until(|s| s.live.get() == 1).await;
+    // Version 1 answers nothing but one token again and again.
+    for n in 0..20 {
+        if rig.handle.status().live.get() != 1 {
+            break;
+        }
+        rig.say_broken(&format!("b{n}")).await;
+    }
+    let status = rig.handle.until(|s| s.live.get() == 2).await;
+    assert_eq!(status.trips, 1);
+    let lineage = Lineage::read(&rig.ledger).unwrap();
+    let head = lineage.heads().last().unwrap();
+    assert!(head.why.starts_with("trip: burst"), "{}", head.why);
+    assert_eq!(lineage.live("main").unwrap().steps(), 0, "the base answers");
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_replay_gives_every_version_again() {
     let dir = folder();
     let rig = Rig::start(dir.path(), config());

@@ -358,6 +358,7 @@ pub(crate) fn config() -> Config {
     let mut config = Config::default();
     config.train.batch_size = 2;
     config.gate = no_gate();
+    config.guard.enabled = false;
     // A paused clock jumps whenever only the disk is waited for: no session may go idle by that.
     config.serve.idle_timeout = Duration::from_secs(1 << 30);
     config.serve.abandoned_after = Duration::from_secs(1 << 30);
@@ -433,6 +434,21 @@ impl Rig {
             self.policy.clone(),
         )
         .await
+    }
+
+    /// A turn whose reply is one token again and again.
+    pub(crate) async fn say_broken(&self, session: &str) -> TurnId {
+        let sink = self.sink();
+        let ticket = sink
+            .begin(request(session, vec![Message::user("hi")]))
+            .await
+            .unwrap();
+        let turn = ticket.turn.clone();
+        let reply = Message::assistant("x".repeat(64));
+        sink.finish(ticket, served(reply, &self.policy))
+            .await
+            .unwrap();
+        turn
     }
 
     /// The same as [`Rig::talk`], for somebody.
