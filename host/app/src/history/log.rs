@@ -1,9 +1,10 @@
 //! `log`: every version of an adapter with its names, what the gate found, and whether it answers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use ledger::Seq;
 use ledger::lineage::{self, Lineage, VersionRecord};
+use loops::gate::Examination;
 use loops::records::{self, GATE, GateRecord};
 
 use super::response::{Gate, Log, Row};
@@ -38,14 +39,7 @@ impl Rows {
         for record in ledger.by_kind(GATE, Seq::FIRST) {
             let seen: GateRecord = records::decode(&record?)?;
             if seen.adapter == adapter {
-                let (passed, examination) = (seen.passed, seen.examination);
-                gates.insert(
-                    seen.version.get(),
-                    Gate {
-                        passed,
-                        examination,
-                    },
-                );
+                gates.insert(seen.version.get(), gate(seen.passed, seen.examination));
             }
         }
         Ok(Self {
@@ -83,6 +77,22 @@ impl Rows {
             at_ms: self.times.get(&number).copied().unwrap_or_default(),
             record: record.clone(),
         })
+    }
+}
+
+fn gate(passed: bool, examination: serde_json::Value) -> Gate {
+    match serde_json::from_value::<Examination>(examination) {
+        Ok(found) => Gate {
+            passed,
+            why: found.why(),
+            metrics: found.metrics,
+        },
+        // Examinations of other programs: what counts is what it led to.
+        Err(_) => Gate {
+            passed,
+            why: None,
+            metrics: BTreeMap::new(),
+        },
     }
 }
 

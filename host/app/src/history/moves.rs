@@ -165,6 +165,9 @@ fn obey(
             line.name(name)?;
             Done::Named
         }
+        Order::Trip(trip) => {
+            anyhow::bail!("{trip:?} is the live guard's order: on a folder nobody is served")
+        }
         Order::Forget(selector) => {
             let before = match line.forgetting() {
                 Some(_) => Some(finish_forgetting(bench, &mut line, progress)?),

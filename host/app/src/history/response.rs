@@ -110,8 +110,10 @@ pub struct Row {
 pub struct Gate {
     /// Whether it may be served.
     pub passed: bool,
-    /// The examination, as the gate wrote it.
-    pub examination: serde_json::Value,
+    /// Why not, in one line; none when it may.
+    pub why: Option<String>,
+    /// The guards' numbers by name.
+    pub metrics: BTreeMap<String, f64>,
 }
 
 /// One version.

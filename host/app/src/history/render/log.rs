@@ -35,9 +35,7 @@ fn remarks(row: &Row) -> Vec<String> {
     }
     match &row.gate {
         Some(gate) if !gate.passed => {
-            let why = gate.examination["why"]
-                .as_str()
-                .unwrap_or("it failed a guard");
+            let why = gate.why.as_deref().unwrap_or("it failed a guard");
             all.push(format!("HELD by the gate: {why}"));
         }
         Some(_) => all.push("passed the gate".to_owned()),

@@ -27,7 +27,11 @@ pub(super) fn page(show: &Show) -> String {
     }
     if let Some(gate) = &row.gate {
         let verdict = if gate.passed { "passed" } else { "HELD" };
-        let _ = writeln!(out, "gate    {verdict} {}", gate.examination);
+        let why = gate.why.as_deref().unwrap_or_default();
+        let _ = writeln!(out, "gate    {verdict} {why}");
+        for (name, value) in &gate.metrics {
+            let _ = writeln!(out, "          {name:<24} {value:.5}");
+        }
     }
     if !record.metrics.is_empty() {
         out.push_str("\nmetrics             this       parent\n");
