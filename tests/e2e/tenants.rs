@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{config, with_host};
 
 /// Ada, Bob and an operator; the hashes are SHA-256 of `key-of-ada`, `key-of-bob` and `key-of-ops`.
-fn shared(data: &std::path::Path) -> Config {
+pub(crate) fn shared(data: &std::path::Path) -> Config {
     let keys = json!([
         {"name": "ada", "tenant": "ada", "sha256": "5532e44183f47ed1fc146851b96d585c24da5bd5fe31a885cebc357261ed8f7f"},
         {"name": "bob", "tenant": "bob", "sha256": "808a1d81b5de08d72083995df738947d519d230a20c236003268f0f4b65ee475"},

@@ -1,6 +1,7 @@
 //! The command line: one enum, each command in its own file under [`crate::commands`].
 
 use clap::{Parser, Subcommand};
+use ledger::lineage::RefKind;
 
 use crate::{commands, demo, models};
 
@@ -34,6 +35,32 @@ pub enum Command {
     Status(commands::status::Args),
     /// List the versions of the weights with their lineage and metrics
     Log(commands::log::Args),
+    /// Show a version: its samples, where they came from, votes, hints, advantages
+    Show(commands::history::Show),
+    /// Compare two versions: weights, metrics, and replies side by side
+    Diff(commands::history::Diff),
+    /// Go back: a new version with the weights of an old one, live at once
+    Revert(commands::history::Goto),
+    /// Let a version answer that does not: a held, imported or branched one
+    Promote(commands::history::Goto),
+    /// Name versions; a branch may be moved
+    Branch(commands::history::Name),
+    /// Name versions; a tag stays where it is
+    Tag(commands::history::Name),
+    /// Train again from the ledger and compare bit for bit
+    Replay(commands::history::Replay),
+    /// Find the samples that moved the log-prob of a reply most
+    Blame(commands::history::Blame),
+    /// Find the version and the sample that broke a behaviour
+    Bisect(commands::history::Bisect),
+    /// Erase what somebody said and everything that was learned from it
+    Forget(commands::history::Forget),
+    /// Write a version's weights to files
+    Export(commands::transfer::ExportArgs),
+    /// Take an adapter in as a version
+    Import(commands::transfer::ImportArgs),
+    /// Check or repair the ledger
+    Ledger(commands::history::Ledger),
     /// Judge a reply yourself: 👍, 👎 or a correction; it outranks the judge model
     Feedback(commands::feedback::Args),
     /// Get, list and inspect models
@@ -58,6 +85,19 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(args) => commands::serve::run(args),
         Command::Status(args) => commands::status::run(args),
         Command::Log(args) => commands::log::run(args),
+        Command::Show(args) => commands::history::show(args),
+        Command::Diff(args) => commands::history::diff(args),
+        Command::Revert(args) => commands::history::revert(args),
+        Command::Promote(args) => commands::history::promote(args),
+        Command::Branch(args) => commands::history::name(args, RefKind::Branch),
+        Command::Tag(args) => commands::history::name(args, RefKind::Tag),
+        Command::Replay(args) => commands::history::replay(args),
+        Command::Blame(args) => commands::history::blame(args),
+        Command::Bisect(args) => commands::history::bisect(args),
+        Command::Forget(args) => commands::history::forget(args),
+        Command::Export(args) => commands::transfer::export(args),
+        Command::Import(args) => commands::transfer::import(args),
+        Command::Ledger(args) => commands::history::ledger(args),
         Command::Feedback(args) => commands::feedback::run(args),
         Command::Model(args) => models::run(args),
         Command::Score(args) => commands::score::run(args),

@@ -19,6 +19,7 @@ use serving::gateway::{Backend, Gateway};
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, Plugins};
+use crate::history::{self, Workbench};
 use crate::training;
 
 /// What a host may be given instead of reading it from disk: tests bring a tiny model.
@@ -118,6 +119,7 @@ impl Host {
         adapters.insert(rl::candidate_of(&trained), Arc::clone(&candidate));
         adapters.insert(trained, Arc::clone(&slot));
         let made = training::trained(&config, &loaded, slot, candidate)?;
+        let kept = loaded.clone();
         let Loaded {
             name,
             model,
@@ -154,7 +156,7 @@ impl Host {
         let addr = gateway.handle().addr();
         gateway
             .handle()
-            .open(backend(&config, &engine.handle(), &handle, &ledger));
+            .open(backend(&config, kept, &engine.handle(), &handle, &ledger));
         let until = shutdown.clone();
         // The host owns these two tasks and joins them in `stop`.
         let gateway = tokio::spawn(gateway.run(async move { until.wait().await }));
@@ -267,10 +269,16 @@ impl Host {
 
 fn backend(
     config: &Config,
+    loaded: Loaded,
     engine: &EngineHandle,
     handle: &loops::Handle,
     ledger: &Ledger,
 ) -> Backend {
+    let control = history::Control::Live {
+        control: handle.control().clone(),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    let bench = Workbench::live(config.clone(), loaded, ledger.clone(), control);
     let (status, stats, ledger) = (handle.clone(), engine.clone(), ledger.clone());
     // Without keys only this machine can ask, and whoever is on it is its operator.
     let open = config.gateway.keys.is_empty();
@@ -290,6 +298,7 @@ fn backend(
             }
             value
         }),
+        operator: history::live::operator(bench),
     }
 }
 

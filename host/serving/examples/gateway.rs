@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 use rl::PolicyVersion;
 use rl::seam::MemorySink;
 use serving::engine::{self, Engine, Parts};
-use serving::gateway::{self, Backend, Gateway};
+use serving::gateway::{self, Backend, Gateway, Operator};
 use tokio::io::AsyncReadExt;
 
 #[path = "../tests/common/tiny.rs"]
@@ -84,6 +84,7 @@ async fn main() {
         engine: running.handle(),
         sink: Arc::new(MemorySink::default()),
         status: Arc::new(|_| serde_json::json!({})),
+        operator: Operator::default(),
     });
     println!("http://{}", handle.addr());
     let end_of_input = async {

@@ -20,6 +20,14 @@ pub(crate) struct Moments {
     pub(crate) second: Vec<f32>,
 }
 
+/// The bytes of an optimizer that has made no step, for an adapter that was trained elsewhere.
+///
+/// # Errors
+/// [`Error::Optimizer`], which only an adapter beyond the format's limits causes.
+pub fn fresh_optimizer(adapter: &policy::Adapter) -> Result<Vec<u8>> {
+    Moments::new(adapter.params().len()).to_bytes()
+}
+
 impl Moments {
     /// Before the first step.
     pub(crate) fn new(params: usize) -> Self {

@@ -16,6 +16,7 @@ pub mod loss;
 mod recorded;
 mod walk;
 
+pub use adamw::fresh_optimizer;
 pub use config::Config;
 pub use error::{Error, Result};
 pub use frozen::FrozenLearner;

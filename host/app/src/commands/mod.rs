@@ -2,6 +2,7 @@
 
 pub mod feedback;
 pub mod generate;
+pub mod history;
 pub mod judge_eval;
 mod lines;
 pub mod log;
@@ -11,3 +12,4 @@ pub mod score;
 pub mod serve;
 pub mod status;
 pub mod train;
+pub mod transfer;

@@ -64,6 +64,40 @@ impl Remote {
         Ok(body)
     }
 
+    /// Posts a JSON document whose answer comes line by line, for as long as it takes.
+    ///
+    /// # Errors
+    /// As [`Remote::get`].
+    pub fn stream(
+        &self,
+        path: &str,
+        body: &impl serde::Serialize,
+    ) -> anyhow::Result<ureq::BodyReader<'static>> {
+        let url = format!("{}{path}", self.url.trim_end_matches('/'));
+        // An answer may take hours; only reaching the host has a limit.
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_connect(Some(Duration::from_secs(30)))
+            .http_status_as_error(false)
+            .build()
+            .into();
+        let mut response = agent
+            .post(&url)
+            .header("authorization", self.bearer())
+            .send_json(body)
+            .with_context(|| {
+                format!(
+                    "failed to reach a host at {} (is `nextstate serve` running? --data DIR works without one)",
+                    self.url
+                )
+            })?;
+        let status = response.status();
+        if !status.is_success() {
+            let body: Value = response.body_mut().read_json().unwrap_or_default();
+            anyhow::bail!("{}", refusal(status.as_u16(), &body));
+        }
+        Ok(response.into_body().into_reader())
+    }
+
     /// Posts a JSON document.
     ///
     /// # Errors
@@ -84,6 +118,18 @@ impl Remote {
         let body: Value = response.body_mut().read_json().unwrap_or_default();
         anyhow::ensure!(status.is_success(), "POST {url}: {status}: {}", said(&body));
         Ok(body)
+    }
+}
+
+/// A refusal as a person reads it: the host's own words, and what to do when they are about who asks.
+fn refusal(status: u16, body: &Value) -> String {
+    match status {
+        401 => format!("the host asks for an API key (--key): {}", said(body)),
+        404 => format!(
+            "the host knows no such request: is it an older one? ({})",
+            said(body)
+        ),
+        _ => said(body),
     }
 }
 

@@ -5,6 +5,7 @@
 //! | 400 | `invalid_request_error` | `null`, `context_length_exceeded`, `unsupported_value`, … | the request cannot be served as it is |
 //! | 401 | `authentication_error` | `invalid_api_key` | the key is missing or unknown |
 //! | 403 | `permission_error` | `origin_not_allowed` | a web page of another origin called a host without keys |
+//! | 403 | `permission_error` | `operators_only` | the tenant is not an operator of this host |
 //! | 404 | `not_found_error` | `model_not_found`, `reply_not_found`, `route_not_found` | there is no such thing |
 //! | 405 | `invalid_request_error` | `method_not_allowed` | the path exists, the method does not |
 //! | 413 | `invalid_request_error` | `body_too_large` | the body is over the limit |
@@ -93,6 +94,18 @@ impl ApiError {
     pub(crate) fn foreign_origin() -> Self {
         let message = "A web page of another origin may not call a host that has no API keys.";
         Self::new(StatusCode::FORBIDDEN, "permission_error", message).code("origin_not_allowed")
+    }
+
+    pub(crate) fn operators_only(tenant: &str) -> Self {
+        let message = format!(
+            "The history of the weights is of all tenants together: the tenant `{tenant}` is not in `operators`."
+        );
+        Self::new(StatusCode::FORBIDDEN, "permission_error", message).code("operators_only")
+    }
+
+    /// The application refused an operator's request, in its own words.
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
     }
 
     pub(crate) fn unknown_model(asked: &str, there_is: &[String]) -> Self {

@@ -6,6 +6,7 @@
 //! | `GET /v1/models`, `GET /v1/models/{id}` | `<base>` and every `<base>:<adapter>`, with version and digest |
 //! | `POST /v1/feedback` | `{"id": "chatcmpl-…", "rating": "up" \| "down", "correction": "…"}`, either or both |
 //! | `GET /v1/status` | the loops' state, from a closure of the application |
+//! | `POST /v1/history` | operators only: a JSON request, answered by a closure of the application, one JSON object a line |
 //! | `GET /healthz`, `GET /readyz` | the process lives; requests would be served (503 while starting or draining) |
 //! | `GET /metrics` | Prometheus text |
 //!
@@ -22,6 +23,7 @@ mod auth;
 mod config;
 mod fields;
 mod messages;
+mod operator;
 mod parse;
 mod reply;
 mod request;
@@ -34,4 +36,4 @@ mod turn;
 pub use auth::KeyConfig;
 pub use config::Config;
 pub use server::{Gateway, Handle};
-pub use service::{Backend, StatusFn, UnixSeconds};
+pub use service::{AdmitFn, AnswerFn, Backend, Operator, StatusFn, UnixSeconds};

@@ -21,6 +21,7 @@ use super::api_error::ApiError;
 use super::auth::Caller;
 use super::fields::Fields;
 use super::messages::ToolChoice;
+use super::operator;
 use super::parse::Format;
 use super::reply::{Delta, Envelope, TokenLogprob};
 use super::request::{self, ChatRequest};
@@ -33,7 +34,7 @@ use crate::metrics::RequestLabels;
 /// Digits of an adapter's digest in `system_fingerprint`.
 const SHORT_DIGEST: usize = 12;
 
-type Shared = State<Arc<Service>>;
+pub(super) type Shared = State<Arc<Service>>;
 type Body = Result<Bytes, BytesRejection>;
 
 /// All routes.
@@ -45,6 +46,7 @@ pub(crate) fn router(service: &Arc<Service>) -> Router {
         .route("/v1/models/{*id}", get(model))
         .route("/v1/feedback", post(feedback))
         .route("/v1/status", get(status))
+        .route("/v1/history", post(operator::answer))
         .route("/healthz", get(async || "ok"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
@@ -67,7 +69,7 @@ async fn count(State(service): Shared, request: Request, next: Next) -> Response
     let route = match request.uri().path() {
         "/v1/chat/completions" => "chat",
         "/v1/feedback" => "feedback",
-        "/v1/status" | "/healthz" | "/readyz" | "/metrics" => "operator",
+        "/v1/status" | "/v1/history" | "/healthz" | "/readyz" | "/metrics" => "operator",
         path if path.starts_with("/v1/models") => "models",
         _ => "unknown",
     };

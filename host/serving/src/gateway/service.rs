@@ -21,6 +21,22 @@ pub type StatusFn = dyn Fn(&TenantId) -> serde_json::Value + Send + Sync;
 /// Seconds since 1970, for the `created` fields.
 pub type UnixSeconds = dyn Fn() -> u64 + Send + Sync;
 
+/// Whether this tenant is an operator of the host.
+pub type AdmitFn = dyn Fn(&TenantId) -> bool + Send + Sync;
+
+/// Answers an operator's request, one JSON value a line. It runs on a thread that may block, and to its end: a client that
+/// goes away is not told of the rest, but what it asked for is done.
+pub type AnswerFn = dyn Fn(serde_json::Value, &mut dyn FnMut(serde_json::Value)) + Send + Sync;
+
+/// What operators can ask of the application over `POST /v1/history`; the gateway reads neither requests nor answers.
+#[derive(Clone)]
+pub struct Operator {
+    /// Who may ask.
+    pub admits: Arc<AdmitFn>,
+    /// What is answered. A first line with an `error` is sent as a refusal with status 400.
+    pub answer: Arc<AnswerFn>,
+}
+
 /// What answers requests.
 pub struct Backend {
     /// The policy.
@@ -29,6 +45,24 @@ pub struct Backend {
     pub sink: Arc<dyn TurnSink>,
     /// The body of `GET /v1/status`.
     pub status: Arc<StatusFn>,
+    /// The answers to `POST /v1/history`.
+    pub operator: Operator,
+}
+
+impl Default for Operator {
+    /// Nobody is an operator.
+    fn default() -> Self {
+        Self {
+            admits: Arc::new(|_| false),
+            answer: Arc::new(|_, _| {}),
+        }
+    }
+}
+
+impl fmt::Debug for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Operator").finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Backend {

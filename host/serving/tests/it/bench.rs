@@ -12,7 +12,7 @@ use rl::seam::MemorySink;
 use rl::{AdapterName, BoxFuture, Feedback, PolicyVersion, Served, Ticket, TurnRequest, TurnSink};
 use serde_json::{Value, json};
 use serving::engine::{self, Engine, EngineHandle, Parts, Running};
-use serving::gateway::{self, Backend, Gateway, Handle};
+use serving::gateway::{self, Backend, Gateway, Handle, Operator};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -109,6 +109,19 @@ pub(crate) fn deployed(model: &Model, version: u64) -> Deployed {
     }
 }
 
+fn operator() -> Operator {
+    Operator {
+        admits: Arc::new(|tenant| tenant.as_str() != "guest"),
+        answer: Arc::new(|asked, line| {
+            if asked["fail"] == true {
+                return line(json!({ "error": { "message": "it cannot be done" } }));
+            }
+            line(json!({ "progress": 1 }));
+            line(json!({ "done": asked }));
+        }),
+    }
+}
+
 impl Host {
     pub(crate) async fn start(setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -152,6 +165,7 @@ impl Host {
             engine: handle.clone(),
             sink: sink.clone(),
             status: Arc::new(|tenant| json!({ "tenant": tenant.as_str() })),
+            operator: operator(),
         };
         let opener = gateway.handle();
         let backend = match setup.open {

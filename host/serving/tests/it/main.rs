@@ -6,6 +6,7 @@ mod tiny;
 
 mod bench;
 mod lifecycle;
+mod operators;
 mod requests;
 mod seam;
 mod streams;

@@ -1,0 +1,132 @@
+//! `nextstate export` and `nextstate import`: adapters as folders of PEFT, whole models as one file.
+//!
+//! The host gives and takes adapters only. A whole model is made here, where its base model is.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use policy::peft;
+
+use super::history::Place;
+use crate::history::{Export, Hex, Request, Response, render};
+
+/// What an export is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// An adapter folder for PEFT: adapter_config.json, adapter_model.safetensors
+    Peft,
+}
+
+/// Writes a version's weights to files.
+#[derive(Debug, clap::Args)]
+pub struct ExportArgs {
+    /// The version: 7, v7, head, a name, or the first digits of a hash
+    #[arg(default_value = "head")]
+    version: String,
+    /// As what
+    #[arg(long, value_enum, default_value_t = Format::Peft)]
+    format: Format,
+    /// The folder or file to write; it must not be there yet
+    #[arg(long, value_name = "PATH")]
+    out: PathBuf,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Runs `nextstate export`.
+///
+/// # Errors
+/// As [`crate::history::run`]; something is in the way; the file system's.
+pub fn export(args: ExportArgs) -> anyhow::Result<()> {
+    let out = &args.out;
+    anyhow::ensure!(
+        !out.exists(),
+        "{} is there already; name another --out",
+        out.display()
+    );
+    let response = args.place.ask(Request::Export {
+        version: args.version,
+    })?;
+    let Response::Export(export) = response else {
+        anyhow::bail!(
+            "the host answered something else than an adapter: are host and command of one version?"
+        );
+    };
+    match args.format {
+        Format::Peft => write_peft(out, &export)?,
+    }
+    if args.place.json {
+        let said =
+            serde_json::json!({"version": export.version, "out": out, "model": export.model});
+        println!("{said}");
+    } else {
+        println!("v{} written to {}", export.version, out.display());
+    }
+    Ok(())
+}
+
+/// Writes a folder beside the place and then moves it there, so that a half-written one is never taken for an adapter.
+fn write_peft(out: &Path, export: &Export) -> anyhow::Result<()> {
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent)
+        .with_context(|| format!("failed to create {}", parent.display()))?;
+    let part = tempfile::tempdir_in(parent)
+        .with_context(|| format!("failed to make a folder in {}", parent.display()))?;
+    for (name, bytes) in [
+        (peft::CONFIG, export.config.as_bytes()),
+        (peft::WEIGHTS, export.weights.0.as_slice()),
+    ] {
+        let path = part.path().join(name);
+        std::fs::write(&path, bytes)
+            .with_context(|| format!("failed to write {}", path.display()))?;
+    }
+    let part = part.keep();
+    std::fs::rename(&part, out).with_context(|| format!("failed to write {}", out.display()))
+}
+
+/// Takes an adapter folder of PEFT in as a version.
+#[derive(Debug, clap::Args)]
+pub struct ImportArgs {
+    /// The folder: adapter_config.json, adapter_model.safetensors
+    folder: PathBuf,
+    /// A branch that shall point to the new version
+    #[arg(long, value_name = "NAME")]
+    branch: Option<String>,
+    /// Let it answer at once
+    #[arg(long)]
+    promote: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Runs `nextstate import`.
+///
+/// # Errors
+/// As [`crate::history::run`]; the folder cannot be read.
+pub fn import(args: ImportArgs) -> anyhow::Result<()> {
+    let read = |name: &str| {
+        let path = args.folder.join(name);
+        std::fs::read(&path).with_context(|| {
+            format!(
+                "failed to read {}: an adapter folder of PEFT has it",
+                path.display()
+            )
+        })
+    };
+    let config = String::from_utf8(read(peft::CONFIG)?)
+        .with_context(|| format!("{} is not text", peft::CONFIG))?;
+    let response = args.place.ask(Request::Import {
+        config,
+        weights: Hex(read(peft::WEIGHTS)?),
+        from: args.folder.display().to_string(),
+        branch: args.branch,
+        promote: args.promote,
+    })?;
+    if args.place.json {
+        println!("{}", super::history::json(&response)?);
+    } else {
+        print!("{}", render::text(&response));
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! `ledger verify` and `ledger repair`: every byte checked, the invariants counted, what is sound copied.
+//!
+//! Verifying opens nothing that could change: it works on a folder that a host has open, and on a damaged one.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use anyhow::Context as _;
+use ledger::lineage::Lineage;
+use ledger::{Digest, Ledger, Report, Seq};
+use loops::records::{self, FORGOTTEN, ForgottenRecord};
+use rl::PolicyVersion;
+
+use super::moves;
+use super::response::{Invariant, Progress, Repaired, Verify};
+use super::workbench::Workbench;
+
+pub(crate) fn verify(
+    bench: &Workbench,
+    with_replay: bool,
+    progress: &mut dyn FnMut(Progress),
+) -> anyhow::Result<Verify> {
+    let folder = bench.folder();
+    progress(Progress {
+        what: "checking every byte".into(),
+        done: 0,
+        total: 0,
+    });
+    let mut report = ledger::verify(folder)
+        .with_context(|| format!("failed to examine the ledger {}", folder.display()))?;
+    let held = match bench.ledger() {
+        Ok(ledger) => {
+            without_erased(&mut report, ledger, bench.adapter_name())?;
+            None
+        }
+        Err(error) => Some(error),
+    };
+    let damage = report.damage.iter();
+    let mut found = Verify {
+        sound: report.is_sound(),
+        records: report.records,
+        blobs: report.blobs,
+        versions: report.versions,
+        hash: report.hash.map(|hash| hash.to_string()),
+        damage: damage
+            .map(|damage| (damage.place.clone(), causes(&damage.error)))
+            .collect(),
+        invariants: Vec::new(),
+        replay: None,
+    };
+    match (bench.ledger(), held) {
+        // What cannot be read cannot be counted.
+        _ if !found.sound => {}
+        (Ok(ledger), None) => {
+            let audit = loops::audit::audit(ledger, &bench.config().loops.adapter)?;
+            found.sound &= audit.is_sound();
+            found.invariants = audit
+                .checks
+                .into_iter()
+                .map(|check| Invariant {
+                    name: check.id,
+                    says: check.rule,
+                    cases: check.checked,
+                    violated: check.violated,
+                    broken: check.violations,
+                })
+                .collect();
+        }
+        // The bytes could be checked; the rest needs the folder to oneself, or the host.
+        (_, Some(error)) | (Err(error), None) => {
+            anyhow::ensure!(!with_replay, "{error:#}");
+            let why = format!("not looked at: {error:#}");
+            found.damage.push(("invariants".into(), why));
+        }
+    }
+    if with_replay && found.sound {
+        let replay = moves::replay(bench, None, progress)?;
+        found.sound &= replay.exact;
+        found.replay = Some(replay);
+    }
+    Ok(found)
+}
+
+/// Weights that were erased on request are gone as they should be: they are no damage.
+fn without_erased(report: &mut Report, ledger: &Ledger, adapter: &str) -> anyhow::Result<()> {
+    let mut erased: HashSet<PolicyVersion> = HashSet::new();
+    for record in ledger.by_kind(FORGOTTEN, Seq::FIRST) {
+        let forgotten: ForgottenRecord = records::decode(&record?)?;
+        if forgotten.adapter == adapter {
+            erased.extend(forgotten.erased);
+        }
+    }
+    if erased.is_empty() {
+        return Ok(());
+    }
+    let mut gone: HashSet<Digest> = HashSet::new();
+    let mut missing = 0;
+    for version in Lineage::read(ledger)?.all() {
+        let number = PolicyVersion::new(version.version);
+        if version.adapter == adapter && erased.contains(&number) {
+            let blobs = [version.adapter_blob, version.optimizer_blob];
+            let blobs = blobs.into_iter().flatten();
+            for digest in blobs.filter(|digest| !ledger.has_blob(digest)) {
+                gone.insert(digest);
+                missing += 1;
+            }
+        }
+    }
+    report.damaged = report.damaged.saturating_sub(missing);
+    report.damage.retain(|damage| {
+        !matches!(&damage.error, ledger::Error::NoBlob { digest } if gone.contains(digest))
+    });
+    Ok(())
+}
+
+pub(crate) fn repair(bench: &Workbench, to: &Path) -> anyhow::Result<Repaired> {
+    anyhow::bail!(
+        "repairing {} into {} is not there yet",
+        bench.folder().display(),
+        to.display()
+    )
+}
+
+fn causes(error: &ledger::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
+}

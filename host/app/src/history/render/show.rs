@@ -1,0 +1,136 @@
+//! `show`: a version and what it was made from.
+
+use std::fmt::Write as _;
+
+use super::super::response::{Replies, Sample, Show};
+use super::{line, log, names};
+
+/// Characters of a text that are shown.
+const TEXT: usize = 160;
+
+pub(super) fn page(show: &Show) -> String {
+    let row = &show.row;
+    let record = &row.record;
+    let mut out = String::new();
+    let names = names(&row.names, row.live, row.trial);
+    let _ = writeln!(out, "version v{} {names}", record.version);
+    let _ = writeln!(out, "hash    {}", row.hash);
+    let parent = row
+        .parent
+        .map_or_else(|| "base".to_owned(), |v| format!("v{v}"));
+    let _ = writeln!(out, "parent  {parent} · {}", log::origin(&record.origin));
+    if let Ok(at) = jiff::Timestamp::from_millisecond(row.at_ms) {
+        let _ = writeln!(out, "written {at:.0}");
+    }
+    if row.erased {
+        out.push_str("its weights are erased: it had learned from something that was forgotten\n");
+    }
+    if let Some(gate) = &row.gate {
+        let verdict = if gate.passed { "passed" } else { "HELD" };
+        let why = gate.why.as_deref().unwrap_or_default();
+        let _ = writeln!(out, "gate    {verdict} {why}");
+        for (name, value) in &gate.metrics {
+            let _ = writeln!(out, "          {name:<24} {value:.5}");
+        }
+    }
+    if !record.metrics.is_empty() {
+        out.push_str("\nmetrics             this       parent\n");
+    }
+    for (name, value) in &record.metrics {
+        let before = show.before.get(name);
+        let before = before.map_or_else(|| "–".to_owned(), |x| format!("{x:.5}"));
+        let _ = writeln!(out, "  {name:<12} {value:>12.5} {before:>12}");
+    }
+    for (at, sample) in show.samples.iter().enumerate() {
+        let _ = writeln!(out, "\nsample {} of {}", at + 1, show.samples.len());
+        out.push_str(&one(sample, "  "));
+    }
+    if let Some(behaviour) = &show.behaviour {
+        let _ = writeln!(out, "\nbehaviour: {parent} and v{}", record.version);
+        out.push_str(&replies(
+            behaviour,
+            &parent,
+            &format!("v{}", record.version),
+        ));
+    }
+    out
+}
+
+/// A sample and where it came from.
+pub(super) fn one(sample: &Sample, indent: &str) -> String {
+    let mut out = format!("{indent}{}\n", sample.id);
+    if sample.erased {
+        let _ = writeln!(out, "{indent}its text is erased");
+        return out;
+    }
+    let mut put = |name: &str, value: String| {
+        if !value.is_empty() {
+            let _ = writeln!(out, "{indent}{name:<9} {value}");
+        }
+    };
+    let Sample {
+        tenant,
+        user,
+        session,
+        version,
+        votes,
+        advantages,
+        ..
+    } = sample;
+    put(
+        "from",
+        format!("tenant {tenant} · user {user} · session {session} · answered by v{version}"),
+    );
+    put("prompt", line(&sample.prompt, TEXT));
+    put("reply", line(&sample.reply, TEXT));
+    put("reaction", line(&sample.reaction, TEXT));
+    let verdict = sample.verdict.map_or_else(
+        || "none".to_owned(),
+        |verdict| format!("{:?} by {:?}", verdict.value, verdict.by).to_lowercase(),
+    );
+    put(
+        "verdict",
+        format!(
+            "{verdict} · votes {} for, {} against, {} neither, {} absent",
+            votes.positive, votes.negative, votes.ambiguous, votes.absent
+        ),
+    );
+    put("feedback", sample.feedback.clone().unwrap_or_default());
+    for hint in &sample.hints {
+        put("hint", line(hint, TEXT));
+    }
+    let reward = sample
+        .reward
+        .map_or_else(|| "–".to_owned(), |x| format!("{x:+.3}"));
+    put(
+        "advantage",
+        format!(
+            "reward {reward} · {} tokens, from {:+.4} to {:+.4}, mean {:+.4}",
+            advantages.tokens, advantages.min, advantages.max, advantages.mean
+        ),
+    );
+    out
+}
+
+/// Two versions' replies, prompt by prompt.
+pub(super) fn replies(all: &[Replies], a: &str, b: &str) -> String {
+    let mut out = String::new();
+    let wide = a.len().max(b.len());
+    for one in all {
+        let _ = writeln!(out, "\n  > {}", line(&one.prompt, TEXT));
+        if one.a == one.b {
+            let _ = writeln!(out, "    both say: {}", line(&one.a, TEXT));
+        } else {
+            let _ = writeln!(out, "    {a:<wide$}  {}", line(&one.a, TEXT));
+            let _ = writeln!(out, "    {b:<wide$}  {}", line(&one.b, TEXT));
+        }
+        if let Some(d) = &one.divergence {
+            let _ = writeln!(
+                out,
+                "    KL a token {:.6} (most {:.4}) · log-prob drift {:+.6}",
+                d.mean_kl, d.max_kl, d.logprob_drift
+            );
+        }
+    }
+    out
+}

@@ -1,0 +1,54 @@
+//! Operators' requests to the application: who may ask, and how lines come back.
+
+use serde_json::json;
+use serving::gateway::{self, KeyConfig};
+use sha2::{Digest, Sha256};
+
+use crate::bench::{Client, Host, Setup};
+
+fn key(name: &str) -> KeyConfig {
+    KeyConfig {
+        name: name.into(),
+        tenant: name.into(),
+        sha256: Sha256::digest(name)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
+    }
+}
+
+#[tokio::test]
+async fn an_operator_is_answered_line_by_line_and_others_are_refused_before_the_body_is_read() {
+    let gateway = gateway::Config {
+        keys: vec![key("guest"), key("ops")],
+        ..Setup::default().gateway
+    };
+    let host = Host::start(Setup {
+        gateway,
+        ..Setup::default()
+    })
+    .await;
+    let path = "/v1/history";
+    assert_eq!(host.post_with(path, &[], "{}").await.status, 401);
+    let guest = [("authorization", "Bearer guest")];
+    let refused = host.post_with(path, &guest, "not json").await;
+    assert_eq!(refused.error().0, 403, "{refused:?}");
+
+    let ops = [("authorization", "Bearer ops")];
+    let asked = json!({"log": {}}).to_string();
+    let client = Client::send(host.addr, "POST", path, &ops, &asked).await;
+    let answer = client.whole().await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("content-type"), Some("application/x-ndjson"));
+    let lines: Vec<&str> = answer.body.lines().collect();
+    assert_eq!(lines, [r#"{"progress":1}"#, r#"{"done":{"log":{}}}"#]);
+}
+
+#[tokio::test]
+async fn a_request_that_the_application_refuses_at_once_has_a_status_and_its_words() {
+    let host = Host::scripted().await;
+    let refused = host.post("/v1/history", &json!({"fail": true})).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.body.contains("it cannot be done"), "{refused:?}");
+    assert_eq!(host.post_with("/v1/history", &[], "{").await.status, 400);
+}
