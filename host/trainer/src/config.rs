@@ -5,7 +5,6 @@
 
 use rl::PolicyLoss;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::loss::Objective;
 use crate::{Error, Result};
@@ -191,11 +190,6 @@ impl Config {
             clip_high: high.then_some(self.clip_high.unwrap_or(CLIP_HIGH)),
             ..self.clone()
         }
-    }
-
-    /// [`Config::resolved`] as JSON: every setting that a step's result depends on, kept in the version's lineage.
-    pub(crate) fn to_json(&self) -> Value {
-        serde_json::to_value(self.resolved()).unwrap_or(Value::Null)
     }
 }
 

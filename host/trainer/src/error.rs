@@ -16,6 +16,22 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// The settings that a version was recorded with cannot be read back.
+    #[error("recorded settings: {why}")]
+    Recorded {
+        /// The key and what is wrong with it.
+        why: String,
+    },
+    /// Two vectors that must describe the same adapter have different lengths.
+    #[error("{what} has {found} numbers, the adapter {expected} parameters")]
+    Length {
+        /// The vector.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// The adapter's.
+        expected: usize,
+    },
     /// A sample cannot be used with this model.
     #[error("sample {sample}: {why}")]
     Sample {

@@ -10,8 +10,10 @@ mod adamw;
 mod config;
 mod error;
 mod frozen;
+pub mod influence;
 mod lora;
 pub mod loss;
+mod recorded;
 mod walk;
 
 pub use config::Config;

@@ -234,7 +234,7 @@ pub(crate) fn check_shape(config: &Config, adapter: &Adapter) -> Result<()> {
 }
 
 /// What every gradient is multiplied with, as `torch.nn.utils.clip_grad_norm_` has it.
-fn clip_scale(clip: f32, norm: f64) -> f32 {
+pub(crate) fn clip_scale(clip: f32, norm: f64) -> f32 {
     const FLOOR: f64 = 1e-6;
     let scale = f64::from(clip) / (norm + FLOOR);
     if scale < 1.0 { scale as f32 } else { 1.0 }

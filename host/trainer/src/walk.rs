@@ -95,7 +95,7 @@ impl Walk {
         clippy::too_many_arguments,
         reason = "the parts of a pass, each named once"
     )]
-    fn sample(
+    pub(crate) fn sample(
         &mut self,
         model: &Model,
         adapter: &Adapter,
@@ -140,10 +140,7 @@ impl Walk {
         if self.dlogprobs.iter().any(|d| *d != 0.0) {
             model
                 .backward(&mut self.tape, adapter, &self.dlogprobs, &mut self.grads)
-                .map_err(|source| Error::Policy {
-                    action: "run the model backward",
-                    source,
-                })?;
+                .map_err(backward)?;
         }
         let pairs = logprobs.iter().zip(&sample.behaviour);
         let differ = pairs
@@ -153,19 +150,31 @@ impl Walk {
     }
 }
 
-fn forward(source: policy::Error) -> Error {
+pub(crate) fn forward(source: policy::Error) -> Error {
     Error::Policy {
         action: "run the model forward",
         source,
     }
 }
 
+pub(crate) fn backward(source: policy::Error) -> Error {
+    Error::Policy {
+        action: "run the model backward",
+        source,
+    }
+}
+
 /// What is fed, and which token each row must predict. The last token is predicted, never fed.
 fn inputs(sample: &Sample) -> (Vec<u32>, Vec<Target>) {
-    let mut tokens = sample.prompt.clone();
-    tokens.extend_from_slice(&sample.response[..sample.response.len() - 1]);
-    let first = sample.prompt.len() - 1;
-    let targets = sample.response.iter().enumerate();
+    fed(&sample.prompt, &sample.response)
+}
+
+/// As [`inputs`], of a prompt and a response that both hold tokens.
+pub(crate) fn fed(prompt: &[u32], response: &[u32]) -> (Vec<u32>, Vec<Target>) {
+    let mut tokens = prompt.to_vec();
+    tokens.extend_from_slice(&response[..response.len() - 1]);
+    let first = prompt.len() - 1;
+    let targets = response.iter().enumerate();
     let targets = targets
         .map(|(t, token)| Target {
             row: first + t,
@@ -177,36 +186,8 @@ fn inputs(sample: &Sample) -> (Vec<u32>, Vec<Target>) {
 
 /// Refuses a batch that this model cannot run, or that would move nothing.
 pub(crate) fn check(model: &Model, config: &Config, batch: &Batch) -> Result<()> {
-    let shape = model.config();
     for sample in &batch.samples {
-        let refuse = |why: String| {
-            Err(Error::Sample {
-                sample: sample.id.to_string(),
-                why,
-            })
-        };
-        if let Err(error) = sample.validate() {
-            return match error {
-                rl::Error::Refused { why, .. } => refuse(why),
-                other => refuse(other.to_string()),
-            };
-        }
-        let (fed, context) = (
-            sample.prompt.len() + sample.response.len() - 1,
-            model.context(),
-        );
-        if fed > context {
-            return refuse(format!(
-                "its {fed} tokens exceed the model's context of {context}"
-            ));
-        }
-        let mut ids = sample.prompt.iter().chain(&sample.response);
-        if let Some(id) = ids.find(|id| **id as usize >= shape.vocab_size) {
-            return refuse(format!(
-                "token {id} is not in the vocabulary of {}",
-                shape.vocab_size
-            ));
-        }
+        check_sample(model, sample)?;
     }
     let weighted = |sample: &&Sample| sample.weight.iter().any(|w| *w > 0.0);
     let moves = if config.kl_beta > 0.0 {
@@ -223,7 +204,41 @@ pub(crate) fn check(model: &Model, config: &Config, batch: &Batch) -> Result<()>
     }
 }
 
-fn check_ratio(figures: &Figures, config: &Config, pass: u32) -> Result<()> {
+/// Refuses a sample that this model cannot run.
+pub(crate) fn check_sample(model: &Model, sample: &Sample) -> Result<()> {
+    let shape = model.config();
+    let refuse = |why: String| {
+        Err(Error::Sample {
+            sample: sample.id.to_string(),
+            why,
+        })
+    };
+    if let Err(error) = sample.validate() {
+        return match error {
+            rl::Error::Refused { why, .. } => refuse(why),
+            other => refuse(other.to_string()),
+        };
+    }
+    let (fed, context) = (
+        sample.prompt.len() + sample.response.len() - 1,
+        model.context(),
+    );
+    if fed > context {
+        return refuse(format!(
+            "its {fed} tokens exceed the model's context of {context}"
+        ));
+    }
+    let mut ids = sample.prompt.iter().chain(&sample.response);
+    if let Some(id) = ids.find(|id| **id as usize >= shape.vocab_size) {
+        return refuse(format!(
+            "token {id} is not in the vocabulary of {}",
+            shape.vocab_size
+        ));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_ratio(figures: &Figures, config: &Config, pass: u32) -> Result<()> {
     let (ratio, limit) = (figures.ratio_max, f64::from(config.max_ratio));
     finite("a ratio", ratio, pass)?;
     if ratio > limit {
