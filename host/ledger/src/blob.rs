@@ -39,6 +39,14 @@ impl Blobs {
         })
     }
 
+    /// For reading only: a folder that nobody may change.
+    pub(crate) fn reading(ledger: &Path) -> Self {
+        Self {
+            dir: path_in(ledger),
+            temp: AtomicU64::new(0),
+        }
+    }
+
     pub(crate) fn put(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
         let path = file_of(&self.dir, &digest);
@@ -85,6 +93,22 @@ impl Blobs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(Error::file("remove", path)(error)),
         }
+    }
+
+    pub(crate) fn list(&self) -> Result<Vec<Digest>> {
+        let mut found = Vec::new();
+        let shelves = fs::read_dir(&self.dir).map_err(Error::file("list", &self.dir))?;
+        for shelf in shelves {
+            let shelf = shelf.map_err(Error::file("list", &self.dir))?.path();
+            if !shelf.is_dir() {
+                continue;
+            }
+            for blob in fs::read_dir(&shelf).map_err(Error::file("list", &shelf))? {
+                let blob = blob.map_err(Error::file("list", &shelf))?.path();
+                found.extend(digest_of(&blob));
+            }
+        }
+        Ok(found)
     }
 
     pub(crate) fn has(&self, digest: &Digest) -> bool {

@@ -62,6 +62,8 @@ pub struct Entry {
     pub key: Option<String>,
     /// The content, never interpreted.
     pub body: Vec<u8>,
+    /// Whether the body is sealed under the key of its subject, so that it can be erased ([`crate::Ledger::destroy_keys`]).
+    pub sealed: bool,
 }
 
 impl Entry {
@@ -72,7 +74,15 @@ impl Entry {
             subject: subject.into(),
             key: None,
             body,
+            sealed: false,
         }
+    }
+
+    /// The same with its body sealed under the key of its subject: for what somebody said, and may ask to be forgotten.
+    #[must_use]
+    pub fn sealed(mut self) -> Self {
+        self.sealed = true;
+        self
     }
 
     /// The same with an idempotency key.
@@ -86,7 +96,12 @@ impl Entry {
         let key = self.key.as_deref();
         for (field, len, least, most) in [
             ("kind", self.kind.len(), 1, MAX_KIND),
-            ("subject", self.subject.len(), 0, MAX_NAME),
+            (
+                "subject",
+                self.subject.len(),
+                usize::from(self.sealed),
+                MAX_NAME,
+            ),
             ("key", key.map_or(1, str::len), 1, MAX_NAME),
             ("body", self.body.len(), 0, MAX_BODY),
         ] {
@@ -246,6 +261,7 @@ mod tests {
             (Entry::new("", "s", vec![]), "kind"),
             (Entry::new("x".repeat(65), "s", vec![]), "kind"),
             (Entry::new("k", long.clone(), vec![]), "subject"),
+            (Entry::new("k", "", vec![]).sealed(), "subject"),
             (Entry::new("k", "s", vec![]).with_key(""), "key"),
             (Entry::new("k", "s", vec![]).with_key(long), "key"),
             (Entry::new("k", "s", vec![0; MAX_BODY + 1]), "body"),

@@ -37,6 +37,40 @@ pub enum Error {
         #[source]
         source: Arc<rusqlite::Error>,
     },
+    /// The file of keys is not as it was written.
+    #[error("the key file {} is damaged{}", path.display(), slot.map_or_else(String::new, |slot| format!(" at slot {slot}")))]
+    KeysDamaged {
+        /// The file.
+        path: PathBuf,
+        /// The key; `None` when it is the whole file.
+        slot: Option<u64>,
+    },
+    /// The key of a subject was destroyed: nothing can be sealed under it any more.
+    #[error("record {seq} cannot be sealed: what is about its subject was forgotten")]
+    KeyDestroyed {
+        /// Where it would have been.
+        seq: Seq,
+    },
+    /// A sealed body does not fit its key and place.
+    #[error(
+        "record {seq} cannot be unsealed: its key is of another ledger, or its body is damaged"
+    )]
+    Unsealable {
+        /// The record.
+        seq: Seq,
+    },
+    /// A folder that should be new is not.
+    #[error("{} holds a ledger already; give a new folder", dir.display())]
+    Occupied {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers for keys: {why}")]
+    Random {
+        /// Why.
+        why: Arc<str>,
+    },
     /// The file is a database, but not ours.
     #[error("{} is not a ledger: its application id is {found:#010x}", path.display())]
     Foreign {

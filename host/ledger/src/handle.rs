@@ -18,12 +18,15 @@ use rusqlite::Connection;
 use crate::{
     Digest, Entry, Error, Pending, PendingAll, Record, Records, Result, Seq,
     blob::Blobs,
-    entry, files, mark,
+    entry, files,
+    keys::Keys,
+    mark,
     mark::{Mark, Position},
     pending,
     reader::Readers,
+    reserve::Reserve,
     store,
-    store::Filter,
+    store::{Filter, Stored},
     writer::{Request, Shared, Writer},
 };
 
@@ -83,6 +86,7 @@ struct Inner {
     shared: Arc<Shared>,
     readers: Arc<Readers>,
     blobs: Blobs,
+    reserve: Reserve,
     _lock: File,
 }
 
@@ -105,8 +109,13 @@ impl Ledger {
             .durable
             .store(mark.position().seq.get(), Ordering::Release);
         let blobs = Blobs::open(&dir)?;
+        let keys = Arc::new(Keys::open(&dir)?);
+        let free = store::free_slot(&conn)?;
+        keys.provide(free)?;
         let (sender, requests) = sync_channel(WAITING);
         let writer = Writer {
+            keys: keys.clone(),
+            free,
             conn,
             mark,
             clock: options.clock,
@@ -116,8 +125,9 @@ impl Ledger {
             .name("ledger".to_owned())
             .spawn(move || writer.run(&requests))
             .map_err(Error::file("start the writer of", &dir))?;
-        let readers = Arc::new(Readers::new(dir.clone()));
+        let readers = Arc::new(Readers::new(dir.clone(), keys));
         let thread = Some(thread);
+        let dir_of = dir.clone();
         Ok(Self(Arc::new(Inner {
             dir,
             sender: Some(sender),
@@ -125,6 +135,7 @@ impl Ledger {
             shared,
             readers,
             blobs,
+            reserve: Reserve::new(&dir_of),
             _lock: lock,
         })))
     }
@@ -181,7 +192,11 @@ impl Ledger {
     /// The database's, or the record's damage.
     pub fn by_key(&self, key: &str) -> Result<Option<Record>> {
         let end = self.durable();
-        self.0.readers.with(|conn| store::read_key(conn, key, end))
+        let found = self
+            .0
+            .readers
+            .with(|conn| store::read_key(conn, key, end))?;
+        found.map(|stored| self.opened(stored)).transpose()
     }
 
     /// The record at a place.
@@ -190,9 +205,11 @@ impl Ledger {
     /// The database's, or the record's damage.
     pub fn get(&self, seq: Seq) -> Result<Option<Record>> {
         let to = seq.min(self.durable());
-        self.0
+        let found = self
+            .0
             .readers
-            .with(|conn| Ok(store::read(conn, &Filter::All, seq, to, 1)?.pop()))
+            .with(|conn| Ok(store::read(conn, &Filter::All, seq, to, 1)?.pop()))?;
+        found.map(|stored| self.opened(stored)).transpose()
     }
 
     /// The acknowledged end.
@@ -211,6 +228,16 @@ impl Ledger {
     /// [`Error::Poisoned`] after a failed write; the process should say so and exit.
     pub fn health(&self) -> Result<()> {
         self.0.shared.check()
+    }
+
+    /// Whether new work can be accepted: the ledger is healthy and the disk has room for what will be recorded of it. Cheap.
+    ///
+    /// # Errors
+    /// [`Error::Full`] while there is no room: what is begun can still be finished, and it passes when there is room again;
+    /// [`Error::Poisoned`] after a failed write.
+    pub fn room(&self) -> Result<()> {
+        self.0.shared.check()?;
+        self.0.reserve.check()
     }
 
     /// Stores `bytes` under their digest; durable on return. Blocks; storing the same bytes again is cheap.
@@ -243,12 +270,32 @@ impl Ledger {
         self.0.blobs.remove(digest)
     }
 
-    /// Interim.
+    /// Destroys the keys of these subjects: what was sealed about them can never be read again, in no copy of the ledger.
+    /// Durable on return, and done again without harm. Gives how many keys there were. Further sealed entries about them are
+    /// refused.
     ///
     /// # Errors
-    /// None.
-    pub fn destroy_keys(&self, _subjects: &[String]) -> Result<u64> {
-        Ok(0)
+    /// The file system's; a failed write poisons the ledger.
+    pub fn destroy_keys(&self, subjects: &[String]) -> Result<u64> {
+        self.0.shared.check()?;
+        let slots = self.0.readers.with(|conn| {
+            let slots = subjects.iter().map(|subject| store::slot_of(conn, subject));
+            slots
+                .collect::<rusqlite::Result<Vec<_>>>()
+                .map_err(Error::database("read the keys' slots of"))
+        })?;
+        let slots: Vec<u64> = slots.into_iter().flatten().collect();
+        let keys = &self.0.readers.keys;
+        keys.destroy(&slots)
+            .map_err(|error| self.0.shared.poison(&error))
+    }
+
+    /// Every blob, in no order.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn blobs(&self) -> Result<Vec<Digest>> {
+        self.0.blobs.list()
     }
 
     /// Whether there is a blob with this digest; its bytes are not checked.
@@ -259,6 +306,10 @@ impl Ledger {
     /// The folder.
     pub fn dir(&self) -> &Path {
         &self.0.dir
+    }
+
+    fn opened(&self, stored: Stored) -> Result<Record> {
+        stored.opened(&self.0.readers.keys)
     }
 
     fn records(&self, filter: Filter, from: Seq) -> Records {
@@ -346,6 +397,7 @@ fn check_end(dir: &Path, conn: &Connection, mark: Position, last: Seq) -> Result
     };
     while seq <= last {
         let records = store::read(conn, &Filter::All, seq, last, 64)?;
+        let records: Vec<Record> = records.into_iter().map(|stored| stored.record).collect();
         for record in records {
             if record.seq != seq {
                 return Err(Error::Missing { seq, last });

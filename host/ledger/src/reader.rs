@@ -12,6 +12,7 @@ use rusqlite::Connection;
 
 use crate::{
     Error, Record, Result, Seq,
+    keys::Keys,
     store::{self, Filter},
 };
 
@@ -22,13 +23,15 @@ const PAGE: usize = 128;
 #[derive(Debug)]
 pub(crate) struct Readers {
     dir: PathBuf,
+    pub(crate) keys: Arc<Keys>,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Readers {
-    pub(crate) fn new(dir: PathBuf) -> Self {
+    pub(crate) fn new(dir: PathBuf, keys: Arc<Keys>) -> Self {
         Self {
             dir,
+            keys,
             idle: Mutex::default(),
         }
     }
@@ -85,6 +88,9 @@ impl Records {
         let page = self
             .readers
             .with(|conn| store::read(conn, &self.filter, self.next, self.end, PAGE))?;
+        let keys = &self.readers.keys;
+        let page = page.into_iter().map(|stored| stored.opened(keys));
+        let page = page.collect::<Result<Vec<Record>>>()?;
         if matches!(self.filter, Filter::All) {
             let mut expected = self.next;
             for record in &page {

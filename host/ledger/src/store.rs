@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, params};
 
-use crate::{Digest, Entry, Error, Record, Result, Seq, entry, mark::Position};
+use crate::{Digest, Entry, Error, Record, Result, Seq, entry, keys::Keys, mark::Position};
 
 /// "NSLG": says in the file's header whose it is.
 const APPLICATION_ID: i64 = 0x4E53_4C47;
 /// The format that this program writes.
-pub(crate) const FORMAT: i64 = 1;
+pub(crate) const FORMAT: i64 = 2;
 /// A checkpoint of the write-ahead log costs a sync of the whole database: every 4,000 pages (16 MB) instead of SQLite's 1,000.
 const CHECKPOINT_PAGES: i64 = 4_000;
 /// What is kept of the write-ahead log after a checkpoint.
@@ -27,7 +27,8 @@ const SCHEMA: &str = "
         subject TEXT    NOT NULL,
         key     TEXT,
         body    BLOB    NOT NULL,
-        hash    BLOB    NOT NULL
+        hash    BLOB    NOT NULL,
+        slot    INTEGER
     ) STRICT;
     CREATE UNIQUE INDEX records_by_key ON records (key) WHERE key IS NOT NULL;
     CREATE INDEX records_by_subject ON records (subject, seq) WHERE subject <> '';
@@ -38,7 +39,7 @@ const SCHEMA: &str = "
 macro_rules! select {
     ($condition:literal) => {
         concat!(
-            "SELECT r.seq, r.at_ms, r.kind, r.subject, r.key, r.body, r.hash, p.hash \
+            "SELECT r.seq, r.at_ms, r.kind, r.subject, r.key, r.body, r.hash, p.hash, r.slot \
              FROM records r LEFT JOIN records p ON p.seq = r.seq - 1 ",
             "WHERE ",
             $condition
@@ -71,6 +72,15 @@ pub(crate) fn open_writer(dir: &Path, max_bytes: Option<u64>) -> Result<Connecti
         );
         conn.execute_batch(&create)
             .map_err(Error::database("create"))?;
+        return Ok(conn);
+    }
+    if id == APPLICATION_ID && format == 1 {
+        // Format 2 adds the key's slot; a record of format 1 has none.
+        let upgrade = format!(
+            "BEGIN IMMEDIATE; ALTER TABLE records ADD COLUMN slot INTEGER; PRAGMA user_version = {FORMAT}; COMMIT;"
+        );
+        conn.execute_batch(&upgrade)
+            .map_err(Error::database("upgrade"))?;
         return Ok(conn);
     }
     check_header(&path, id, format)?;
@@ -177,9 +187,11 @@ pub(crate) fn insert(
     end: &Position,
     at_ms: i64,
     entry: &Entry,
+    sealed: Option<(u64, &[u8])>,
 ) -> rusqlite::Result<Position> {
     let seq = end.seq.next();
     let key = entry.key.as_deref();
+    let body = sealed.map_or(&entry.body[..], |(_, body)| body);
     let hash = entry::chain(
         &end.hash,
         seq,
@@ -187,13 +199,52 @@ pub(crate) fn insert(
         &entry.kind,
         &entry.subject,
         key,
-        &entry.body,
+        body,
     );
+    let slot = sealed.map(|(slot, _)| i64::try_from(slot).unwrap_or(i64::MAX));
     conn.prepare_cached(
-        "INSERT INTO records (seq, at_ms, kind, subject, key, body, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO records (seq, at_ms, kind, subject, key, body, hash, slot) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?
-    .execute(params![sql(seq), at_ms, entry.kind, entry.subject, key, entry.body, &hash.as_bytes()[..]])?;
+    .execute(params![sql(seq), at_ms, entry.kind, entry.subject, key, body, &hash.as_bytes()[..], slot])?;
     Ok(Position { seq, hash })
+}
+
+/// The slot of a subject's key, if anything about it is sealed.
+pub(crate) fn slot_of(conn: &Connection, subject: &str) -> rusqlite::Result<Option<u64>> {
+    let slot: Option<i64> = conn
+        .prepare_cached(
+            "SELECT slot FROM records WHERE subject = ?1 AND subject <> '' AND slot IS NOT NULL ORDER BY seq LIMIT 1",
+        )?
+        .query_row([subject], |row| row.get(0))
+        .optional()?;
+    Ok(slot.and_then(|slot| u64::try_from(slot).ok()))
+}
+
+/// The first slot that no record has used.
+pub(crate) fn free_slot(conn: &Connection) -> Result<u64> {
+    let last: Option<i64> = conn
+        .query_row("SELECT max(slot) FROM records", [], |row| row.get(0))
+        .map_err(Error::database("read the keys' slots of"))?;
+    Ok(last.map_or(0, |last| u64::try_from(last).unwrap_or(0) + 1))
+}
+
+/// A record as it is stored: its body is sealed when it has a slot.
+pub(crate) struct Stored {
+    pub(crate) record: Record,
+    pub(crate) slot: Option<u64>,
+}
+
+impl Stored {
+    /// The record as it was written, or erased.
+    pub(crate) fn opened(self, keys: &Keys) -> Result<Record> {
+        let Self { mut record, slot } = self;
+        if let Some(slot) = slot {
+            let body = keys.unseal(slot, record.seq, &record.body)?;
+            record.erased = body.is_none();
+            record.body = body.unwrap_or_default();
+        }
+        Ok(record)
+    }
 }
 
 /// At most `limit` records from `from` to `to`, in order, each checked against its predecessor.
@@ -203,7 +254,7 @@ pub(crate) fn read(
     from: Seq,
     to: Seq,
     limit: usize,
-) -> Result<Vec<Record>> {
+) -> Result<Vec<Stored>> {
     let range = (sql(from), sql(to), i64::try_from(limit).unwrap_or(i64::MAX));
     let rows = match filter {
         Filter::All => collect(
@@ -227,11 +278,22 @@ pub(crate) fn read(
     rows.map_err(Error::database("read from"))?
         .into_iter()
         .map(Row8::checked)
-        .collect()
+        .collect::<Result<Vec<Stored>>>()
+}
+
+/// A record whose predecessor is not there, so that its hash cannot be checked against it. For a repair.
+pub(crate) fn read_alone(conn: &Connection, seq: Seq) -> Result<Option<Stored>> {
+    let rows = collect(conn, select!("r.seq = ?1"), params![sql(seq)])
+        .map_err(Error::database("read from"))?;
+    let alone = |row: Row8| Stored {
+        record: row.record,
+        slot: row.slot,
+    };
+    Ok(rows.into_iter().next().map(alone))
 }
 
 /// The record with this key, if it is not after `to`.
-pub(crate) fn read_key(conn: &Connection, key: &str, to: Seq) -> Result<Option<Record>> {
+pub(crate) fn read_key(conn: &Connection, key: &str, to: Seq) -> Result<Option<Stored>> {
     let rows = collect(
         conn,
         select!("r.key = ?1 AND r.seq <= ?2"),
@@ -245,11 +307,12 @@ pub(crate) fn read_key(conn: &Connection, key: &str, to: Seq) -> Result<Option<R
 struct Row8 {
     record: Record,
     prev: Option<Digest>,
+    slot: Option<u64>,
 }
 
 impl Row8 {
-    fn checked(self) -> Result<Record> {
-        let Self { record, prev } = self;
+    fn checked(self) -> Result<Stored> {
+        let Self { record, prev, slot } = self;
         let prev = match (prev, record.seq) {
             (Some(prev), _) => prev,
             (None, Seq::FIRST) => entry::genesis(),
@@ -261,8 +324,8 @@ impl Row8 {
             }
         };
         let expected = record.chained(&prev);
-        if record.hash == expected {
-            Ok(record)
+        if record.hash == expected || crate::mutant::on("no-chain-check") {
+            Ok(Stored { record, slot })
         } else {
             Err(Error::Damaged {
                 seq: record.seq,
@@ -294,7 +357,9 @@ fn collect(
             body: row.get(5)?,
             hash: digest_at(row, 6)?,
         };
-        Ok(Row8 { record, prev })
+        let slot: Option<i64> = row.get(8)?;
+        let slot = slot.and_then(|slot| u64::try_from(slot).ok());
+        Ok(Row8 { record, prev, slot })
     })?;
     rows.collect()
 }

@@ -114,7 +114,8 @@ fn walk(conn: &Connection, report: &mut Report) -> Result<Vec<lineage::VersionRe
     while seq <= report.last {
         match store::read(conn, &Filter::All, seq, seq, 1) {
             Ok(records) => match records.into_iter().next() {
-                Some(record) => {
+                Some(stored) => {
+                    let record = stored.record;
                     report.records += 1;
                     report.hash = Some(record.hash);
                     if record.kind == lineage::KIND {

@@ -16,6 +16,7 @@ use rusqlite::Connection;
 
 use crate::{
     Clock, Entry, Error, Receipt, Result, Seq,
+    keys::{Key, Keys},
     mark::{Mark, Position},
     pending::Completer,
     store,
@@ -69,6 +70,9 @@ impl Shared {
 /// The writer's state.
 pub(crate) struct Writer {
     pub(crate) conn: Connection,
+    pub(crate) keys: Arc<Keys>,
+    /// The first slot that no record has used; its key is durable.
+    pub(crate) free: u64,
     pub(crate) mark: Mark,
     pub(crate) clock: Clock,
     pub(crate) shared: Arc<Shared>,
@@ -88,6 +92,13 @@ impl Writer {
 
     fn handle(&mut self, group: Vec<Request>) {
         let start = Instant::now();
+        let (group, refused) = self.without_forgotten(group);
+        for (request, error) in refused {
+            request.done.complete(Err(error));
+        }
+        if group.is_empty() {
+            return;
+        }
         let outcome = self.shared.check().and_then(|()| self.commit(&group));
         match outcome {
             Ok(receipts) => {
@@ -109,12 +120,33 @@ impl Writer {
         }
     }
 
+    /// Takes out requests about subjects whose key was destroyed: they are refused, and the others go on.
+    fn without_forgotten(&self, group: Vec<Request>) -> (Vec<Request>, Vec<(Request, Error)>) {
+        let (mut kept, mut refused) = (Vec::with_capacity(group.len()), Vec::new());
+        for request in group {
+            let mut sealed = request.entries.iter().filter(|entry| entry.sealed);
+            let gone = sealed.find_map(|entry| {
+                let slot = store::slot_of(&self.conn, &entry.subject).ok()??;
+                matches!(self.keys.get(slot), Ok(Key::Destroyed)).then(|| Error::KeyDestroyed {
+                    seq: self.mark.position().seq.next(),
+                })
+            });
+            match gone {
+                Some(error) => refused.push((request, error)),
+                None => kept.push(request),
+            }
+        }
+        (kept, refused)
+    }
+
     /// On return the group is durable, or it is not in the ledger, or the ledger is poisoned.
     fn commit(&mut self, group: &[Request]) -> Result<Vec<Vec<Receipt>>> {
         let at_ms = (self.clock)();
         let start = self.mark.position();
-        match insert_all(&mut self.conn, start, at_ms, group) {
+        let mut free = self.free;
+        match insert_all(&mut self.conn, (&self.keys, &mut free), start, at_ms, group)? {
             Ok((end, receipts)) => {
+                self.free = free;
                 if end != start {
                     self.mark.advance(end)?;
                     self.shared.durable.store(end.seq.get(), Ordering::Release);
@@ -138,23 +170,69 @@ impl Writer {
 
 fn insert_all(
     conn: &mut Connection,
+    (keys, free): (&Keys, &mut u64),
+    end: Position,
+    at_ms: i64,
+    group: &[Request],
+) -> Result<rusqlite::Result<Inserted>> {
+    let mut failed = None;
+    let inserted = insert_group(conn, end, at_ms, group, &mut |conn, seq, entry| {
+        let slot = match store::slot_of(conn, &entry.subject)? {
+            Some(slot) => slot,
+            None => {
+                let slot = *free;
+                *free += 1;
+                slot
+            }
+        };
+        // The next slot, too: its key is durable before a record can use it.
+        let sealed = keys
+            .provide(*free)
+            .and_then(|()| keys.seal(slot, seq, &entry.body));
+        match sealed {
+            Ok(body) => Ok((slot, body)),
+            Err(error) => {
+                failed = Some(error);
+                Err(rusqlite::Error::ExecuteReturnedResults)
+            }
+        }
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(inserted),
+    }
+}
+
+/// The new end, and every request's receipts.
+type Inserted = (Position, Vec<Vec<Receipt>>);
+type Seal<'a> = dyn FnMut(&Connection, Seq, &Entry) -> rusqlite::Result<(u64, Vec<u8>)> + 'a;
+
+fn insert_group(
+    conn: &mut Connection,
     mut end: Position,
     at_ms: i64,
     group: &[Request],
-) -> rusqlite::Result<(Position, Vec<Vec<Receipt>>)> {
+    seal: &mut Seal<'_>,
+) -> rusqlite::Result<Inserted> {
     let transaction = conn.transaction()?;
     let mut all = Vec::with_capacity(group.len());
     for request in group {
         let mut receipts = Vec::with_capacity(request.entries.len());
         for entry in &request.entries {
             let before = match &entry.key {
+                Some(_) if crate::mutant::on("key-not-checked") => None,
                 Some(key) => store::find_key(&transaction, key)?,
                 None => None,
             };
             receipts.push(match before {
                 Some(seq) => Receipt { seq, fresh: false },
                 None => {
-                    end = store::insert(&transaction, &end, at_ms, entry)?;
+                    let sealed = match entry.sealed {
+                        true => Some(seal(&transaction, end.seq.next(), entry)?),
+                        false => None,
+                    };
+                    let sealed = sealed.as_ref().map(|(slot, body)| (*slot, &body[..]));
+                    end = store::insert(&transaction, &end, at_ms, entry, sealed)?;
                     Receipt {
                         seq: end.seq,
                         fresh: true,

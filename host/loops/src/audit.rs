@@ -184,6 +184,9 @@ impl Auditor<'_> {
             });
         }
         if record.erased {
+            if record.kind == TURN {
+                self.turns.insert(record.subject.as_str().into(), seq);
+            }
             return Ok(());
         }
         match record.kind.as_str() {

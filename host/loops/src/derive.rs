@@ -196,8 +196,11 @@ impl Tape {
         };
         for record in ledger.scan(Seq::FIRST) {
             let record = record.map_err(Error::ledger("train", "read the ledger"))?;
+            if record.erased {
+                continue;
+            }
             match record.kind.as_str() {
-                JUDGED if !record.erased && record.seq <= until => {
+                JUDGED if record.seq <= until => {
                     let judged: JudgedHead = records::decode(&record)?;
                     let ours = judged.sample.filter(|s| s.adapter == *adapter);
                     let sample = ours.map(|s| (s.id, s.version));

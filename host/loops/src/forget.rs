@@ -215,6 +215,14 @@ pub fn finish(
         // The base model again: a version of its own, so that numbers only grow.
         None => line.base_aside(&request.id)?,
     };
+    // What the gate wrote down about them holds replies of weights that knew.
+    let examined: Vec<String> = erased
+        .iter()
+        .map(|version| format!("{adapter}:{}", version.get()))
+        .collect();
+    ledger
+        .destroy_keys(&examined)
+        .map_err(Error::ledger("train", "destroy the keys of examinations"))?;
     let names = moved(line, &tainted, &derived.line);
     let record = ForgottenRecord {
         id: request.id.clone(),

@@ -113,6 +113,10 @@ impl Line {
     /// # Errors
     /// A record that this program cannot read.
     pub fn add(&mut self, record: &Record) -> Result<()> {
+        if record.erased {
+            self.next = self.next.max(record.seq.next());
+            return Ok(());
+        }
         match record.kind.as_str() {
             JUDGED => self.hear(record)?,
             RUN => {
@@ -167,7 +171,7 @@ impl Line {
     pub fn pull(&mut self) -> Result<()> {
         for record in self.ledger.by_kind(JUDGED, self.next) {
             let record = record.map_err(Error::ledger("train", "read the ledger"))?;
-            self.hear(&record)?;
+            self.add(&record)?;
         }
         Ok(())
     }
@@ -287,9 +291,6 @@ impl Line {
 
     fn hear(&mut self, record: &Record) -> Result<()> {
         self.next = record.seq.next();
-        if record.erased {
-            return Ok(());
-        }
         let judged: JudgedHead = records::decode(record)?;
         let ours = judged.sample.filter(|s| s.adapter == self.adapter);
         self.unread.push_back(Unread {

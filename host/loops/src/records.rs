@@ -17,6 +17,9 @@
 //! | `action` | episode | `action/<episode>/<index>` | rollout |
 //! | `episode` | episode | `episode/<episode>` | rollout, when it is over |
 //!
+//! What holds somebody's text (`turn`, `closed`, `feedback`, `judged`, `action`, and the replies in `gate`) is sealed under the
+//! key of its subject, so that it can be erased.
+//!
 //! Fields are only ever added, with a default: an old ledger stays readable. Nothing here writes to the ledger.
 
 use std::sync::Arc;
@@ -319,7 +322,9 @@ impl TurnRecord {
     /// # Errors
     /// [`Error::Encode`].
     pub fn to_entry(&self) -> Result<Entry> {
-        Ok(encode(TURN, self.turn.id.as_str(), self)?.with_key(turn_key(&self.turn.id)))
+        Ok(encode(TURN, self.turn.id.as_str(), self)?
+            .sealed()
+            .with_key(turn_key(&self.turn.id)))
     }
 }
 
@@ -329,7 +334,9 @@ impl ClosedRecord {
     /// # Errors
     /// [`Error::Encode`].
     pub fn to_entry(&self) -> Result<Entry> {
-        Ok(encode(CLOSED, self.turn.as_str(), self)?.with_key(closed_key(&self.turn)))
+        Ok(encode(CLOSED, self.turn.as_str(), self)?
+            .sealed()
+            .with_key(closed_key(&self.turn)))
     }
 }
 
@@ -340,7 +347,9 @@ impl JudgedRecord {
     /// [`Error::Encode`].
     pub fn to_entry(&self) -> Result<Entry> {
         let key = format!("{JUDGED}/{}/{}", self.turn, self.revision);
-        Ok(encode(JUDGED, self.turn.as_str(), self)?.with_key(key))
+        Ok(encode(JUDGED, self.turn.as_str(), self)?
+            .sealed()
+            .with_key(key))
     }
 }
 
@@ -361,7 +370,9 @@ impl ActionRecord {
     /// [`Error::Encode`].
     pub fn to_entry(&self) -> Result<Entry> {
         let key = format!("{ACTION}/{}/{}", self.episode, self.index);
-        Ok(encode(ACTION, self.episode.as_str(), self)?.with_key(key))
+        Ok(encode(ACTION, self.episode.as_str(), self)?
+            .sealed()
+            .with_key(key))
     }
 }
 

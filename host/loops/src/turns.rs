@@ -21,7 +21,7 @@ use crate::{
 impl Inner {
     pub(crate) async fn begin(&self, request: TurnRequest) -> Result<Ticket> {
         self.ledger
-            .health()
+            .room()
             .map_err(Error::ledger("serve", "begin a turn"))?;
         let turn = self.ids.next();
         let (kind, ends) = self.look(&request).await;
@@ -140,7 +140,7 @@ impl Inner {
         let record = record
             .filter(|record| record.turn.tenant == feedback.tenant)
             .ok_or_else(|| no_reply(&feedback.turn))?;
-        let entry = records::encode(FEEDBACK, feedback.turn.as_str(), &feedback)?;
+        let entry = records::encode(FEEDBACK, feedback.turn.as_str(), &feedback)?.sealed();
         self.append(vec![entry], "record feedback").await?;
         self.board.feedback();
         self.board

@@ -354,7 +354,7 @@ impl Line {
         });
         if let Some(gate) = &gate {
             let subject = format!("{}:{}", self.adapter, version.version);
-            entries.push(records::encode(GATE, &subject, gate)?);
+            entries.push(records::encode(GATE, &subject, gate)?.sealed());
         }
         entries.extend(more);
         if let Some(head) = &head {

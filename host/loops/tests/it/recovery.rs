@@ -22,6 +22,7 @@ fn truncated(records: &[Record], count: usize, from: &Path, to: &Path) {
             subject: r.subject.clone(),
             key: r.key.clone(),
             body: r.body.clone(),
+            sealed: false,
         })
         .collect();
     ledger.append_all(entries).wait().unwrap();
