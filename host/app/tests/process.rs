@@ -300,4 +300,15 @@ fn a_ledger_that_is_damaged_is_refused_with_the_way_out() {
         !ok && said.contains("mark") && said.contains("NOT SOUND"),
         "{said}"
     );
+    let to = folder
+        .path()
+        .join("repaired")
+        .to_string_lossy()
+        .into_owned();
+    let (ok, said, error) = run(&["ledger", "repair", "--data", &data, "--to", &to]);
+    assert!(ok && said.contains("nothing was lost"), "{said}{error}");
+    let (ok, said, error) = run(&["ledger", "verify", "--data", &to]);
+    assert!(ok && said.contains("sound"), "{said}{error}");
+    let (ok, _, said) = run(&["ledger", "repair", "--data", &data, "--to", &to]);
+    assert!(!ok && said.contains(&to), "{said}");
 }
