@@ -191,28 +191,38 @@ fn a_live_host_tells_its_history_and_goes_back_in_it() {
 }
 
 #[test]
-fn an_adapter_goes_out_and_comes_in_again_as_a_version_that_answers() {
-    let folder = tempfile::tempdir().unwrap();
-    with_host(config(folder.path()), |host| {
+fn an_adapter_goes_out_of_one_host_and_comes_into_another_as_a_version_that_answers() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (out, digest) = with_host(config(here.path()), |host| {
         learn(host);
         let version = "v1".to_owned();
         let out = expect!(ask(host, &Request::Export { version }), Response::Export);
-        let asked = |weights: Vec<u8>| Request::Import {
-            config: out.config.clone(),
-            weights: Hex(weights),
-            from: "elsewhere".into(),
-            branch: Some("guest".into()),
-            promote: true,
-        };
+        let lineage = ledger::lineage::Lineage::read(host.ledger()).unwrap();
+        let digest = lineage.get("main", 1).unwrap().fingerprint();
+        (out, digest.map(str::to_owned))
+    });
+    let asked = |weights: Vec<u8>| Request::Import {
+        config: out.config.clone(),
+        weights: Hex(weights),
+        from: "elsewhere".into(),
+        branch: Some("guest".into()),
+        promote: true,
+    };
+    let same = offline(here.path(), asked(out.weights.0.clone())).unwrap_err();
+    assert!(same.contains("promote v1"), "{same}");
+    with_host(config(there.path()), |host| {
         let refused = ask(host, &asked(vec![1, 2, 3])).unwrap_err();
         assert!(refused.contains("elsewhere"), "{refused}");
         let moved = expect!(ask(host, &asked(out.weights.0.clone())), Response::Version);
-        assert_eq!(moved.record.origin, Origin::Promoted { from: 3 });
-        assert_eq!(chat(host, "after", &[("user", "Hi")]).version, Some(4));
+        assert_eq!(moved.record.origin, Origin::Promoted { from: 1 });
+        assert_eq!(chat(host, "after", &[("user", "Hi")]).version, Some(2));
+        assert_eq!(moved.record.fingerprint(), digest.as_deref());
         let lineage = ledger::lineage::Lineage::read(host.ledger()).unwrap();
-        let first = lineage.get("main", 1).unwrap();
-        assert_eq!(moved.record.fingerprint(), first.fingerprint());
-        assert_eq!(lineage.find("main", "guest").unwrap().version, 3);
+        assert_eq!(lineage.find("main", "guest").unwrap().version, 1);
+        // What was imported is trained on like any other version.
+        complain(host, "one");
+        complain(host, "two");
+        until(host, "a version of it", |s| s.live.get() == 3);
     });
 }
 

@@ -206,3 +206,109 @@ fn a_second_host_on_the_same_folder_refuses_and_says_why() {
     );
     host.kill();
 }
+
+/// Runs the program; gives whether it succeeded, and what it said on both outputs.
+fn run(args: &[&str]) -> (bool, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_nextstate"))
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.success(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+#[test]
+fn the_commands_work_on_a_live_host_and_on_its_folder_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = Process::start(folder.path());
+    host.complain("one");
+    host.complain("two");
+    host.until("a version", |status| status["live"] == 1);
+    let url = host.url.clone();
+    let live = |args: &[&str]| run(&[args, &["--url", &url]].concat());
+    assert!(live(&["tag", "first", "v1"]).0);
+    let (ok, graph, _) = live(&["log", "--graph"]);
+    assert!(
+        ok && graph.starts_with("*  v1 ") && graph.contains("(head, tag first)"),
+        "{graph}"
+    );
+    let (_, json, said) = live(&["log", "--json"]);
+    let row: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (
+            row["version"].as_u64(),
+            row["live"].as_bool(),
+            said.as_str()
+        ),
+        (Some(1), Some(true), "")
+    );
+    let (ok, _, said) = live(&["forget", "--session", "one"]);
+    assert!(
+        !ok && said.contains("1 sample") && said.contains("--yes"),
+        "{said}"
+    );
+    let (ok, _, said) = live(&["show", "nothing"]);
+    assert!(
+        !ok && said.contains("no version `nothing`") && said.contains("first"),
+        "{said}"
+    );
+    host.kill();
+
+    let data = folder.path().join("data").to_string_lossy().into_owned();
+    let offline = |args: &[&str]| run(&[args, &["--data", &data]].concat());
+    assert_eq!(
+        offline(&["log", "--graph"]).1,
+        graph,
+        "the folder tells the same history"
+    );
+    let (ok, said, _) = offline(&["revert", "base"]);
+    assert!(ok && said.contains("the base model again"), "{said}");
+    let out = folder.path().join("peft").to_string_lossy().into_owned();
+    assert!(offline(&["export", "first", "--out", &out]).0);
+    assert!(Path::new(&out).join("adapter_config.json").is_file());
+    let (ok, said, error) = offline(&["replay", "--verify"]);
+    assert!(ok && said.contains("bit for bit"), "{said}{error}");
+    let (ok, said, error) = offline(&["forget", "--session", "one", "--yes"]);
+    assert!(ok && said.contains("forgotten: 2 turns"), "{said}{error}");
+    let (ok, said, error) = offline(&["ledger", "verify"]);
+    assert!(ok && said.contains("sound"), "{said}{error}");
+}
+
+#[test]
+fn a_ledger_that_is_damaged_is_refused_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = Process::start(folder.path());
+    host.chat("one", &json!([{"role": "user", "content": "Hi"}]));
+    host.kill();
+    let data = folder.path().join("data");
+    let mark = data.join("ledger").join("mark");
+    let bytes = std::fs::read(&mark).unwrap();
+    std::fs::write(&mark, vec![0xa5; bytes.len()]).unwrap();
+    let data = data.to_string_lossy().into_owned();
+    let (ok, _, said) = run(&["log", "--data", &data]);
+    assert!(
+        !ok && said.contains("ledger verify") && said.contains("ledger repair"),
+        "{said}"
+    );
+    let (ok, said, _) = run(&["ledger", "verify", "--data", &data]);
+    assert!(
+        !ok && said.contains("mark") && said.contains("NOT SOUND"),
+        "{said}"
+    );
+    let to = folder
+        .path()
+        .join("repaired")
+        .to_string_lossy()
+        .into_owned();
+    let (ok, said, error) = run(&["ledger", "repair", "--data", &data, "--to", &to]);
+    assert!(ok && said.contains("nothing was lost"), "{said}{error}");
+    let (ok, said, error) = run(&["ledger", "verify", "--data", &to]);
+    assert!(ok && said.contains("sound"), "{said}{error}");
+    let (ok, _, said) = run(&["ledger", "repair", "--data", &data, "--to", &to]);
+    assert!(!ok && said.contains(&to), "{said}");
+}

@@ -271,7 +271,11 @@ impl Lineage {
         match whole.next() {
             Some(head) => self.get(adapter, head.version),
             None if self.heads.iter().any(|h| h.adapter == adapter) => None,
-            None => self.newest(adapter),
+            // Only those programs left `through` out: a version of a later one answers when a head says so.
+            None => {
+                let mut first = self.versions.iter().rev();
+                first.find(|v| v.adapter == adapter && v.through.is_none())
+            }
         }
     }
 

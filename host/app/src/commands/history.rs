@@ -2,7 +2,7 @@
 //!
 //! Nothing is decided here; see [`crate::history`].
 
-use std::io::{BufRead as _, BufReader, IsTerminal as _};
+use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -86,18 +86,27 @@ impl Place {
         self.show(&response)
     }
 
-    fn show(&self, response: &Response) -> anyhow::Result<()> {
+    pub(super) fn show(&self, response: &Response) -> anyhow::Result<()> {
         if self.json {
-            println!("{}", json(response)?);
+            say(&format!("{}\n", json(response)?))
         } else {
-            print!("{}", render::text(response));
+            say(&render::text(response))
         }
-        Ok(())
+    }
+}
+
+/// Prints. A reader that has seen enough (`| head`) is no error.
+pub(super) fn say(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("failed to write to standard output")
+        }
+        _ => Ok(()),
     }
 }
 
 /// The answer itself, without the word that says which it is.
-pub(super) fn json(response: &Response) -> anyhow::Result<String> {
+fn json(response: &Response) -> anyhow::Result<String> {
     let value = serde_json::to_value(response)?;
     let inner = match value {
         serde_json::Value::Object(map) => map.into_iter().next().map(|(_, inner)| inner),

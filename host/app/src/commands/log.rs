@@ -1,7 +1,7 @@
 //! `nextstate log`: the versions of the weights, with their lineage.
 
-use super::history::Place;
-use crate::history::{Request, Response, render};
+use super::history::{Place, say};
+use crate::history::{Request, Response, Row, render};
 
 /// List the versions of the weights with their parents, names, metrics and what the gate found, newest first.
 ///
@@ -31,13 +31,33 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         );
     };
     if args.place.json {
+        let mut lines = String::new();
         for row in &log.versions {
-            println!("{}", serde_json::to_string(row)?);
+            lines.push_str(&flat(row)?.to_string());
+            lines.push('\n');
         }
+        say(&lines)
     } else if args.graph {
-        print!("{}", render::graph(log));
+        say(&render::graph(log))
     } else {
-        print!("{}", render::table(log));
+        say(&render::table(log))
     }
-    Ok(())
+}
+
+/// A version's record with what else is known about it beside its fields.
+fn flat(row: &Row) -> anyhow::Result<serde_json::Value> {
+    let mut more = serde_json::to_value(row)?;
+    let mut flat = more["record"].take();
+    if let (Some(flat), serde_json::Value::Object(more)) = (flat.as_object_mut(), more) {
+        for (name, value) in more {
+            // The record's own `parent` is a hash.
+            let name = match name.as_str() {
+                "record" => continue,
+                "parent" => "parent_version".to_owned(),
+                _ => name,
+            };
+            flat.insert(name, value);
+        }
+    }
+    Ok(flat)
 }

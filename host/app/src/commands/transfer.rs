@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use policy::peft;
 
-use super::history::Place;
-use crate::history::{Export, Hex, Request, Response, render};
+use super::history::{Place, say};
+use crate::history::{Export, Hex, Request, Response};
 
 /// What an export is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -58,11 +58,14 @@ pub fn export(args: ExportArgs) -> anyhow::Result<()> {
     if args.place.json {
         let said =
             serde_json::json!({"version": export.version, "out": out, "model": export.model});
-        println!("{said}");
+        say(&format!("{said}\n"))
     } else {
-        println!("v{} written to {}", export.version, out.display());
+        say(&format!(
+            "v{} written to {}\n",
+            export.version,
+            out.display()
+        ))
     }
-    Ok(())
 }
 
 /// Writes a folder beside the place and then moves it there, so that a half-written one is never taken for an adapter.
@@ -123,10 +126,5 @@ pub fn import(args: ImportArgs) -> anyhow::Result<()> {
         branch: args.branch,
         promote: args.promote,
     })?;
-    if args.place.json {
-        println!("{}", super::history::json(&response)?);
-    } else {
-        print!("{}", render::text(&response));
-    }
-    Ok(())
+    args.place.show(&response)
 }

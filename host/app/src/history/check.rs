@@ -113,12 +113,51 @@ fn without_erased(report: &mut Report, ledger: &Ledger, adapter: &str) -> anyhow
     Ok(())
 }
 
+/// Copies what is sound into a new data folder; what belongs to the old one besides its ledger comes along.
 pub(crate) fn repair(bench: &Workbench, to: &Path) -> anyhow::Result<Repaired> {
-    anyhow::bail!(
-        "repairing {} into {} is not there yet",
-        bench.folder().display(),
-        to.display()
-    )
+    let (from, data) = (bench.folder(), bench.data());
+    std::fs::create_dir_all(to).with_context(|| format!("failed to create {}", to.display()))?;
+    let report = ledger::repair(from, &to.join("ledger")).with_context(|| {
+        format!(
+            "failed to copy what is sound of {} to {}",
+            from.display(),
+            to.display()
+        )
+    })?;
+    for name in ["config.json", "identity"] {
+        copy(&data.join(name), &to.join(name))?;
+    }
+    let manifests = data.join("forgotten");
+    if manifests.is_dir() {
+        let new = to.join("forgotten");
+        std::fs::create_dir_all(&new)
+            .with_context(|| format!("failed to create {}", new.display()))?;
+        let entries = std::fs::read_dir(&manifests)
+            .with_context(|| format!("failed to list {}", manifests.display()))?;
+        for entry in entries {
+            let entry = entry.with_context(|| format!("failed to list {}", manifests.display()))?;
+            copy(&entry.path(), &new.join(entry.file_name()))?;
+        }
+    }
+    Ok(Repaired {
+        to: to.display().to_string(),
+        records: report.records,
+        blobs: report.blobs,
+        lost: report
+            .lost
+            .into_iter()
+            .map(|lost| (lost.place, lost.why))
+            .collect(),
+    })
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    if !from.is_file() {
+        return Ok(());
+    }
+    std::fs::copy(from, to)
+        .map(drop)
+        .with_context(|| format!("failed to copy {} to {}", from.display(), to.display()))
 }
 
 fn causes(error: &ledger::Error) -> String {

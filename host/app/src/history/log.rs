@@ -37,7 +37,12 @@ impl Rows {
         }
         let mut gates = HashMap::new();
         for record in ledger.by_kind(GATE, Seq::FIRST) {
-            let seen: GateRecord = records::decode(&record?)?;
+            let record = record?;
+            // What the gate asked and was answered goes with what was forgotten.
+            if record.erased {
+                continue;
+            }
+            let seen: GateRecord = records::decode(&record)?;
             if seen.adapter == adapter {
                 gates.insert(seen.version.get(), gate(seen.passed, seen.examination));
             }

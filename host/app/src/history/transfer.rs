@@ -66,10 +66,21 @@ pub(crate) fn import(
         train.rank,
         train.alpha
     );
+    // Weights that are here already keep their history: a copy without one would survive a request to forget.
+    let digest = adapter.digest();
+    let lineage = bench.lineage()?;
+    let mut known = lineage.all().iter();
+    if let Some(known) = known.find(|v| v.fingerprint() == Some(digest.as_str())) {
+        anyhow::bail!(
+            "{} has the weights of v{n}, which is here already: `nextstate promote v{n}` lets it answer",
+            given.from,
+            n = known.version
+        );
+    }
     let weights = Imported {
         adapter: adapter.to_safetensors()?,
         optimizer: trainer::fresh_optimizer(&adapter)?,
-        adapter_digest: adapter.digest(),
+        adapter_digest: digest,
         from: given.from.to_owned(),
     };
     moves::import(bench, weights, (branch, promote), progress)

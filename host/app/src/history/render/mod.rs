@@ -54,6 +54,15 @@ pub(crate) fn line(text: &str, most: usize) -> String {
     kept + "…"
 }
 
+/// `1 step`, `2 steps`.
+pub(crate) fn count(n: impl TryInto<u64>, what: &str) -> String {
+    let n = n.try_into().unwrap_or(u64::MAX);
+    match n {
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
+    }
+}
+
 fn version(moved: &Moved) -> String {
     let record = &moved.record;
     let state = if moved.live {
@@ -84,12 +93,13 @@ fn replay(found: &Replay) -> String {
             (true, false) => "ANOTHER OPTIMIZER STATE than the recorded one",
             (false, false) => "ANOTHER adapter and optimizer state than the recorded ones",
         };
-        let _ = writeln!(out, "{name:<8} {} samples  {same}", step.samples);
+        let samples = count(step.samples, "sample");
+        let _ = writeln!(out, "{name:<8} {samples}  {same}");
     }
-    let steps = found.steps.len();
+    let steps = count(found.steps.len(), "step");
     let verdict = match found.exact {
-        true => format!("{steps} steps computed again, every one bit for bit as recorded"),
-        false => format!("{steps} steps computed again; NOT all are as recorded"),
+        true => format!("{steps} computed again, every one bit for bit as recorded"),
+        false => format!("{steps} computed again; NOT all are as recorded"),
     };
     let _ = writeln!(out, "{verdict}");
     if found.refused > 0 {
@@ -109,14 +119,14 @@ fn plan(found: &Plan) -> String {
     };
     let episodes = match found.episodes {
         0 => String::new(),
-        count => format!(", and {count} hosted episodes"),
+        n => format!(", and {}", count(n, "hosted episode")),
     };
     format!(
-        "the text of {} turns is erased{episodes}; {} of them were trained\n{versions}\n\
-         at most {} steps are computed again: about {:.0} s\n",
-        found.turns,
-        found.trained,
-        found.steps,
+        "text to erase: {}{episodes}; trained into a version: {}\n{versions}\n\
+         to compute again: at most {}, about {:.0} s\n",
+        count(found.turns, "turn"),
+        count(found.trained, "sample"),
+        count(found.steps, "step"),
         found.seconds.ceil()
     )
 }
@@ -141,9 +151,13 @@ fn forgotten(found: &Forgotten) -> String {
         )
     };
     format!(
-        "forgotten: {turns} turns, {keys} keys destroyed, {} versions and {blobs} files of weights erased\n{head}\n\
-         {computed} steps were computed again\nsigned manifest: forgotten/{id}.json in the data folder · commitment {commitment}\n",
-        erased.len()
+        "forgotten: {}; {} destroyed; the weights of {} erased ({})\n{head}\n\
+         computed again: {}\nsigned manifest: forgotten/{id}.json in the data folder · commitment {commitment}\n",
+        count(*turns, "turn"),
+        count(*keys, "key"),
+        count(erased.len(), "version"),
+        count(*blobs, "file"),
+        count(*computed, "step"),
     )
 }
 
