@@ -52,7 +52,8 @@ impl Blobs {
         let path = file_of(&self.dir, &digest);
         let shelf = path.parent().unwrap_or(&self.dir);
         files::create_dir(shelf)?;
-        if matches!(fs::read(&path), Ok(found) if found == bytes) {
+        let there = |found: Vec<u8>| found == bytes || crate::mutant::on("damaged-blob-kept");
+        if fs::read(&path).is_ok_and(there) {
             // It may have been renamed into place by a process that died before it synced the folder.
             files::sync_dir(shelf)?;
             return Ok(digest);
@@ -76,7 +77,7 @@ impl Blobs {
             Err(error) => return Err(Error::file("read", path)(error)),
         };
         let found = Digest::of(&bytes);
-        if found == *digest {
+        if found == *digest || crate::mutant::on("blob-not-checked") {
             Ok(bytes)
         } else {
             Err(Error::BlobDamaged {

@@ -155,6 +155,7 @@ impl Ledger {
         });
         let refusal = entries
             .iter()
+            .filter(|_| !crate::mutant::on("limits-not-checked"))
             .try_for_each(Entry::check)
             .and_then(|()| self.0.shared.check());
         if let Err(error) = refusal {
@@ -245,7 +246,9 @@ impl Ledger {
     /// # Errors
     /// The file system's. A failed write poisons the ledger, as a failed append does.
     pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest> {
-        self.0.shared.check()?;
+        if !crate::mutant::on("poisoned-takes-blobs") {
+            self.0.shared.check()?;
+        }
         self.0.blobs.put(bytes).map_err(|error| match &error {
             Error::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 Error::Full
@@ -336,6 +339,9 @@ fn lock(dir: &Path) -> Result<File> {
         .write(true)
         .open(&path)
         .map_err(Error::file("open", &path))?;
+    if crate::mutant::on("no-lock") {
+        return Ok(file);
+    }
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::Locked {
@@ -378,17 +384,21 @@ fn recover(dir: &Path, max_bytes: Option<u64>) -> Result<(Connection, Mark)> {
 
 /// Checks the chain from shortly before the mark to the end, and that the mark is on it.
 fn check_end(dir: &Path, conn: &Connection, mark: Position, last: Seq) -> Result<Position> {
-    if last < mark.seq {
+    if last < mark.seq && !crate::mutant::on("mark-ignored") {
         return Err(lost(dir, mark.seq, last));
     }
     if let Some(found) = store::hash_at(conn, mark.seq)?
         && found != mark.hash
+        && !crate::mutant::on("divergence-ignored")
     {
         return Err(Error::Diverged {
             seq: mark.seq,
             found,
             expected: mark.hash,
         });
+    }
+    if crate::mutant::on("tail-not-checked") {
+        return Ok(mark);
     }
     let mut seq = Seq::new(mark.seq.get().saturating_sub(TAIL)).max(Seq::FIRST);
     let mut end = Position {

@@ -122,7 +122,7 @@ impl Keys {
     pub(crate) fn destroy(&self, slots: &[u64]) -> Result<u64> {
         let mut count = 0;
         for slot in slots {
-            if self.get(*slot)? != Key::Destroyed {
+            if self.get(*slot)? != Key::Destroyed && !crate::mutant::on("key-not-destroyed") {
                 self.file
                     .write_all_at(&[0; SLOT as usize], HEADER + slot * SLOT)
                     .map_err(Error::file("write", &self.path))?;
@@ -139,6 +139,10 @@ impl Keys {
 
     /// Seals a body for its place.
     pub(crate) fn seal(&self, slot: u64, seq: Seq, body: &[u8]) -> Result<Vec<u8>> {
+        let slot = match crate::mutant::on("one-key-for-all") {
+            true => 0,
+            false => slot,
+        };
         let Key::Whole(key) = self.get(slot)? else {
             return Err(Error::KeyDestroyed { seq });
         };
@@ -154,6 +158,10 @@ impl Keys {
 
     /// Opens a sealed body; `None` when its key was destroyed.
     pub(crate) fn unseal(&self, slot: u64, seq: Seq, sealed: &[u8]) -> Result<Option<Vec<u8>>> {
+        let slot = match crate::mutant::on("one-key-for-all") {
+            true => 0,
+            false => slot,
+        };
         let Key::Whole(key) = self.get(slot)? else {
             return Ok(None);
         };

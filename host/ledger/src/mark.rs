@@ -88,12 +88,16 @@ impl Mark {
     /// Writes and syncs; on return the position is durable.
     pub(crate) fn advance(&mut self, position: Position) -> Result<()> {
         let turn = self.turn + 1;
-        self.file
-            .write_all_at(&encode(turn, &position), offset(turn))
-            .map_err(Error::file("write", &self.path))?;
-        self.file
-            .sync_data()
-            .map_err(Error::file("sync", &self.path))?;
+        if !crate::mutant::on("mark-not-written") {
+            self.file
+                .write_all_at(&encode(turn, &position), offset(turn))
+                .map_err(Error::file("write", &self.path))?;
+        }
+        if !crate::mutant::on("mark-without-sync") {
+            self.file
+                .sync_data()
+                .map_err(Error::file("sync", &self.path))?;
+        }
         self.turn = turn;
         self.position = position;
         Ok(())

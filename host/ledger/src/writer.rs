@@ -108,7 +108,7 @@ impl Writer {
                 }
             }
             Err(error) => {
-                let error = if error.is_retryable() {
+                let error = if error.is_retryable() || crate::mutant::on("failed-write-goes-on") {
                     error
                 } else {
                     self.shared.poison(&error)
@@ -131,7 +131,7 @@ impl Writer {
                     seq: self.mark.position().seq.next(),
                 })
             });
-            match gone {
+            match gone.filter(|_| !crate::mutant::on("forgotten-poisons")) {
                 Some(error) => refused.push((request, error)),
                 None => kept.push(request),
             }
@@ -153,7 +153,7 @@ impl Writer {
                 }
                 Ok(receipts)
             }
-            Err(error) if store::is_full(&error) => {
+            Err(error) if store::is_full(&error) && !crate::mutant::on("full-poisons") => {
                 // SQLite has usually rolled back by itself; a transaction that is still open is ours to end.
                 if !self.conn.is_autocommit() {
                     self.conn
@@ -242,7 +242,9 @@ fn insert_group(
         }
         all.push(receipts);
     }
-    transaction.commit()?;
+    if !crate::mutant::on("not-committed") {
+        transaction.commit()?;
+    }
     Ok((end, all))
 }
 

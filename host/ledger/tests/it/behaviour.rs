@@ -1,7 +1,5 @@
 //! What the ledger promises, one sentence a test. Crashes are in `crash.rs`, the bytes in `golden.rs`.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-
 use std::{
     collections::BTreeMap,
     sync::{
@@ -439,4 +437,18 @@ fn a_folder_in_use_can_be_verified() {
     let report = verify(dir.path()).unwrap();
     assert!(report.is_sound(), "{report:?}");
     assert_eq!(report.records, 1);
+}
+
+#[test]
+fn a_damaged_blob_is_refused_until_it_is_stored_again() {
+    let dir = tempdir().unwrap();
+    let ledger = open(&dir);
+    let digest = ledger.put_blob(b"weights").unwrap();
+    let name = digest.to_string();
+    let path = dir.path().join("blobs").join(&name[..2]).join(&name[2..]);
+    std::fs::write(path, b"weighty").unwrap();
+    let error = ledger.get_blob(&digest).unwrap_err();
+    assert!(matches!(error, Error::BlobDamaged { .. }), "{error}");
+    ledger.put_blob(b"weights").unwrap();
+    assert_eq!(ledger.get_blob(&digest).unwrap(), b"weights");
 }

@@ -1,11 +1,5 @@
 //! Processes that die, and disks that say no: the child of each test is this test binary itself.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a child process that is a test, too"
-)]
-
 use std::{
     collections::HashMap,
     env,
@@ -34,7 +28,8 @@ fn child(test: &str, dir: &Path, limit: Option<&str>) -> Child {
         }
     };
     command
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .args(["--exact", &format!("crash::{test}")])
+        .args(["--nocapture", "--test-threads=1"])
         .env(DIR, dir)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
