@@ -79,8 +79,9 @@ impl Turnwise {
                 tracing::warn!(%error, "a vote is absent");
                 self.parts.board.plugin_failed("vote");
                 let absent = Some(error.to_string());
+                let zero = ledger::mutant::on("failed-vote-is-zero");
                 Some(Vote {
-                    value: None,
+                    value: zero.then_some(rl::VoteValue::Ambiguous),
                     answers: Vec::new(),
                     score: None,
                     seed,

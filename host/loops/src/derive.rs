@@ -17,7 +17,7 @@ use crate::{
     gate::{GateConfig, GateMemory},
     gating,
     line::{self, JudgedHead, Step, sample_at},
-    records::{self, GATE, GateRecord, JUDGED, RUN, RunRecord},
+    records::{self, GATE, GateRecord, JUDGED, RUN, RunRecord, STEP_REFUSED, StepRefusedRecord},
     schedule::{Due, Place, Rules, Schedule},
 };
 
@@ -88,13 +88,21 @@ enum Event {
     },
 }
 
+/// An event, and how many batches of its place were over before it: it may have come while the next one was computed.
+struct Control {
+    event: Event,
+    after: u64,
+}
+
 /// A judged turn and the sample that it gives.
 type Heard = (Seq, TurnId, Option<(SampleId, PolicyVersion)>);
 
 /// Everything in a ledger that the fold needs.
 struct Tape {
     judged: VecDeque<Heard>,
-    controls: VecDeque<Event>,
+    controls: VecDeque<Control>,
+    /// Batches that were over when the fold stood at a place.
+    over: HashMap<Seq, u64>,
     versions: BTreeMap<PolicyVersion, VersionRecord>,
     gates: HashMap<PolicyVersion, Gated>,
     first_run: Option<RunRecord>,
@@ -126,7 +134,9 @@ impl Task<'_> {
             .filter(|v| v.origin.is_step())
             .count() as u64;
         let mut schedule = Schedule::new(self.rules);
-        schedule.forget(self.without.iter().cloned());
+        if !ledger::mutant::on("forgotten-derived-again") {
+            schedule.forget(self.without.iter().cloned());
+        }
         let mut fold = Fold {
             run: tape.first_run.clone(),
             steps: tape.versions.iter().map(|(n, v)| (*n, v.steps())).collect(),
@@ -149,18 +159,18 @@ impl Task<'_> {
             if fold.finished() {
                 break;
             }
-            let at = controls.front().map(Event::place);
+            let at = controls.front().map(|control| control.event.place());
             let next = judged.front().map(|(seq, ..)| *seq);
             match (at, next) {
                 (Some(at), next) if next.is_none_or(|next| next > at) => {
-                    if let Some(event) = controls.pop_front() {
-                        fold.control(event);
+                    if let Some(control) = controls.pop_front() {
+                        fold.control(control.event);
                     }
                 }
                 (_, Some(_)) => {
                     if let Some((seq, turn, sample)) = judged.pop_front() {
                         fold.schedule.judged(seq, &turn, sample);
-                        fold.settle()?;
+                        fold.settle(seq, &mut controls)?;
                     }
                 }
                 _ => break,
@@ -190,6 +200,7 @@ impl Tape {
         let mut tape = Self {
             judged: VecDeque::new(),
             controls: VecDeque::new(),
+            over: HashMap::new(),
             versions: BTreeMap::new(),
             gates: HashMap::new(),
             first_run: None,
@@ -210,7 +221,7 @@ impl Tape {
                     let run: RunRecord = records::decode(&record)?;
                     if run.adapter == adapter.as_str() {
                         tape.first_run.get_or_insert_with(|| run.clone());
-                        tape.controls.push_back(Event::Run(Box::new(run)));
+                        tape.control(Event::Run(Box::new(run)));
                     }
                 }
                 GATE => {
@@ -219,6 +230,12 @@ impl Tape {
                         let memory = gating::remembered(&gate);
                         let passed = gate.passed;
                         tape.gates.insert(gate.version, Gated { passed, memory });
+                    }
+                }
+                STEP_REFUSED if record.subject == adapter.as_str() => {
+                    let refused: StepRefusedRecord = records::decode(&record)?;
+                    if let Some(through) = refused.through {
+                        *tape.over.entry(through).or_default() += 1;
                     }
                 }
                 lineage::KIND => {
@@ -241,13 +258,21 @@ impl Tape {
             _ => None,
         };
         if let Some(to) = to {
-            self.controls.push_back(Event::Moved {
+            self.control(Event::Moved {
                 to: PolicyVersion::new(to),
                 through: Seq::new(version.through.unwrap_or(0)),
             });
         }
+        if let (Origin::Trained, Some(through)) = (&version.origin, version.through) {
+            *self.over.entry(Seq::new(through)).or_default() += 1;
+        }
         self.versions
             .insert(PolicyVersion::new(version.version), version);
+    }
+
+    fn control(&mut self, event: Event) {
+        let after = self.over.get(&event.place()).copied().unwrap_or(0);
+        self.controls.push_back(Control { event, after });
     }
 
     /// Every recorded step by its inputs.
@@ -339,8 +364,9 @@ impl Fold<'_> {
         }
     }
 
-    /// Computes what is due.
-    fn settle(&mut self) -> Result<()> {
+    /// Computes what is due at a place, except for what an event came before.
+    fn settle(&mut self, at: Seq, controls: &mut VecDeque<Control>) -> Result<()> {
+        let mut over = 0;
         while !self.finished() {
             let head = self.head.as_ref().map_or(0, VersionRecord::steps);
             let steps = &self.steps;
@@ -348,8 +374,14 @@ impl Fold<'_> {
             let Some(due) = self.schedule.due(head, &count) else {
                 return Ok(());
             };
+            if let Some(next) = controls.pop_front_if(|c| c.event.place() == at && c.after <= over)
+            {
+                self.control(next.event);
+                continue;
+            }
             self.step(&due)?;
             self.schedule.done(due.samples.iter().map(|w| &w.sample));
+            over += 1;
         }
         Ok(())
     }

@@ -170,6 +170,9 @@ pub fn finish(
     let mut subjects: Vec<String> = request.turns.iter().map(ToString::to_string).collect();
     subjects.extend(request.subjects.iter().cloned());
     progress("keys", 0, subjects.len() as u64);
+    if ledger::mutant::on("forget-keeps-keys") {
+        subjects.clear();
+    }
     let keys = ledger
         .destroy_keys(&subjects)
         .map_err(Error::ledger("train", "destroy the keys of forgotten text"))?;
@@ -202,6 +205,7 @@ pub fn finish(
     let mut erased: Vec<PolicyVersion> = tainted.iter().copied().collect();
     erased.sort();
     let after = match &derived.head {
+        _ if ledger::mutant::on("forget-keeps-the-head") => before,
         // The same weights as those that answer: nothing moves.
         Some(head)
             if line.head().is_some_and(|now| {
@@ -258,7 +262,8 @@ pub fn sweep(line: &Line) -> Result<u64> {
         .iter()
         .map(|t| format!("sample-{t}"))
         .collect();
-    if gone.is_empty() || line.forgetting().is_some() {
+    if gone.is_empty() || line.forgetting().is_some() || ledger::mutant::on("forget-keeps-weights")
+    {
         return Ok(0);
     }
     let tainted = tainted(line, &gone);

@@ -121,7 +121,8 @@ impl LiveGuard {
 
     /// A turn was served. Turns of other versions, side turns and cancelled ones say nothing. A guard trips once.
     pub fn served(&mut self, turn: &Turn) -> Option<Trip> {
-        if !self.config.enabled || turn.version != self.live {
+        let ours = turn.version == self.live || ledger::mutant::on("guard-counts-other-versions");
+        if !self.config.enabled || !ours {
             return None;
         }
         let signs = Signs::of(turn)?;

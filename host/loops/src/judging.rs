@@ -301,6 +301,7 @@ impl Turnwise {
         let (parts, votes) = (self.parts.clone(), votes.to_vec());
         self.rule
             .call("the reward rule", move |_| {
+                let rated = rated.filter(|_| !ledger::mutant::on("votes-outrank-a-person"));
                 let verdict = match rated {
                     Some(rating) => Some(Verdict {
                         value: value(rating),
@@ -324,7 +325,10 @@ impl Turnwise {
                     return Err(refused(format!("a number is not finite: {reward:?}")));
                 }
                 let reward = TurnReward {
-                    reward: verdict.and(reward.reward),
+                    reward: match ledger::mutant::on("no-verdict-rewards-zero") {
+                        true => Some(reward.reward.unwrap_or(0.0)),
+                        false => verdict.and(reward.reward),
+                    },
                     ..*reward
                 };
                 Ok((verdict, reward))

@@ -347,11 +347,16 @@ impl Line {
                 self.head = Some(version.clone());
             }
         }
-        self.schedule.done(&samples);
+        if !ledger::mutant::on("trained-again-after-restart") {
+            self.schedule.done(&samples);
+        }
     }
 
     fn apply_head(&mut self, head: HeadRecord) {
-        if head.adapter == self.adapter.as_str() && head.share.is_none() {
+        if head.adapter == self.adapter.as_str()
+            && head.share.is_none()
+            && !(ledger::mutant::on("revert-forgotten-at-restart") && head.why != "trained")
+        {
             self.head = self.lineage.get(&head.adapter, head.version).cloned();
         }
         self.lineage.add_head(head);

@@ -132,7 +132,8 @@ impl Schedule {
     /// A turn was judged, or judged anew: `sample` is what it gives, if anything.
     pub fn judged(&mut self, at: Seq, turn: &TurnId, sample: Option<(SampleId, PolicyVersion)>) {
         self.through = at;
-        if self.spent.contains(turn) || self.forgotten.contains(turn) {
+        let spent = self.spent.contains(turn) && !ledger::mutant::on("revision-trained-again");
+        if spent || self.forgotten.contains(turn) {
             return;
         }
         let place = self.waiting.iter().position(|w| w.turn == *turn);
@@ -159,8 +160,10 @@ impl Schedule {
     pub fn due(&mut self, head: u64, steps: &impl Steps) -> Option<Due> {
         let size = self.rules.batch_size;
         while self.waiting.len() >= size {
-            let fresh =
-                |w: &Waiting| head.saturating_sub(steps.steps(w.version)) <= self.rules.max_lag;
+            let fresh = |w: &Waiting| {
+                head.saturating_sub(steps.steps(w.version)) <= self.rules.max_lag
+                    || ledger::mutant::on("stale-sample-trained")
+            };
             let old: Vec<usize> = (0..size).filter(|i| !fresh(&self.waiting[*i])).collect();
             if old.is_empty() {
                 let samples = self.waiting.iter().take(size).cloned().collect();

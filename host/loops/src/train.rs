@@ -222,7 +222,7 @@ impl Training {
         let stepped = self.meanwhile(stepping, orders).await??;
         let time = start.elapsed().as_secs_f64();
         self.parts.board.metrics.step_time.0.observe(time);
-        if self.line()?.version() != head {
+        if self.line()?.version() != head && !ledger::mutant::on("overtaken-step-committed") {
             // The head moved meanwhile: the step started from weights that no longer answer, and is due again from those that do.
             self.parts.board.step("overtaken");
             return Ok(true);
@@ -232,7 +232,10 @@ impl Training {
                 Ok(()) => Outcome::Proposed(Box::new(proposal)),
                 Err(why) => Outcome::Refused(why),
             },
-            Err(error) if error.is_retryable() => Outcome::Later(error),
+            Err(error) if error.is_retryable() && !ledger::mutant::on("busy-is-refused") => {
+                Outcome::Later(error)
+            }
+            Err(error) if error.is_retryable() => Outcome::Refused(error),
             Err(error @ rl::Error::Refused { .. }) => Outcome::Refused(error),
             Err(error) => return Err(Error::seam("train", "compute a step")(error)),
         };
@@ -422,13 +425,15 @@ impl Training {
     ) -> Result<Done> {
         let start = Instant::now();
         let version = self.with_line("moving the head", change).await?;
-        self.show(&version).await?;
+        if !ledger::mutant::on("revert-waits-for-the-step") {
+            self.show(&version).await?;
+        }
         let time = start.elapsed().as_secs_f64();
         self.parts.board.metrics.publish_time.0.observe(time);
         self.parts
             .board
             .committed(PolicyVersion::new(version.version));
-        if !self.strayed {
+        if !self.strayed && !ledger::mutant::on("revert-leaves-the-learner") {
             self.restore().await?;
         }
         Ok(Done::Version(Box::new(version)))
@@ -473,7 +478,7 @@ impl Training {
     }
 
     async fn forget_what_was_begun(&mut self) -> Result<()> {
-        if self.line()?.forgetting().is_some() {
+        if self.line()?.forgetting().is_some() && !ledger::mutant::on("begun-forgetting-dropped") {
             let forgotten = self.forget(Arc::new(|_, _, _| {})).await?;
             tracing::info!(id = %forgotten.record.id, "a request to forget was finished");
         }

@@ -41,7 +41,7 @@ impl Inner {
         };
         self.begun.lock().insert(turn.clone(), begun);
         // A side request quotes the conversation: what follows the reply in it is the agent's own, nobody's reaction.
-        if kind == TurnKind::Main {
+        if kind == TurnKind::Main || ledger::mutant::on("side-request-reacts") {
             let mut closings = Vec::new();
             for continued in found.continued {
                 closings.extend(self.next_state(continued).await);
@@ -66,7 +66,7 @@ impl Inner {
         if let Some(at) = served
             .logprobs
             .iter()
-            .position(|logprob| !logprob.is_finite())
+            .position(|logprob| !logprob.is_finite() && !ledger::mutant::on("nan-served"))
         {
             return Err(Error::NotFinite {
                 turn: ticket.turn.to_string(),
@@ -138,7 +138,9 @@ impl Inner {
         }
         let record = self.load(&feedback.turn).await?;
         let record = record
-            .filter(|record| record.turn.tenant == feedback.tenant)
+            .filter(|record| {
+                record.turn.tenant == feedback.tenant || ledger::mutant::on("feedback-of-anybody")
+            })
             .ok_or_else(|| no_reply(&feedback.turn))?;
         let entry = records::encode(FEEDBACK, feedback.turn.as_str(), &feedback)?.sealed();
         self.append(vec![entry], "record feedback").await?;

@@ -51,7 +51,7 @@ impl Line {
     /// The ledger's.
     pub fn begin_run(&mut self, mut run: RunRecord) -> Result<()> {
         run.through = self.run.as_ref().map_or(Seq::ZERO, |known| known.through);
-        if self.run.as_ref() == Some(&run) {
+        if self.run.as_ref() == Some(&run) || ledger::mutant::on("run-not-recorded") {
             return Ok(());
         }
         run.through = self.schedule.through();
@@ -75,9 +75,12 @@ impl Line {
             Fate::Held(number)
         };
         for waiting in &due.samples {
-            entries.push(spent(waiting, fate)?);
+            if !ledger::mutant::on("end-of-samples-not-recorded") {
+                entries.push(spent(waiting, fate)?);
+            }
         }
-        let head = passed.then(|| self.head_record(number, "trained"));
+        let live = passed || ledger::mutant::on("held-version-answers");
+        let head = live.then(|| self.head_record(number, "trained"));
         self.finish(version, step.gate, head, entries)
     }
 
@@ -154,7 +157,7 @@ impl Line {
         let newest = self.version();
         let entries = stale.iter().map(|w| spent(w, Fate::Stale { newest }));
         let entries = entries.collect::<Result<Vec<_>>>()?;
-        if !entries.is_empty() {
+        if !entries.is_empty() && !ledger::mutant::on("stale-not-recorded") {
             self.write(entries, "record the end of samples")?;
         }
         Ok(stale)
@@ -180,10 +183,13 @@ impl Line {
 
     fn copy(&mut self, of: PolicyVersion, origin: Origin, why: &str) -> Result<VersionRecord> {
         let number = self.next_version();
-        let source = match of {
+        let mut source = match of {
             PolicyVersion::BASE => VersionRecord::default(),
             of => self.whole(of)?.clone(),
         };
+        if ledger::mutant::on("revert-without-optimizer") {
+            source.optimizer_blob = None;
+        }
         let version = VersionRecord {
             version: number.get(),
             adapter: self.adapter.to_string(),
@@ -422,7 +428,7 @@ pub(crate) fn check(proposal: &Proposal, head: PolicyVersion) -> rl::Result<()> 
     }
     match metrics_map(&proposal.metrics)
         .into_iter()
-        .find(|(_, value)| !value.is_finite())
+        .find(|(_, value)| !value.is_finite() && !ledger::mutant::on("nan-committed"))
     {
         Some((name, value)) => refuse(format!("{name} is {value}")),
         None => Ok(()),

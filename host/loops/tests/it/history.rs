@@ -15,11 +15,11 @@ use crate::rig::{Rig, bench, config, folder, no_gate};
 
 const NONE: &(dyn Fn(&str, u64, u64) + Send + Sync) = &|_, _, _| {};
 
-fn line(ledger: &Ledger) -> Line {
+pub(crate) fn line(ledger: &Ledger) -> Line {
     Line::read(ledger.clone(), "main".into(), config().train.rules()).unwrap()
 }
 
-fn replayed(ledger: &Ledger) -> Replayed {
+pub(crate) fn replayed(ledger: &Ledger) -> Replayed {
     let options = replay::Options {
         gate: no_gate(),
         ..replay::Options::default()
@@ -27,14 +27,14 @@ fn replayed(ledger: &Ledger) -> Replayed {
     replay::replay(&line(ledger), &bench(), options, NONE).unwrap()
 }
 
-fn adapter(ledger: &Ledger) -> Vec<u8> {
+pub(crate) fn adapter(ledger: &Ledger) -> Vec<u8> {
     let lineage = Lineage::read(ledger).unwrap();
     let live = lineage.live("main").unwrap();
     ledger.get_blob(&live.adapter_blob.unwrap()).unwrap()
 }
 
 /// Two people talk in turns; both are pleased every time.
-async fn two_people(rig: &Rig) {
+pub(crate) async fn two_people(rig: &Rig) {
     for round in 0..4 {
         for person in ["ann", "bob"] {
             let session = format!("{person}-{round}");
@@ -46,7 +46,11 @@ async fn two_people(rig: &Rig) {
 }
 
 /// A ledger in which only records that `keep` accepts ever were.
-fn counterfactual(from: &Ledger, to: &std::path::Path, keep: impl Fn(&Record) -> bool) -> Ledger {
+pub(crate) fn counterfactual(
+    from: &Ledger,
+    to: &std::path::Path,
+    keep: impl Fn(&Record) -> bool,
+) -> Ledger {
     let ledger = Ledger::open(to, Options::default()).unwrap();
     for record in from.scan(Seq::FIRST).map(Result::unwrap) {
         if [TURN, JUDGED, RUN].contains(&&*record.kind) && keep(&record) {

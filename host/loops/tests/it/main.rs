@@ -1,8 +1,14 @@
 //! The loops on a real ledger, with small deterministic sides to the seams.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests, and what they found"
+)]
 
 mod history;
 mod judging;
+mod moving;
+mod mutants;
 mod recovery;
 mod rig;
 mod rollout;

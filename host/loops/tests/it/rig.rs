@@ -4,7 +4,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -55,6 +55,10 @@ impl Door {
 pub(crate) struct Arithmetic {
     pub(crate) live: Arc<AtomicU64>,
     pub(crate) door: Door,
+    /// A door that the learner's steps wait behind.
+    pub(crate) step_door: Door,
+    /// Refuses to answer as a candidate: the gate must hold what it cannot examine.
+    pub(crate) mute: Arc<AtomicBool>,
 }
 
 impl Policy for Arithmetic {
@@ -90,6 +94,13 @@ impl Policy for Arithmetic {
         on_token: &mut dyn FnMut(SampledToken) -> TokenFlow,
     ) -> rl::Result<Completion> {
         self.door.pass();
+        let candidate = rl::candidate_of(&AdapterName::new("main"));
+        if self.mute.load(Ordering::SeqCst) && request.weights == Weights::Adapter(candidate) {
+            return Err(rl::Error::Refused {
+                what: "sample".into(),
+                why: "the candidate is mute".into(),
+            });
+        }
         let token = SampledToken {
             id: 65,
             logprob: -0.5,
@@ -143,6 +154,8 @@ pub(crate) struct HashLearner {
     weights: Vec<u8>,
     proposal: Option<Vec<u8>>,
     fail_deploy: bool,
+    rate: f64,
+    door: Door,
     live: Arc<AtomicU64>,
     witness: Arc<Mutex<Witness>>,
 }
@@ -154,6 +167,8 @@ impl HashLearner {
             weights: b"base".to_vec(),
             proposal: None,
             fail_deploy: false,
+            rate: 1e-4,
+            door: Door::default(),
             live,
             witness,
         }
@@ -191,9 +206,10 @@ impl Shelf for NumberShelf {
 
 /// A bench of arithmetic: a learner that nobody is served by.
 pub(crate) fn bench() -> MakeBench {
-    Arc::new(|_| {
+    Arc::new(|run| {
         let policy = Arithmetic::default();
-        let learner = HashLearner::new(policy.live.clone(), Arc::default());
+        let mut learner = HashLearner::new(policy.live.clone(), Arc::default());
+        learner.rate = run.learner["lr"].as_f64().unwrap_or_default();
         Ok(Bench {
             learner: Box::new(learner),
             policy: Arc::new(policy),
@@ -233,8 +249,10 @@ impl Learner for HashLearner {
         let ids: Vec<String> = batch.samples.iter().map(|s| s.id.to_string()).collect();
         let mut bytes = self.weights.clone();
         bytes.extend(ids.join(",").into_bytes());
+        bytes.extend(self.rate.to_le_bytes());
         let adapter = ledger::Digest::of(&bytes).as_bytes().to_vec();
         self.witness.lock().batches.push(ids);
+        self.door.pass();
         self.proposal = Some(adapter.clone());
         Ok(Proposal {
             parent: self.version,
@@ -242,7 +260,7 @@ impl Learner for HashLearner {
             adapter,
             optimizer: b"moments".to_vec(),
             metrics,
-            settings: serde_json::json!({ "lr": 1e-4 }),
+            settings: serde_json::json!({ "lr": self.rate }),
         })
     }
 
@@ -371,13 +389,20 @@ impl Rig {
     }
 
     pub(crate) fn with(dir: &Path, config: Config, plugins: Plugins) -> Self {
+        Self::learning(dir, config, plugins, 1e-4)
+    }
+
+    /// With this learning rate.
+    pub(crate) fn learning(dir: &Path, config: Config, plugins: Plugins, rate: f64) -> Self {
         let ledger = open(dir);
         let policy = Arithmetic::default();
         let witness = Arc::new(Mutex::new(Witness::default()));
-        let learner = HashLearner::new(policy.live.clone(), witness.clone());
+        let mut learner = HashLearner::new(policy.live.clone(), witness.clone());
+        learner.rate = rate;
+        learner.door = policy.step_door.clone();
         let trained = Trained {
             learner: Box::new(learner),
-            settings: serde_json::json!({ "lr": 1e-4 }),
+            settings: serde_json::json!({ "lr": rate }),
             model: "arithmetic".into(),
             shelf: Arc::new(NumberShelf(policy.live.clone())),
             bench: bench(),
