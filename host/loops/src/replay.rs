@@ -10,7 +10,6 @@ use crate::{
     Result,
     bench::MakeBench,
     derive::{Bank, Mode, Task},
-    forget,
     gate::GateConfig,
     line::{Line, Step},
     schedule::Due,
@@ -193,12 +192,13 @@ impl Bank for InMemory<'_> {
     }
 
     fn weights(&self, version: &VersionRecord) -> Result<(Vec<u8>, Vec<u8>)> {
-        let kept = |digest: &Option<Digest>| digest.and_then(|d| self.kept.get(&d).cloned());
-        match (kept(&version.adapter_blob), kept(&version.optimizer_blob)) {
-            (Some(adapter), Some(optimizer)) => Ok((adapter, optimizer)),
-            (Some(adapter), None) => Ok((adapter, forget::weights(self.ledger, version)?.1)),
-            (None, Some(optimizer)) => Ok((forget::weights(self.ledger, version)?.0, optimizer)),
-            (None, None) => forget::weights(self.ledger, version),
-        }
+        let get = |digest: &Option<Digest>| match digest {
+            None => Ok(Vec::new()),
+            Some(digest) => match self.kept.get(digest) {
+                Some(bytes) => Ok(bytes.clone()),
+                None => crate::train::get(self.ledger, digest),
+            },
+        };
+        Ok((get(&version.adapter_blob)?, get(&version.optimizer_blob)?))
     }
 }
