@@ -16,6 +16,7 @@ use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 
 pub mod dequant;
+mod export;
 pub mod gguf;
 mod hf;
 mod names;

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::*;
 
 mod hostile;
+mod merged;
 pub(super) mod writer;
 
 use writer::{llama, numbers};
