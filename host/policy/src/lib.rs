@@ -5,8 +5,10 @@
 
 pub mod adapter;
 pub mod checkpoint;
+pub mod compare;
 pub mod config;
 pub mod detokenize;
+pub mod divergence;
 pub mod error;
 pub mod kv;
 pub mod local;
@@ -21,8 +23,10 @@ pub mod toolcalls;
 
 pub use adapter::{Adapter, AdapterGrads, Projection};
 pub use checkpoint::Checkpoint;
+pub use compare::{Comparison, compare};
 pub use config::{Architecture, ModelConfig, Rope, RopeScaling};
 pub use detokenize::Detokenizer;
+pub use divergence::{Divergence, divergence};
 pub use error::{Error, Problem, Result};
 pub use kernels::softmax::Normalizer;
 pub use kernels::{Dtype, Pool};

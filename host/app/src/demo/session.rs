@@ -26,6 +26,8 @@ use crate::http_agent::HttpAgent;
 
 /// User messages of one conversation: a question, and a reaction with the next question; the last reaction ends it.
 const TURNS_PER_EPISODE: usize = 2;
+/// Who talks: one taste, two people, so that one of them can be forgotten.
+const PEOPLE: [&str; 2] = ["anna", "ben"];
 /// Conversations at the same time: the engine batches them, and the wait for one is filled by the other.
 const EPISODES_TOGETHER: usize = 2;
 /// How often the panel is brought up to date.
@@ -287,7 +289,8 @@ async fn talk(
         Arc::clone(view),
         plan.interactions,
     );
-    let agent = Arc::new(HttpAgent::new(&host.url(), &host.trained_model(), None));
+    let agent = HttpAgent::new(&host.url(), &host.trained_model(), None);
+    let agent = Arc::new(agent.for_users(&PEOPLE.map(str::to_owned)));
     let mut left = plan.interactions;
     let mut episode = 0;
     let ticker = Ticker::start(host, view);
