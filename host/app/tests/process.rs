@@ -271,12 +271,6 @@ fn the_commands_work_on_a_live_host_and_on_its_folder_alike() {
     let out = folder.path().join("peft").to_string_lossy().into_owned();
     assert!(offline(&["export", "first", "--out", &out]).0);
     assert!(Path::new(&out).join("adapter_config.json").is_file());
-    let whole = folder.path().join("whole").to_string_lossy().into_owned();
-    let (ok, _, said) = offline(&["export", "v1", "--format", "gguf", "--out", &whole]);
-    assert!(!ok && said.contains("--format safetensors"), "{said}");
-    assert!(offline(&["export", "v1", "--format", "safetensors", "--out", &whole]).0);
-    let (ok, said, error) = run(&["model", "info", &whole]);
-    assert!(ok, "a merged model is a model: {said}{error}");
     let (ok, said, error) = offline(&["replay", "--verify"]);
     assert!(ok && said.contains("bit for bit"), "{said}{error}");
     let (ok, said, error) = offline(&["forget", "--session", "one", "--yes"]);

@@ -16,7 +16,6 @@ use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 
 pub mod dequant;
-mod export;
 pub mod gguf;
 mod hf;
 mod names;

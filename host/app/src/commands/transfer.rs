@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use policy::{Adapter, Checkpoint, peft};
+use policy::peft;
 
 use super::history::{Place, say};
 use crate::history::{Export, Hex, Request, Response};
@@ -15,10 +15,6 @@ use crate::history::{Export, Hex, Request, Response};
 pub enum Format {
     /// An adapter folder for PEFT: adapter_config.json, adapter_model.safetensors
     Peft,
-    /// A whole model as a Hugging Face folder, when the base model is one: weights in f32
-    Safetensors,
-    /// A whole model as a GGUF file, when the base model is one: trained maps in f32, the rest as it was
-    Gguf,
 }
 
 /// Writes a version's weights to files.
@@ -33,9 +29,6 @@ pub struct ExportArgs {
     /// The folder or file to write; it must not be there yet
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
-    /// For a whole model: where its base model is on this machine, when that is elsewhere than on the host
-    #[arg(long, value_name = "PATH|NAME")]
-    base: Option<String>,
     #[command(flatten)]
     place: Place,
 }
@@ -52,7 +45,7 @@ pub fn export(args: ExportArgs) -> anyhow::Result<()> {
         out.display()
     );
     let response = args.place.ask(Request::Export {
-        version: args.version.clone(),
+        version: args.version,
     })?;
     let Response::Export(export) = response else {
         anyhow::bail!(
@@ -61,7 +54,6 @@ pub fn export(args: ExportArgs) -> anyhow::Result<()> {
     };
     match args.format {
         Format::Peft => write_peft(out, &export)?,
-        Format::Safetensors | Format::Gguf => write_merged(&args, &export)?,
     }
     if args.place.json {
         let said =
@@ -74,44 +66,6 @@ pub fn export(args: ExportArgs) -> anyhow::Result<()> {
             out.display()
         ))
     }
-}
-
-/// Merges the adapter into the base model's weights, which must be on this machine.
-fn write_merged(args: &ExportArgs, export: &Export) -> anyhow::Result<()> {
-    let given = args.base.as_deref().or(args.place.model.as_deref());
-    let name = given.unwrap_or(&export.model);
-    let path = crate::models::resolve(name).with_context(|| {
-        format!("the base model `{name}` must be on this machine; --base PATH says where it is")
-    })?;
-    let base = Checkpoint::open(&path)
-        .with_context(|| format!("failed to open the base model {}", path.display()))?;
-    let is = if base.is_gguf() {
-        Format::Gguf
-    } else {
-        Format::Safetensors
-    };
-    anyhow::ensure!(
-        args.format == is,
-        "the base model {} is {}; a merged model has the format of its base",
-        path.display(),
-        if base.is_gguf() {
-            "a GGUF file: --format gguf"
-        } else {
-            "a folder: --format safetensors"
-        }
-    );
-    let config = serde_json::from_str(&export.config)
-        .context("the host's adapter_config.json cannot be read")?;
-    let config = peft::parse_config(&config, Path::new(peft::CONFIG))?;
-    let adapter = Adapter::from_safetensors(&export.weights.0, &base.config, config.alpha)
-        .with_context(|| {
-            format!(
-                "the adapter does not fit the base model {}; --base says another",
-                path.display()
-            )
-        })?;
-    base.export_merged(&adapter, &args.out)
-        .with_context(|| format!("failed to write {}", args.out.display()))
 }
 
 /// Writes a folder beside the place and then moves it there, so that a half-written one is never taken for an adapter.

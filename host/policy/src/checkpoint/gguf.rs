@@ -36,9 +36,6 @@ pub struct Gguf {
     file: File,
     metadata: Metadata,
     tensors: BTreeMap<String, TensorInfo>,
-    /// Where the tensor table begins.
-    table_at: u64,
-    align: u64,
 }
 
 impl Gguf {
@@ -67,7 +64,6 @@ impl Gguf {
         let tensor_count = reader.count("tensor count", MAX_TENSORS)?;
         let pair_count = reader.count("metadata count", MAX_PAIRS)?;
         let metadata = Metadata::read(&mut reader, pair_count)?;
-        let table_at = reader.position();
         let table = read_table(&mut reader, tensor_count)?;
         let align = match metadata.size("general.alignment", None, MAX_ALIGNMENT) {
             Ok(align) if align.is_multiple_of(8) => align as u64,
@@ -89,8 +85,6 @@ impl Gguf {
             file,
             metadata,
             tensors,
-            table_at,
-            align,
         })
     }
 
@@ -102,16 +96,6 @@ impl Gguf {
     /// The tensor table, under GGUF's names.
     pub fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
         &self.tensors
-    }
-
-    /// The first byte of the tensor table.
-    pub(super) fn table_at(&self) -> u64 {
-        self.table_at
-    }
-
-    /// What every tensor's place is a multiple of.
-    pub(super) fn alignment(&self) -> u64 {
-        self.align
     }
 
     pub(super) fn has(&self, name: &str) -> bool {

@@ -60,14 +60,6 @@ impl Folder {
         self.holder.contains_key(name)
     }
 
-    /// Every tensor's name and shape.
-    pub(super) fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
-        self.holder.iter().filter_map(|(name, &at)| {
-            let info = self.shards.get(at)?.1.tensors().get(name)?;
-            Some((name.as_str(), info.shape.as_slice()))
-        })
-    }
-
     pub(super) fn tensor(&self, path: &Path, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let holder = self.holder.get(name).and_then(|&i| self.shards.get(i));
         let missing = || Error::MissingTensor {

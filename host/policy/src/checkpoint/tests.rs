@@ -8,7 +8,6 @@ use tempfile::TempDir;
 use super::*;
 
 mod hostile;
-mod merged;
 pub(super) mod writer;
 
 use writer::{llama, numbers};
