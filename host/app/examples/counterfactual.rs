@@ -10,11 +10,11 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use app::config::Config;
 use app::host::Loaded;
-use ledger::{Digest, Entry, Ledger, Options, Seq};
+use ledger::{Digest, Entry, Ledger, Seq};
 use loops::Line;
-use loops::line::Step;
 use loops::records::{self, JUDGED, RUN, RunRecord, TURN, TurnRecord};
-use rl::{AdapterName, Batch, PolicyVersion};
+use loops::replay::{Options, replay};
+use rl::AdapterName;
 
 fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
@@ -22,28 +22,24 @@ fn main() -> anyhow::Result<()> {
     let (data, user) = (PathBuf::from(next("data folder")?), next("user")?);
     let to = PathBuf::from(next("new folder")?);
     let config: Config = serde_json::from_slice(&std::fs::read(data.join("config.json"))?)?;
-    let from = Ledger::open(data.join("ledger"), Options::default())?;
-    let (ledger, run) = without(&from, &user, Ledger::open(to, Options::default())?)?;
+    let from = Ledger::open(data.join("ledger"), ledger::Options::default())?;
+    let to = Ledger::open(to, ledger::Options::default())?;
+    let (ledger, run) = without(&from, &user, to)?;
 
     let adapter: AdapterName = config.loops.adapter.clone();
     let loaded = Loaded::from_config(&config.model)?;
-    let mut bench = app::training::bench(&loaded, &adapter)(&run)?;
-    let mut line = Line::read(ledger, adapter, run.rules)?;
-    let mut digest = String::from("the base model's: nothing was trained");
-    while let Some(due) = line.due() {
-        let samples = line.samples(&due)?;
-        let proposal = bench.learner.step(&Batch { samples })?;
-        digest = Digest::of(&proposal.adapter).to_string();
-        let step = Step {
-            proposal,
-            seed: run.seed,
-            gate: None,
-        };
-        let version = line.commit(&due, step)?;
-        bench.learner.deploy(PolicyVersion::new(version.version))?;
-        println!("v{}: adapter {digest}", version.version);
+    let bench = app::training::bench(&loaded, &adapter);
+    let line = Line::read(ledger, adapter, run.rules)?;
+    let options = Options {
+        gate: config.loops.gate,
+        ..Options::default()
+    };
+    let tell = |what: &str, done, _: u64| println!("{what}: {done}");
+    let trained = replay(&line, &bench, options, &tell)?;
+    match trained.adapter {
+        Some(adapter) => println!("{}", Digest::of(&adapter)),
+        None => println!("the base model: nothing was trained"),
     }
-    println!("{digest}");
     Ok(())
 }
 
@@ -62,7 +58,7 @@ fn without(from: &Ledger, user: &str, to: Ledger) -> anyhow::Result<(Ledger, Run
         if record.kind == RUN {
             run = Some(records::decode::<RunRecord>(&record)?);
         }
-        let kept = [TURN, JUDGED].contains(&&*record.kind) && !gone.contains(&record.subject);
+        let kept = [TURN, JUDGED, RUN].contains(&&*record.kind) && !gone.contains(&record.subject);
         if kept && !record.erased {
             let entry = Entry::new(record.kind, record.subject, record.body);
             to.append(entry).wait()?;

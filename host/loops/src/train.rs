@@ -438,21 +438,20 @@ impl Training {
     /// Serves a version's weights from now on, without the learner.
     async fn show(&mut self, version: &VersionRecord) -> Result<()> {
         let number = PolicyVersion::new(version.version);
-        let source = match version.origin {
-            ledger::lineage::Origin::Reverted { to } => Some(PolicyVersion::new(to)),
-            ledger::lineage::Origin::Promoted { from } => Some(PolicyVersion::new(from)),
-            _ => None,
-        };
+        // Whatever number they had: weights that are still in memory need no bytes.
+        let all = self.line()?.lineage().all().iter().rev();
+        let same = all.filter(|v| v.adapter == version.adapter);
+        let same = same.filter(|v| v.adapter_blob == version.adapter_blob);
+        let same: Vec<PolicyVersion> = same.map(|v| PolicyVersion::new(v.version)).collect();
         let (ledger, shelf) = (self.parts.ledger.clone(), self.parts.shelf.clone());
         let blob = version.adapter_blob;
         let expected = version.fingerprint().map(str::to_owned);
         blocking("serving a version", move || -> Result<()> {
-            let of = if blob.is_none() {
-                Some(PolicyVersion::BASE)
-            } else {
-                source
+            let held = match blob {
+                None => shelf.show_as(number, PolicyVersion::BASE),
+                Some(_) => same.iter().any(|of| shelf.show_as(number, *of)),
             };
-            if of.is_some_and(|of| shelf.show_as(number, of)) {
+            if held {
                 return Ok(());
             }
             let bytes = match blob {
