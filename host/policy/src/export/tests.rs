@@ -368,6 +368,7 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     let bad = Checkpoint::open(&path).unwrap();
     let error = merged_gguf(&bad, &adapter(&bad.config), &out, QUIET).unwrap_err();
     assert!(matches!(error, Error::TensorShape { .. }), "{error}");
+    assert!(!folder.path().join("new").exists());
 }
 
 /// The files of a folder.
