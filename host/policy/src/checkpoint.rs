@@ -295,4 +295,4 @@ fn product(shape: &[usize]) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -40,7 +40,10 @@ pub fn merged_gguf(
         return Err(Error::NotAModel { path, reason });
     };
     let merge = Merge::new(base, adapter)?;
-    part::file(out, |sink| gguf::write(file, &merge, sink, progress))
+    let plans = gguf::plan(file, &merge)?;
+    part::file(out, |sink| {
+        gguf::write(file, &merge, &plans, sink, progress)
+    })
 }
 
 /// Writes a Hugging Face folder with the adapter merged into the base model: `config.json`, `model.safetensors` (all in BF16),
@@ -50,7 +53,7 @@ pub fn merged_gguf(
 /// nothing of that name, or an empty folder.
 ///
 /// # Errors
-/// As [`merged_gguf`]; and what is wrong with the base model's tokenizer.
+/// As [`merged_gguf`], but a tensor that is missing or has another shape shows on the way; and what is wrong with the base model's tokenizer.
 pub fn merged_safetensors(
     base: &Checkpoint,
     adapter: &Adapter,

@@ -12,7 +12,7 @@ use crate::checkpoint::{Dtype, TensorInfo, names};
 use crate::error::{Error, Result};
 
 /// What becomes of one tensor of the base.
-struct Plan<'a> {
+pub(super) struct Plan<'a> {
     name: &'a str,
     info: &'a TensorInfo,
     /// Hugging Face's name, when it is merged.
@@ -35,19 +35,19 @@ impl Plan<'_> {
 pub(super) fn write(
     file: &Gguf,
     merge: &Merge<'_>,
+    plans: &[Plan<'_>],
     sink: &mut Sink,
     progress: &Progress<'_>,
 ) -> Result<()> {
-    let plans = plan(file, merge)?;
     let align = file.alignment();
     let data: u64 = plans
         .iter()
         .map(|p| p.bytes().next_multiple_of(align))
         .sum();
-    header(file, &plans, sink)?;
+    header(file, plans, sink)?;
     let total = sink.written() + data;
     progress(sink.written(), total);
-    for plan in &plans {
+    for plan in plans {
         match plan.merged {
             None => {
                 let range = plan.info.offset..plan.info.offset + plan.info.bytes;
@@ -67,7 +67,7 @@ pub(super) fn write(
 }
 
 /// The tensors in the order of their bytes. Every adapted one must be there in its shape.
-fn plan<'a>(file: &'a Gguf, merge: &'a Merge<'_>) -> Result<Vec<Plan<'a>>> {
+pub(super) fn plan<'a>(file: &'a Gguf, merge: &'a Merge<'_>) -> Result<Vec<Plan<'a>>> {
     let path = file.metadata().path();
     let mut merged = BTreeMap::new();
     for (name, shape) in merge.adapted() {
