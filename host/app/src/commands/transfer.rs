@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use policy::peft;
 
-use super::history::{Place, say};
+use super::place::{Place, say};
 use crate::history::{Export, Hex, Request, Response};
 
 /// What an export is written as.
