@@ -1,4 +1,5 @@
 //! The ledgers of every released format, in the repository, can be read by this version and by every later one.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::fs;
 

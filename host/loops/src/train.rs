@@ -23,6 +23,7 @@ use crate::{
     gate::GateConfig,
     gating,
     guard::Trip,
+    host::{OnErase, OnForgotten},
     line::{self, Line, Step},
     orders::{Done, Given, Order, Orders},
     records::{Fate, RunRecord},
@@ -94,8 +95,8 @@ pub(crate) struct Parts {
     pub(crate) policy: Arc<dyn Policy>,
     pub(crate) bench: MakeBench,
     pub(crate) orders: Orders,
-    pub(crate) erased: Arc<dyn Fn(&[rl::TurnId]) + Send + Sync>,
-    pub(crate) forgotten: Arc<dyn Fn(&Forgotten) + Send + Sync>,
+    pub(crate) erased: OnErase,
+    pub(crate) forgotten: OnForgotten,
     pub(crate) watch: Watch,
     pub(crate) board: Board,
 }
