@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use policy::{Adapter, Checkpoint, peft};
 
-use super::history::{Place, say};
+use super::place::{Place, say};
 use crate::history::{Export, Hex, Request, Response};
 
 /// What an export is written as.
