@@ -99,6 +99,11 @@ pub struct Seams {
     pub trained: Trained,
 }
 
+/// Hears of turns whose text is about to be erased.
+pub type OnErase = Arc<dyn Fn(&[TurnId]) + Send + Sync>;
+/// Hears of a request to forget that is through.
+pub type OnForgotten = Arc<dyn Fn(&Forgotten) + Send + Sync>;
+
 /// The optimizer and what belongs to it.
 pub struct Trained {
     /// The optimizer.
@@ -112,9 +117,9 @@ pub struct Trained {
     /// Makes a learner on which steps can be computed again.
     pub bench: MakeBench,
     /// Called when turns are forgotten, before their text is erased: whoever keeps something of them in memory drops it.
-    pub erased: Arc<dyn Fn(&[TurnId]) + Send + Sync>,
+    pub erased: OnErase,
     /// Called when a request to forget is through, also one that an earlier process had begun.
-    pub forgotten: Arc<dyn Fn(&Forgotten) + Send + Sync>,
+    pub forgotten: OnForgotten,
 }
 
 /// The loops, not yet running.

@@ -42,7 +42,7 @@ mod turns;
 mod watch;
 
 pub use error::{Error, Result};
-pub use host::{Config, Handle, Loops, Seams, Trained};
+pub use host::{Config, Handle, Loops, OnErase, OnForgotten, Seams, Trained};
 pub use line::Line;
 pub use orders::Control;
 pub use rollout::Rollout;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use ledger::{Digest, Ledger, Seq, lineage::VersionRecord};
+use ledger::{Digest, Ledger, lineage::VersionRecord};
 use rl::{AdapterName, PolicyVersion, TurnId};
 use serde::{Deserialize, Serialize};
 
@@ -99,7 +99,11 @@ fn replay_ledger(
         adapter,
         rules: line.first_rules(),
         without,
-        until: line.schedule().through().max(Seq::ZERO),
+        // A ledger in which nothing was trained yet is trained as far as it goes.
+        until: match line.lineage().all() {
+            [] => ledger.durable(),
+            _ => line.schedule().through(),
+        },
         mode: if options.find {
             Mode::Find
         } else {

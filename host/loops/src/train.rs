@@ -23,6 +23,7 @@ use crate::{
     gate::GateConfig,
     gating,
     guard::Trip,
+    host::{OnErase, OnForgotten},
     line::{self, Line, Step},
     orders::{Done, Given, Order, Orders},
     records::{Fate, RunRecord},
@@ -94,8 +95,8 @@ pub(crate) struct Parts {
     pub(crate) policy: Arc<dyn Policy>,
     pub(crate) bench: MakeBench,
     pub(crate) orders: Orders,
-    pub(crate) erased: Arc<dyn Fn(&[rl::TurnId]) + Send + Sync>,
-    pub(crate) forgotten: Arc<dyn Fn(&Forgotten) + Send + Sync>,
+    pub(crate) erased: OnErase,
+    pub(crate) forgotten: OnForgotten,
     pub(crate) watch: Watch,
     pub(crate) board: Board,
 }
@@ -442,21 +443,20 @@ impl Training {
     /// Serves a version's weights from now on, without the learner.
     async fn show(&mut self, version: &VersionRecord) -> Result<()> {
         let number = PolicyVersion::new(version.version);
-        let source = match version.origin {
-            ledger::lineage::Origin::Reverted { to } => Some(PolicyVersion::new(to)),
-            ledger::lineage::Origin::Promoted { from } => Some(PolicyVersion::new(from)),
-            _ => None,
-        };
+        // Whatever number they had: weights that are still in memory need no bytes.
+        let all = self.line()?.lineage().all().iter().rev();
+        let same = all.filter(|v| v.adapter == version.adapter);
+        let same = same.filter(|v| v.adapter_blob == version.adapter_blob);
+        let same: Vec<PolicyVersion> = same.map(|v| PolicyVersion::new(v.version)).collect();
         let (ledger, shelf) = (self.parts.ledger.clone(), self.parts.shelf.clone());
         let blob = version.adapter_blob;
         let expected = version.fingerprint().map(str::to_owned);
         blocking("serving a version", move || -> Result<()> {
-            let of = if blob.is_none() {
-                Some(PolicyVersion::BASE)
-            } else {
-                source
+            let held = match blob {
+                None => shelf.show_as(number, PolicyVersion::BASE),
+                Some(_) => same.iter().any(|of| shelf.show_as(number, *of)),
             };
-            if of.is_some_and(|of| shelf.show_as(number, of)) {
+            if held {
                 return Ok(());
             }
             let bytes = match blob {

@@ -18,7 +18,7 @@ use crate::tokenizer::Tokenizer;
 pub mod dequant;
 pub mod gguf;
 mod hf;
-mod names;
+pub(crate) mod names;
 pub mod safetensors;
 
 pub use dequant::Dtype;
@@ -120,6 +120,14 @@ impl Checkpoint {
     /// The file or folder that was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The GGUF file, when the model is one.
+    pub(crate) fn gguf(&self) -> Option<&gguf::Gguf> {
+        match &self.source {
+            Source::Folder(_) => None,
+            Source::Gguf(file) => Some(file),
+        }
     }
 
     /// Whether there is a tensor of that (Hugging Face) name.
@@ -270,12 +278,12 @@ fn read_numbers(file: &File, path: &Path, name: &str, info: &TensorInfo) -> Resu
 }
 
 #[cfg(unix)]
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
 }
 
 #[cfg(not(unix))]
-fn read_at(mut file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+pub(crate) fn read_at(mut file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
     use std::io::{Seek, SeekFrom};
     file.seek(SeekFrom::Start(offset))?;
     file.read_exact(buffer)
@@ -287,4 +295,4 @@ fn product(shape: &[usize]) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

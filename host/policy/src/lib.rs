@@ -10,6 +10,7 @@ pub mod config;
 pub mod detokenize;
 pub mod divergence;
 pub mod error;
+pub mod export;
 pub mod kv;
 pub mod local;
 pub mod model;

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 mod build;
 mod gguf;
 
-pub(crate) use gguf::from_gguf;
+pub(crate) use gguf::{from_gguf, standalone};
 
 /// Whether special tokens are recognised in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! `nextstate log`: the versions of the weights, with their lineage.
 
-use super::history::{Place, say};
+use super::place::{Place, say};
 use crate::history::{Request, Response, Row, render};
 
 /// List the versions of the weights with their parents, names, metrics and what the gate found, newest first.

@@ -7,6 +7,7 @@ pub mod judge_eval;
 mod lines;
 pub mod log;
 pub mod opened;
+pub mod place;
 pub mod remote;
 pub mod score;
 pub mod serve;

@@ -1,13 +1,14 @@
-//! `nextstate export` and `nextstate import`: adapters as folders of PEFT, whole models as one file.
+//! `nextstate export` and `nextstate import`: adapters as folders of PEFT, whole models as folders or files.
 //!
 //! The host gives and takes adapters only. A whole model is made here, where its base model is.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use policy::peft;
+use indicatif::{ProgressBar, ProgressStyle};
+use policy::{Adapter, Checkpoint, peft};
 
-use super::history::{Place, say};
+use super::place::{Place, say};
 use crate::history::{Export, Hex, Request, Response};
 
 /// What an export is written as.
@@ -15,6 +16,10 @@ use crate::history::{Export, Hex, Request, Response};
 pub enum Format {
     /// An adapter folder for PEFT: adapter_config.json, adapter_model.safetensors
     Peft,
+    /// The whole model, the adapter merged into it, as a Hugging Face folder in BF16
+    Safetensors,
+    /// The whole model as a GGUF file like the base model's, the adapted matrices in BF16
+    Gguf,
 }
 
 /// Writes a version's weights to files.
@@ -29,6 +34,9 @@ pub struct ExportArgs {
     /// The folder or file to write; it must not be there yet
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
+    /// For whole models: the base model that the adapter belongs to, when it is not here under the name that the host uses
+    #[arg(long, value_name = "PATH|NAME")]
+    base: Option<String>,
     #[command(flatten)]
     place: Place,
 }
@@ -54,6 +62,12 @@ pub fn export(args: ExportArgs) -> anyhow::Result<()> {
     };
     match args.format {
         Format::Peft => write_peft(out, &export)?,
+        Format::Safetensors | Format::Gguf => {
+            let given = args.base.as_deref().or(args.place.model.as_deref());
+            let bar = progress_bar(args.place.json);
+            write_whole(args.format, out, &export, given, &bar)?;
+            bar.finish_and_clear();
+        }
     }
     if args.place.json {
         let said =
@@ -86,6 +100,54 @@ fn write_peft(out: &Path, export: &Export) -> anyhow::Result<()> {
     }
     let part = part.keep();
     std::fs::rename(&part, out).with_context(|| format!("failed to write {}", out.display()))
+}
+
+/// Merges the adapter into its base model, of which only the sizes can be checked.
+fn write_whole(
+    format: Format,
+    out: &Path,
+    export: &Export,
+    base: Option<&str>,
+    bar: &ProgressBar,
+) -> anyhow::Result<()> {
+    let name = base.unwrap_or(&export.model);
+    let base = crate::models::resolve(name)
+        .and_then(|path| Ok(Checkpoint::open(&path)?))
+        .with_context(|| {
+            format!(
+                "the base model `{name}` is needed to write a whole model; --base PATH says where else it is"
+            )
+        })?;
+    let settings = serde_json::from_str(&export.config)
+        .with_context(|| format!("the host's {} is not JSON", peft::CONFIG))?;
+    let settings = peft::parse_config(&settings, Path::new(peft::CONFIG))?;
+    let version = export.version;
+    let adapter = Adapter::from_safetensors(&export.weights.0, &base.config, settings.alpha)
+        .with_context(|| {
+            format!("the adapter of v{version} does not fit the model {name}; --base says which it was trained on")
+        })?;
+    let progress = |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    };
+    let written = if format == Format::Gguf {
+        policy::export::merged_gguf(&base, &adapter, out, &progress)
+    } else {
+        policy::export::merged_safetensors(&base, &adapter, out, &progress)
+    };
+    written.with_context(|| format!("failed to write v{version} to {}", out.display()))
+}
+
+/// On standard error; nothing for programs and where that is not a terminal.
+fn progress_bar(quiet: bool) -> ProgressBar {
+    if quiet {
+        return ProgressBar::hidden();
+    }
+    let template = "merging {wide_bar} {bytes}/{total_bytes} eta {eta}";
+    // The template is a constant, and without it the bar has its default look.
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style)
 }
 
 /// Takes an adapter folder of PEFT in as a version.

@@ -7,7 +7,6 @@
 mod bisect;
 mod blame;
 mod check;
-mod divergence;
 mod graph;
 pub mod live;
 mod log;

@@ -1,17 +1,20 @@
 //! `show` and `diff`: what is in a version, and what lies between two.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::Context as _;
+use policy::Adapter;
+use rl::TokenId;
 
-use super::divergence;
 use super::log::Rows;
 use super::records;
 use super::request::Behaviour;
-use super::response::{Diff, Progress, Replies, Show};
-use super::stage::{Place, Stage};
+use super::response::{Diff, Divergence, Progress, Replies, Show};
+use super::stage::{Place, Stage, mean};
 use super::weights;
 use super::workbench::{Point, Workbench};
+use crate::host::Loaded;
 
 pub(crate) fn show(
     bench: &Workbench,
@@ -66,8 +69,7 @@ pub(crate) fn replies(
             reply.with_context(|| format!("failed to ask {prompt:?}"))
         };
         let (of_a, of_b) = (ask(Place::A)?, ask(Place::B)?);
-        let both = (adapters.0.as_deref(), adapters.1.as_deref());
-        let divergence = divergence::divergence(&loaded.model, both, &ids, &of_a.tokens)?;
+        let divergence = apart(loaded, &adapters, &ids, &of_a.tokens)?;
         all.push(Replies {
             prompt: prompt.clone(),
             a: of_a.text,
@@ -76,6 +78,25 @@ pub(crate) fn replies(
         });
     }
     Ok(all)
+}
+
+/// How far b is from a along a's reply; none along an empty one.
+fn apart(
+    loaded: &Loaded,
+    (a, b): &(Option<Arc<Adapter>>, Option<Arc<Adapter>>),
+    prompt: &[TokenId],
+    reply: &[TokenId],
+) -> anyhow::Result<Option<Divergence>> {
+    if reply.is_empty() {
+        return Ok(None);
+    }
+    let (a, b) = (a.as_deref(), b.as_deref());
+    let found = policy::divergence(&loaded.model, prompt, reply, a, b, 1.0)?;
+    Ok(Some(Divergence {
+        mean_kl: found.mean,
+        max_kl: found.max,
+        logprob_drift: mean(&found.log_probs_b) - mean(&found.log_probs_a),
+    }))
 }
 
 pub(crate) fn diff(

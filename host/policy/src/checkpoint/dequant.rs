@@ -63,6 +63,21 @@ impl Dtype {
         })
     }
 
+    /// What [`Dtype::from_ggml`] reads.
+    pub(crate) fn to_ggml(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Q4_0 => 2,
+            Self::Q4_1 => 3,
+            Self::Q8_0 => 8,
+            Self::Q4_K => 12,
+            Self::Q5_K => 13,
+            Self::Q6_K => 14,
+            Self::BF16 => 30,
+        }
+    }
+
     /// The name that safetensors uses.
     pub(crate) fn from_safetensors(name: &str) -> Option<Self> {
         Some(match name {

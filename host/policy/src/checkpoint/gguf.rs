@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
 use super::{Dtype, TensorInfo, check_shape, names, product, read_numbers, safetensors};
@@ -34,6 +35,10 @@ const MAX_ALIGNMENT: usize = 1 << 16;
 #[derive(Debug)]
 pub struct Gguf {
     file: File,
+    version: u32,
+    /// Where the metadata pairs lie, and how many there are.
+    pairs: (Range<u64>, u64),
+    alignment: u64,
     metadata: Metadata,
     tensors: BTreeMap<String, TensorInfo>,
 }
@@ -63,7 +68,9 @@ impl Gguf {
         }
         let tensor_count = reader.count("tensor count", MAX_TENSORS)?;
         let pair_count = reader.count("metadata count", MAX_PAIRS)?;
+        let start = reader.position();
         let metadata = Metadata::read(&mut reader, pair_count)?;
+        let pairs = (start..reader.position(), pair_count);
         let table = read_table(&mut reader, tensor_count)?;
         let align = match metadata.size("general.alignment", None, MAX_ALIGNMENT) {
             Ok(align) if align.is_multiple_of(8) => align as u64,
@@ -83,6 +90,9 @@ impl Gguf {
         safetensors::refuse_overlap(path, &tensors)?;
         Ok(Self {
             file,
+            version,
+            pairs,
+            alignment: align,
             metadata,
             tensors,
         })
@@ -96,6 +106,40 @@ impl Gguf {
     /// The tensor table, under GGUF's names.
     pub fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
         &self.tensors
+    }
+
+    /// The version of the format.
+    pub(crate) fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Where the metadata pairs lie in the file, and how many there are.
+    pub(crate) fn pairs(&self) -> (Range<u64>, u64) {
+        self.pairs.clone()
+    }
+
+    /// What every tensor's place is a multiple of.
+    pub(crate) fn alignment(&self) -> u64 {
+        self.alignment
+    }
+
+    /// Hands over a range of the file as it is, piece by piece.
+    pub(crate) fn copy(
+        &self,
+        range: Range<u64>,
+        write: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut buffer = vec![0; 1 << 20];
+        let mut at = range.start;
+        while at < range.end {
+            let n =
+                usize::try_from(range.end - at).map_or(buffer.len(), |left| left.min(buffer.len()));
+            super::read_at(&self.file, &mut buffer[..n], at)
+                .map_err(io("read", self.metadata.path()))?;
+            write(&buffer[..n])?;
+            at += n as u64;
+        }
+        Ok(())
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
@@ -142,19 +186,23 @@ impl Gguf {
         let info = self.tensors.get(&own).ok_or_else(missing)?;
         check_shape(path, name, &info.shape, shape)?;
         let numbers = self.read(&own)?;
-        let rotary = own.ends_with(".attn_q.weight") || own.ends_with(".attn_k.weight");
-        let columns = match shape {
-            // Llama's rows are interleaved for ggml's rotary embedding; Qwen3's are not.
-            [rows, columns]
-                if rotary
-                    && config.architecture == Architecture::Llama
-                    && rows.is_multiple_of(config.head_dim) =>
-            {
-                *columns
-            }
-            _ => return Ok(numbers),
-        };
-        Ok(halves_from_pairs(&numbers, config.head_dim, columns))
+        Ok(match paired_columns(config, &own, shape) {
+            Some(columns) => halves_from_pairs(&numbers, config.head_dim, columns),
+            None => numbers,
+        })
+    }
+
+    /// Numbers under Hugging Face's order in the order in which the file has the tensor of that (GGUF) name.
+    pub(crate) fn own_order(
+        config: &ModelConfig,
+        name: &str,
+        shape: &[usize],
+        numbers: Vec<f32>,
+    ) -> Vec<f32> {
+        match paired_columns(config, name, shape) {
+            Some(columns) => pairs_from_halves(&numbers, config.head_dim, columns),
+            None => numbers,
+        }
     }
 
     /// Builds the tokenizer that the metadata describe.
@@ -305,6 +353,35 @@ fn place(
         );
     }
     Ok(tensors)
+}
+
+/// The columns of a matrix whose rows are interleaved for ggml's rotary embedding: Llama's queries and keys, not Qwen3's.
+fn paired_columns(config: &ModelConfig, name: &str, shape: &[usize]) -> Option<usize> {
+    let rotary = name.ends_with(".attn_q.weight") || name.ends_with(".attn_k.weight");
+    match shape {
+        [rows, columns]
+            if rotary
+                && config.architecture == Architecture::Llama
+                && rows.is_multiple_of(config.head_dim) =>
+        {
+            Some(*columns)
+        }
+        _ => None,
+    }
+}
+
+/// What [`halves_from_pairs`] did, undone.
+fn pairs_from_halves(numbers: &[f32], head_dim: usize, columns: usize) -> Vec<f32> {
+    let half = head_dim / 2;
+    let mut out = Vec::with_capacity(numbers.len());
+    for head in numbers.chunks_exact(head_dim * columns) {
+        for row in 0..head_dim {
+            let (pair, side) = (row / 2, row % 2);
+            let from = (side * half + pair) * columns;
+            out.extend_from_slice(&head[from..from + columns]);
+        }
+    }
+    out
 }
 
 /// Within each head: rows (0, 1, 2, 3, …) hold (first half 0, second half 0, first half 1, …); puts the halves together.

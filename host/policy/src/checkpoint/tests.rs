@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::*;
 
 mod hostile;
-pub(super) mod writer;
+pub(crate) mod writer;
 
 use writer::{llama, numbers};
 

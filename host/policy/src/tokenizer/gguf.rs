@@ -21,6 +21,47 @@ const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]
 
 /// Builds the tokenizer that the metadata describe.
 pub(crate) fn from_gguf(meta: &Metadata) -> Result<Tokenizer> {
+    let mut tokenizer = build::from_value(definition(meta)?, meta.path())?;
+    tokenizer.bos = meta.token("tokenizer.ggml.bos_token_id")?;
+    tokenizer.eos = meta.token("tokenizer.ggml.eos_token_id")?;
+    tokenizer.prefix = prefix(meta)?.into_iter().collect();
+    Ok(tokenizer)
+}
+
+/// The `tokenizer.json` that a folder without the GGUF file needs: the same definition, and what a text starts with.
+pub(crate) fn standalone(meta: &Metadata) -> Result<Value> {
+    let mut definition = definition(meta)?;
+    let tokens = meta.strings("tokenizer.ggml.tokens")?;
+    let prefix = prefix(meta)?.and_then(|id| {
+        let text = tokens.get(usize::try_from(id).ok()?)?;
+        Some((id, text))
+    });
+    if let Some((id, text)) = prefix {
+        let start = json!({"SpecialToken": {"id": text, "type_id": 0}});
+        let sequence = |name: &str, kind: u8| json!({"Sequence": {"id": name, "type_id": kind}});
+        definition["post_processor"] = json!({
+            "type": "TemplateProcessing",
+            "single": [start, sequence("A", 0)],
+            "pair": [start, sequence("A", 0), {"SpecialToken": {"id": text, "type_id": 1}}, sequence("B", 1)],
+            "special_tokens": {text: {"id": text, "ids": [id], "tokens": [text]}},
+        });
+    }
+    Ok(definition)
+}
+
+/// The token that a bare text starts with, when there is one.
+fn prefix(meta: &Metadata) -> Result<Option<u32>> {
+    let adds_bos = if meta.has("tokenizer.ggml.add_bos_token") {
+        meta.flag("tokenizer.ggml.add_bos_token")?
+    } else {
+        rule(meta)?.adds_bos
+    };
+    let bos = meta.token("tokenizer.ggml.bos_token_id")?;
+    Ok(bos.filter(|_| adds_bos))
+}
+
+/// What the model's `tokenizer.json` says, without a post-processor.
+fn definition(meta: &Metadata) -> Result<Value> {
     let path = meta.path();
     let model = meta.string("tokenizer.ggml.model")?;
     if model != "gpt2" {
@@ -75,7 +116,7 @@ pub(crate) fn from_gguf(meta: &Metadata) -> Result<Tokenizer> {
             return Err(field(path, name, Problem::Inconsistent { value, rule }));
         }
     }
-    let definition = json!({
+    Ok(json!({
         "version": "1.0",
         "added_tokens": added,
         "normalizer": rule.normalizer,
@@ -87,17 +128,7 @@ pub(crate) fn from_gguf(meta: &Metadata) -> Result<Tokenizer> {
             "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
         },
-    });
-    let mut tokenizer = build::from_value(definition, path)?;
-    tokenizer.bos = meta.token("tokenizer.ggml.bos_token_id")?;
-    tokenizer.eos = meta.token("tokenizer.ggml.eos_token_id")?;
-    let adds_bos = if meta.has("tokenizer.ggml.add_bos_token") {
-        meta.flag("tokenizer.ggml.add_bos_token")?
-    } else {
-        rule.adds_bos
-    };
-    tokenizer.prefix = tokenizer.bos.filter(|_| adds_bos).into_iter().collect();
-    Ok(tokenizer)
+    }))
 }
 
 /// How text is cut into pieces before merging.

@@ -3,34 +3,34 @@
 use half::f16;
 
 /// Everything that a file is made of.
-pub(in crate::checkpoint) struct Writer {
-    pub(in crate::checkpoint) pairs: Vec<(String, Vec<u8>)>,
-    pub(in crate::checkpoint) tensors: Vec<Stored>,
+pub(crate) struct Writer {
+    pub(crate) pairs: Vec<(String, Vec<u8>)>,
+    pub(crate) tensors: Vec<Stored>,
 }
 
 /// One tensor: shape fastest axis last, ggml's type, bytes.
-pub(in crate::checkpoint) struct Stored {
-    pub(in crate::checkpoint) name: String,
-    pub(in crate::checkpoint) shape: Vec<u64>,
-    pub(in crate::checkpoint) kind: u32,
-    pub(in crate::checkpoint) data: Vec<u8>,
+pub(crate) struct Stored {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<u64>,
+    pub(crate) kind: u32,
+    pub(crate) data: Vec<u8>,
 }
 
 /// 1, 2, 3, …
-pub(in crate::checkpoint) fn numbers(count: usize) -> Vec<f32> {
+pub(crate) fn numbers(count: usize) -> Vec<f32> {
     (1..=count).map(|n| n as f32).collect()
 }
 
-pub(in crate::checkpoint) fn text(value: &str) -> Vec<u8> {
+pub(crate) fn text(value: &str) -> Vec<u8> {
     [&(value.len() as u64).to_le_bytes(), value.as_bytes()].concat()
 }
 
 /// A value: its type, then its bytes.
-pub(in crate::checkpoint) fn value(kind: u32, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn value(kind: u32, bytes: &[u8]) -> Vec<u8> {
     [&kind.to_le_bytes(), bytes].concat()
 }
 
-pub(in crate::checkpoint) fn list(kind: u32, items: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn list(kind: u32, items: &[Vec<u8>]) -> Vec<u8> {
     let head = [
         kind.to_le_bytes().to_vec(),
         (items.len() as u64).to_le_bytes().to_vec(),
@@ -38,21 +38,21 @@ pub(in crate::checkpoint) fn list(kind: u32, items: &[Vec<u8>]) -> Vec<u8> {
     value(9, &[head.concat(), items.concat()].concat())
 }
 
-pub(in crate::checkpoint) fn string(v: &str) -> Vec<u8> {
+pub(crate) fn string(v: &str) -> Vec<u8> {
     value(8, &text(v))
 }
 
-pub(in crate::checkpoint) fn int(n: u32) -> Vec<u8> {
+pub(crate) fn int(n: u32) -> Vec<u8> {
     value(4, &n.to_le_bytes())
 }
 
 impl Writer {
-    pub(in crate::checkpoint) fn set(&mut self, key: &str, value: Vec<u8>) {
+    pub(crate) fn set(&mut self, key: &str, value: Vec<u8>) {
         self.pairs.retain(|(k, _)| k != key);
         self.pairs.push((key.into(), value));
     }
 
-    pub(in crate::checkpoint) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut out = b"GGUF".to_vec();
         out.extend(3u32.to_le_bytes());
         out.extend((self.tensors.len() as u64).to_le_bytes());
@@ -79,7 +79,7 @@ impl Writer {
 }
 
 /// A Llama with one layer: width 8, two heads of 4, one key head, a byte-level tokenizer.
-pub(in crate::checkpoint) fn llama() -> Writer {
+pub(crate) fn llama() -> Writer {
     let mut file = Writer {
         pairs: Vec::new(),
         tensors: Vec::new(),
