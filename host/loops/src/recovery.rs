@@ -201,7 +201,7 @@ impl Fold {
             places.closed = unjudged.map_or(places.closed, |at| at.min(places.closed));
             places.to_judge += usize::from(unheard.is_some()) + usize::from(unjudged.is_some());
         }
-        self.status.version = PolicyVersion::new(self.line.next_version().get() - 1);
+        self.status.version = self.line.version();
         self.status.ledger_records = end.get().saturating_sub(1);
         Recovered {
             sessions: self.sessions,

@@ -47,7 +47,7 @@ pub struct Status {
     pub loops: BTreeMap<String, LoopState>,
     /// The queues: `judge` (turns to be judged) and `train` (samples to be trained).
     pub queues: BTreeMap<String, QueueStatus>,
-    /// The newest committed version.
+    /// The version that is committed as the one to answer.
     pub version: PolicyVersion,
     /// The version that is live.
     pub live: PolicyVersion,

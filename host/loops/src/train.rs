@@ -297,13 +297,13 @@ impl Training {
             .with_line("committing a version", move |line| line.commit(&due, step))
             .await?;
         let version = PolicyVersion::new(record.version);
-        self.parts.board.committed(version);
         if !passed {
             self.spent(count, Fate::Held(version));
             self.parts.board.step("held");
             tracing::warn!(%version, "the gate held a version: it is kept and not served");
             return Ok(());
         }
+        self.parts.board.committed(version);
         self.spent(count, Fate::Trained(version));
         self.parts.board.step("committed");
         let learner = self.parts.learner.clone();
@@ -546,8 +546,7 @@ impl Training {
 /// Has the learner go on from a line's head, and makes that live.
 pub(crate) async fn restore_head(parts: &Parts, line: &Line) -> Result<PolicyVersion> {
     let (version, head) = (line.version(), line.head().cloned());
-    let newest = PolicyVersion::new(line.next_version().get() - 1);
-    parts.board.committed(newest);
+    parts.board.committed(version);
     if let Some(head) = head {
         let (ledger, learner) = (parts.ledger.clone(), parts.learner.clone());
         blocking("restoring a version", move || {
