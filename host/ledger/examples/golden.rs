@@ -47,12 +47,6 @@ fn main() -> Result<(), Error> {
     ledger
         .append(Entry::new("note", "", "żółć \u{1f44d}".as_bytes().to_vec()))
         .wait()?;
-    for who in ["t-2", "t-3"] {
-        let said = format!("said by {who}");
-        let entry = Entry::new("turn", who, said.into_bytes()).sealed();
-        ledger.append(entry).wait()?;
-    }
-    ledger.destroy_keys(&["t-3".to_owned()])?;
     for record in ledger.scan(Seq::FIRST) {
         let r = record?;
         let body = String::from_utf8_lossy(&r.body);

@@ -3,16 +3,24 @@
 //! Writing is atomic and durable on return. Nothing is ever overwritten with other content. It does not know what a blob is.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     process,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use crate::{Digest, Error, Result, files};
+use crate::{
+    Digest, Error, Result,
+    disk::{self, Disk},
+    mutant,
+};
 
 #[derive(Debug)]
 pub(crate) struct Blobs {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     temp: AtomicU64,
 }
@@ -22,62 +30,50 @@ pub(crate) fn path_in(dir: &Path) -> PathBuf {
 }
 
 impl Blobs {
-    pub(crate) fn open(ledger: &Path) -> Result<Self> {
+    pub(crate) fn open(disk: Arc<dyn Disk>, ledger: &Path) -> Result<Self> {
         let dir = path_in(ledger);
-        files::create_dir(&dir)?;
+        disk::create_dir(&*disk, &dir)?;
         let temp = dir.join("tmp");
+        disk::create_dir(&*disk, &temp)?;
         // Leftovers of a crash: never referenced, because a reference is made only after the rename.
-        match fs::remove_dir_all(&temp) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::file("clear", &temp)(error));
-            }
-            _ => files::create_dir(&temp)?,
-        }
+        disk::clear(&*disk, &temp)?;
         Ok(Self {
+            disk,
             dir,
             temp: AtomicU64::new(0),
         })
     }
 
-    /// For reading only: a folder that nobody may change.
-    pub(crate) fn reading(ledger: &Path) -> Self {
-        Self {
-            dir: path_in(ledger),
-            temp: AtomicU64::new(0),
-        }
-    }
-
     pub(crate) fn put(&self, bytes: &[u8]) -> Result<Digest> {
+        let disk = &*self.disk;
         let digest = Digest::of(bytes);
         let path = file_of(&self.dir, &digest);
         let shelf = path.parent().unwrap_or(&self.dir);
-        files::create_dir(shelf)?;
-        let there = |found: Vec<u8>| found == bytes || crate::mutant::on("damaged-blob-kept");
-        if fs::read(&path).is_ok_and(there) {
-            // It may have been renamed into place by a process that died before it synced the folder.
-            files::sync_dir(shelf)?;
+        disk::create_dir(disk, shelf)?;
+        if matches!(disk::read_file(disk, &path), Ok(Some(found)) if found == bytes) {
+            // A process may have died before it made the name durable; the bytes were synced before that.
+            disk::sync_dir(disk, shelf)?;
             return Ok(digest);
         }
         let count = self.temp.fetch_add(1, Ordering::Relaxed);
-        let temp = self
-            .dir
-            .join("tmp")
-            .join(format!("{}-{count}", process::id()));
-        files::write_durable(&temp, &path, bytes)?;
-        Ok(digest)
+        let temp = format!("{}-{count}", process::id());
+        let temp = self.dir.join("tmp").join(temp);
+        if mutant::on("blob-without-rename") {
+            write_in_place(disk, &path, bytes)
+        } else if mutant::on("skip-blob-fsync") {
+            write_without_sync(disk, &temp, &path, bytes)
+        } else {
+            disk::write_durable(disk, &temp, &path, bytes)
+        }
+        .map(|()| digest)
     }
 
     pub(crate) fn get(&self, digest: &Digest) -> Result<Vec<u8>> {
         let path = file_of(&self.dir, digest);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::NoBlob { digest: *digest });
-            }
-            Err(error) => return Err(Error::file("read", path)(error)),
-        };
+        let bytes =
+            disk::read_file(&*self.disk, &path)?.ok_or(Error::NoBlob { digest: *digest })?;
         let found = Digest::of(&bytes);
-        if found == *digest || crate::mutant::on("blob-not-checked") {
+        if found == *digest {
             Ok(bytes)
         } else {
             Err(Error::BlobDamaged {
@@ -87,69 +83,96 @@ impl Blobs {
         }
     }
 
+    pub(crate) fn has(&self, digest: &Digest) -> bool {
+        let path = file_of(&self.dir, digest);
+        self.disk.exists(&path) && !self.disk.is_dir(&path)
+    }
+
+    /// Removes the file and makes that durable; false when there was none.
     pub(crate) fn remove(&self, digest: &Digest) -> Result<bool> {
         let path = file_of(&self.dir, digest);
-        match fs::remove_file(&path) {
-            Ok(()) => files::sync_dir(path.parent().unwrap_or(&self.dir)).map(|()| true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Error::file("remove", path)(error)),
+        let removed = match self.disk.remove(&path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(Error::file("remove", path)(error)),
+        };
+        // Also when it was not there: a process may have died between the two.
+        match path.parent() {
+            Some(shelf) if self.disk.is_dir(shelf) => disk::sync_dir(&*self.disk, shelf)?,
+            _ => {}
         }
+        Ok(removed)
     }
 
-    pub(crate) fn list(&self) -> Result<Vec<Digest>> {
-        let mut found = Vec::new();
-        let shelves = fs::read_dir(&self.dir).map_err(Error::file("list", &self.dir))?;
-        for shelf in shelves {
-            let shelf = shelf.map_err(Error::file("list", &self.dir))?.path();
-            if !shelf.is_dir() {
-                continue;
-            }
-            for blob in fs::read_dir(&shelf).map_err(Error::file("list", &shelf))? {
-                let blob = blob.map_err(Error::file("list", &shelf))?.path();
-                found.extend(digest_of(&blob));
-            }
-        }
-        Ok(found)
-    }
-
-    pub(crate) fn has(&self, digest: &Digest) -> bool {
-        file_of(&self.dir, digest).is_file()
+    pub(crate) fn all(&self) -> Result<Vec<Digest>> {
+        list(&*self.disk, &self.dir)
     }
 }
 
+/// The digests that the files of a folder of blobs are named by; their bytes are not read.
+pub(crate) fn list(disk: &dyn Disk, blobs: &Path) -> Result<Vec<Digest>> {
+    let mut all = Vec::new();
+    for shelf in disk::list(disk, blobs)? {
+        for rest in disk::list(disk, &blobs.join(&shelf)).unwrap_or_default() {
+            if let Ok(digest) = format!("{shelf}{rest}").parse() {
+                all.push(digest);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// A deliberate bug.
+fn write_in_place(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()> {
+    let file = disk::Named::create(disk, path)?;
+    file.write(bytes, 0)?;
+    file.sync()?;
+    disk::sync_dir(disk, path.parent().unwrap_or(path))
+}
+
+/// A deliberate bug.
+fn write_without_sync(disk: &dyn Disk, temp: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    disk::Named::create(disk, temp)?.write(bytes, 0)?;
+    disk::rename(disk, temp, path)?;
+    disk::sync_dir(disk, path.parent().unwrap_or(path))
+}
+
 /// `blobs/ab/cdef…`: 256 shelves keep the folders small.
-fn file_of(dir: &Path, digest: &Digest) -> PathBuf {
+pub(crate) fn file_of(dir: &Path, digest: &Digest) -> PathBuf {
     let name = digest.to_string();
     let (shelf, rest) = name.split_at(2);
     dir.join(shelf).join(rest)
 }
 
-/// The digest that a blob's path names; `None` for temporary files and anything else.
-pub(crate) fn digest_of(path: &Path) -> Option<Digest> {
-    let rest = path.file_name()?.to_str()?;
-    let shelf = path.parent()?.file_name()?.to_str()?;
-    format!("{shelf}{rest}").parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::disk::Machine;
+
+    fn open(dir: &tempfile::TempDir) -> Blobs {
+        Blobs::open(Arc::new(Machine), dir.path()).unwrap()
+    }
 
     #[test]
     fn a_blob_is_read_back_by_its_digest_and_writing_it_again_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(dir.path()).unwrap();
+        let blobs = open(&dir);
         let digest = blobs.put(b"weights").unwrap();
         assert_eq!(blobs.put(b"weights").unwrap(), digest);
         assert_eq!(blobs.get(&digest).unwrap(), b"weights");
         assert!(blobs.has(&digest));
-        assert_eq!(digest_of(&file_of(&blobs.dir, &digest)), Some(digest));
+        assert_eq!(blobs.all().unwrap(), [digest]);
+        assert!(blobs.remove(&digest).unwrap());
+        assert!(!blobs.remove(&digest).unwrap());
+        assert!(!blobs.has(&digest));
     }
 
     #[test]
     fn a_damaged_blob_is_refused_and_writing_it_again_heals_it() {
         let dir = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(dir.path()).unwrap();
+        let blobs = open(&dir);
         let digest = blobs.put(b"weights").unwrap();
         fs::write(file_of(&blobs.dir, &digest), b"weighty").unwrap();
         assert!(matches!(blobs.get(&digest), Err(Error::BlobDamaged { .. })));
@@ -160,13 +183,13 @@ mod tests {
     #[test]
     fn an_unknown_blob_is_an_error_and_leftovers_of_a_crash_are_cleared() {
         let dir = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(dir.path()).unwrap();
+        let blobs = open(&dir);
         assert!(matches!(
             blobs.get(&Digest::of(b"?")),
             Err(Error::NoBlob { .. })
         ));
         fs::write(blobs.dir.join("tmp/1-1"), b"half").unwrap();
-        let blobs = Blobs::open(dir.path()).unwrap();
+        let blobs = open(&dir);
         assert!(!blobs.dir.join("tmp/1-1").exists());
     }
 }

@@ -62,7 +62,7 @@ pub struct Entry {
     pub key: Option<String>,
     /// The content, never interpreted.
     pub body: Vec<u8>,
-    /// Whether the body is sealed under the key of its subject, so that it can be erased ([`crate::Ledger::destroy_keys`]).
+    /// Whether the body is kept encrypted under its subject's key: [`crate::Ledger::destroy_keys`] then erases it.
     pub sealed: bool,
 }
 
@@ -78,7 +78,7 @@ impl Entry {
         }
     }
 
-    /// The same with its body sealed under the key of its subject: for what somebody said, and may ask to be forgotten.
+    /// The same with a body that is sealed under the key of its subject, which is then not empty.
     #[must_use]
     pub fn sealed(mut self) -> Self {
         self.sealed = true;
@@ -143,9 +143,9 @@ pub struct Record {
     pub key: Option<String>,
     /// The content.
     pub body: Vec<u8>,
-    /// The hash that chains it: over its predecessor's hash and all of the above.
+    /// The hash that chains it: over its predecessor's hash and all of the above, a sealed body as it lies on the disk.
     pub hash: Digest,
-    /// The key of its body was destroyed: the body is empty, and nobody can read it again.
+    /// True when the body was sealed and its key has been destroyed: there is no body any more.
     pub erased: bool,
 }
 
@@ -155,7 +155,11 @@ pub(crate) fn genesis() -> Digest {
 }
 
 /// The hash of a record that follows one whose hash is `prev`. The body enters by its own digest, so that the chain can be
-/// checked without it.
+/// checked without it. A sealed one enters as it lies on the disk, with the slot of its key.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one for each field that is hashed"
+)]
 pub(crate) fn chain(
     prev: &Digest,
     seq: Seq,
@@ -163,6 +167,7 @@ pub(crate) fn chain(
     kind: &str,
     subject: &str,
     key: Option<&str>,
+    slot: Option<u32>,
     body: &[u8],
 ) -> Digest {
     let mut hash = Sha256::new();
@@ -173,32 +178,17 @@ pub(crate) fn chain(
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text.as_bytes());
     }
-    match key {
-        None => hash.update([0]),
-        Some(key) => {
-            hash.update([1]);
-            hash.update((key.len() as u64).to_le_bytes());
-            hash.update(key.as_bytes());
-        }
+    hash.update([u8::from(key.is_some()) + if slot.is_some() { 2 } else { 0 }]);
+    if let Some(key) = key {
+        hash.update((key.len() as u64).to_le_bytes());
+        hash.update(key.as_bytes());
+    }
+    if let Some(slot) = slot {
+        hash.update(slot.to_le_bytes());
     }
     hash.update((body.len() as u64).to_le_bytes());
     hash.update(Digest::of(body).as_bytes());
     Digest::from_bytes(hash.finalize().into())
-}
-
-impl Record {
-    /// The hash that this record should have after a record whose hash is `prev`.
-    pub(crate) fn chained(&self, prev: &Digest) -> Digest {
-        chain(
-            prev,
-            self.seq,
-            self.at_ms,
-            &self.kind,
-            &self.subject,
-            self.key.as_deref(),
-            &self.body,
-        )
-    }
 }
 
 #[cfg(test)]
@@ -207,7 +197,17 @@ mod tests {
 
     use super::*;
 
-    fn entries() -> impl Strategy<Value = (u64, i64, String, String, Option<String>, Vec<u8>)> {
+    type Fields = (
+        u64,
+        i64,
+        String,
+        String,
+        Option<String>,
+        Vec<u8>,
+        Option<u32>,
+    );
+
+    fn entries() -> impl Strategy<Value = Fields> {
         (
             1..u64::MAX,
             any::<i64>(),
@@ -215,10 +215,11 @@ mod tests {
             ".{0,8}",
             proptest::option::of(".{1,8}"),
             proptest::collection::vec(any::<u8>(), 0..40),
+            proptest::option::of(any::<u32>()),
         )
     }
 
-    fn hash(e: &(u64, i64, String, String, Option<String>, Vec<u8>)) -> Digest {
+    fn hash(e: &Fields) -> Digest {
         chain(
             &genesis(),
             Seq::new(e.0),
@@ -226,6 +227,7 @@ mod tests {
             &e.2,
             &e.3,
             e.4.as_deref(),
+            e.6,
             &e.5,
         )
     }
@@ -247,7 +249,16 @@ mod tests {
 
     #[test]
     fn the_hash_of_the_first_record_is_fixed_by_the_format() {
-        let hash = chain(&genesis(), Seq::FIRST, 0, "turn", "t-1", Some("k"), b"body");
+        let hash = chain(
+            &genesis(),
+            Seq::FIRST,
+            0,
+            "turn",
+            "t-1",
+            Some("k"),
+            None,
+            b"body",
+        );
         assert_eq!(
             hash.to_string(),
             include_str!("../tests/golden/first-hash.txt").trim()
@@ -261,10 +272,10 @@ mod tests {
             (Entry::new("", "s", vec![]), "kind"),
             (Entry::new("x".repeat(65), "s", vec![]), "kind"),
             (Entry::new("k", long.clone(), vec![]), "subject"),
-            (Entry::new("k", "", vec![]).sealed(), "subject"),
             (Entry::new("k", "s", vec![]).with_key(""), "key"),
             (Entry::new("k", "s", vec![]).with_key(long), "key"),
             (Entry::new("k", "s", vec![0; MAX_BODY + 1]), "body"),
+            (Entry::new("k", "", vec![]).sealed(), "subject"),
         ] {
             let error = entry.check().unwrap_err().to_string();
             assert!(error.contains(field), "{error}");

@@ -28,48 +28,14 @@ pub enum Error {
         #[source]
         source: Arc<io::Error>,
     },
-    /// The database failed.
-    #[error("failed to {action} the ledger's database")]
+    /// The database of a ledger of format 1 failed.
+    #[error("failed to {action} the database of the old ledger")]
     Database {
         /// What was attempted.
         action: &'static str,
         /// Why it failed.
         #[source]
         source: Arc<rusqlite::Error>,
-    },
-    /// The file of keys is not as it was written.
-    #[error("the key file {} is damaged{}", path.display(), slot.map_or_else(String::new, |slot| format!(" at slot {slot}")))]
-    KeysDamaged {
-        /// The file.
-        path: PathBuf,
-        /// The key; `None` when it is the whole file.
-        slot: Option<u64>,
-    },
-    /// The key of a subject was destroyed: nothing can be sealed under it any more.
-    #[error("record {seq} cannot be sealed: what is about its subject was forgotten")]
-    KeyDestroyed {
-        /// Where it would have been.
-        seq: Seq,
-    },
-    /// A sealed body does not fit its key and place.
-    #[error(
-        "record {seq} cannot be unsealed: its key is of another ledger, or its body is damaged"
-    )]
-    Unsealable {
-        /// The record.
-        seq: Seq,
-    },
-    /// A folder that should be new is not.
-    #[error("{} holds a ledger already; give a new folder", dir.display())]
-    Occupied {
-        /// The folder.
-        dir: PathBuf,
-    },
-    /// The system gives no random numbers.
-    #[error("the system gives no random numbers for keys: {why}")]
-    Random {
-        /// Why.
-        why: Arc<str>,
     },
     /// The file is a database, but not ours.
     #[error("{} is not a ledger: its application id is {found:#010x}", path.display())]
@@ -91,15 +57,74 @@ pub enum Error {
     },
     /// A record's content does not agree with its hash, or its hash with its predecessor's.
     #[error(
-        "record {seq} is damaged: its hash is {found}, its content and predecessor give {expected}"
+        "record {seq} is damaged ({} at byte {offset}): its hash is {found}, its content and predecessor give {expected}",
+        path.display()
     )]
     Damaged {
         /// The record.
         seq: Seq,
+        /// The file that it is in.
+        path: PathBuf,
+        /// Where in the file it starts.
+        offset: u64,
         /// The hash stored with it.
         found: Digest,
         /// The hash computed from its content and the record before it.
         expected: Digest,
+    },
+    /// Bytes of the log are not what was written.
+    #[error(
+        "{} is damaged at byte {offset}{}: {why}; `ledger repair` saves everything else", path.display(),
+        seq.map(|seq| format!(", where record {seq} should be")).unwrap_or_default()
+    )]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// The record that should be there, when one should.
+        seq: Option<Seq>,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// The file of the keys is damaged; what was sealed under them cannot be read.
+    #[error(
+        "the keys {} are damaged{}: {why}", path.display(),
+        slot.map(|slot| format!(" at slot {slot}")).unwrap_or_default()
+    )]
+    KeysDamaged {
+        /// The file.
+        path: PathBuf,
+        /// Which key, unless it is all of them.
+        slot: Option<u32>,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// A sealed body cannot be opened with its subject's key.
+    #[error("the sealed body of record {seq} does not open with the key of its subject")]
+    Sealed {
+        /// The record.
+        seq: Seq,
+    },
+    /// The subject's key has been destroyed: nothing more can be sealed under it.
+    #[error(
+        "the key of the subject {subject:?} has been destroyed; nothing more can be sealed under it"
+    )]
+    Erased {
+        /// The subject.
+        subject: String,
+    },
+    /// The machine gave no random bytes.
+    #[error("failed to make a key: {why}")]
+    Random {
+        /// Why.
+        why: Arc<str>,
+    },
+    /// The folder that a repair should write to is not empty.
+    #[error("failed to repair into {}: it is not empty", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
     },
     /// A record before the end of the ledger is not there.
     #[error("record {seq} is missing: the ledger goes on to {last}")]
@@ -109,9 +134,9 @@ pub enum Error {
         /// The last record that is known to have been acknowledged.
         last: Seq,
     },
-    /// Acknowledged records have disappeared from the database.
+    /// Acknowledged records have disappeared from the log.
     #[error(
-        "the ledger lost acknowledged records: the database ends at record {last}, {mark} were acknowledged; \
+        "the ledger lost acknowledged records: the log ends at record {last}, {mark} were acknowledged; \
          restore {} from a copy", dir.display()
     )]
     Lost {
@@ -119,7 +144,7 @@ pub enum Error {
         dir: PathBuf,
         /// The acknowledged end.
         mark: Seq,
-        /// The end that the database has.
+        /// The end that the log has.
         last: Seq,
     },
     /// The record at the mark is not the one that was acknowledged.
@@ -129,7 +154,7 @@ pub enum Error {
     Diverged {
         /// The record.
         seq: Seq,
-        /// The hash in the database.
+        /// The hash in the log.
         found: Digest,
         /// The hash in the mark.
         expected: Digest,
@@ -142,12 +167,12 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// The database has records, but the mark that vouches for them is gone.
-    #[error("the high-water mark {} is missing, but the database has {records} records", path.display())]
+    /// The log has records, but the mark that vouches for them is gone.
+    #[error("the high-water mark {} is missing, but the log has {records} records", path.display())]
     MarkMissing {
         /// The file.
         path: PathBuf,
-        /// How many records the database has.
+        /// How many records the log has.
         records: u64,
     },
     /// A previous write failed. What had been acknowledged is safe; nothing more is accepted until the ledger is reopened.
@@ -164,6 +189,16 @@ pub enum Error {
     Busy {
         /// How many.
         waiting: usize,
+    },
+    /// Entries that belong together are too much for one write.
+    #[error("{entries} entries that belong together have {len} bytes; allowed are {most}")]
+    Together {
+        /// How many entries.
+        entries: usize,
+        /// Their bytes.
+        len: usize,
+        /// The most allowed.
+        most: usize,
     },
     /// An entry breaks a limit.
     #[error(
@@ -239,6 +274,26 @@ pub enum Error {
 }
 
 impl Error {
+    /// True when only this append is refused, and the ledger is as it was.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.is_retryable()
+            || matches!(
+                self,
+                Self::Erased { .. } | Self::KeysDamaged { slot: Some(_), .. }
+            )
+    }
+
+    /// True when a file operation failed because there is no space, or none that we may use.
+    pub(crate) fn is_no_space(&self) -> bool {
+        matches!(self, Self::Full)
+            || matches!(self, Self::File { source, .. } if matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+                    | io::ErrorKind::FileTooLarge
+            ))
+    }
+
     /// True when the same call can work later without anybody's help with the ledger itself.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Full | Self::Busy { .. })
@@ -248,6 +303,9 @@ impl Error {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Damaged { .. }
+            | Self::Broken { .. }
+            | Self::KeysDamaged { .. }
+            | Self::Sealed { .. }
             | Self::Missing { .. }
             | Self::Lost { .. }
             | Self::Diverged { .. }

@@ -2,32 +2,25 @@
 
 use std::{
     fmt,
-    fs::{File, OpenOptions, TryLockError},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::Ordering,
-        mpsc::{SyncSender, TrySendError, sync_channel},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use rusqlite::Connection;
-
 use crate::{
     Digest, Entry, Error, Pending, PendingAll, Record, Records, Result, Seq,
     blob::Blobs,
-    entry, files,
-    keys::Keys,
-    mark,
-    mark::{Mark, Position},
-    pending,
-    reader::Readers,
-    reserve::Reserve,
-    store,
-    store::{Filter, Stored},
-    writer::{Request, Shared, Writer},
+    disk::{self, Disk, Guard, Machine},
+    frame,
+    log::Log,
+    mutant, pending,
+    reader::Filter,
+    recover::{self, Recovered},
+    shared::{Core, Request, Shared},
+    spare::Spare,
+    v1,
+    writer::Writer,
 };
 
 /// Milliseconds since 1970, for people to read. Nothing is ordered by it.
@@ -43,18 +36,22 @@ pub fn system_clock() -> Clock {
     })
 }
 
-/// Appends that may wait for the disk before further ones are refused as [`Error::Busy`].
-const WAITING: usize = 16_384;
-/// Records before the mark that opening checks: a read-only walk over everything is [`crate::verify`].
-const TAIL: u64 = 64;
+/// The longest that a segment is by default: a steady stream rolls every few seconds, a walk over one takes 50 ms.
+const SEGMENT_BYTES: u64 = 16 << 20;
+/// What [`Ledger::append_all`] takes at most: a group lies in one segment.
+const TOGETHER: usize = 1 << 30;
 
 /// How to open a ledger.
 #[derive(Clone)]
 pub struct Options {
     /// Where timestamps come from.
     pub clock: Clock,
-    /// The database may not grow beyond this; appends are then refused as [`Error::Full`]. `None` leaves it to the disk.
+    /// The log may not grow beyond this; appends are then refused as [`Error::Full`]. `None` leaves it to the disk.
     pub max_bytes: Option<u64>,
+    /// The longest that a segment of the log is, unless one record needs more.
+    pub segment_bytes: u64,
+    /// What the files are on.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl Default for Options {
@@ -62,6 +59,8 @@ impl Default for Options {
         Self {
             clock: system_clock(),
             max_bytes: None,
+            segment_bytes: SEGMENT_BYTES,
+            disk: Arc::new(Machine),
         }
     }
 }
@@ -70,6 +69,8 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("max_bytes", &self.max_bytes)
+            .field("segment_bytes", &self.segment_bytes)
+            .field("disk", &self.disk)
             .finish_non_exhaustive()
     }
 }
@@ -78,22 +79,29 @@ impl fmt::Debug for Options {
 #[derive(Clone, Debug)]
 pub struct Ledger(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     dir: PathBuf,
-    sender: Option<SyncSender<Request>>,
     thread: Option<JoinHandle<()>>,
-    shared: Arc<Shared>,
-    readers: Arc<Readers>,
+    core: Arc<Core>,
+    log: Arc<Log>,
+    spare: Arc<Spare>,
     blobs: Blobs,
-    reserve: Reserve,
-    _lock: File,
+    _lock: Option<Guard>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Ledger {
     /// Opens the ledger in `dir`, creating it when the folder has none, and checks that nothing acknowledged is missing.
+    /// A ledger of format 1 is turned into one of the current format first; its old file is kept beside it.
     ///
-    /// Records that a killed process had committed but not yet acknowledged are kept: their writers never learned of them,
+    /// Records that a killed process had written but not yet acknowledged are kept: their writers never learned of them,
     /// and an idempotency key lets them ask again.
     ///
     /// # Errors
@@ -101,41 +109,48 @@ impl Ledger {
     /// what is on disk is not what was written; [`Error::Foreign`] or [`Error::Format`] when it is not ours to read.
     pub fn open(dir: impl Into<PathBuf>, options: Options) -> Result<Self> {
         let dir = dir.into();
-        files::create_dir(&dir)?;
-        let lock = lock(&dir)?;
-        let (conn, mark) = recover(&dir, options.max_bytes)?;
+        let disk = options.disk;
+        disk::create_dir(&*disk, &dir)?;
+        let lock = lock(&*disk, &dir)?;
+        v1::upgrade(&*disk, &dir, options.segment_bytes)?;
+        let found = recover::recover(&disk, &dir, options.segment_bytes, options.max_bytes)?;
+        let Recovered {
+            log,
+            active,
+            at,
+            end,
+            mark,
+            spare,
+        } = found;
         let shared = Arc::new(Shared::default());
-        shared
-            .durable
-            .store(mark.position().seq.get(), Ordering::Release);
-        let blobs = Blobs::open(&dir)?;
-        let keys = Arc::new(Keys::open(&dir)?);
-        let free = store::free_slot(&conn)?;
-        keys.provide(free)?;
-        let (sender, requests) = sync_channel(WAITING);
+        shared.durable.store(end.seq.get(), Ordering::Release);
+        let blobs = Blobs::open(disk, &dir)?;
+        let next_slot = log.index().free_slot();
         let writer = Writer {
-            keys: keys.clone(),
-            free,
-            conn,
+            log: log.clone(),
+            active,
+            at,
+            end,
             mark,
             clock: options.clock,
             shared: shared.clone(),
+            spare: spare.clone(),
+            next_slot,
         };
+        writer.make_ahead();
+        let core = Arc::new(Core::new(writer, shared));
+        let behind = core.clone();
         let thread = thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || writer.run(&requests))
+            .spawn(move || behind.run())
             .map_err(Error::file("start the writer of", &dir))?;
-        let readers = Arc::new(Readers::new(dir.clone(), keys));
-        let thread = Some(thread);
-        let dir_of = dir.clone();
         Ok(Self(Arc::new(Inner {
             dir,
-            sender: Some(sender),
-            thread,
-            shared,
-            readers,
+            thread: Some(thread),
+            core,
+            log,
+            spare,
             blobs,
-            reserve: Reserve::new(&dir_of),
             _lock: lock,
         })))
     }
@@ -148,26 +163,21 @@ impl Ledger {
     /// Appends several entries: all of them or none. An entry whose key is already there is not appended again, and its
     /// receipt names the first place; the others are.
     pub fn append_all(&self, entries: Vec<Entry>) -> PendingAll {
-        let (done, pending) = pending::pair(|| {
-            Err(Error::Poisoned {
-                reason: "the writer has ended".into(),
-            })
-        });
-        let refusal = entries
-            .iter()
-            .filter(|_| !crate::mutant::on("limits-not-checked"))
-            .try_for_each(Entry::check)
-            .and_then(|()| self.0.shared.check());
-        if let Err(error) = refusal {
+        let core = &self.0.core;
+        let (done, pending) = pending::pair(
+            || {
+                Err(Error::Poisoned {
+                    reason: "the writer has ended".into(),
+                })
+            },
+            Some(core.clone()),
+        );
+        if let Err(error) = check(&entries).and_then(|()| core.shared.check()) {
             done.complete(Err(error));
         } else if entries.is_empty() {
             done.complete(Ok(Vec::new()));
-        } else if let Some(sender) = &self.0.sender {
-            self.0.shared.waiting.fetch_add(1, Ordering::Relaxed);
-            if let Err(TrySendError::Full(request)) = sender.try_send(Request { entries, done }) {
-                self.0.shared.waiting.fetch_sub(1, Ordering::Relaxed);
-                request.done.complete(Err(Error::Busy { waiting: WAITING }));
-            }
+        } else {
+            core.send(Request { entries, done });
         }
         pending
     }
@@ -190,37 +200,30 @@ impl Ledger {
     /// The record with an idempotency key.
     ///
     /// # Errors
-    /// The database's, or the record's damage.
+    /// The file system's, or the record's damage.
     pub fn by_key(&self, key: &str) -> Result<Option<Record>> {
-        let end = self.durable();
-        let found = self
-            .0
-            .readers
-            .with(|conn| store::read_key(conn, key, end))?;
-        found.map(|stored| self.opened(stored)).transpose()
+        self.0.log.read_key(key, self.durable())
     }
 
     /// The record at a place.
     ///
     /// # Errors
-    /// The database's, or the record's damage.
+    /// The file system's, or the record's damage.
     pub fn get(&self, seq: Seq) -> Result<Option<Record>> {
-        let to = seq.min(self.durable());
-        let found = self
-            .0
-            .readers
-            .with(|conn| Ok(store::read(conn, &Filter::All, seq, to, 1)?.pop()))?;
-        found.map(|stored| self.opened(stored)).transpose()
+        if seq == Seq::ZERO || seq > self.durable() {
+            return Ok(None);
+        }
+        self.0.log.read(seq, None).map(Some)
     }
 
     /// The acknowledged end.
     pub fn durable(&self) -> Seq {
-        self.0.shared.durable()
+        self.0.core.shared.durable()
     }
 
     /// Appends that wait for the disk now.
     pub fn waiting(&self) -> usize {
-        self.0.shared.waiting.load(Ordering::Relaxed)
+        self.0.core.shared.waiting.load(Ordering::Relaxed)
     }
 
     /// Whether the ledger still accepts.
@@ -228,17 +231,7 @@ impl Ledger {
     /// # Errors
     /// [`Error::Poisoned`] after a failed write; the process should say so and exit.
     pub fn health(&self) -> Result<()> {
-        self.0.shared.check()
-    }
-
-    /// Whether new work can be accepted: the ledger is healthy and the disk has room for what will be recorded of it. Cheap.
-    ///
-    /// # Errors
-    /// [`Error::Full`] while there is no room: what is begun can still be finished, and it passes when there is room again;
-    /// [`Error::Poisoned`] after a failed write.
-    pub fn room(&self) -> Result<()> {
-        self.0.shared.check()?;
-        self.0.reserve.check()
+        self.0.core.shared.check()
     }
 
     /// Stores `bytes` under their digest; durable on return. Blocks; storing the same bytes again is cheap.
@@ -246,14 +239,10 @@ impl Ledger {
     /// # Errors
     /// The file system's. A failed write poisons the ledger, as a failed append does.
     pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest> {
-        if !crate::mutant::on("poisoned-takes-blobs") {
-            self.0.shared.check()?;
-        }
+        self.0.core.shared.check()?;
         self.0.blobs.put(bytes).map_err(|error| match &error {
-            Error::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                Error::Full
-            }
-            _ => self.0.shared.poison(&error),
+            error if error.is_no_space() => Error::Full,
+            _ => self.0.core.shared.poison(&error),
         })
     }
 
@@ -265,45 +254,45 @@ impl Ledger {
         self.0.blobs.get(digest)
     }
 
-    /// Removes a blob; durable on return. Gives whether it was there.
+    /// Whether there is a blob with this digest; its bytes are not checked.
+    pub fn has_blob(&self, digest: &Digest) -> bool {
+        self.0.blobs.has(digest)
+    }
+
+    /// Removes a blob; durable on return. False when there was none.
     ///
     /// # Errors
-    /// The file system's.
+    /// The file system's, which poisons the ledger.
     pub fn remove_blob(&self, digest: &Digest) -> Result<bool> {
-        self.0.blobs.remove(digest)
+        self.0.core.shared.check()?;
+        let removed = self.0.blobs.remove(digest);
+        removed.map_err(|error| self.0.core.shared.poison(&error))
     }
 
-    /// Destroys the keys of these subjects: what was sealed about them can never be read again, in no copy of the ledger.
-    /// Durable on return, and done again without harm. Gives how many keys there were. Further sealed entries about them are
-    /// refused.
-    ///
-    /// # Errors
-    /// The file system's; a failed write poisons the ledger.
-    pub fn destroy_keys(&self, subjects: &[String]) -> Result<u64> {
-        self.0.shared.check()?;
-        let slots = self.0.readers.with(|conn| {
-            let slots = subjects.iter().map(|subject| store::slot_of(conn, subject));
-            slots
-                .collect::<rusqlite::Result<Vec<_>>>()
-                .map_err(Error::database("read the keys' slots of"))
-        })?;
-        let slots: Vec<u64> = slots.into_iter().flatten().collect();
-        let keys = &self.0.readers.keys;
-        keys.destroy(&slots)
-            .map_err(|error| self.0.shared.poison(&error))
-    }
-
-    /// Every blob, in no order.
+    /// The digests of all blobs, in order; their bytes are not checked.
     ///
     /// # Errors
     /// The file system's.
     pub fn blobs(&self) -> Result<Vec<Digest>> {
-        self.0.blobs.list()
+        self.0.blobs.all()
     }
 
-    /// Whether there is a blob with this digest; its bytes are not checked.
-    pub fn has_blob(&self, digest: &Digest) -> bool {
-        self.0.blobs.has(digest)
+    /// Destroys the keys of `subjects`: what was sealed under them reads as erased from now on, here and in every copy of
+    /// the log. Durable on return; says how many keys there were. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::KeysDamaged`], or the file system's; a failed write poisons the ledger.
+    pub fn destroy_keys(&self, subjects: &[String]) -> Result<u64> {
+        let done = self.0.core.with_writer(|w| w.destroy_keys(subjects));
+        done.unwrap_or_else(|| Err(ended()))
+    }
+
+    /// Whether new work can be accepted, and what is begun be finished. Cheap.
+    ///
+    /// # Errors
+    /// [`Error::Full`] while there is no space for another segment: what is begun still fits; [`Error::Poisoned`].
+    pub fn room(&self) -> Result<()> {
+        self.0.spare.room(&self.0.log, &self.0.core.shared)
     }
 
     /// The folder.
@@ -311,124 +300,52 @@ impl Ledger {
         &self.0.dir
     }
 
-    fn opened(&self, stored: Stored) -> Result<Record> {
-        stored.opened(&self.0.readers.keys)
-    }
-
     fn records(&self, filter: Filter, from: Seq) -> Records {
-        Records::new(self.0.readers.clone(), filter, from, self.durable())
+        Records::new(self.0.log.clone(), filter, from, self.durable())
     }
+}
+
+fn ended() -> Error {
+    Error::Poisoned {
+        reason: "the writer has ended".into(),
+    }
+}
+
+fn check(entries: &[Entry]) -> Result<()> {
+    entries.iter().try_for_each(Entry::check)?;
+    let len = entries.iter().map(frame::record_len).sum();
+    if len > TOGETHER {
+        return Err(Error::Together {
+            entries: entries.len(),
+            len,
+            most: TOGETHER,
+        });
+    }
+    Ok(())
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.readers.close_idle();
-        drop(self.sender.take());
+        self.core.close();
         if let Some(thread) = self.thread.take() {
             // A writer that panicked has told its waiters already; there is nobody left to tell here.
             let _ = thread.join();
         }
+        if let Some(mut writer) = self.core.take_writer() {
+            writer.close();
+        }
     }
 }
 
-fn lock(dir: &Path) -> Result<File> {
+fn lock(disk: &dyn Disk, dir: &Path) -> Result<Option<Guard>> {
     let path = dir.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(Error::file("open", &path))?;
-    if crate::mutant::on("no-lock") {
-        return Ok(file);
+    if mutant::on("lock-not-taken") {
+        return Ok(None);
     }
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Locked {
+    match disk.lock(&path).map_err(Error::file("lock", path))? {
+        Some(guard) => Ok(Some(guard)),
+        None => Err(Error::Locked {
             dir: dir.to_owned(),
         }),
-        Err(TryLockError::Error(source)) => Err(Error::file("lock", path)(source)),
-    }
-}
-
-/// Opens the database and the mark, compares them, and leaves both durable at the same end.
-fn recover(dir: &Path, max_bytes: Option<u64>) -> Result<(Connection, Mark)> {
-    let mark = Mark::open(dir)?;
-    let acknowledged = mark.as_ref().map_or(Position::start(), Mark::position);
-    if acknowledged.seq > Seq::ZERO && !store::path_in(dir).exists() {
-        return Err(lost(dir, acknowledged.seq, Seq::ZERO));
-    }
-    let conn = store::open_writer(dir, max_bytes)?;
-    store::checkpoint(&conn)?;
-    let last = store::last(&conn)?;
-    let mut mark = match mark {
-        Some(mark) => mark,
-        None if last == Seq::ZERO => {
-            files::sync_dir(dir)?;
-            Mark::create(dir)?
-        }
-        None => {
-            return Err(Error::MarkMissing {
-                path: mark::path_in(dir),
-                records: last.get(),
-            });
-        }
-    };
-    let end = check_end(dir, &conn, acknowledged, last)?;
-    if end != acknowledged {
-        tracing::info!(from = %acknowledged.seq, to = %end.seq, "kept records that had not been acknowledged");
-        mark.advance(end)?;
-    }
-    Ok((conn, mark))
-}
-
-/// Checks the chain from shortly before the mark to the end, and that the mark is on it.
-fn check_end(dir: &Path, conn: &Connection, mark: Position, last: Seq) -> Result<Position> {
-    if last < mark.seq && !crate::mutant::on("mark-ignored") {
-        return Err(lost(dir, mark.seq, last));
-    }
-    if let Some(found) = store::hash_at(conn, mark.seq)?
-        && found != mark.hash
-        && !crate::mutant::on("divergence-ignored")
-    {
-        return Err(Error::Diverged {
-            seq: mark.seq,
-            found,
-            expected: mark.hash,
-        });
-    }
-    if crate::mutant::on("tail-not-checked") {
-        return Ok(mark);
-    }
-    let mut seq = Seq::new(mark.seq.get().saturating_sub(TAIL)).max(Seq::FIRST);
-    let mut end = Position {
-        seq: Seq::ZERO,
-        hash: entry::genesis(),
-    };
-    while seq <= last {
-        let records = store::read(conn, &Filter::All, seq, last, 64)?;
-        let records: Vec<Record> = records.into_iter().map(|stored| stored.record).collect();
-        for record in records {
-            if record.seq != seq {
-                return Err(Error::Missing { seq, last });
-            }
-            end = Position {
-                seq,
-                hash: record.hash,
-            };
-            seq = seq.next();
-        }
-        if end.seq.next() != seq {
-            return Err(Error::Missing { seq, last });
-        }
-    }
-    Ok(end)
-}
-
-fn lost(dir: &Path, mark: Seq, last: Seq) -> Error {
-    Error::Lost {
-        dir: dir.to_owned(),
-        mark,
-        last,
     }
 }

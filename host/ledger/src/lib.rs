@@ -1,8 +1,8 @@
 //! The durable, append-only event log: what is not in here did not happen.
 //!
 //! Records are opaque bytes with a kind, a subject and an optional idempotency key. They are chained by hash, written by
-//! one thread in groups, and acknowledged only after both the database and the high-water mark beside it have reached the
-//! disk. Large immutable values (adapters, optimizer state) live beside the records as content-addressed blobs.
+//! one writer in groups, and acknowledged only after the group has reached the disk. A body can be sealed under a key of its
+//! subject, and is erased, also from every copy, by destroying the key. Large immutable values (adapters, optimizer state) live beside the records as content-addressed blobs.
 //!
 //! This crate does not know what an episode, a turn or a reward is; it never interprets a body, with one exception:
 //! [`lineage`], the history of a policy's versions. It trusts no clock: order is the sequence number.
@@ -10,20 +10,28 @@
 //! Start at [`Ledger`]. The bytes on disk are drawn in `FORMAT.md`.
 
 mod blob;
+mod build;
 mod digest;
+pub mod disk;
 mod entry;
 mod error;
-mod files;
+mod frame;
 mod handle;
+mod index;
 mod keys;
 pub mod lineage;
+mod log;
 mod mark;
 pub mod mutant;
 mod pending;
 mod reader;
+mod recover;
 mod repair;
-mod reserve;
-mod store;
+mod salvage;
+mod segment;
+mod shared;
+mod spare;
+mod v1;
 mod verify;
 mod writer;
 
@@ -34,4 +42,4 @@ pub use handle::{Clock, Ledger, Options, system_clock};
 pub use pending::{Pending, PendingAll};
 pub use reader::Records;
 pub use repair::{Lost, RepairReport, repair};
-pub use verify::{Damage, Report, verify};
+pub use verify::{Damage, Report, verify, verify_on};

@@ -1,15 +1,16 @@
-//! The high-water mark: how far the ledger has been acknowledged, kept outside the database file.
+//! The high-water mark: how far the ledger has been acknowledged, kept outside the log.
 //!
-//! A database that has silently lost its tail looks healthy; the mark is what tells. Two slots are written in turn, so that a
-//! torn write of one leaves the other. It does not know what the records are.
+//! A log that has silently lost its tail looks healthy; the mark is what tells. Two slots are written in turn, so that a
+//! torn write of one leaves the other. It is written after every group but synced rarely: the records themselves are
+//! synced, and an old mark only notices less. It does not know what the records are.
 
-use std::{
-    fs::{File, OpenOptions},
-    os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
+use std::path::{Path, PathBuf};
+
+use crate::{
+    Digest, Error, Result, Seq,
+    disk::{self, Disk, Named},
+    entry::genesis,
 };
-
-use crate::{Digest, Error, Result, Seq, entry::genesis, files};
 
 const MAGIC: &[u8; 8] = b"NSMARK01";
 /// Each slot has a page of its own, so that a torn page cannot take both.
@@ -37,10 +38,10 @@ impl Position {
 /// The open file.
 #[derive(Debug)]
 pub(crate) struct Mark {
-    path: PathBuf,
-    file: File,
+    file: Named,
     turn: u64,
     position: Position,
+    dirty: bool,
 }
 
 pub(crate) fn path_in(dir: &Path) -> PathBuf {
@@ -49,69 +50,70 @@ pub(crate) fn path_in(dir: &Path) -> PathBuf {
 
 impl Mark {
     /// Reads the mark; `None` when there is none.
-    pub(crate) fn open(dir: &Path) -> Result<Option<Self>> {
+    pub(crate) fn open(disk: &dyn Disk, dir: &Path) -> Result<Option<Self>> {
         let path = path_in(dir);
-        if !path.exists() {
+        if !disk.exists(&path) {
             return Ok(None);
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(Error::file("open", &path))?;
-        let (turn, position) = read(&file, &path)?;
+        let file = Named::open(disk, &path)?;
+        let (turn, position) = read(&file)?;
         Ok(Some(Self {
-            path,
             file,
             turn,
             position,
+            // A killed process may not have synced what is read here.
+            dirty: true,
         }))
     }
 
-    /// Creates a mark at the start of the ledger.
-    pub(crate) fn create(dir: &Path) -> Result<Self> {
+    /// Creates a mark at `position`, replacing one that is there.
+    pub(crate) fn create(disk: &dyn Disk, dir: &Path, position: Position) -> Result<Self> {
         let path = path_in(dir);
         let mut bytes = vec![0; FILE_LEN];
         for turn in [0, 1] {
-            let at = offset(turn);
-            let at = usize::try_from(at).unwrap_or(0);
-            bytes[at..at + SLOT_LEN].copy_from_slice(&encode(turn, &Position::start()));
+            let at = usize::try_from(offset(turn)).unwrap_or(0);
+            bytes[at..at + SLOT_LEN].copy_from_slice(&encode(turn, &position));
         }
-        files::write_durable(&dir.join("mark.new"), &path, &bytes)?;
-        Self::open(dir)?.ok_or(Error::MarkMissing { path, records: 0 })
+        disk::write_durable(disk, &disk::temp_of(&path), &path, &bytes)?;
+        Self::open(disk, dir)?.ok_or(Error::MarkMissing { path, records: 0 })
     }
 
     pub(crate) fn position(&self) -> Position {
         self.position
     }
 
-    /// Writes and syncs; on return the position is durable.
+    /// Writes the position: a process that is killed from now on leaves it.
     pub(crate) fn advance(&mut self, position: Position) -> Result<()> {
         let turn = self.turn + 1;
-        if !crate::mutant::on("mark-not-written") {
-            self.file
-                .write_all_at(&encode(turn, &position), offset(turn))
-                .map_err(Error::file("write", &self.path))?;
-        }
-        if !crate::mutant::on("mark-without-sync") {
-            self.file
-                .sync_data()
-                .map_err(Error::file("sync", &self.path))?;
-        }
+        self.file.write(&encode(turn, &position), offset(turn))?;
         self.turn = turn;
         self.position = position;
+        self.dirty = true;
+        Ok(())
+    }
+
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// Makes what was written durable.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        if self.dirty {
+            self.file.sync()?;
+            self.dirty = false;
+        }
         Ok(())
     }
 }
 
 /// Reads the mark of a ledger that somebody else may be writing.
-pub(crate) fn peek(dir: &Path) -> Result<Option<Position>> {
+pub(crate) fn peek(disk: &dyn Disk, dir: &Path) -> Result<Option<Position>> {
     let path = path_in(dir);
-    if !path.exists() {
+    if !disk.exists(&path) {
         return Ok(None);
     }
-    let file = File::open(&path).map_err(Error::file("open", &path))?;
-    read(&file, &path).map(|(_, position)| Some(position))
+    let file = Named::open_read(disk, &path)?;
+    read(&file).map(|(_, position)| Some(position))
 }
 
 fn offset(turn: u64) -> u64 {
@@ -140,17 +142,17 @@ fn decode(slot: &[u8; SLOT_LEN]) -> Option<(u64, Position)> {
     Some((turn, Position { seq, hash }))
 }
 
-fn read(file: &File, path: &Path) -> Result<(u64, Position)> {
+fn read(file: &Named) -> Result<(u64, Position)> {
     let mut best = None;
     for slot in [0, 1] {
         let mut bytes = [0; SLOT_LEN];
-        if file.read_exact_at(&mut bytes, offset(slot)).is_err() {
+        if file.read_into(&mut bytes, offset(slot)).is_err() {
             continue;
         }
         best = best.max_by_turn(decode(&bytes));
     }
     best.ok_or(Error::MarkDamaged {
-        path: path.to_owned(),
+        path: PathBuf::from(&*file.path),
         why: "neither of its two slots has a valid checksum",
     })
 }
@@ -171,6 +173,7 @@ impl MaxByTurn for Option<(u64, Position)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Machine;
 
     fn at(seq: u64) -> Position {
         Position {
@@ -182,39 +185,46 @@ mod tests {
     #[test]
     fn the_newest_position_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
-        let mut mark = Mark::create(dir.path()).unwrap();
+        let mut mark = Mark::create(&Machine, dir.path(), Position::start()).unwrap();
         assert_eq!(mark.position(), Position::start());
         for seq in 1..6 {
             mark.advance(at(seq)).unwrap();
-            assert_eq!(peek(dir.path()).unwrap(), Some(at(seq)));
+            assert_eq!(peek(&Machine, dir.path()).unwrap(), Some(at(seq)));
         }
         drop(mark);
-        assert_eq!(Mark::open(dir.path()).unwrap().unwrap().position(), at(5));
+        assert_eq!(
+            Mark::open(&Machine, dir.path())
+                .unwrap()
+                .unwrap()
+                .position(),
+            at(5)
+        );
     }
 
     #[test]
     fn a_torn_write_of_one_slot_leaves_the_one_before() {
         let dir = tempfile::tempdir().unwrap();
-        let mut mark = Mark::create(dir.path()).unwrap();
+        let mut mark = Mark::create(&Machine, dir.path(), Position::start()).unwrap();
         mark.advance(at(1)).unwrap();
         mark.advance(at(2)).unwrap();
         let torn = encode(mark.turn + 1, &at(3));
-        mark.file
-            .write_all_at(&torn[..40], offset(mark.turn + 1))
-            .unwrap();
-        assert_eq!(peek(dir.path()).unwrap(), Some(at(2)));
-        let mut mark = Mark::open(dir.path()).unwrap().unwrap();
+        mark.file.write(&torn[..40], offset(mark.turn + 1)).unwrap();
+        assert_eq!(peek(&Machine, dir.path()).unwrap(), Some(at(2)));
+        let mut mark = Mark::open(&Machine, dir.path()).unwrap().unwrap();
         mark.advance(at(3)).unwrap();
-        assert_eq!(peek(dir.path()).unwrap(), Some(at(3)));
+        assert_eq!(peek(&Machine, dir.path()).unwrap(), Some(at(3)));
     }
 
     #[test]
     fn a_mark_without_one_whole_slot_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        Mark::create(dir.path()).unwrap();
+        Mark::create(&Machine, dir.path(), Position::start()).unwrap();
         for bytes in [vec![], vec![0; FILE_LEN], b"NSMARK01".repeat(1024)] {
             std::fs::write(path_in(dir.path()), bytes).unwrap();
-            assert!(matches!(peek(dir.path()), Err(Error::MarkDamaged { .. })));
+            assert!(matches!(
+                peek(&Machine, dir.path()),
+                Err(Error::MarkDamaged { .. })
+            ));
         }
     }
 }

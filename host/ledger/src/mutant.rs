@@ -1,14 +1,16 @@
-//! Deliberate bugs, behind a switch that only tests turn: the suite must notice every one of them.
-//!
-//! A build for users has none of them: the switch is compiled away.
+//! Deliberate bugs, one at a time, to prove that the tests would notice them. Never in a release build.
 
-/// Whether this bug is in. The environment variable `NEXTSTATE_MUTANT` names one, in debug builds only.
+use std::sync::OnceLock;
+
+/// The variable that names the bug to have.
+pub const VARIABLE: &str = "NEXTSTATE_MUTANT";
+
+/// Whether this process shall have the bug `name`: only in a debug build whose environment says so.
 pub fn on(name: &str) -> bool {
-    use std::sync::OnceLock;
-    static NAME: OnceLock<Option<String>> = OnceLock::new();
+    static CHOSEN: OnceLock<Option<String>> = OnceLock::new();
     cfg!(debug_assertions)
-        && NAME
-            .get_or_init(|| std::env::var("NEXTSTATE_MUTANT").ok())
+        && CHOSEN
+            .get_or_init(|| std::env::var(VARIABLE).ok())
             .as_deref()
             == Some(name)
 }

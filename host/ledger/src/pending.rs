@@ -4,11 +4,11 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
 
-use crate::{Receipt, Result};
+use crate::{Receipt, Result, shared::Core};
 
 struct Slot {
     state: Mutex<State>,
@@ -22,8 +22,10 @@ struct State {
 }
 
 /// A group of entries that is being made durable. Dropping it does not take the append back.
+///
+/// The core is there until it has been helped or told that somebody waits.
 #[must_use = "an append is acknowledged only when this has been waited for"]
-pub struct PendingAll(Arc<Slot>);
+pub struct PendingAll(Arc<Slot>, Option<Arc<Core>>);
 
 /// One entry that is being made durable. Dropping it does not take the append back.
 #[must_use = "an append is acknowledged only when this has been waited for"]
@@ -34,12 +36,19 @@ pub struct Pending(pub(crate) PendingAll);
 pub(crate) struct Completer(Option<Arc<Slot>>, fn() -> Result<Vec<Receipt>>);
 
 /// A pair; when the completer is dropped without a value, the waiter gets `abandoned()`.
-pub(crate) fn pair(abandoned: fn() -> Result<Vec<Receipt>>) -> (Completer, PendingAll) {
+/// While it waits it helps `core`.
+pub(crate) fn pair(
+    abandoned: fn() -> Result<Vec<Receipt>>,
+    core: Option<Arc<Core>>,
+) -> (Completer, PendingAll) {
     let slot = Arc::new(Slot {
         state: Mutex::default(),
         ready: Condvar::new(),
     });
-    (Completer(Some(slot.clone()), abandoned), PendingAll(slot))
+    (
+        Completer(Some(slot.clone()), abandoned),
+        PendingAll(slot, core),
+    )
 }
 
 impl Completer {
@@ -59,8 +68,12 @@ impl Drop for Completer {
 }
 
 impl Slot {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn set(&self, value: Result<Vec<Receipt>>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         state.value = Some(value);
         let waker = state.waker.take();
         drop(state);
@@ -76,8 +89,12 @@ impl PendingAll {
     ///
     /// # Errors
     /// Whatever kept it from becoming durable; then none of it counts.
-    pub fn wait(self) -> Result<Vec<Receipt>> {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn wait(mut self) -> Result<Vec<Receipt>> {
+        let core = self.1.take().filter(|_| self.0.lock().value.is_none());
+        if let Some(core) = core {
+            core.help();
+        }
+        let mut state = self.0.lock();
         loop {
             if let Some(value) = state.value.take() {
                 return value;
@@ -91,11 +108,23 @@ impl PendingAll {
     }
 }
 
+impl Drop for PendingAll {
+    fn drop(&mut self) {
+        if let Some(core) = self.1.take().filter(|_| self.0.lock().value.is_none()) {
+            core.announce();
+        }
+    }
+}
+
 impl Future for PendingAll {
     type Output = Result<Vec<Receipt>>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let core = self.1.take();
+        let mut state = self.0.lock();
+        if let Some(core) = core.filter(|_| state.value.is_none()) {
+            core.announce();
+        }
         match state.value.take() {
             Some(value) => Poll::Ready(value),
             None => {

@@ -1,116 +1,72 @@
-//! Reading: connections of their own, so that a long scan never waits for the writer or makes it wait.
+//! Reading in order. A long scan never waits for the writer's disk or makes it wait.
 //!
 //! A reader sees acknowledged records only, and every one is checked against the hash chain before it is handed out.
 
-use std::{
-    collections::VecDeque,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::VecDeque, sync::Arc};
 
-use rusqlite::Connection;
+use crate::{Digest, Record, Result, Seq, log::Log};
 
-use crate::{
-    Error, Record, Result, Seq,
-    keys::Keys,
-    store::{self, Filter},
-};
+/// Places fetched at a time.
+const PAGE: usize = 1024;
 
-/// Records fetched at a time: enough to hide the query's cost, little enough to hold in memory.
-const PAGE: usize = 128;
-
-/// Idle read connections.
-#[derive(Debug)]
-pub(crate) struct Readers {
-    dir: PathBuf,
-    pub(crate) keys: Arc<Keys>,
-    idle: Mutex<Vec<Connection>>,
-}
-
-impl Readers {
-    pub(crate) fn new(dir: PathBuf, keys: Arc<Keys>) -> Self {
-        Self {
-            dir,
-            keys,
-            idle: Mutex::default(),
-        }
-    }
-
-    /// Closes the idle connections, so that the writer is the last to close and folds its log into the database.
-    pub(crate) fn close_idle(&self) {
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-    }
-
-    pub(crate) fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
-        let conn = match idle {
-            Some(conn) => conn,
-            None => store::open_reader(&self.dir)?,
-        };
-        let result = read(&conn)?;
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(conn);
-        Ok(result)
-    }
+/// Which records a read wants.
+#[derive(Clone, Debug)]
+pub(crate) enum Filter {
+    All,
+    Kind(String),
+    Subject(String),
 }
 
 /// Records in order, up to the acknowledged end at the time the iterator was made. It ends after the first error.
 #[derive(Debug)]
 pub struct Records {
-    readers: Arc<Readers>,
+    log: Arc<Log>,
     filter: Filter,
     next: Seq,
     end: Seq,
-    page: VecDeque<Record>,
+    places: VecDeque<Seq>,
+    /// The record read last, and its hash.
+    last: Option<(Seq, Digest)>,
 }
 
 impl Records {
-    pub(crate) fn new(readers: Arc<Readers>, filter: Filter, from: Seq, end: Seq) -> Self {
+    pub(crate) fn new(log: Arc<Log>, filter: Filter, from: Seq, end: Seq) -> Self {
+        let places = match &filter {
+            Filter::Subject(subject) => log.index().about(subject, end),
+            _ => VecDeque::new(),
+        };
         Self {
-            readers,
+            log,
             filter,
             next: from.max(Seq::FIRST),
             end,
-            page: VecDeque::new(),
+            places,
+            last: None,
         }
     }
 
-    fn fetch(&mut self) -> Result<()> {
-        let page = self
-            .readers
-            .with(|conn| store::read(conn, &self.filter, self.next, self.end, PAGE))?;
-        let keys = &self.readers.keys;
-        let page = page.into_iter().map(|stored| stored.opened(keys));
-        let page = page.collect::<Result<Vec<Record>>>()?;
-        if matches!(self.filter, Filter::All) {
-            let mut expected = self.next;
-            for record in &page {
-                if record.seq != expected {
-                    return Err(Error::Missing {
-                        seq: expected,
-                        last: self.end,
-                    });
+    fn place(&mut self) -> Option<Seq> {
+        match &self.filter {
+            Filter::All => {
+                let seq = self.next;
+                self.next = seq.next();
+                (seq <= self.end).then_some(seq)
+            }
+            Filter::Kind(kind) => {
+                if self.places.is_empty() {
+                    self.places = self.log.of_kind(kind, self.next, self.end, PAGE);
                 }
-                expected = expected.next();
+                let seq = self.places.pop_front()?;
+                self.next = seq.next();
+                Some(seq)
             }
-            if page.is_empty() {
-                return Err(Error::Missing {
-                    seq: expected,
-                    last: self.end,
-                });
-            }
+            Filter::Subject(_) => self.places.pop_front(),
         }
-        self.page = page.into();
-        Ok(())
+    }
+
+    fn stop(&mut self) {
+        self.end = Seq::ZERO;
+        self.places.clear();
     }
 }
 
@@ -118,22 +74,19 @@ impl Iterator for Records {
     type Item = Result<Record>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.page.is_empty()
-            && self.next <= self.end
-            && let Err(error) = self.fetch()
-        {
-            self.end = Seq::ZERO;
-            return Some(Err(error));
+        let Some(seq) = self.place() else {
+            self.stop();
+            return None;
+        };
+        let prev = self
+            .last
+            .filter(|(last, _)| last.next() == seq)
+            .map(|(_, hash)| hash);
+        let record = self.log.read(seq, prev);
+        match &record {
+            Ok(record) => self.last = Some((seq, record.hash)),
+            Err(_) => self.stop(),
         }
-        match self.page.pop_front() {
-            Some(record) => {
-                self.next = record.seq.next();
-                Some(Ok(record))
-            }
-            None => {
-                self.end = Seq::ZERO;
-                None
-            }
-        }
+        Some(record)
     }
 }

@@ -1,146 +1,169 @@
-//! [`repair`]: a way out of damage that loses only what is damaged.
+//! [`repair`]: everything of a damaged ledger that can be read, in a new folder. The old one is not touched.
 //!
-//! Copies everything that can be read into a new folder, where it is chained anew; the old folder is left as it is. A record
-//! whose content does not fit its hash is lost, and so is what the database cannot read; a record after it is not.
+//! Records get new places and hashes; what they hold stays as it was, sealed bodies with their keys. It invents nothing:
+//! what is lost is in the report.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use serde::Serialize;
 
 use crate::{
-    Digest, Error, Ledger, Options, Result, Seq, blob, files, keys,
-    mark::{Mark, Position},
-    store::{self, Filter},
+    Digest, Error, Result, Seq, blob,
+    build::Builder,
+    disk::{self, Disk, Machine},
+    keys,
+    mark::{self, Mark, Position},
+    salvage::{self, Found},
+    segment::{self, Segment},
 };
 
-/// Something that could not be kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// The segments of the new log.
+const SEGMENT_BYTES: u64 = 16 << 20;
+
+/// Something that could not be saved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Lost {
-    /// Which: `record 17`, `blob 3f…`.
-    pub place: String,
-    /// Why.
-    pub why: String,
-}
-
-/// What a repair kept and lost.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct RepairReport {
-    /// Records that were kept.
+    /// The record that should be there.
+    pub seq: Seq,
+    /// How many records are lost from there on.
     pub records: u64,
-    /// Blobs that were kept.
-    pub blobs: u64,
-    /// Everything that was not.
-    pub lost: Vec<Lost>,
+    /// The file that it was in.
+    pub file: String,
+    /// Where in it.
+    pub offset: u64,
 }
 
-/// Copies what is whole from one folder to another, which must not hold a ledger. Records keep their kind, subject, key, time
-/// and content, and sealed ones their key; places and hashes are new, since the lost ones leave no gaps.
+/// What [`repair`] did.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct RepairReport {
+    /// Records in the new folder.
+    pub records: u64,
+    /// Records that are lost.
+    pub lost_records: u64,
+    /// Where they were.
+    pub lost: Vec<Lost>,
+    /// Blobs in the new folder.
+    pub blobs: u64,
+    /// Blobs that are lost.
+    pub lost_blobs: Vec<Digest>,
+    /// The hash of the new ledger's last record.
+    pub hash: Option<Digest>,
+}
+
+/// Copies what is whole of the ledger in `from` into a new one in `to`, which must be empty or not exist.
 ///
 /// # Errors
-/// When the folder cannot be read at all, or the new one cannot be written; damage is in the report.
+/// [`Error::NotEmpty`], [`Error::Locked`] when somebody has `from` open, or the file system's.
 pub fn repair(from: &Path, to: &Path) -> Result<RepairReport> {
-    if store::path_in(to).exists() {
-        return Err(Error::Occupied { dir: to.to_owned() });
+    let disk = &Machine;
+    let lock_path = from.join("lock");
+    let lock = disk
+        .lock(&lock_path)
+        .map_err(Error::file("lock", lock_path))?;
+    let Some(_lock) = lock else {
+        return Err(Error::Locked {
+            dir: from.to_owned(),
+        });
+    };
+    if !disk::list(disk, to)?.is_empty() {
+        return Err(Error::NotEmpty {
+            path: to.to_owned(),
+        });
     }
-    let source = store::open_reader(from)?;
-    let old = keys::Keys::open(from)?;
+    disk::create_dir(disk, to)?;
     let mut report = RepairReport::default();
-    files::create_dir(to)?;
-    let key_file = keys::path_in(to);
-    fs::copy(keys::path_in(from), &key_file).map_err(Error::file("copy the keys to", &key_file))?;
-    // A new ledger, whose records are those that can be read.
-    drop(Ledger::open(to, Options::default())?);
-    let mut conn = store::open_writer(to, None)?;
-    let last = store::last(&source)?;
-    let mut end = Position::start();
-    let transaction = conn
-        .transaction()
-        .map_err(Error::database("begin the repair of"))?;
-    let mut seq = Seq::FIRST;
-    while seq <= last {
-        match kept(&source, &old, seq) {
-            Ok(Some((at_ms, entry, slot))) => {
-                let sealed = slot.map(|slot| {
-                    let body = match old.get(slot)? {
-                        keys::Key::Whole(_) => old.seal(slot, end.seq.next(), &entry.body)?,
-                        keys::Key::Destroyed => entry.body.clone(),
-                    };
-                    Ok((slot, body))
-                });
-                let sealed = sealed.transpose()?;
-                let sealed = sealed.as_ref().map(|(slot, body)| (*slot, &body[..]));
-                end = store::insert(&transaction, &end, at_ms, &entry, sealed)
-                    .map_err(Error::database("append to"))?;
-                report.records += 1;
-            }
-            Ok(None) => lose(&mut report, format!("record {seq}"), "it is missing"),
-            Err(error) => lose(&mut report, format!("record {seq}"), error.chain()),
-        }
-        seq = seq.next();
+    let end = records(disk, from, to, &mut report)?;
+    if let Some(bytes) = disk::read_file(disk, &keys::path_in(from))? {
+        let path = keys::path_in(to);
+        disk::write_durable(disk, &disk::temp_of(&path), &path, &bytes)?;
     }
-    transaction
-        .commit()
-        .map_err(Error::database("commit the repair of"))?;
-    store::checkpoint(&conn)?;
-    drop(conn);
-    let mut mark = Mark::open(to)?.ok_or(Error::MarkMissing {
-        path: to.to_owned(),
-        records: end.seq.get(),
-    })?;
-    mark.advance(end)?;
-    blobs(from, to, &mut report)?;
+    blobs(disk, from, to, &mut report)?;
+    // Last: without its mark a folder with records does not open.
+    Mark::create(disk, to, end)?;
     Ok(report)
 }
 
-type Kept = (i64, crate::Entry, Option<u64>);
-
-/// One record, unsealed when its key is there. Its own hash must fit; its predecessor's place in the chain need not.
-fn kept(source: &rusqlite::Connection, old: &keys::Keys, seq: Seq) -> Result<Option<Kept>> {
-    let stored = match store::read(source, &Filter::All, seq, seq, 1) {
-        Ok(mut found) => found.pop(),
-        Err(Error::Missing { .. }) => store::read_alone(source, seq)?,
-        Err(error) => return Err(error),
-    };
-    let Some(stored) = stored else {
-        return Ok(None);
-    };
-    let slot = stored.slot;
-    let sealed = stored.record.body.clone();
-    let record = stored.opened(old)?;
-    let entry = crate::Entry {
-        kind: record.kind,
-        subject: record.subject,
-        key: record.key,
-        // What was erased stays as unreadable as it is.
-        body: if record.erased { sealed } else { record.body },
-        sealed: slot.is_some(),
-    };
-    Ok(Some((record.at_ms, entry, slot)))
+fn records(disk: &dyn Disk, from: &Path, to: &Path, report: &mut RepairReport) -> Result<Position> {
+    let (old, new) = (segment::folder(from), segment::folder(to));
+    disk::create_dir(disk, &new)?;
+    let mut builder = Builder::new(disk, &new, SEGMENT_BYTES)?;
+    let mut end = Position::start();
+    let mut place = (String::new(), 0);
+    for number in segment::numbers(disk, &old)? {
+        let file = format!("{number:08}.seg");
+        let segment = match Segment::open(disk, &old, number, false) {
+            Ok(segment) => segment,
+            Err(Error::Broken { .. }) => {
+                place = (file, 0);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let start = segment.start_position();
+        if start.seq > end.seq {
+            report.lose(end.seq.next(), segment.header.first, &place);
+            end = start;
+        }
+        let bytes = segment.rest(0)?;
+        place = (file.clone(), 0);
+        for found in salvage::salvage(&segment.file.path, &segment.header, &bytes, end) {
+            match found {
+                Found::Record(head, body, error) => {
+                    report.lose(end.seq.next(), head.seq, &place);
+                    end = Position {
+                        seq: head.seq,
+                        hash: head.hash,
+                    };
+                    let offset = (body.start - head.len()) as u64;
+                    match error {
+                        None => {
+                            report.hash = Some(builder.push(head, &bytes[body])?);
+                            report.records += 1;
+                        }
+                        Some(_) => {
+                            report.lose(head.seq, head.seq.next(), &(file.clone(), offset));
+                        }
+                    }
+                    place = (file.clone(), offset);
+                }
+                Found::Damage { offset, .. } => place = (file.clone(), offset as u64),
+            }
+        }
+    }
+    if let Ok(Some(mark)) = mark::peek(disk, from) {
+        report.lose(end.seq.next(), mark.seq.next(), &place);
+    }
+    builder.finish()
 }
 
-fn blobs(from: &Path, to: &Path, report: &mut RepairReport) -> Result<()> {
-    let target = blob::Blobs::open(to)?;
-    let source = blob::Blobs::reading(from);
-    let found = match source.list() {
-        Ok(found) => found,
-        Err(error) => {
-            lose(report, "blobs".to_owned(), error.chain());
-            Vec::new()
+impl RepairReport {
+    fn lose(&mut self, from: Seq, to: Seq, (file, offset): &(String, u64)) {
+        let records = to.get().saturating_sub(from.get());
+        if records > 0 {
+            self.lost_records += records;
+            self.lost.push(Lost {
+                seq: from,
+                records,
+                file: format!("log/{file}"),
+                offset: *offset,
+            });
         }
-    };
-    for digest in found {
-        let copied: Result<Digest> = source.get(&digest).and_then(|bytes| target.put(&bytes));
-        match copied {
-            Ok(_) => report.blobs += 1,
-            Err(error) => lose(report, format!("blob {digest}"), error.chain()),
+    }
+}
+
+fn blobs(disk: &dyn Disk, from: &Path, to: &Path, report: &mut RepairReport) -> Result<()> {
+    let (old, new) = (blob::path_in(from), blob::path_in(to));
+    disk::create_dir(disk, &new)?;
+    for digest in blob::list(disk, &old)? {
+        match disk::read_file(disk, &blob::file_of(&old, &digest))? {
+            Some(bytes) if Digest::of(&bytes) == digest => {
+                let path = blob::file_of(&new, &digest);
+                disk::create_dir(disk, path.parent().unwrap_or(&new))?;
+                disk::write_durable(disk, &disk::temp_of(&path), &path, &bytes)?;
+                report.blobs += 1;
+            }
+            _ => report.lost_blobs.push(digest),
         }
     }
     Ok(())
-}
-
-fn lose(report: &mut RepairReport, place: String, why: impl Into<String>) {
-    report.lost.push(Lost {
-        place,
-        why: why.into(),
-    });
 }

@@ -1,266 +1,391 @@
-//! The one thread that writes: it gathers what is waiting into a group, commits it with one sync, moves the mark with
-//! another, and only then acknowledges.
+//! The writing end: it puts what waits into a group, writes it at the end of the log, syncs, moves the mark, and only then
+//! acknowledges.
 //!
-//! It never retries a failed write: after one, the only honest state is on disk, and opening again reads it.
+//! It never retries a failed write: after one, the only honest state is on disk, and opening again reads it. What does not
+//! fit is refused before anything is written.
 
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-        mpsc::Receiver,
-    },
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
-use rusqlite::Connection;
-
 use crate::{
-    Clock, Entry, Error, Receipt, Result, Seq,
-    keys::{Key, Keys},
+    Clock, Digest, Entry, Error, Receipt, Result, Seq,
+    disk::{self, Named},
+    frame::{self, GROUP_HEADER, GroupHeader, Head},
+    index::{Print, Sealed, print},
+    keys::{self, Slot},
+    log::Log,
     mark::{Mark, Position},
+    mutant,
     pending::Completer,
-    store,
+    segment::{self, Segment},
+    shared::{Request, Shared},
+    spare::Spare,
 };
 
-/// Most entries in a group, and most bytes: a group's memory and its longest wait are bounded.
-const GROUP_ENTRIES: usize = 4_096;
-const GROUP_BYTES: usize = 32 << 20;
-
-/// Entries that must become durable together, and who waits for them.
-pub(crate) struct Request {
-    pub(crate) entries: Vec<Entry>,
-    pub(crate) done: Completer,
-}
-
-/// What the handles and the writer both see.
-#[derive(Debug, Default)]
-pub(crate) struct Shared {
-    /// The acknowledged end: readers go no further.
-    pub(crate) durable: AtomicU64,
-    pub(crate) waiting: AtomicUsize,
-    poisoned: OnceLock<Arc<str>>,
-}
-
-impl Shared {
-    pub(crate) fn poison(&self, error: &Error) -> Error {
-        let reason = self.poisoned.get_or_init(|| {
-            let reason = error.chain();
-            tracing::error!(%reason, "the ledger stopped accepting");
-            reason.into()
-        });
-        Error::Poisoned {
-            reason: reason.clone(),
-        }
-    }
-
-    pub(crate) fn check(&self) -> Result<()> {
-        match self.poisoned.get() {
-            Some(reason) => Err(Error::Poisoned {
-                reason: reason.clone(),
-            }),
-            None => Ok(()),
-        }
-    }
-
-    pub(crate) fn durable(&self) -> Seq {
-        Seq::new(self.durable.load(Ordering::Acquire))
-    }
-}
+/// Keys that are made ahead of their use.
+const KEYS_AHEAD: u32 = 64;
 
 /// The writer's state.
 pub(crate) struct Writer {
-    pub(crate) conn: Connection,
-    pub(crate) keys: Arc<Keys>,
-    /// The first slot that no record has used; its key is durable.
-    pub(crate) free: u64,
+    pub(crate) log: Arc<Log>,
+    pub(crate) active: Segment,
+    /// Where the next group goes in it.
+    pub(crate) at: u64,
+    pub(crate) end: Position,
     pub(crate) mark: Mark,
     pub(crate) clock: Clock,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) spare: Arc<Spare>,
+    pub(crate) next_slot: u32,
+}
+
+/// Records on their way to the disk.
+struct Group {
+    bytes: Vec<u8>,
+    heads: Vec<(Head, u64)>,
+    keys: HashMap<Print, Seq>,
+    slots: HashMap<Print, u32>,
+    waiting: Vec<(Completer, Vec<Receipt>)>,
+    end: Position,
+    at_ms: i64,
 }
 
 impl Writer {
-    /// Runs until every handle is gone and everything that they had sent is on disk.
-    pub(crate) fn run(mut self, requests: &Receiver<Request>) {
-        while let Ok(first) = requests.recv() {
-            let group = gather(first, requests);
-            self.shared
-                .waiting
-                .fetch_sub(group.len(), Ordering::Relaxed);
-            self.handle(group);
-        }
-    }
-
-    fn handle(&mut self, group: Vec<Request>) {
-        let start = Instant::now();
-        let (group, refused) = self.without_forgotten(group);
-        for (request, error) in refused {
-            request.done.complete(Err(error));
-        }
-        if group.is_empty() {
+    /// Commits requests in their order and completes each of them.
+    pub(crate) fn handle(&mut self, requests: Vec<Request>) {
+        if requests.is_empty() {
             return;
         }
-        let outcome = self.shared.check().and_then(|()| self.commit(&group));
-        match outcome {
-            Ok(receipts) => {
-                tracing::trace!(group = group.len(), elapsed = ?start.elapsed(), "committed");
-                for (request, receipts) in group.into_iter().zip(receipts) {
-                    request.done.complete(Ok(receipts));
+        let start = Instant::now();
+        let count = requests.len();
+        let at_ms = (self.clock)();
+        let mut group = Group::new(self.end, at_ms);
+        for Request { entries, done } in requests {
+            let staged = self
+                .shared
+                .check()
+                .and_then(|()| self.stage(&mut group, entries));
+            match staged {
+                Ok(receipts) => group.waiting.push((done, receipts)),
+                Err(error) => done.complete(Err(self.judged(error))),
+            }
+        }
+        self.flush(&mut group);
+        tracing::trace!(group = count, elapsed = ?start.elapsed(), "committed");
+    }
+
+    /// A refusal stays one; anything else poisons.
+    fn judged(&self, error: Error) -> Error {
+        let refusal = error.is_refusal()
+            && !(matches!(error, Error::Full) && mutant::on("full-poisons-nothing-written"));
+        if refusal {
+            error
+        } else {
+            self.shared.poison(&error)
+        }
+    }
+
+    /// Puts a request's records into the group, first making room for them: all or none.
+    fn stage(&mut self, group: &mut Group, entries: Vec<Entry>) -> Result<Vec<Receipt>> {
+        let plan = self.plan(group, &entries)?;
+        if plan.bytes > 0 {
+            let room = |writer: &Self, group: &Group| {
+                writer.at + (group.bytes.len() + plan.bytes) as u64 <= writer.active.len
+            };
+            if !room(self, group) {
+                self.flush(group);
+                self.shared.check()?;
+            }
+            if !room(self, group) {
+                self.roll((GROUP_HEADER + plan.bytes) as u64)?;
+            }
+        }
+        for (entry, (receipt, slot)) in entries
+            .into_iter()
+            .zip(plan.receipts.iter().zip(plan.slots))
+        {
+            if receipt.fresh {
+                // Part of the request is in the group: there is no way back but to give up.
+                self.put(group, receipt.seq, slot, entry)
+                    .map_err(|error| self.shared.poison(&error))?;
+            }
+        }
+        Ok(plan.receipts)
+    }
+
+    /// Which entries are already there, where the others will be, and how many bytes they take.
+    fn plan(&mut self, group: &mut Group, entries: &[Entry]) -> Result<Plan> {
+        let mut plan = Plan::default();
+        let mut here: HashMap<&str, Seq> = HashMap::new();
+        let mut next = group.end.seq.next();
+        for entry in entries {
+            if let Some(key) = entry.key.as_deref() {
+                let before = match here.get(key) {
+                    Some(seq) => Some(*seq),
+                    None => self.find_key(group, key)?,
+                };
+                if let Some(seq) = before.filter(|_| !mutant::on("key-not-checked")) {
+                    plan.receipts.push(Receipt { seq, fresh: false });
+                    plan.slots.push(None);
+                    continue;
                 }
+                here.insert(key, next);
+            }
+            plan.slots.push(if entry.sealed {
+                Some(self.slot(group, &entry.subject)?)
+            } else {
+                None
+            });
+            plan.bytes += frame::record_len(entry);
+            plan.receipts.push(Receipt {
+                seq: next,
+                fresh: true,
+            });
+            next = next.next();
+        }
+        Ok(plan)
+    }
+
+    fn find_key(&self, group: &Group, key: &str) -> Result<Option<Seq>> {
+        let print = print(key);
+        if let Some(seq) = group.keys.get(&print) {
+            return Ok(Some(*seq));
+        }
+        // 128 bits of SHA-256 stand for the key: reading the record back would find no difference that anybody can make.
+        Ok(self.log.index().key(print))
+    }
+
+    /// The slot of the subject's key, which is there and durable.
+    fn slot(&mut self, group: &mut Group, subject: &str) -> Result<u32> {
+        let print = print(subject);
+        let known = group
+            .slots
+            .get(&print)
+            .copied()
+            .or_else(|| self.log.index().slot(print));
+        if let Some(slot) = known {
+            return match self.log.keys.get(slot)? {
+                Slot::Key(_) => Ok(slot),
+                Slot::Destroyed => Err(Error::Erased {
+                    subject: subject.to_owned(),
+                }),
+                Slot::Damaged => Err(self.log.keys.damaged(slot)),
+            };
+        }
+        let slot = self.next_slot;
+        let prepared = self.log.keys.prepare(&*self.log.disk, slot);
+        prepared.map_err(|error| {
+            if error.is_no_space() {
+                Error::Full
+            } else {
+                error
+            }
+        })?;
+        self.next_slot += 1;
+        group.slots.insert(print, slot);
+        Ok(slot)
+    }
+
+    fn put(&self, group: &mut Group, seq: Seq, slot: Option<u32>, entry: Entry) -> Result<()> {
+        let body = match slot {
+            Some(slot) => match self.log.keys.get(slot)? {
+                Slot::Key(key) => keys::seal(&key, &entry.kind, &entry.subject, &entry.body)?,
+                _ => return Err(self.log.keys.damaged(slot)),
+            },
+            None => entry.body,
+        };
+        if let Some(key) = &entry.key {
+            group.keys.insert(print(key), seq);
+        }
+        let mut head = Head {
+            seq,
+            at_ms: group.at_ms,
+            kind: entry.kind,
+            subject: entry.subject,
+            key: entry.key,
+            slot,
+            hash: Digest::from_bytes([0; 32]),
+            body_len: body.len(),
+        };
+        head.hash = head.hashed(&group.end.hash, &body);
+        group.end = Position {
+            seq,
+            hash: head.hash,
+        };
+        let offset = self.at + group.bytes.len() as u64;
+        frame::encode_record(&mut group.bytes, self.active.header.salt, &head, &body);
+        group.heads.push((head, offset));
+        Ok(())
+    }
+
+    /// Writes and syncs the group, moves the mark, and acknowledges. On return it is durable, or the ledger is poisoned.
+    fn flush(&mut self, group: &mut Group) {
+        let next = Group::new(group.end, group.at_ms);
+        let mut group = std::mem::replace(group, next);
+        let outcome = self.shared.check().and_then(|()| match group.heads.len() {
+            0 => Ok(()),
+            _ => self.commit(&mut group),
+        });
+        match outcome {
+            Ok(()) => {
+                for (done, receipts) in group.waiting {
+                    done.complete(Ok(receipts));
+                }
+                self.make_ahead();
             }
             Err(error) => {
-                let error = if error.is_retryable() || crate::mutant::on("failed-write-goes-on") {
-                    error
-                } else {
-                    self.shared.poison(&error)
-                };
-                for request in group {
-                    request.done.complete(Err(error.clone()));
+                let error = self.shared.poison(&error);
+                for (done, _) in group.waiting {
+                    done.complete(Err(error.clone()));
                 }
             }
         }
     }
 
-    /// Takes out requests about subjects whose key was destroyed: they are refused, and the others go on.
-    fn without_forgotten(&self, group: Vec<Request>) -> (Vec<Request>, Vec<(Request, Error)>) {
-        let (mut kept, mut refused) = (Vec::with_capacity(group.len()), Vec::new());
-        for request in group {
-            let mut sealed = request.entries.iter().filter(|entry| entry.sealed);
-            let gone = sealed.find_map(|entry| {
-                let slot = store::slot_of(&self.conn, &entry.subject).ok()??;
-                matches!(self.keys.get(slot), Ok(Key::Destroyed)).then(|| Error::KeyDestroyed {
-                    seq: self.mark.position().seq.next(),
-                })
-            });
-            match gone.filter(|_| !crate::mutant::on("forgotten-poisons")) {
-                Some(error) => refused.push((request, error)),
-                None => kept.push(request),
+    fn commit(&mut self, group: &mut Group) -> Result<()> {
+        let salt = self.active.header.salt;
+        let header = GroupHeader {
+            len: group.bytes.len() - GROUP_HEADER,
+            first: self.end.seq.next(),
+            count: u32::try_from(group.heads.len()).unwrap_or(u32::MAX),
+            crc: frame::crc(salt, &group.bytes[GROUP_HEADER..]),
+        };
+        group.bytes[..GROUP_HEADER].copy_from_slice(&header.encode(salt));
+        self.active.file.write(&group.bytes, self.at)?;
+        if !mutant::on("ack-before-fsync") {
+            let synced = self.active.file.sync();
+            if synced.is_err() && mutant::on("retry-after-failed-fsync") {
+                self.active.file.sync()?;
+            } else {
+                synced?;
             }
         }
-        (kept, refused)
-    }
-
-    /// On return the group is durable, or it is not in the ledger, or the ledger is poisoned.
-    fn commit(&mut self, group: &[Request]) -> Result<Vec<Vec<Receipt>>> {
-        let at_ms = (self.clock)();
-        let start = self.mark.position();
-        let mut free = self.free;
-        match insert_all(&mut self.conn, (&self.keys, &mut free), start, at_ms, group)? {
-            Ok((end, receipts)) => {
-                self.free = free;
-                if end != start {
-                    self.mark.advance(end)?;
-                    self.shared.durable.store(end.seq.get(), Ordering::Release);
-                }
-                Ok(receipts)
-            }
-            Err(error) if store::is_full(&error) && !crate::mutant::on("full-poisons") => {
-                // SQLite has usually rolled back by itself; a transaction that is still open is ours to end.
-                if !self.conn.is_autocommit() {
-                    self.conn
-                        .execute_batch("ROLLBACK")
-                        .map_err(Error::database("roll back"))?;
-                }
-                tracing::warn!("the ledger is full");
-                Err(Error::Full)
-            }
-            Err(error) => Err(Error::database("append to")(error)),
+        self.at += group.bytes.len() as u64;
+        self.end = group.end;
+        self.mark.advance(self.end)?;
+        let number = u32::try_from(self.active.header.number).unwrap_or(u32::MAX);
+        let mut index = self.log.index_mut();
+        for (head, offset) in &group.heads {
+            let meta = index.meta(head, u32::try_from(*offset).unwrap_or(u32::MAX));
+            index.push(number, meta);
         }
+        drop(index);
+        self.shared
+            .durable
+            .store(self.end.seq.get(), Ordering::Release);
+        Ok(())
     }
-}
 
-fn insert_all(
-    conn: &mut Connection,
-    (keys, free): (&Keys, &mut u64),
-    end: Position,
-    at_ms: i64,
-    group: &[Request],
-) -> Result<rusqlite::Result<Inserted>> {
-    let mut failed = None;
-    let inserted = insert_group(conn, end, at_ms, group, &mut |conn, seq, entry| {
-        let slot = match store::slot_of(conn, &entry.subject)? {
-            Some(slot) => slot,
-            None => {
-                let slot = *free;
-                *free += 1;
-                slot
+    /// Goes on in the next segment, in which at least `need` bytes fit.
+    fn roll(&mut self, need: u64) -> Result<()> {
+        let disk = &*self.log.disk;
+        let number = self.active.header.number + 1;
+        let reserved = self.spare.take(disk, number, need)?;
+        let next = match Segment::start(disk, &self.log.folder, &reserved, number, self.end) {
+            Ok(next) => next,
+            Err(error) if error.is_no_space() => return Err(Error::Full),
+            Err(error) => return Err(error),
+        };
+        self.spare.taken(next.len);
+        let sealed = {
+            let mut index = self.log.index_mut();
+            Sealed {
+                number: self.active.header.number,
+                salt: self.active.header.salt,
+                first: self.active.header.first,
+                last_hash: self.end.hash,
+                rows: index.take_recent(),
+                kinds: index.kind_names(),
             }
         };
-        // The next slot, too: its key is durable before a record can use it.
-        let sealed = keys
-            .provide(*free)
-            .and_then(|()| keys.seal(slot, seq, &entry.body));
-        match sealed {
-            Ok(body) => Ok((slot, body)),
-            Err(error) => {
-                failed = Some(error);
-                Err(rusqlite::Error::ExecuteReturnedResults)
-            }
+        write_index(&self.log, sealed);
+        self.active = next;
+        self.at = segment::FIRST_GROUP;
+        self.mark.sync()
+    }
+
+    /// Makes the next segment and the next keys ready before they are needed.
+    pub(crate) fn make_ahead(&self) {
+        let wanted = if self.at > self.active.len / 2 {
+            self.active.header.number + 1
+        } else {
+            0
+        };
+        self.spare.want(&self.log, wanted, &self.shared);
+        let slots = self.log.keys.slots();
+        if slots > 0 && self.next_slot + KEYS_AHEAD > slots {
+            let shared = self.shared.clone();
+            self.log
+                .beside(move |log| match log.keys.prepare_ahead(&*log.disk, slots) {
+                    Err(error) if !error.is_no_space() => _ = shared.poison(&error),
+                    _ => {}
+                });
+        }
+    }
+
+    /// Nothing has been appended for a while.
+    pub(crate) fn idle(&mut self) {
+        if !self.mark.is_dirty() {
+            return;
+        }
+        if self.shared.check().is_ok()
+            && let Err(error) = self.mark.sync()
+        {
+            self.shared.poison(&error);
+        }
+    }
+
+    /// Ends it: the mark is durable, and nothing is made ahead any more.
+    pub(crate) fn close(&mut self) {
+        self.log.close();
+        self.idle();
+    }
+
+    /// Destroys the keys of subjects; durable on return.
+    pub(crate) fn destroy_keys(&mut self, subjects: &[String]) -> Result<u64> {
+        self.shared.check()?;
+        let slots: Vec<u32> = {
+            let index = self.log.index();
+            let slots = subjects.iter().filter_map(|s| index.slot(print(s)));
+            slots.collect()
+        };
+        let destroyed = self.log.keys.destroy(&slots);
+        destroyed.map_err(|error| self.shared.poison(&error))
+    }
+}
+
+#[derive(Default)]
+struct Plan {
+    receipts: Vec<Receipt>,
+    slots: Vec<Option<u32>>,
+    bytes: usize,
+}
+
+impl Group {
+    fn new(end: Position, at_ms: i64) -> Self {
+        Self {
+            bytes: vec![0; GROUP_HEADER],
+            heads: Vec::new(),
+            keys: HashMap::new(),
+            slots: HashMap::new(),
+            waiting: Vec::new(),
+            end,
+            at_ms,
+        }
+    }
+}
+
+/// Writes a sealed segment's index beside it. It can be made again, so that a failure only costs time at the next opening.
+pub(crate) fn write_index(log: &Arc<Log>, sealed: Sealed) {
+    log.beside(move |log| {
+        let path = segment::index_path(&log.folder, sealed.number);
+        let file = Named::create(&*log.disk, &path);
+        if let Err(error) = file.and_then(|file| file.write(&sealed.encode(), 0)) {
+            tracing::warn!(error = %error.chain(), "an index was not written; opening will make it again");
+            let _ = disk::remove(&*log.disk, &path);
         }
     });
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(inserted),
-    }
-}
-
-/// The new end, and every request's receipts.
-type Inserted = (Position, Vec<Vec<Receipt>>);
-type Seal<'a> = dyn FnMut(&Connection, Seq, &Entry) -> rusqlite::Result<(u64, Vec<u8>)> + 'a;
-
-fn insert_group(
-    conn: &mut Connection,
-    mut end: Position,
-    at_ms: i64,
-    group: &[Request],
-    seal: &mut Seal<'_>,
-) -> rusqlite::Result<Inserted> {
-    let transaction = conn.transaction()?;
-    let mut all = Vec::with_capacity(group.len());
-    for request in group {
-        let mut receipts = Vec::with_capacity(request.entries.len());
-        for entry in &request.entries {
-            let before = match &entry.key {
-                Some(_) if crate::mutant::on("key-not-checked") => None,
-                Some(key) => store::find_key(&transaction, key)?,
-                None => None,
-            };
-            receipts.push(match before {
-                Some(seq) => Receipt { seq, fresh: false },
-                None => {
-                    let sealed = match entry.sealed {
-                        true => Some(seal(&transaction, end.seq.next(), entry)?),
-                        false => None,
-                    };
-                    let sealed = sealed.as_ref().map(|(slot, body)| (*slot, &body[..]));
-                    end = store::insert(&transaction, &end, at_ms, entry, sealed)?;
-                    Receipt {
-                        seq: end.seq,
-                        fresh: true,
-                    }
-                }
-            });
-        }
-        all.push(receipts);
-    }
-    if !crate::mutant::on("not-committed") {
-        transaction.commit()?;
-    }
-    Ok((end, all))
-}
-
-fn gather(first: Request, requests: &Receiver<Request>) -> Vec<Request> {
-    let size = |request: &Request| {
-        let bytes: usize = request.entries.iter().map(|entry| entry.body.len()).sum();
-        (request.entries.len(), bytes)
-    };
-    let (mut entries, mut bytes) = size(&first);
-    let mut group = vec![first];
-    while entries < GROUP_ENTRIES && bytes < GROUP_BYTES {
-        let Ok(next) = requests.try_recv() else { break };
-        let (more, longer) = size(&next);
-        entries += more;
-        bytes += longer;
-        group.push(next);
-    }
-    group
 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use ledger::{Ledger, Record, Seq};
-use rl::{AdapterName, Feedback, PolicyVersion, TurnId};
+use rl::{AdapterName, Feedback, TurnId};
 use tokio::time::Instant;
 
 use crate::{

@@ -139,15 +139,26 @@ pub(crate) fn repair(bench: &Workbench, to: &Path) -> anyhow::Result<Repaired> {
             copy(&entry.path(), &new.join(entry.file_name()))?;
         }
     }
+    let records = report.lost.iter().map(|lost| {
+        let last = lost.seq.get() + lost.records.saturating_sub(1);
+        let place = match lost.records {
+            1 => format!("record {}", lost.seq),
+            _ => format!("records {} to {last}", lost.seq),
+        };
+        (
+            place,
+            format!("damaged in {} at byte {}", lost.file, lost.offset),
+        )
+    });
+    let weights = report.lost_blobs.iter().map(|digest| {
+        let why = "its bytes are not those that its name says";
+        (format!("blob {digest}"), why.to_owned())
+    });
     Ok(Repaired {
         to: to.display().to_string(),
         records: report.records,
         blobs: report.blobs,
-        lost: report
-            .lost
-            .into_iter()
-            .map(|lost| (lost.place, lost.why))
-            .collect(),
+        lost: records.chain(weights).collect(),
     })
 }
 

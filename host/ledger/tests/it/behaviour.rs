@@ -1,4 +1,4 @@
-//! What the ledger promises, one sentence a test. Crashes are in `crash.rs`, the bytes in `golden.rs`.
+//! What the ledger promises, one sentence a test. Crashes are in `crash.rs` and `simulated.rs`, damage in `damage.rs`.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,6 @@ use ledger::{
     lineage::{Lineage, VersionRecord},
     verify,
 };
-use rusqlite::Connection;
 use tempfile::{TempDir, tempdir};
 
 fn open(dir: &TempDir) -> Ledger {
@@ -25,20 +24,8 @@ fn turn(id: &str) -> Entry {
     Entry::new("turn", id, format!("body of {id}").into_bytes())
 }
 
-fn fill(dir: &TempDir, count: usize) {
-    let ledger = open(dir);
-    for i in 0..count {
-        ledger.append(turn(&format!("t{i}"))).wait().unwrap();
-    }
-}
-
 fn all(ledger: &Ledger) -> Vec<Record> {
     ledger.scan(Seq::FIRST).collect::<Result<_, _>>().unwrap()
-}
-
-fn sql(dir: &TempDir, statement: &str) {
-    let conn = Connection::open(dir.path().join("ledger.db")).unwrap();
-    conn.execute_batch(statement).unwrap();
 }
 
 #[test]
@@ -170,154 +157,6 @@ fn a_second_host_on_the_same_folder_is_refused() {
 }
 
 #[test]
-fn a_flipped_bit_in_a_body_is_found_and_located() {
-    let dir = tempdir().unwrap();
-    fill(&dir, 200);
-    sql(
-        &dir,
-        "UPDATE records SET body = CAST('body of t41 ' AS BLOB) WHERE seq = 42",
-    );
-    let report = verify(dir.path()).unwrap();
-    assert!(!report.is_sound());
-    assert_eq!(report.damaged, 1, "{:?}", report.damage);
-    assert_eq!(report.damage[0].place, "record 42");
-    // It is far before the mark, so the ledger opens; but whoever reads it is told.
-    let ledger = open(&dir);
-    let read: Vec<_> = ledger.scan(Seq::FIRST).collect();
-    let error = read.last().unwrap().as_ref().unwrap_err();
-    assert!(
-        matches!(error, Error::Damaged { seq, .. } if seq.get() == 42),
-        "{error}"
-    );
-    assert!(error.is_damage());
-}
-
-#[test]
-fn a_flipped_bit_in_the_database_file_is_refused_not_skipped() {
-    let dir = tempdir().unwrap();
-    fill(&dir, 40);
-    let path = dir.path().join("ledger.db");
-    let mut bytes = std::fs::read(&path).unwrap();
-    let needle = b"body of t31";
-    let at = bytes
-        .windows(needle.len())
-        .position(|w| w == needle)
-        .unwrap();
-    bytes[at + 5] ^= 1;
-    std::fs::write(&path, bytes).unwrap();
-    let report = verify(dir.path()).unwrap();
-    assert_eq!(report.damage[0].place, "record 32");
-    // It is within the tail that opening checks.
-    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
-    assert!(
-        matches!(error, Error::Damaged { seq, .. } if seq.get() == 32),
-        "{error}"
-    );
-}
-
-#[test]
-fn a_record_rewritten_together_with_its_hash_breaks_the_chain_after_it() {
-    let dir = tempdir().unwrap();
-    fill(&dir, 10);
-    sql(&dir, "UPDATE records SET hash = zeroblob(32) WHERE seq = 4");
-    let report = verify(dir.path()).unwrap();
-    let places: Vec<_> = report.damage.iter().map(|d| d.place.as_str()).collect();
-    assert_eq!(places, ["record 4", "record 5"]);
-}
-
-#[test]
-fn a_missing_record_is_refused_and_named() {
-    let dir = tempdir().unwrap();
-    fill(&dir, 10);
-    sql(&dir, "DELETE FROM records WHERE seq = 4");
-    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
-    assert!(
-        matches!(error, Error::Missing { seq, .. } if seq.get() == 4),
-        "{error}"
-    );
-    let report = verify(dir.path()).unwrap();
-    assert_eq!(report.damage[0].place, "record 4");
-}
-
-#[test]
-fn a_database_that_lost_its_acknowledged_tail_is_refused() {
-    let dir = tempdir().unwrap();
-    fill(&dir, 10);
-    sql(&dir, "DELETE FROM records WHERE seq > 7");
-    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
-    assert!(
-        matches!(error, Error::Lost { mark, last, .. } if (mark.get(), last.get()) == (10, 7)),
-        "{error}"
-    );
-    assert!(!verify(dir.path()).unwrap().is_sound());
-}
-
-#[test]
-fn a_database_that_disappeared_is_refused_and_not_created_anew() {
-    let dir = tempdir().unwrap();
-    fill(&dir, 3);
-    std::fs::remove_file(dir.path().join("ledger.db")).unwrap();
-    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
-    assert!(matches!(error, Error::Lost { .. }), "{error}");
-    assert!(!dir.path().join("ledger.db").exists());
-}
-
-#[test]
-fn a_ledger_without_its_mark_or_with_a_damaged_one_is_refused() {
-    let dir = tempdir().unwrap();
-    fill(&dir, 3);
-    let mark = dir.path().join("mark");
-    std::fs::write(&mark, b"x").unwrap();
-    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
-    assert!(matches!(error, Error::MarkDamaged { .. }), "{error}");
-    std::fs::remove_file(&mark).unwrap();
-    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
-    assert!(
-        matches!(error, Error::MarkMissing { records: 3, .. }),
-        "{error}"
-    );
-    assert!(error.is_damage());
-}
-
-#[test]
-fn a_ledger_replaced_by_another_of_the_same_length_is_refused() {
-    let dir = tempdir().unwrap();
-    let other = tempdir().unwrap();
-    fill(&dir, 5);
-    let ledger = open(&other);
-    for i in 0..5 {
-        ledger.append(turn(&format!("other{i}"))).wait().unwrap();
-    }
-    drop(ledger);
-    std::fs::copy(other.path().join("ledger.db"), dir.path().join("ledger.db")).unwrap();
-    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
-    assert!(matches!(error, Error::Diverged { .. }), "{error}");
-}
-
-#[test]
-fn a_file_that_is_not_a_ledger_and_one_from_the_future_are_refused() {
-    let dir = tempdir().unwrap();
-    sql(
-        &dir,
-        "CREATE TABLE cats (name TEXT); PRAGMA application_id = 7;",
-    );
-    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
-    assert!(matches!(error, Error::Foreign { found: 7, .. }), "{error}");
-    let dir = tempdir().unwrap();
-    fill(&dir, 1);
-    sql(&dir, "PRAGMA user_version = 9");
-    let error = Ledger::open(dir.path(), Options::default()).unwrap_err();
-    assert!(matches!(error, Error::Format { found: 9, .. }), "{error}");
-    let dir = tempdir().unwrap();
-    std::fs::write(dir.path().join("ledger.db"), "not a database ".repeat(400)).unwrap();
-    assert!(
-        Ledger::open(dir.path(), Options::default())
-            .unwrap_err()
-            .is_damage()
-    );
-}
-
-#[test]
 fn a_full_disk_refuses_the_append_and_nothing_else() {
     let dir = tempdir().unwrap();
     let options = Options {
@@ -437,18 +276,4 @@ fn a_folder_in_use_can_be_verified() {
     let report = verify(dir.path()).unwrap();
     assert!(report.is_sound(), "{report:?}");
     assert_eq!(report.records, 1);
-}
-
-#[test]
-fn a_damaged_blob_is_refused_until_it_is_stored_again() {
-    let dir = tempdir().unwrap();
-    let ledger = open(&dir);
-    let digest = ledger.put_blob(b"weights").unwrap();
-    let name = digest.to_string();
-    let path = dir.path().join("blobs").join(&name[..2]).join(&name[2..]);
-    std::fs::write(path, b"weighty").unwrap();
-    let error = ledger.get_blob(&digest).unwrap_err();
-    assert!(matches!(error, Error::BlobDamaged { .. }), "{error}");
-    ledger.put_blob(b"weights").unwrap();
-    assert_eq!(ledger.get_blob(&digest).unwrap(), b"weights");
 }

@@ -1,16 +1,18 @@
-//! The ledger from outside. What it promises is in `behaviour` and `sealing`, processes that die in `crash`, what reaches the
-//! disk before it is acknowledged in `syscalls`, the bytes in `golden`; `mutants` checks that these tests would notice.
-
+//! The ledger's promises, checked from outside; one binary, so that `mutants` can run all of it again.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::print_stdout,
-    reason = "helpers of tests, and children that are tests, too"
+    reason = "helpers of tests, and children that report to their parent"
 )]
 
 mod behaviour;
 mod crash;
+mod damage;
 mod golden;
 mod mutants;
-mod sealing;
-mod syscalls;
+mod random;
+mod scenario;
+mod sealed;
+mod simulated;
+mod space;
+mod upgrade;

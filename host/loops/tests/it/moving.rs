@@ -29,7 +29,8 @@ async fn a_version_that_the_gate_cannot_examine_is_kept_and_never_answers() {
         .mute
         .store(true, std::sync::atomic::Ordering::SeqCst);
     rig.talk("s", &THANKS).await;
-    let status = rig.handle.until(|s| s.version.get() == 1).await;
+    let held = |s: &loops::Status| s.not_trainable.contains_key(&rl::NotTrainable::Held);
+    let status = rig.handle.until(held).await;
     assert_eq!(status.live, PolicyVersion::BASE);
     let found: Vec<GateRecord> = rig.records(GATE);
     assert!(!found[0].passed);
