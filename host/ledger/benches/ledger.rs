@@ -35,37 +35,19 @@ fn main() -> Outcome<()> {
     fs::create_dir_all(&dir)?;
     println!("| {BODY} bytes each | appends/s | p50 µs | p99 µs | p99.9 µs |");
     println!("|---|---|---|---|---|");
-    let flat = row(
-        "write + fdatasync, preallocated",
-        bare(&dir.join("flat"), true)?,
-    );
-    let grown = row(
-        "write + fdatasync, growing file",
-        bare(&dir.join("grown"), false)?,
-    );
-    let mut first = Duration::ZERO;
-    for (writers, sealed) in [(1, false), (1, true), (16, false), (256, false)] {
-        let folder = dir.join(format!("writers-{writers}-{sealed}"));
-        let waits = appends(&folder, writers, sealed)?;
+    one_writer(&dir)?;
+    for (writers, sealed) in [(1, true), (16, false), (256, false)] {
+        let folder = dir.join(format!("writers-{writers}"));
+        let ledger = warm(&folder)?;
         let name = if sealed { ", sealed" } else { "" };
-        let p50 = row(&format!("ledger, {writers} writers{name}"), waits);
-        if writers == 1 && !sealed {
-            first = p50;
-        }
+        row(
+            &format!("ledger, {writers} writers{name}"),
+            appends(&ledger, writers, sealed, SPAN)?,
+        );
+        drop(ledger);
         fs::remove_dir_all(folder)?;
     }
-    // The disk's speed drifts: once more, after.
-    let after = row(
-        "write + fdatasync, preallocated, again",
-        bare(&dir.join("flat"), true)?,
-    );
-    let ratio = |to: Duration| first.as_secs_f64() / to.as_secs_f64();
-    println!(
-        "\none writer's p50 is {:.2} (before) and {:.2} (after) of a bare fdatasync, {:.2} of one to a growing file\n",
-        ratio(flat),
-        ratio(after),
-        ratio(grown)
-    );
+    println!();
     println!(
         "| records | bytes each | opening | with its indices lost | reading and checking all |"
     );
@@ -84,6 +66,41 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
+/// One writer and the bare disk in turns of half a second, because a disk's speed drifts.
+fn one_writer(dir: &Path) -> Outcome<()> {
+    let turn = Duration::from_millis(500);
+    let mut rows = [
+        "write + fdatasync, preallocated file",
+        "write + fdatasync, growing file",
+        "ledger, 1 writer",
+    ]
+    .map(|name| (name, Vec::new(), Duration::ZERO));
+    let ledger = warm(&dir.join("one"))?;
+    let mut flat = Bare::new(&dir.join("flat"), true)?;
+    let mut grown = Bare::new(&dir.join("grown"), false)?;
+    for _ in 0..16 {
+        let measured = [
+            flat.measure(turn)?,
+            grown.measure(turn)?,
+            appends(&ledger, 1, false, turn)?,
+        ];
+        for (row, (waits, span)) in rows.iter_mut().zip(measured) {
+            row.1.extend(waits);
+            row.2 += span;
+        }
+    }
+    let medians = rows.map(|(name, waits, span)| row(name, (waits, span)).as_secs_f64());
+    let [flat, grown, ours] = medians;
+    println!(
+        "| one writer's p50: {:.2} of the bare sync's, {:.2} of one to a growing file | | | | |",
+        ours / flat,
+        ours / grown
+    );
+    drop(ledger);
+    fs::remove_dir_all(dir.join("one"))?;
+    Ok(())
+}
+
 /// Sorts, prints, and returns the median.
 fn row(name: &str, (mut waits, span): (Vec<Duration>, Duration)) -> Duration {
     waits.sort_unstable();
@@ -98,43 +115,66 @@ fn row(name: &str, (mut waits, span): (Vec<Duration>, Duration)) -> Duration {
     at(500)
 }
 
-fn bare(path: &Path, preallocated: bool) -> Outcome<(Vec<Duration>, Duration)> {
-    const LEN: u64 = 64 << 20;
-    let mut file = File::create(path)?;
-    if preallocated {
-        for _ in 0..LEN >> 20 {
-            file.write_all(&[0; 1 << 20])?;
-        }
-        file.sync_all()?;
-    }
-    let bytes = [7; BODY];
-    let (start, mut at, mut waits) = (Instant::now(), 0, Vec::new());
-    while start.elapsed() < SPAN {
-        let sent = Instant::now();
-        file.write_all_at(&bytes, at % LEN)?;
-        file.sync_data()?;
-        waits.push(sent.elapsed());
-        at += BODY as u64;
-    }
-    Ok((waits, start.elapsed()))
+/// A file and nothing else.
+struct Bare {
+    file: File,
+    at: u64,
+    wrap: u64,
 }
 
-fn appends(dir: &Path, writers: usize, sealed: bool) -> Outcome<(Vec<Duration>, Duration)> {
+impl Bare {
+    fn new(path: &Path, preallocated: bool) -> Outcome<Self> {
+        const LEN: u64 = 16 << 20;
+        let mut file = File::create(path)?;
+        if preallocated {
+            for _ in 0..LEN >> 20 {
+                file.write_all(&[0; 1 << 20])?;
+            }
+            file.sync_all()?;
+        }
+        let wrap = if preallocated { LEN } else { u64::MAX };
+        Ok(Self { file, at: 0, wrap })
+    }
+
+    fn measure(&mut self, span: Duration) -> Outcome<(Vec<Duration>, Duration)> {
+        let bytes = [7; BODY];
+        let (start, mut waits) = (Instant::now(), Vec::new());
+        while start.elapsed() < span {
+            let sent = Instant::now();
+            self.file.write_all_at(&bytes, self.at % self.wrap)?;
+            self.file.sync_data()?;
+            waits.push(sent.elapsed());
+            self.at += BODY as u64;
+        }
+        Ok((waits, start.elapsed()))
+    }
+}
+
+/// A ledger past its small first segments.
+fn warm(dir: &Path) -> Outcome<Ledger> {
     let ledger = Ledger::open(dir, Options::default())?;
-    // Past the small first segments.
     for i in 0..20_000 {
         let pending = ledger.append(Entry::new("warm", "up", vec![1; BODY]));
         if i % 1_000 == 999 {
             pending.wait()?;
         }
     }
+    Ok(ledger)
+}
+
+fn appends(
+    ledger: &Ledger,
+    writers: usize,
+    sealed: bool,
+    span: Duration,
+) -> Outcome<(Vec<Duration>, Duration)> {
     let start = Instant::now();
     let threads: Vec<_> = (0..writers)
         .map(|writer| {
             let ledger = ledger.clone();
             thread::spawn(move || {
                 let mut waits = Vec::new();
-                while start.elapsed() < SPAN {
+                while start.elapsed() < span {
                     let subject = format!("{writer}-{}", waits.len());
                     let mut entry = Entry::new("turn", subject, vec![7; BODY]);
                     entry.sealed = sealed;

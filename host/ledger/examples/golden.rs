@@ -13,6 +13,8 @@ fn main() -> Result<(), Error> {
         dir,
         Options {
             clock,
+            // Small, so that there are several segments.
+            segment_bytes: 2_048,
             ..Options::default()
         },
     )?;
@@ -37,7 +39,7 @@ fn main() -> Result<(), Error> {
             seeds: BTreeMap::from([("run".to_owned(), 7)]),
             settings: serde_json::json!({"lr": 1e-4, "betas": [0.9, 0.98]}),
             metrics: BTreeMap::from([("loss".to_owned(), 1.0 / 3.0)]),
-            adapter_blob: None,
+            adapter_blob: Some(ledger.put_blob(format!("weights {number}").as_bytes())?),
             optimizer_blob: None,
             ..VersionRecord::default()
         };
@@ -47,13 +49,18 @@ fn main() -> Result<(), Error> {
     ledger
         .append(Entry::new("note", "", "żółć \u{1f44d}".as_bytes().to_vec()))
         .wait()?;
+    for (user, text) in [("ann", "sealed and erased"), ("bob", "sealed and kept")] {
+        let turn = Entry::new("turn", user, text.as_bytes().to_vec());
+        ledger.append(turn.sealed()).wait()?;
+    }
+    ledger.destroy_keys(&["ann".to_owned()])?;
     for record in ledger.scan(Seq::FIRST) {
         let r = record?;
         let body = String::from_utf8_lossy(&r.body);
         let key = r.key.as_deref().unwrap_or("-");
         println!(
-            "{} {} {} {:?} {key} {body} {}",
-            r.seq, r.at_ms, r.kind, r.subject, r.hash
+            "{} {} {} {:?} {key} {body} {} {}",
+            r.seq, r.at_ms, r.kind, r.subject, r.erased, r.hash
         );
     }
     Ok(())

@@ -55,6 +55,12 @@ pub enum Error {
         /// The newest that this program knows.
         supported: i64,
     },
+    /// The ledger is of an older format, and only opening upgrades it.
+    #[error("{} is a ledger of format 1; open it once, which upgrades it", dir.display())]
+    Old {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// A record's content does not agree with its hash, or its hash with its predecessor's.
     #[error(
         "record {seq} is damaged ({} at byte {offset}): its hash is {found}, its content and predecessor give {expected}",

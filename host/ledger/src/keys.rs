@@ -245,6 +245,35 @@ impl Keys {
     }
 }
 
+/// The bytes of a key file with whatever `old` still holds of the first `used` slots, and how many of those it does not:
+/// they count as destroyed from now on. Nothing when there are no keys at all.
+pub(crate) fn repaired(old: &[u8], used: u32) -> Result<(Vec<u8>, u64)> {
+    let start = usize::try_from(HEADER).unwrap_or(0);
+    let slots = old.get(start..).unwrap_or_default().len() / SLOT;
+    let slots = u32::try_from(slots).unwrap_or(u32::MAX).max(used);
+    if slots == 0 {
+        return Ok((Vec::new(), 0));
+    }
+    let mut bytes = vec![0; start];
+    bytes[..8].copy_from_slice(MAGIC);
+    let mut lost = 0;
+    for slot in 0..slots.next_multiple_of(BATCH) {
+        let at = start + slot as usize * SLOT;
+        let found = old
+            .get(at..at + SLOT)
+            .map(|bytes| (bytes, decode(slot, bytes)));
+        match found {
+            Some((whole, Slot::Key(_) | Slot::Destroyed)) => bytes.extend_from_slice(whole),
+            _ if slot < used => {
+                lost += 1;
+                bytes.extend(encode(slot, None));
+            }
+            _ => bytes.extend(encode(slot, Some(&random()?))),
+        }
+    }
+    Ok((bytes, lost))
+}
+
 fn batch(first: u32) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(BATCH as usize * SLOT);
     for slot in first..first + BATCH {

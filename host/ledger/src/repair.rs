@@ -15,6 +15,7 @@ use crate::{
     mark::{self, Mark, Position},
     salvage::{self, Found},
     segment::{self, Segment},
+    v1,
 };
 
 /// The segments of the new log.
@@ -42,6 +43,8 @@ pub struct RepairReport {
     pub lost_records: u64,
     /// Where they were.
     pub lost: Vec<Lost>,
+    /// Keys that are lost: what was sealed under them reads as erased.
+    pub lost_keys: u64,
     /// Blobs in the new folder.
     pub blobs: u64,
     /// Blobs that are lost.
@@ -65,6 +68,7 @@ pub fn repair(from: &Path, to: &Path) -> Result<RepairReport> {
             dir: from.to_owned(),
         });
     };
+    v1::refuse(disk, from)?;
     if !disk::list(disk, to)?.is_empty() {
         return Err(Error::NotEmpty {
             path: to.to_owned(),
@@ -72,10 +76,13 @@ pub fn repair(from: &Path, to: &Path) -> Result<RepairReport> {
     }
     disk::create_dir(disk, to)?;
     let mut report = RepairReport::default();
-    let end = records(disk, from, to, &mut report)?;
-    if let Some(bytes) = disk::read_file(disk, &keys::path_in(from))? {
+    let (end, slots) = records(disk, from, to, &mut report)?;
+    let old = disk::read_file(disk, &keys::path_in(from))?.unwrap_or_default();
+    let (kept, lost_keys) = keys::repaired(&old, slots)?;
+    report.lost_keys = lost_keys;
+    if !kept.is_empty() {
         let path = keys::path_in(to);
-        disk::write_durable(disk, &disk::temp_of(&path), &path, &bytes)?;
+        disk::write_durable(disk, &disk::temp_of(&path), &path, &kept)?;
     }
     blobs(disk, from, to, &mut report)?;
     // Last: without its mark a folder with records does not open.
@@ -83,7 +90,14 @@ pub fn repair(from: &Path, to: &Path) -> Result<RepairReport> {
     Ok(report)
 }
 
-fn records(disk: &dyn Disk, from: &Path, to: &Path, report: &mut RepairReport) -> Result<Position> {
+/// Says where the new log ends, and how many slots of keys its records use.
+fn records(
+    disk: &dyn Disk,
+    from: &Path,
+    to: &Path,
+    report: &mut RepairReport,
+) -> Result<(Position, u32)> {
+    let mut slots = 0;
     let (old, new) = (segment::folder(from), segment::folder(to));
     disk::create_dir(disk, &new)?;
     let mut builder = Builder::new(disk, &new, SEGMENT_BYTES)?;
@@ -117,7 +131,8 @@ fn records(disk: &dyn Disk, from: &Path, to: &Path, report: &mut RepairReport) -
                     let offset = (body.start - head.len()) as u64;
                     match error {
                         None => {
-                            report.hash = Some(builder.push(head, &bytes[body])?);
+                            slots = slots.max(head.slot.map_or(0, |slot| slot + 1));
+                            report.hash = Some(builder.push(*head, &bytes[body])?);
                             report.records += 1;
                         }
                         Some(_) => {
@@ -133,7 +148,7 @@ fn records(disk: &dyn Disk, from: &Path, to: &Path, report: &mut RepairReport) -
     if let Ok(Some(mark)) = mark::peek(disk, from) {
         report.lose(end.seq.next(), mark.seq.next(), &place);
     }
-    builder.finish()
+    Ok((builder.finish()?, slots))
 }
 
 impl RepairReport {

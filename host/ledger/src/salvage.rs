@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Found {
     /// A record and its body's bytes; with the error when its hash does not agree.
-    Record(Head, Range<usize>, Option<Error>),
+    Record(Box<Head>, Range<usize>, Option<Error>),
     /// Bytes that are nothing; `seq` should have been there.
     Damage { offset: usize, seq: Seq },
 }
@@ -65,7 +65,8 @@ pub(crate) fn salvage(
             hash: head.hash,
         };
         // Behind a hole the hash of the record before is not known: the head's checksum, which covers the hash, must do.
-        found.push(Found::Record(head, body, error.err().filter(|_| follows)));
+        let error = error.err().filter(|_| follows);
+        found.push(Found::Record(Box::new(head), body, error));
     }
     if let Some(offset) = hole {
         found.push(Found::Damage {

@@ -45,6 +45,16 @@ pub(crate) fn upgrade(disk: &dyn Disk, dir: &Path, segment_bytes: u64) -> Result
     disk::sync_dir(disk, dir)
 }
 
+/// Refuses a folder that would have to be upgraded first.
+pub(crate) fn refuse(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    if disk.exists(&dir.join(NAME)) && !disk.exists(&segment::folder(dir)) {
+        return Err(Error::Old {
+            dir: dir.to_owned(),
+        });
+    }
+    Ok(())
+}
+
 fn convert(disk: &dyn Disk, old: &Path, folder: &Path, segment_bytes: u64) -> Result<Position> {
     let conn = open(old)?;
     let mut builder = Builder::new(disk, folder, segment_bytes)?;

@@ -16,6 +16,7 @@ use crate::{
     mark::{self, Position},
     salvage::{self, Found},
     segment::{self, Segment},
+    v1,
 };
 
 /// More damage than this is counted, not listed.
@@ -101,6 +102,7 @@ pub fn verify(dir: impl AsRef<Path>) -> Result<Report> {
 /// Only when the folder cannot be examined at all; damage is in the report.
 pub fn verify_on(disk: &dyn Disk, dir: impl AsRef<Path>) -> Result<Report> {
     let dir = dir.as_ref();
+    v1::refuse(disk, dir)?;
     let mut report = Report::default();
     // The mark first: a host that goes on writing only moves the log further ahead of it.
     let mark = match mark::peek(disk, dir) {

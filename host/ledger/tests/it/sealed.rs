@@ -157,6 +157,38 @@ fn damaged_or_missing_keys_are_refused_and_named() {
 }
 
 #[test]
+fn a_repair_saves_the_keys_that_are_whole_and_counts_the_others_as_destroyed() {
+    let dir = tempdir().unwrap();
+    let ledger = open(&dir);
+    for user in ["ann", "bob", "eve"] {
+        ledger.append(secret(user, user)).wait().unwrap();
+    }
+    ledger.destroy_keys(&["eve".into()]).unwrap();
+    drop(ledger);
+    let path = dir.path().join("keys");
+    let mut bytes = fs::read(&path).unwrap();
+    // The header, and ann's key.
+    bytes[3] ^= 1;
+    bytes[4096] ^= 1;
+    let erased = |damage: Option<&[u8]>| {
+        match damage {
+            Some(bytes) => fs::write(&path, bytes).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        assert!(Ledger::open(dir.path(), Options::default()).is_err());
+        let to = tempdir().unwrap();
+        let report = ledger::repair(dir.path(), to.path()).unwrap();
+        assert!(verify(to.path()).unwrap().is_sound());
+        let ledger = open(&to);
+        ledger.append(secret("new", "new")).wait().unwrap();
+        let erased = ledger.scan(Seq::FIRST).map(|r| r.unwrap().erased);
+        (report.lost_keys, erased.collect::<Vec<_>>())
+    };
+    assert_eq!(erased(Some(&bytes)), (1, vec![true, false, true, false]));
+    assert_eq!(erased(None), (3, vec![true, true, true, false]));
+}
+
+#[test]
 fn a_removed_blob_is_gone_and_the_others_are_listed() {
     let dir = tempdir().unwrap();
     let ledger = open(&dir);

@@ -25,6 +25,14 @@ fn refused(dir: &TempDir) -> Error {
 }
 
 #[test]
+fn a_walk_over_a_ledger_of_format_1_says_that_it_must_be_upgraded_first() {
+    let dir = golden();
+    let error = verify(dir.path()).unwrap_err();
+    assert!(matches!(error, Error::Old { .. }), "{error}");
+    assert!(error.to_string().contains("open it once"));
+}
+
+#[test]
 fn an_upgraded_ledger_keeps_its_old_file_and_goes_on() {
     let dir = golden();
     let ledger = Ledger::open(dir.path(), Options::default()).unwrap();
