@@ -2,7 +2,7 @@
 //!
 //! One JSON file for each request, `<data>/forgotten/<id>.json`, signed with the host's own Ed25519 key (`<data>/identity`, made
 //! at first use). It names no person: the ledger's commitment to the request lets whoever knows the name check that it was meant.
-//! Start at [`write`]; [`check`] is for whoever is shown one.
+//! Start at [`write()`]; [`check`] is for whoever is shown one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
