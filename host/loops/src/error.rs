@@ -113,6 +113,11 @@ pub enum Error {
         "nothing in the ledger is meant: there is no such user, session or sample, or it is forgotten already"
     )]
     NothingToForget,
+    /// The ledger was upgraded from a format in which text is not sealed.
+    #[error(
+        "this ledger was upgraded from format 1, whose text lies in it unsealed and cannot be erased: nothing was forgotten; to be rid of it, remove the data folder"
+    )]
+    Unsealed,
     /// A request to forget is not finished yet.
     #[error(
         "request {id} to forget is not finished yet; it goes on when the host runs, or with `nextstate forget --resume`"

@@ -1,7 +1,7 @@
 //! Forgetting: what somebody said is erased, and every version that learned from it is trained again without it.
 //!
 //! [`begin`] records the request: from then on the turns are skipped. [`finish`] destroys the keys of their text, runs the
-//! training fold without them ([`crate::derive`]; what came before the first of them is found, not computed), moves the head to
+//! training fold without them (`derive.rs`; what came before the first of them is found, not computed), moves the head to
 //! the result in one group of records, and erases the weights that knew them. A kill at any point is finished at the next start.
 //! The adapter afterwards is byte for byte the one of a ledger in which the turns never were.
 
@@ -123,12 +123,16 @@ pub fn plan(line: &Line, selector: &Selector) -> Result<Plan> {
 /// Records the request. From here on the turns are skipped, and nothing is trained until [`finish`] is through.
 ///
 /// # Errors
-/// As [`plan`]; [`Error::Forgetting`] when another request is not finished yet.
+/// As [`plan`]; [`Error::Unsealed`] for a ledger whose older text cannot be erased; [`Error::Forgetting`] when another request is not finished yet.
 pub fn begin(line: &mut Line, selector: &Selector) -> Result<()> {
     if let Some(other) = line.forgetting() {
         return Err(Error::Forgetting {
             id: other.id.clone(),
         });
+    }
+    // Better no than a promise that the disk does not keep.
+    if line.ledger().dir().join("ledger.db.v1").exists() {
+        return Err(Error::Unsealed);
     }
     let plan = plan(line, selector)?;
     let id = short(&format!(

@@ -1,6 +1,6 @@
 //! The line of one adapter: its versions, the one that is live, and the fold that says which batch comes next (decision 0007).
 //!
-//! [`Line::read`] makes it from a ledger and every operation on it is one group of records ([`commit`]), after which it is what
+//! [`Line::read`] makes it from a ledger and every operation on it is one group of records (`line/commit.rs`), after which it is what
 //! reading the ledger again would give. It computes no step and sees no weights; [`crate::train`] drives it, and so do replay and
 //! forgetting, on a host that runs or on a folder.
 

@@ -2,7 +2,7 @@
 //!
 //! Everything is computed from the factors, never from the product: `⟨B₁A₁, B₂A₂⟩ = Σ (B₁ᵀB₂) ∘ (A₁A₂ᵀ)`, in f64. The norm
 //! of the difference is that of `B₁(A₁ − A₂) + (B₁ − B₂)A₂`, so that neighbouring versions are told apart far below the
-//! rounding of their norms. Says nothing about behaviour: [`crate::divergence`] does. Start at [`compare`].
+//! rounding of their norms. Says nothing about behaviour: [`crate::divergence()`] does. Start at [`compare()`].
 
 use serde::Serialize;
 

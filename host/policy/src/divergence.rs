@@ -1,7 +1,7 @@
 //! How differently two adapters go on from the same text: the exact Kullback-Leibler divergence at every token of a reply.
 //!
 //! Over the whole vocabulary, in f64, at most 64 rows of logits a side at a time. Does not sample; [`greedy`] is here because
-//! a probe's reply is the most likely one. How the *weights* differ is [`crate::compare`]'s. Start at [`divergence`].
+//! a probe's reply is the most likely one. How the *weights* differ is [`crate::compare()`]'s. Start at [`divergence()`].
 
 use rl::TokenId;
 use serde::Serialize;

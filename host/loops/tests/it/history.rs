@@ -251,6 +251,12 @@ async fn a_kill_while_forgetting_is_finished_at_the_next_start() {
         tenant: None,
         user: "bob".to_owned(),
     };
+    // A ledger that was upgraded holds text that no key seals: it must not say that it was erased.
+    let old = dir.path().join("ledger.db.v1");
+    std::fs::write(&old, b"").unwrap();
+    let refused = forget::begin(&mut begun, &selector).unwrap_err();
+    assert!(refused.to_string().contains("unsealed"), "{refused}");
+    std::fs::remove_file(old).unwrap();
     forget::begin(&mut begun, &selector).unwrap();
     assert!(forget::begin(&mut begun, &selector).is_err());
     drop((begun, ledger));
