@@ -106,8 +106,10 @@ pub(crate) struct Training {
     parts: Parts,
     /// Away only while a thread works on it.
     line: Option<Line>,
-    /// The learner holds other weights than the head's: a step was in progress when the head moved.
+    /// The learner holds other weights than the head's: it goes on from those before its next step.
     strayed: bool,
+    /// The learner is in a step, or its proposal is being examined.
+    busy: bool,
     /// Orders that must wait for the end of a step.
     later: VecDeque<Given>,
 }
@@ -126,6 +128,7 @@ impl Training {
             parts,
             line: Some(line),
             strayed: false,
+            busy: false,
             later: VecDeque::new(),
         }
     }
@@ -201,7 +204,7 @@ impl Training {
         Ok(due)
     }
 
-    /// One step; false when the learner asks for patience.
+    /// One step; false when the learner or the gate asks for patience.
     async fn train(
         &mut self,
         due: Due,
@@ -241,10 +244,7 @@ impl Training {
             Err(error) => return Err(Error::seam("train", "compute a step")(error)),
         };
         match outcome {
-            Outcome::Proposed(proposal) => {
-                self.publish(due, *proposal, orders).await?;
-                Ok(true)
-            }
+            Outcome::Proposed(proposal) => self.publish(due, *proposal, orders).await,
             Outcome::Refused(error) => {
                 tracing::error!(%error, version = %head, "a step was refused; the version did not move");
                 let (why, count) = (error.to_string(), due.samples.len());
@@ -264,25 +264,26 @@ impl Training {
         }
     }
 
+    /// Asks the gate and commits; false when the gate cannot be asked now.
     async fn publish(
         &mut self,
         due: Due,
         proposal: Proposal,
         orders: &mut OwnedMutexGuard<mpsc::Receiver<Given>>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let head = self.line()?.version();
-        let gate = loop {
-            match self.examine(orders).await? {
-                Ok(gate) => break gate,
-                Err(error) => {
-                    tracing::warn!(%error, "the gate must wait");
-                    sleep(RETRY).await;
-                }
+        let gate = match self.examine(orders).await? {
+            Ok(gate) => gate,
+            // The step is taken again later: waiting here would hold up a shutdown for as long as nobody answers.
+            Err(error) => {
+                tracing::warn!(%error, "the gate must wait");
+                self.parts.board.step("postponed");
+                return Ok(false);
             }
         };
         if self.line()?.version() != head {
             self.parts.board.step("overtaken");
-            return Ok(());
+            return Ok(true);
         }
         let start = Instant::now();
         let passed = gate.as_ref().is_none_or(|(passed, _)| *passed);
@@ -301,7 +302,7 @@ impl Training {
             self.spent(count, Fate::Held(version));
             self.parts.board.step("held");
             tracing::warn!(%version, "the gate held a version: it is kept and not served");
-            return Ok(());
+            return Ok(true);
         }
         self.parts.board.committed(version);
         self.spent(count, Fate::Trained(version));
@@ -317,7 +318,7 @@ impl Training {
         let time = start.elapsed().as_secs_f64();
         self.parts.board.metrics.publish_time.0.observe(time);
         tracing::info!(%version, loss, grad_norm, "published");
-        Ok(())
+        Ok(true)
     }
 
     /// Asks the gate about the learner's last proposal, when there is a gate.
@@ -349,15 +350,16 @@ impl Training {
         orders: &mut OwnedMutexGuard<mpsc::Receiver<Given>>,
     ) -> Result<Result<T>> {
         let mut work = std::pin::pin!(work);
+        self.busy = true;
         loop {
             tokio::select! {
-                done = &mut work => return Ok(done),
+                done = &mut work => {
+                    self.busy = false;
+                    return Ok(done);
+                }
                 Some(given) = orders.recv() => match given.order {
                     Order::Forget(_) => self.later.push_back(given),
-                    _ => {
-                        self.strayed |= matches!(given.order, Order::Revert { .. } | Order::Promote { .. } | Order::Trip(_));
-                        self.obey(given).await?;
-                    }
+                    _ => self.obey(given).await?,
                 },
             }
         }
@@ -426,6 +428,8 @@ impl Training {
     ) -> Result<Done> {
         let start = Instant::now();
         let version = self.with_line("moving the head", change).await?;
+        // From here on the learner holds other weights than the head's, also when something below fails.
+        self.strayed = !ledger::mutant::on("revert-leaves-the-learner");
         if !ledger::mutant::on("revert-waits-for-the-step") {
             self.show(&version).await?;
         }
@@ -434,7 +438,7 @@ impl Training {
         self.parts
             .board
             .committed(PolicyVersion::new(version.version));
-        if !self.strayed && !ledger::mutant::on("revert-leaves-the-learner") {
+        if self.strayed && !self.busy {
             self.restore().await?;
         }
         Ok(Done::Version(Box::new(version)))

@@ -312,6 +312,8 @@ impl Inner {
 
     pub(crate) async fn load(&self, turn: &TurnId) -> Result<Option<TurnRecord>> {
         match self.by_key(records::turn_key(turn)).await? {
+            // Forgotten: nobody has ever been told that it was there.
+            Some(record) if record.erased => Ok(None),
             Some(record) => records::decode(&record).map(Some),
             None => Ok(None),
         }

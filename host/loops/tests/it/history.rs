@@ -220,6 +220,14 @@ async fn the_adapter_after_forgetting_is_the_one_of_a_ledger_in_which_the_user_n
     }
     let again = forget::plan(&line(&rig.ledger), &selector).unwrap_err();
     assert!(again.to_string().contains("nothing"), "{again}");
+    let feedback = rl::Feedback {
+        tenant: "tenant".into(),
+        turn: anns.iter().next().unwrap().as_str().into(),
+        rating: Some(rl::Rating::Up),
+        correction: None,
+    };
+    let unknown = rig.sink().feedback(feedback).await.unwrap_err();
+    assert!(matches!(unknown, rl::Error::Refused { .. }), "{unknown}");
     // She comes back; training goes on.
     rig.talk_as("ann", "ann-again", &["hi", "thank you", "great"])
         .await;
