@@ -84,7 +84,7 @@ impl Disk for Machine {
             .write(true)
             .open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(file))),
+            Ok(()) => Ok(Some(Box::new(Held(file)))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -95,6 +95,17 @@ impl Disk for Machine {
         let _ = thread::Builder::new()
             .name("ledger-ahead".to_owned())
             .spawn(job);
+    }
+}
+
+/// A lock that ends with its holder. Closing the file would not do: a process that another thread is starting holds
+/// every open file between its fork and its exec, and the lock with it.
+struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // The lock also ends when the last descriptor is closed: a failure here costs that moment only.
+        let _ = self.0.unlock();
     }
 }
 

@@ -145,6 +145,27 @@ fn an_append_can_be_awaited_without_any_runtime_of_ours() {
     assert_eq!(receipt.seq, Seq::FIRST);
 }
 
+/// A process that another thread starts holds every open file between its fork and its exec. Closing the lock's file
+/// was once all that ended the lock, and a host could not open the folder it had just closed.
+#[test]
+fn a_folder_can_be_opened_again_while_other_processes_are_being_started() {
+    let dir = tempdir().unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = std::process::Command::new("true").status();
+                }
+            });
+        }
+        let opened =
+            (0..40).try_for_each(|_| Ledger::open(dir.path(), Options::default()).map(drop));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        opened.unwrap();
+    });
+}
+
 #[test]
 fn a_second_host_on_the_same_folder_is_refused() {
     let dir = tempdir().unwrap();
