@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use ledger::{
     Digest, Ledger, Seq,
-    lineage::{self, Origin, VersionRecord},
+    lineage::{self, HeadRecord, Origin, VersionRecord},
 };
 use rl::{AdapterName, Batch, PolicyVersion, SampleId, TurnId};
 
@@ -105,7 +105,31 @@ struct Tape {
     over: HashMap<Seq, u64>,
     versions: BTreeMap<PolicyVersion, VersionRecord>,
     gates: HashMap<PolicyVersion, Gated>,
+    trials: Trials,
     first_run: Option<RunRecord>,
+}
+
+/// Which versions were on trial, and which have answered everybody under their own number. A trial's outcome is what users
+/// did: it is taken from the ledger, like an operator's order, and says nothing of weights that are computed anew.
+#[derive(Default)]
+struct Trials {
+    begun: HashSet<PolicyVersion>,
+    answered: HashSet<PolicyVersion>,
+}
+
+impl Trials {
+    fn head(&mut self, head: &HeadRecord) {
+        let set = match head.share {
+            Some(_) => &mut self.begun,
+            None => &mut self.answered,
+        };
+        set.insert(PolicyVersion::new(head.version));
+    }
+
+    fn keeps(&self, version: PolicyVersion) -> bool {
+        let lost = self.begun.contains(&version) && !self.answered.contains(&version);
+        lost && !ledger::mutant::on("replay-ignores-trials")
+    }
 }
 
 /// What the gate found, and what it remembers of it.
@@ -142,6 +166,7 @@ impl Task<'_> {
             steps: tape.versions.iter().map(|(n, v)| (*n, v.steps())).collect(),
             versions: tape.versions,
             gates: tape.gates,
+            trials: tape.trials,
             memory: GateMemory::default(),
             known,
             task: &self,
@@ -203,6 +228,7 @@ impl Tape {
             over: HashMap::new(),
             versions: BTreeMap::new(),
             gates: HashMap::new(),
+            trials: Trials::default(),
             first_run: None,
         };
         for record in ledger.scan(Seq::FIRST) {
@@ -230,6 +256,12 @@ impl Tape {
                         let memory = gating::remembered(&gate);
                         let passed = gate.passed;
                         tape.gates.insert(gate.version, Gated { passed, memory });
+                    }
+                }
+                lineage::HEAD => {
+                    let head: HeadRecord = records::decode(&record)?;
+                    if head.adapter == adapter.as_str() {
+                        tape.trials.head(&head);
                     }
                 }
                 STEP_REFUSED if record.subject == adapter.as_str() => {
@@ -310,6 +342,7 @@ struct Fold<'a> {
     run: Option<RunRecord>,
     versions: BTreeMap<PolicyVersion, VersionRecord>,
     gates: HashMap<PolicyVersion, Gated>,
+    trials: Trials,
     memory: GateMemory,
     known: HashMap<Inputs, PolicyVersion>,
     steps: HashMap<PolicyVersion, u64>,
@@ -413,7 +446,7 @@ impl Fold<'_> {
         if let Some(gated) = gated {
             self.memory = gated.memory.clone();
         }
-        if gated.is_none_or(|gated| gated.passed) {
+        if gated.is_none_or(|gated| gated.passed) && !self.trials.keeps(number) {
             self.head = Some(version.clone());
         }
         self.line.push(version);
@@ -469,6 +502,7 @@ impl Fold<'_> {
             proposal,
             seed,
             gate,
+            share: None,
         };
         let version = self.bank.keep(due, self.head.as_ref(), step, recorded)?;
         let number = PolicyVersion::new(version.version);
@@ -477,7 +511,7 @@ impl Fold<'_> {
             self.gates.insert(number, Gated { passed, memory });
         }
         self.steps.insert(number, version.steps());
-        if passed {
+        if passed && !self.trials.keeps(number) {
             on.number += 1;
             let deployed = PolicyVersion::new(on.number);
             on.bench

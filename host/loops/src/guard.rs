@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use self::compare::{Comparison, Signs};
 pub use self::{
     config::{GuardConfig, StageConfig},
-    trial::{Decision, Trial},
+    trial::{Decision, Ended, Side, Trial},
 };
 
 /// A guard has tripped: the version must not be served any longer.

@@ -35,6 +35,17 @@ struct Unread {
     sample: Option<(SampleId, PolicyVersion)>,
 }
 
+/// A version that answers a share of the sessions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Staged {
+    /// The version.
+    pub version: PolicyVersion,
+    /// The share.
+    pub share: f64,
+    /// What its trial has seen lies behind this record.
+    pub at: Seq,
+}
+
 /// As much of a judged turn as the fold needs: a line reads a whole ledger at every start.
 #[derive(Deserialize)]
 pub(crate) struct JudgedHead {
@@ -56,6 +67,7 @@ pub struct Line {
     adapter: AdapterName,
     lineage: Lineage,
     head: Option<VersionRecord>,
+    staged: Option<Staged>,
     run: Option<RunRecord>,
     steps: HashMap<PolicyVersion, u64>,
     newest: PolicyVersion,
@@ -81,6 +93,7 @@ impl Line {
             adapter,
             lineage: Lineage::default(),
             head: None,
+            staged: None,
             run: None,
             steps: HashMap::new(),
             newest: PolicyVersion::BASE,
@@ -130,7 +143,7 @@ impl Line {
                     .map_err(Error::ledger("train", "read a version"))?;
                 self.apply_version(version);
             }
-            lineage::HEAD => self.apply_head(records::decode(record)?),
+            lineage::HEAD => self.apply_head(records::decode(record)?, record.seq),
             lineage::REF => self.lineage.add_ref(records::decode(record)?),
             GATE => {
                 let gate: GateRecord = records::decode(record)?;
@@ -176,8 +189,11 @@ impl Line {
         Ok(())
     }
 
-    /// The batch that is due now; reads on just as far as it must.
+    /// The batch that is due now; reads on just as far as it must. None while a version is on trial.
     pub fn due(&mut self) -> Option<Due> {
+        if self.waits_for_a_trial() {
+            return None;
+        }
         loop {
             if let Some(due) = self.due_here() {
                 return Some(due);
@@ -201,7 +217,16 @@ impl Line {
         self.head.as_ref()
     }
 
-    /// Its number.
+    /// The version that is on trial beside the head, if one is. Nothing is due until its trial is over.
+    pub fn staged(&self) -> Option<&Staged> {
+        self.staged.as_ref()
+    }
+
+    pub(crate) fn waits_for_a_trial(&self) -> bool {
+        self.staged.is_some() && !ledger::mutant::on("trained-during-a-trial")
+    }
+
+    /// The head's number.
     pub fn version(&self) -> PolicyVersion {
         self.head
             .as_ref()
@@ -352,12 +377,21 @@ impl Line {
         }
     }
 
-    fn apply_head(&mut self, head: HeadRecord) {
-        if head.adapter == self.adapter.as_str()
-            && head.share.is_none()
-            && !(ledger::mutant::on("revert-forgotten-at-restart") && head.why != "trained")
-        {
-            self.head = self.lineage.get(&head.adapter, head.version).cloned();
+    fn apply_head(&mut self, head: HeadRecord, at: Seq) {
+        let ours = head.adapter == self.adapter.as_str();
+        match head.share {
+            Some(share) if ours && !ledger::mutant::on("trial-forgotten-at-restart") => {
+                let version = PolicyVersion::new(head.version);
+                self.staged = Some(Staged { version, share, at });
+            }
+            None if ours
+                && !(ledger::mutant::on("revert-forgotten-at-restart")
+                    && head.why != "trained") =>
+            {
+                self.head = self.lineage.get(&head.adapter, head.version).cloned();
+                self.staged = None;
+            }
+            _ => {}
         }
         self.lineage.add_head(head);
     }
@@ -390,6 +424,10 @@ impl Line {
         self.schedule = Schedule::resume(rules, forgotten.place);
         self.schedule.forget(self.forgotten.iter().cloned());
         self.forgetting = None;
+        let staged = self.staged.map(|staged| staged.version);
+        if staged.is_some_and(|version| forgotten.erased.contains(&version)) {
+            self.staged = None;
+        }
     }
 }
 

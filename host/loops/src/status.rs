@@ -51,6 +51,9 @@ pub struct Status {
     pub version: PolicyVersion,
     /// The version that is live.
     pub live: PolicyVersion,
+    /// The version that is on trial, and the share of the sessions that get it.
+    #[serde(default)]
+    pub trial: Option<(PolicyVersion, f64)>,
     /// The turn that was last found to be trainable.
     pub last_trainable: Option<LastTrainable>,
     /// Turns by kind.
@@ -258,6 +261,10 @@ impl Board {
 
     pub(crate) fn live(&self, version: PolicyVersion) {
         self.edit(|status| status.live = version);
+    }
+
+    pub(crate) fn trial(&self, trial: Option<(PolicyVersion, f64)>) {
+        self.edit(|status| status.trial = trial);
     }
 
     pub(crate) fn feedback(&self) {

@@ -59,6 +59,8 @@ pub(crate) struct Arithmetic {
     pub(crate) step_door: Door,
     /// Refuses to answer as a candidate: the gate must hold what it cannot examine.
     pub(crate) mute: Arc<AtomicBool>,
+    /// The version that a share of the sessions gets, and the share.
+    pub(crate) trial: Arc<Mutex<Option<(u64, f64)>>>,
 }
 
 impl Policy for Arithmetic {
@@ -176,7 +178,14 @@ impl HashLearner {
 }
 
 /// What is served, as a number.
-struct NumberShelf(Arc<AtomicU64>);
+struct NumberShelf(Arithmetic);
+
+impl NumberShelf {
+    fn serve(&self, version: PolicyVersion) {
+        self.0.live.store(version.get(), Ordering::SeqCst);
+        self.end_trial();
+    }
+}
 
 impl Shelf for NumberShelf {
     fn holds(&self, _: PolicyVersion) -> bool {
@@ -185,23 +194,28 @@ impl Shelf for NumberShelf {
 
     fn show_as(&self, version: PolicyVersion, of: PolicyVersion) -> bool {
         if of == PolicyVersion::BASE {
-            self.0.store(version.get(), Ordering::SeqCst);
+            self.serve(version);
         }
         of == PolicyVersion::BASE
     }
 
     fn show(&self, version: PolicyVersion, _: Option<Stored<'_>>) -> rl::Result<()> {
-        self.0.store(version.get(), Ordering::SeqCst);
+        self.serve(version);
         Ok(())
     }
 
-    fn try_out(&self, _: PolicyVersion, _: Option<Stored<'_>>, _: f64) -> rl::Result<()> {
+    fn try_out(&self, version: PolicyVersion, _: Option<Stored<'_>>, share: f64) -> rl::Result<()> {
+        *self.0.trial.lock() = Some((version.get(), share));
         Ok(())
     }
 
-    fn end_trial(&self) {}
+    fn end_trial(&self) {
+        *self.0.trial.lock() = None;
+    }
 
-    fn forget(&self) {}
+    fn forget(&self) {
+        self.end_trial();
+    }
 }
 
 /// A bench of arithmetic: a learner that nobody is served by.
@@ -328,6 +342,7 @@ impl World {
                 proposal,
                 seed: rl::Seed::new(0),
                 gate: None,
+                share: None,
             };
             let version = line.commit(&due, step).unwrap();
             learner.deploy(PolicyVersion::new(version.version)).unwrap();
@@ -404,7 +419,7 @@ impl Rig {
             learner: Box::new(learner),
             settings: serde_json::json!({ "lr": rate }),
             model: "arithmetic".into(),
-            shelf: Arc::new(NumberShelf(policy.live.clone())),
+            shelf: Arc::new(NumberShelf(policy.clone())),
             bench: bench(),
             erased: Arc::new(|_| {}),
             forgotten: Arc::new(|_| {}),
@@ -459,6 +474,20 @@ impl Rig {
             self.policy.clone(),
         )
         .await
+    }
+
+    /// A turn of a session of its own, served by this version.
+    pub(crate) async fn say_by(&self, version: u64, session: &str, reply: &str) -> TurnId {
+        let sink = self.sink();
+        let asked = request(session, vec![Message::user("hi")]);
+        let ticket = sink.begin(asked).await.unwrap();
+        let turn = ticket.turn.clone();
+        let served = Served {
+            version: PolicyVersion::new(version),
+            ..served(Message::assistant(reply), &self.policy)
+        };
+        sink.finish(ticket, served).await.unwrap();
+        turn
     }
 
     /// A turn whose reply is one token again and again.
