@@ -13,4 +13,5 @@ mod recovery;
 mod rig;
 mod rollout;
 mod serving;
+mod simulation;
 mod training;
