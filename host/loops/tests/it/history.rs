@@ -8,10 +8,11 @@ use loops::{
     forget::{self, Selector},
     records::{FORGOTTEN, JUDGED, JudgedRecord, RUN, TURN, TurnRecord},
     replay::{self, Replayed},
+    status::LoopState,
 };
 use rl::PolicyVersion;
 
-use crate::rig::{Rig, bench, config, folder, no_gate};
+use crate::rig::{Rig, bench, config, folder, no_gate, open};
 
 const NONE: &(dyn Fn(&str, u64, u64) + Send + Sync) = &|_, _, _| {};
 
@@ -273,6 +274,43 @@ async fn a_kill_while_forgetting_is_finished_at_the_next_start() {
     let done: Vec<loops::records::ForgottenRecord> = rig.records(FORGOTTEN);
     assert_eq!(done.len(), 1);
     assert!(replayed(&rig.ledger).is_exact());
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_judge_that_comes_to_forgotten_turns_passes_them_over() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    let policy = rig.policy.clone();
+    policy.door.shut();
+    rig.talk_as("bob", "b", &["hi", "thank you"]).await;
+    let hers = rig.talk_as("ann", "a", &["hi", "thank you"]).await;
+    let feedback = rl::Feedback {
+        tenant: "tenant".into(),
+        turn: hers[0].clone(),
+        rating: Some(rl::Rating::Up),
+        correction: None,
+    };
+    rig.sink().feedback(feedback).await.unwrap();
+    rig.talk_as("bob", "c", &["hi", "great"]).await;
+    rig.kill().await;
+    policy.door.open();
+    // Nobody has been judged when she is forgotten.
+    let ledger = open(dir.path());
+    let mut line = line(&ledger);
+    let selector = Selector::User {
+        tenant: None,
+        user: "ann".to_owned(),
+    };
+    forget::begin(&mut line, &selector).unwrap();
+    forget::finish(&mut line, &bench(), &no_gate(), NONE).unwrap();
+    drop((line, ledger));
+    let rig = Rig::start(dir.path(), config());
+    let status = rig.handle.until(|s| s.live.get() == 1).await;
+    assert_eq!(
+        (status.judged, status.loops["judge"].clone()),
+        (2, LoopState::Running)
+    );
     rig.stop().await;
 }
 

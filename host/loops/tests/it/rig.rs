@@ -629,7 +629,7 @@ pub(crate) async fn serve(
 }
 
 /// A killed host's last blocking call may still hold the folder for a moment.
-fn open(dir: &Path) -> Ledger {
+pub(crate) fn open(dir: &Path) -> Ledger {
     loop {
         match Ledger::open(dir, Options::default()) {
             Err(ledger::Error::Locked { .. }) => std::thread::yield_now(),
