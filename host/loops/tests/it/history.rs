@@ -347,3 +347,32 @@ async fn forgetting_a_sample_takes_the_later_turns_that_quote_it() {
     assert_eq!(judged.len(), 2);
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn forgetting_a_sample_takes_what_quotes_it_when_the_conversation_went_on_after_something_of_it_was_forgotten()
+ {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    let turns = rig.talk("s", &["hi", "thank you", "great"]).await;
+    rig.handle.until(|s| s.judged == 2).await;
+    let control = rig.handle.control();
+    let sample = |turn: &rl::TurnId| Selector::Sample(format!("sample-{turn}").as_str().into());
+    control
+        .forget(sample(&turns[2]), |_, _, _| {})
+        .await
+        .unwrap();
+    // The client shows the whole conversation again; another one begins with the same words.
+    let again = rig.talk("s", &["hi", "thank you", "great", "nice"]).await;
+    let other = rig.talk("t", &["hi", "thank you"]).await;
+    let plan = forget::plan(&line(&rig.ledger), &sample(&turns[1])).unwrap();
+    let quoting = [&turns[1], &again[2], &again[3]];
+    assert!(
+        quoting.iter().all(|turn| plan.turns.contains(turn)),
+        "{plan:?}"
+    );
+    assert!(
+        other.iter().all(|turn| !plan.turns.contains(turn)),
+        "{plan:?}"
+    );
+    rig.stop().await;
+}
