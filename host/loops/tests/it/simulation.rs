@@ -123,15 +123,17 @@ fn explore(mode: Mode) {
         }
     }
     if let Some((seed, why)) = failed.first() {
-        let others = failed[1..].iter().map(|(seed, why)| {
-            let why = why.lines().next().unwrap_or_default();
-            format!("\nand seed {seed}: {why}")
-        });
+        let others = failed[1..]
+            .iter()
+            .map(|(seed, why)| format!("\n\nand seed {seed}: {why}"));
         let others: String = others.collect();
         panic!("seed {seed} ({mode:?}): {why}{others}\n{}", command(*seed));
     }
     let time = start.elapsed();
-    println!("{mode:?}: {count} seeds in {time:.1?}, {:.1?} each: {counts:#?}", time / count as u32);
+    println!(
+        "{mode:?}: {count} seeds in {time:.1?}, {:.1?} each: {counts:#?}",
+        time / count as u32
+    );
 }
 
 fn command(seed: u64) -> String {

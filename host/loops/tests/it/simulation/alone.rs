@@ -13,11 +13,7 @@ use rl::{Batch, PolicyVersion, Sample, TurnId};
 use crate::rig::bench;
 
 /// The adapter at the end; `None` for the base model. `forgotten` are left out.
-pub(super) fn train(
-    ledger: &Ledger,
-    rules: Rules,
-    forgotten: &HashSet<TurnId>,
-) -> Option<Vec<u8>> {
+pub(super) fn train(ledger: &Ledger, rules: Rules, forgotten: &HashSet<TurnId>) -> Option<Vec<u8>> {
     let lineage = Lineage::read(ledger).unwrap();
     let steps_of = |v: PolicyVersion| lineage.get("main", v.get()).map_or(v.get(), |v| v.steps());
     let run = ledger.by_kind(RUN, Seq::FIRST).next()?.unwrap();

@@ -54,7 +54,12 @@ impl Judge for Moody {
         WordJudge.ask_hint(turn, next, seed)
     }
 
-    fn read_hint(&self, turn: &Turn, next: &NextState, answer: &Answer) -> rl::Result<Option<Hint>> {
+    fn read_hint(
+        &self,
+        turn: &Turn,
+        next: &NextState,
+        answer: &Answer,
+    ) -> rl::Result<Option<Hint>> {
         WordJudge.read_hint(turn, next, answer)
     }
 

@@ -46,6 +46,8 @@ pub(super) enum Request {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub(super) turns: BTreeMap<TurnId, Sent>,
+    /// What was said in each conversation, whether or not a request got through with it.
+    pub(super) said: BTreeMap<String, BTreeSet<String>>,
     /// In the order of their answers.
     pub(super) answered: Vec<TurnId>,
     /// Turns whose next state was brought by a request that was let in.

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -36,8 +36,10 @@ use crate::rig::{Arithmetic, Failure, Plugins, Rig, Settings, config, request, s
 
 /// Real time that the loops may take for something that nothing stands in the way of.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
-/// Virtual hours without any progress after which something is given up that may never come.
-const HOURS: u32 = 20;
+/// After so long without it, in the runtime's time, something is given up that may never come.
+const GIVEN_UP: Duration = Duration::from_secs(20 * 60);
+/// The runtime's clock jumps whenever it has nothing to do, also when only the ledger's thread has: not further than this.
+const TICK: Duration = Duration::from_millis(500);
 
 pub(super) type Shared = Arc<Mutex<Memory>>;
 
@@ -72,6 +74,7 @@ pub(super) struct World {
     talks: Arc<Mutex<BTreeMap<(u8, u8), Talk>>>,
     /// What comes after the fault that is armed, and when it strikes.
     armed: Option<(u64, Death)>,
+    killed_at: Arc<AtomicU64>,
     lives: usize,
     serial: u64,
 }
@@ -84,16 +87,17 @@ fn say(memory: &Shared, what: String) {
     memory.trace.push(what);
 }
 
-/// Waits for something that may never come, for as long as anything moves: the clock of the runtime stands still meanwhile.
+/// Waits for something that may never come.
 async fn patiently<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut future = std::pin::pin!(future);
-    for _ in 0..HOURS {
-        if let Ok(value) = tokio::time::timeout(Duration::from_secs(3600), &mut future).await {
-            return Some(value);
-        }
+    tokio::time::timeout(GIVEN_UP, future).await.ok()
+}
+
+/// Keeps the clock from jumping far.
+async fn tick() {
+    loop {
+        tokio::time::sleep(TICK).await;
         std::thread::yield_now();
     }
-    None
 }
 
 impl World {
@@ -106,6 +110,7 @@ impl World {
             clock: Arc::new(AtomicI64::new(1_700_000_000_000)),
             talks: Arc::default(),
             armed: None,
+            killed_at: Arc::new(AtomicU64::new(u64::MAX)),
             lives: 0,
             serial: 0,
         }
@@ -113,6 +118,7 @@ impl World {
 
     /// Everything that the plan says, then the end.
     pub(super) async fn run(mut self, mode: Mode) {
+        let ticking = tokio::spawn(tick());
         self.start(None).await;
         for (number, op) in self.plan.ops.clone().into_iter().enumerate() {
             say(&self.memory, format!("{number}: {op:?}"));
@@ -129,6 +135,7 @@ impl World {
             Mode::Safety => self.die(Death::Power(self.plan.seed)).await,
             Mode::Liveness => self.heal().await,
         }
+        ticking.abort();
     }
 
     fn rules(&self) -> Rules {
@@ -191,6 +198,13 @@ impl World {
         self.life.as_ref().unwrap()
     }
 
+    fn pulse(&self) -> Pulse {
+        Pulse {
+            disk: self.disk.clone(),
+            killed_at: self.killed_at.clone(),
+        }
+    }
+
     /// Whether the process can only end: its ledger accepts nothing any more.
     fn is_over(&self) -> bool {
         let struck = self
@@ -219,7 +233,7 @@ impl World {
             life.rig.end_running().await;
         }
         self.disk = left;
-        self.talks.lock().clear();
+        self.killed_at = Arc::new(AtomicU64::new(u64::MAX));
         self.check(how);
     }
 
@@ -277,10 +291,13 @@ impl World {
                 self.clock.fetch_add(by, Ordering::Relaxed);
             }
             Op::DieAt(at, death) => {
+                self.killed_at.store(u64::MAX, Ordering::Relaxed);
                 self.disk.arm(Some(Fault::Kill(at)));
+                self.killed_at.store(at, Ordering::Relaxed);
                 self.armed = Some((at, death));
             }
             Op::FailAt(at, death) => {
+                self.killed_at.store(u64::MAX, Ordering::Relaxed);
                 self.disk.arm(Some(Fault::Error(at)));
                 self.armed = Some((at, death));
             }
@@ -339,6 +356,7 @@ impl World {
             reply: format!("re {line} zq<{}>{serial}/{reply}", talk.session),
             talk: talk.clone(),
             lost: manner == Manner::Lost,
+            pulse: self.pulse(),
         };
         match manner {
             Manner::Plain | Manner::Lost => one(0).run().await,
@@ -520,6 +538,7 @@ impl World {
 
     /// Nothing fails any more: everything that is due is done, and the loops go on.
     async fn heal(&mut self) {
+        self.killed_at.store(u64::MAX, Ordering::Relaxed);
         self.disk.arm(None);
         self.disk.limit(None);
         self.armed = None;
@@ -529,20 +548,29 @@ impl World {
             self.die(Death::Kill).await;
             self.start(None).await;
         }
-        let rules = self.rules();
+        let (rules, start) = (self.rules(), Instant::now());
+        // The ledger looks for space again when some time has passed on the machine's own clock.
+        while self.life().rig.ledger.room().is_err() {
+            assert!(start.elapsed() < PATIENCE, "there is space, and no room");
+            tokio::time::sleep(TICK).await;
+        }
         self.within("everything is judged and trained", move |s| {
             is_idle(s, rules)
         })
         .await;
+        self.nothing_is_left().await;
+        self.everything_is_judged();
+        self.within("the loops are idle", move |s| is_idle(s, rules))
+            .await;
         self.head_answers();
-        self.nothing_is_due();
         self.a_new_version_comes().await;
         let rules = self.rules();
         self.within("the new turns are judged and trained", move |s| {
             is_idle(s, rules)
         })
         .await;
-        self.nothing_is_due();
+        self.nothing_is_left().await;
+        self.everything_is_judged();
         self.head_answers();
         self.is_what_would_have_been();
         let stopped = patiently(self.life.as_mut().unwrap().rig.stop_running()).await;
@@ -565,8 +593,8 @@ impl World {
         }
     }
 
-    /// Every turn whose next state came was judged, and no batch waits.
-    fn nothing_is_due(&self) {
+    /// Every turn whose next state came was judged.
+    fn everything_is_judged(&self) {
         let ledger = &self.life().rig.ledger;
         let subjects = |kind: &str| -> HashSet<String> {
             let all = ledger.by_kind(kind, Seq::FIRST).map(Result::unwrap);
@@ -593,10 +621,25 @@ impl World {
                 closed.subject
             );
         }
-        let mut line = Line::read(ledger.clone(), "main".into(), self.rules()).unwrap();
-        assert!(line.forgetting().is_none(), "a request to forget is left");
-        line.pull().unwrap();
-        assert_eq!(line.due(), None, "a batch is due");
+    }
+
+    /// No batch waits, nor a request to forget, for whoever reads the ledger anew.
+    async fn nothing_is_left(&self) {
+        let (start, ledger) = (Instant::now(), &self.life().rig.ledger);
+        loop {
+            let mut line = Line::read(ledger.clone(), "main".into(), self.rules()).unwrap();
+            line.pull().unwrap();
+            let due = line.due();
+            if due.is_none() && line.forgetting().is_none() {
+                return;
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "nothing fails, and this is left: {due:?}, {:?}",
+                line.forgetting()
+            );
+            tokio::time::sleep(TICK).await;
+        }
     }
 
     /// Somebody who comes now is answered and learned from.
@@ -651,6 +694,18 @@ fn is_idle(status: &loops::Status, rules: Rules) -> bool {
         && status.live == status.version
 }
 
+/// Whether the process was killed: of one that is gone nobody hears anything, whatever its threads still do.
+struct Pulse {
+    disk: Simulated,
+    killed_at: Arc<AtomicU64>,
+}
+
+impl Pulse {
+    fn is_gone(&self) -> bool {
+        self.disk.operations() > self.killed_at.load(Ordering::Relaxed)
+    }
+}
+
 /// One request of one client.
 struct Turned {
     sink: Arc<dyn TurnSink>,
@@ -662,6 +717,7 @@ struct Turned {
     text: String,
     reply: String,
     lost: bool,
+    pulse: Pulse,
 }
 
 impl Turned {
@@ -673,9 +729,22 @@ impl Turned {
             user: Some(user.clone()),
             ..request(&self.talk.session, messages.clone())
         };
-        let Ok(ticket) = self.sink.begin(begin).await else {
-            self.memory.lock().count("turns refused");
+        {
+            let mut memory = self.memory.lock();
+            let said = memory.said.entry(self.talk.session.clone()).or_default();
+            said.insert(self.text.clone());
+        }
+        let begun = self.sink.begin(begin).await;
+        if self.pulse.is_gone() {
             return;
+        }
+        let ticket = match begun {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                say(&self.memory, format!("{:?} refused: {error}", self.text));
+                self.memory.lock().count("turns refused");
+                return;
+            }
         };
         let turn = ticket.turn.clone();
         {
@@ -703,11 +772,13 @@ impl Turned {
         let reply = Message::assistant(self.reply.clone());
         let served = served(reply.clone(), &self.policy);
         let finished = self.sink.finish(ticket, served).await;
-        let mut memory = self.memory.lock();
-        if finished.is_err() {
-            memory.count("replies refused");
+        if let Err(error) = finished {
+            say(&self.memory, format!("{turn} refused: {error}"));
+            self.memory.lock().count("replies refused");
             return;
         }
+        say(&self.memory, format!("{turn} answers {:?}", self.text));
+        let mut memory = self.memory.lock();
         memory.count("turns answered");
         memory.answered.push(turn.clone());
         if let Some(sent) = memory.turns.get_mut(&turn) {
