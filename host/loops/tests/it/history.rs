@@ -376,3 +376,55 @@ async fn forgetting_a_sample_takes_what_quotes_it_when_the_conversation_went_on_
     );
     rig.stop().await;
 }
+
+async fn forget_ann(rig: &Rig) -> u64 {
+    let selector = Selector::User {
+        tenant: None,
+        user: "ann".to_owned(),
+    };
+    let forgotten = rig.handle.control().forget(selector, |_, _, _| {}).await;
+    forgotten.unwrap().record.after.get()
+}
+
+#[tokio::test]
+async fn a_revert_right_after_forgetting_comes_after_the_steps_that_were_taken_again() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    for (judged, (user, session)) in [("ann", "a"), ("bob", "b"), ("bob", "c")]
+        .into_iter()
+        .enumerate()
+    {
+        rig.talk_as(user, session, &["hi", "thank you"]).await;
+        rig.handle.until(|s| s.judged == judged as u64 + 1).await;
+    }
+    rig.handle.until(|s| s.live.get() == 1).await;
+    // Without her the batch is over one sample later: at a place where none was over before.
+    assert_eq!(forget_ann(&rig).await, 2);
+    let control = rig.handle.control();
+    control.revert(PolicyVersion::BASE, "off").await.unwrap();
+    assert_eq!(replayed(&rig.ledger).adapter, None, "the base answers");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn the_base_model_that_forgetting_led_to_stays_the_base_model_in_a_replay() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    let control = rig.handle.control();
+    let lines = ["hi", "thank you", "great"];
+    rig.talk_as("bob", "b", &lines).await;
+    rig.handle.until(|s| s.live.get() == 1).await;
+    control.revert(PolicyVersion::BASE, "off").await.unwrap();
+    rig.talk_as("ann", "a", &lines).await;
+    rig.handle.until(|s| s.live.get() == 3).await;
+    let base = forget_ann(&rig).await;
+    assert_eq!(base, 4);
+    rig.talk_as("cat", "c", &lines).await;
+    rig.handle.until(|s| s.live.get() == 5).await;
+    control
+        .revert(PolicyVersion::new(base), "off")
+        .await
+        .unwrap();
+    assert_eq!(replayed(&rig.ledger).adapter, None, "the base answers");
+    rig.stop().await;
+}
