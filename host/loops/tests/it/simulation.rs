@@ -12,6 +12,7 @@
 //! happened, so that it can be read without.
 //!
 //! - `NEXTSTATE_SEEDS=5000 cargo test -p loops --test it simulation` runs that many seeds from 0 on (`NEXTSTATE_FIRST=n`: from n on).
+//! - `NEXTSTATE_RULES=1` has processes start with other batch sizes than the ones before.
 //! - `NEXTSTATE_SEED=17 cargo test -p loops --test it simulation -- --nocapture` runs one, and says what happens.
 
 mod alone;
@@ -142,7 +143,7 @@ fn command(seed: u64) -> String {
 
 /// One seed, from an empty disk to its end.
 fn run(seed: u64, mode: Mode) -> Ended {
-    let plan = Plan::draw(seed);
+    let plan = Plan::draw(seed, env::var("NEXTSTATE_RULES").is_ok());
     let memory = Shared::default();
     let world = World::new(plan.clone(), memory.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
