@@ -428,3 +428,24 @@ async fn the_base_model_that_forgetting_led_to_stays_the_base_model_in_a_replay(
     assert_eq!(replayed(&rig.ledger).adapter, None, "the base answers");
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_sample_of_a_step_that_forgetting_took_back_is_trained_again_and_the_audit_says_nothing()
+{
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    for (judged, user) in ["ann", "bob"].into_iter().enumerate() {
+        rig.talk_as(user, user, &["hi", "thank you"]).await;
+        rig.handle.until(|s| s.judged == judged as u64 + 1).await;
+    }
+    rig.handle.until(|s| s.live.get() == 1).await;
+    let control = rig.handle.control();
+    control.revert(PolicyVersion::BASE, "off").await.unwrap();
+    // The base answers already: no head moves, and what comes next has the step of both of them behind it.
+    assert_eq!(forget_ann(&rig).await, 2);
+    rig.talk_as("cat", "cat", &["hi", "thank you"]).await;
+    rig.handle.until(|s| s.live.get() == 3).await;
+    let audit = loops::audit::audit(&rig.ledger, &"main".into()).unwrap();
+    assert!(audit.is_sound(), "{audit:?}");
+    rig.stop().await;
+}
