@@ -517,22 +517,30 @@ impl World {
         patiently(async { while life.tasks.join_next().await.is_some() {} }).await;
         let idle = patiently(life.rig.handle.until(|s| is_idle(s, rules))).await;
         if idle.is_some() && !self.is_over() {
-            self.head_answers();
+            self.head_answers().await;
         }
     }
 
-    /// What answers is what the ledger says.
-    fn head_answers(&self) {
-        let life = self.life();
-        let lineage = Lineage::read(&life.rig.ledger).unwrap();
-        let head = lineage.heads().last().map_or(0, |head| head.version);
-        let status = life.rig.handle.status();
-        let answers = life.rig.policy.live.load(Ordering::SeqCst);
-        assert_eq!(
-            (status.live.get(), answers),
-            (head, head),
-            "the status and the policy say something else than the ledger"
-        );
+    /// What answers is what the ledger says: at once, or when the step that is being published is.
+    async fn head_answers(&self) {
+        let (life, start) = (self.life(), Instant::now());
+        loop {
+            let lineage = Lineage::read(&life.rig.ledger).unwrap();
+            let head = lineage.heads().last().map_or(0, |head| head.version);
+            let live = life.rig.handle.status().live.get();
+            let answers = life.rig.policy.live.load(Ordering::SeqCst);
+            if (live, answers) == (head, head) {
+                break;
+            }
+            if self.is_over() {
+                return;
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "the ledger says v{head}, the status v{live}, and v{answers} answers"
+            );
+            tokio::time::sleep(TICK).await;
+        }
         self.memory.lock().count("heads compared");
     }
 
@@ -555,10 +563,10 @@ impl World {
             tokio::time::sleep(TICK).await;
         }
         self.everything_is_done().await;
-        self.head_answers();
+        self.head_answers().await;
         self.a_new_version_comes().await;
         self.everything_is_done().await;
-        self.head_answers();
+        self.head_answers().await;
         self.is_what_would_have_been();
         let stopped = patiently(self.life.as_mut().unwrap().rig.stop_running()).await;
         stopped
