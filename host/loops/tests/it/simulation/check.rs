@@ -375,17 +375,16 @@ fn weights(ledger: &Ledger, rules: Rules) {
 
 /// The versions, in short.
 fn story(found: &Found) -> String {
-    let mut story = String::new();
-    for v in found.lineage.all() {
+    let line = |v: &VersionRecord| {
         let parent = v.parent.and_then(|hash| found.lineage.by_hash(&hash));
-        story.push_str(&format!(
+        format!(
             "\n  v{} of v{}: {:?} through {:?}, {:?}",
             v.version,
             parent.map_or(0, |v| v.version),
             v.origin,
             v.through,
             v.samples
-        ));
-    }
-    story
+        )
+    };
+    found.lineage.all().iter().map(line).collect()
 }
