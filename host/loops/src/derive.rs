@@ -17,7 +17,10 @@ use crate::{
     gate::{GateConfig, GateMemory},
     gating,
     line::{self, JudgedHead, Step, sample_at},
-    records::{self, GATE, GateRecord, JUDGED, RUN, RunRecord, STEP_REFUSED, StepRefusedRecord},
+    records::{
+        self, FORGOTTEN, ForgottenRecord, GATE, GateRecord, JUDGED, RUN, RunRecord, STEP_REFUSED,
+        StepRefusedRecord,
+    },
     schedule::{Due, Place, Rules, Schedule},
 };
 
@@ -267,7 +270,14 @@ impl Tape {
                 STEP_REFUSED if record.subject == adapter.as_str() => {
                     let refused: StepRefusedRecord = records::decode(&record)?;
                     if let Some(through) = refused.through {
-                        *tape.over.entry(through).or_default() += 1;
+                        tape.is_over(through);
+                    }
+                }
+                FORGOTTEN => {
+                    let forgotten: ForgottenRecord = records::decode(&record)?;
+                    if forgotten.adapter == adapter.as_str() {
+                        // Whatever was due where the new line stood was over before anything that came later.
+                        tape.over.insert(forgotten.place.through, u64::MAX);
                     }
                 }
                 lineage::KIND => {
@@ -296,10 +306,15 @@ impl Tape {
             });
         }
         if let (Origin::Trained, Some(through)) = (&version.origin, version.through) {
-            *self.over.entry(Seq::new(through)).or_default() += 1;
+            self.is_over(Seq::new(through));
         }
         self.versions
             .insert(PolicyVersion::new(version.version), version);
+    }
+
+    fn is_over(&mut self, through: Seq) {
+        let over = self.over.entry(through).or_default();
+        *over = over.saturating_add(1);
     }
 
     fn control(&mut self, event: Event) {
@@ -386,6 +401,8 @@ impl Fold<'_> {
             return Some(same.clone());
         }
         let old = self.versions.get(&version)?;
+        // The base model under a number of its own: it is the same on every line.
+        old.adapter_blob?;
         match old.origin {
             Origin::Imported { .. } => Some(old.clone()),
             Origin::Reverted { to } => self.counterpart(PolicyVersion::new(to)),
