@@ -14,6 +14,7 @@ use rl::{AdapterName, Batch, PolicyVersion, SampleId, TurnId};
 use crate::{
     Error, Result,
     bench::{Bench, MakeBench},
+    forget,
     gate::{GateConfig, GateMemory},
     gating,
     line::{self, JudgedHead, Step, sample_at},
@@ -88,6 +89,8 @@ enum Event {
     Moved {
         to: PolicyVersion,
         through: Seq,
+        /// Something had been forgotten by then: who named a version of an older line meant its weights, not its place.
+        later: bool,
     },
 }
 
@@ -110,6 +113,8 @@ struct Tape {
     gates: HashMap<PolicyVersion, Gated>,
     trials: Trials,
     first_run: Option<RunRecord>,
+    /// Something has been forgotten.
+    forgotten: bool,
 }
 
 /// Which versions were on trial, and which have answered everybody under their own number. A trial's outcome is what users
@@ -160,6 +165,8 @@ impl Task<'_> {
             .values()
             .filter(|v| v.origin.is_step())
             .count() as u64;
+        let gone = self.without.iter().map(|turn| format!("sample-{turn}"));
+        let gone = gone.collect();
         let mut schedule = Schedule::new(self.rules);
         if !ledger::mutant::on("forgotten-derived-again") {
             schedule.forget(self.without.iter().cloned());
@@ -167,6 +174,7 @@ impl Task<'_> {
         let mut fold = Fold {
             run: tape.first_run.clone(),
             steps: tape.versions.iter().map(|(n, v)| (*n, v.steps())).collect(),
+            knowing: forget::knowing(tape.versions.values(), &gone),
             versions: tape.versions,
             gates: tape.gates,
             trials: tape.trials,
@@ -233,6 +241,7 @@ impl Tape {
             gates: HashMap::new(),
             trials: Trials::default(),
             first_run: None,
+            forgotten: false,
         };
         for record in ledger.scan(Seq::FIRST) {
             let record = record.map_err(Error::ledger("train", "read the ledger"))?;
@@ -278,6 +287,7 @@ impl Tape {
                     if forgotten.adapter == adapter.as_str() {
                         // Whatever was due where the new line stood was over before anything that came later.
                         tape.over.insert(forgotten.place.through, u64::MAX);
+                        tape.forgotten = true;
                     }
                 }
                 lineage::KIND => {
@@ -303,6 +313,7 @@ impl Tape {
             self.control(Event::Moved {
                 to: PolicyVersion::new(to),
                 through: Seq::new(version.through.unwrap_or(0)),
+                later: self.forgotten,
             });
         }
         if let (Origin::Trained, Some(through)) = (&version.origin, version.through) {
@@ -356,6 +367,8 @@ struct Fold<'a> {
     bank: &'a mut dyn Bank,
     run: Option<RunRecord>,
     versions: BTreeMap<PolicyVersion, VersionRecord>,
+    /// Those whose weights knew what is left out.
+    knowing: HashSet<PolicyVersion>,
     gates: HashMap<PolicyVersion, Gated>,
     trials: Trials,
     memory: GateMemory,
@@ -390,7 +403,16 @@ impl Fold<'_> {
                 self.schedule.set_rules(run.rules);
                 self.run = Some(*run);
             }
-            Event::Moved { to, .. } => self.head = self.counterpart(to),
+            Event::Moved { to, later, .. } => self.head = self.named(to, later),
+        }
+    }
+
+    /// What was meant by a version's number: see [`Event::Moved`].
+    fn named(&self, version: PolicyVersion, later: bool) -> Option<VersionRecord> {
+        let known = self.versions.get(&version);
+        match known.filter(|_| later && !self.knowing.contains(&version)) {
+            Some(exactly) => exactly.adapter_blob.is_some().then(|| exactly.clone()),
+            None => self.counterpart(version),
         }
     }
 

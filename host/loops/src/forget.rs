@@ -291,28 +291,35 @@ pub fn sweep(line: &Line) -> Result<u64> {
 
 /// Versions whose weights were made with any of these samples.
 fn tainted(line: &Line, samples: &HashSet<String>) -> HashSet<PolicyVersion> {
-    let mut tainted: HashSet<PolicyVersion> = HashSet::new();
-    let lineage = line.lineage();
-    for version in lineage.all() {
-        if version.adapter != line.adapter().as_str() {
-            continue;
-        }
+    let ours = |v: &&VersionRecord| v.adapter == line.adapter().as_str();
+    knowing(line.lineage().all().iter().filter(ours), samples)
+}
+
+/// The same, of one adapter's versions in the order of their commits.
+pub(crate) fn knowing<'a>(
+    versions: impl Iterator<Item = &'a VersionRecord>,
+    samples: &HashSet<String>,
+) -> HashSet<PolicyVersion> {
+    let mut knowing: HashSet<PolicyVersion> = HashSet::new();
+    let mut numbers: HashMap<Digest, PolicyVersion> = HashMap::new();
+    for version in versions {
+        let number = PolicyVersion::new(version.version);
+        numbers.insert(version.hash(), number);
         let bad = match version.origin {
             Origin::Reverted { to: of } | Origin::Promoted { from: of } => {
-                tainted.contains(&PolicyVersion::new(of))
+                knowing.contains(&PolicyVersion::new(of))
             }
             _ => {
-                let parent = version.parent.and_then(|hash| lineage.by_hash(&hash));
-                let parent = parent.map(|v| PolicyVersion::new(v.version));
-                parent.is_some_and(|p| tainted.contains(&p))
+                let parent = version.parent.and_then(|hash| numbers.get(&hash));
+                parent.is_some_and(|parent| knowing.contains(parent))
                     || version.samples.iter().any(|s| samples.contains(s))
             }
         };
         if bad {
-            tainted.insert(PolicyVersion::new(version.version));
+            knowing.insert(number);
         }
     }
-    tainted
+    knowing
 }
 
 /// Names of erased versions go to the weights as of the same place, or away.

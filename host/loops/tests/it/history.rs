@@ -449,3 +449,33 @@ async fn a_sample_of_a_step_that_forgetting_took_back_is_trained_again_and_the_a
     assert!(audit.is_sound(), "{audit:?}");
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn whoever_goes_back_to_a_version_after_forgetting_gets_its_weights_also_in_a_replay() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    let thanks = ["hi", "thank you"];
+    rig.talk_as("ann", "ann", &thanks).await;
+    rig.handle.until(|s| s.judged == 1).await;
+    rig.talk_as("bob", "bob-0", &thanks).await;
+    rig.handle.until(|s| s.live.get() == 1).await;
+    let control = rig.handle.control();
+    control.revert(PolicyVersion::BASE, "off").await.unwrap();
+    rig.talk_as("bob", "bob-1", &thanks).await;
+    rig.handle.until(|s| s.judged == 3).await;
+    rig.talk_as("bob", "bob-2", &thanks).await;
+    rig.handle.until(|s| s.live.get() == 3).await;
+    let third = adapter(&rig.ledger);
+    let user = "ann".to_owned();
+    let ann = Selector::User { tenant: None, user };
+    let forgotten = control.forget(ann, |_, _, _| {}).await.unwrap();
+    // Without her the batches are others: the third version knew nothing of her, and is on the new line no more.
+    assert_eq!(forgotten.record.line, [PolicyVersion::new(4)]);
+    let back = control.revert(PolicyVersion::new(3), "as it was").await;
+    assert_eq!(back.unwrap().version, 5);
+    assert_eq!(adapter(&rig.ledger), third);
+    let replayed = replayed(&rig.ledger);
+    assert!(replayed.is_exact());
+    assert_eq!(replayed.adapter.unwrap(), third);
+    rig.stop().await;
+}

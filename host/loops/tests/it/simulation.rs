@@ -42,7 +42,7 @@ use self::{
 
 const DIR: &str = "/data/ledger";
 /// Seeds that every test run tries, in each mode.
-const SEEDS: u64 = 25;
+const SEEDS: u64 = 60;
 /// After so many failed seeds no further one is tried.
 const MOST_FAILED: usize = 8;
 /// Seeds at once.

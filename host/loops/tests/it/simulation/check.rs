@@ -366,11 +366,39 @@ fn weights(ledger: &Ledger, rules: Rules) {
     assert_eq!(
         replayed.adapter,
         head,
-        "a replay ends with {:?}, v{} answers",
+        "a replay ends with {:?}, v{} answers:{}",
         replayed.head.map(|v| v.version),
-        line.version().get()
+        line.version().get(),
+        moves(ledger)
     );
     assert!(line.version() == PolicyVersion::BASE || line.head().is_some());
+}
+
+/// The records that move the line, in short.
+fn moves(ledger: &Ledger) -> String {
+    let mut text = String::new();
+    for record in ledger.scan(Seq::FIRST).map(Result::unwrap) {
+        let body: serde_json::Value = serde_json::from_slice(&record.body).unwrap_or_default();
+        let said = match record.kind.as_str() {
+            "judged" => format!("{} {}", body["turn"], body["sample"]["version"]),
+            "version" => {
+                let content = &body["content"];
+                format!(
+                    "v{} {} through {} {}",
+                    content["version"], content["origin"], content["through"], content["samples"]
+                )
+            }
+            "head" | "forget" | "forgotten" | "step-refused" | "run" => body.to_string(),
+            _ => continue,
+        };
+        let erased = if record.erased { " (erased)" } else { "" };
+        let (seq, kind) = (record.seq, &record.kind);
+        text = format!(
+            "{text}
+  {seq} {kind}{erased} {said}"
+        );
+    }
+    text
 }
 
 /// The versions, in short.
