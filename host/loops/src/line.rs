@@ -12,7 +12,7 @@ use ledger::{
     Ledger, Record, Seq,
     lineage::{self, HeadRecord, Lineage, Origin, RefRecord, VersionRecord},
 };
-use rl::{AdapterName, PolicyVersion, Sample, SampleId, TurnId};
+use rl::{AdapterName, NotTrainable, PolicyVersion, Sample, SampleId, TurnId, VoteValue};
 use serde::Deserialize;
 
 pub(crate) use commit::check;
@@ -46,11 +46,19 @@ pub struct Staged {
     pub at: Seq,
 }
 
-/// As much of a judged turn as the fold needs: a line reads a whole ledger at every start.
+/// As much of a judged turn as the fold and the counts need: a whole ledger is read at every start.
 #[derive(Deserialize)]
 pub(crate) struct JudgedHead {
     pub(crate) turn: TurnId,
+    pub(crate) revision: u32,
+    votes: Vec<VoteHead>,
     pub(crate) sample: Option<SampleHead>,
+    pub(crate) not_trainable: Option<NotTrainable>,
+}
+
+#[derive(Deserialize)]
+struct VoteHead {
+    value: Option<VoteValue>,
 }
 
 #[derive(Deserialize)]
@@ -58,6 +66,18 @@ pub(crate) struct SampleHead {
     pub(crate) id: SampleId,
     pub(crate) adapter: AdapterName,
     pub(crate) version: PolicyVersion,
+}
+
+impl JudgedHead {
+    /// Votes that are there, and absent ones.
+    pub(crate) fn votes(&self) -> (u64, u64) {
+        let present = self
+            .votes
+            .iter()
+            .filter(|vote| vote.value.is_some())
+            .count();
+        (present as u64, (self.votes.len() - present) as u64)
+    }
 }
 
 /// The line of one adapter.
@@ -131,7 +151,7 @@ impl Line {
             return Ok(());
         }
         match record.kind.as_str() {
-            JUDGED => self.hear(record)?,
+            JUDGED => self.hear(record.seq, records::decode(record)?),
             RUN => {
                 let run: RunRecord = records::decode(record)?;
                 if run.adapter == self.adapter.as_str() {
@@ -314,16 +334,15 @@ impl Line {
         self.steps.get(&version).copied().unwrap_or(version.get())
     }
 
-    fn hear(&mut self, record: &Record) -> Result<()> {
-        self.next = record.seq.next();
-        let judged: JudgedHead = records::decode(record)?;
+    /// A judged turn that was decoded already.
+    pub(crate) fn hear(&mut self, at: Seq, judged: JudgedHead) {
+        self.next = at.next();
         let ours = judged.sample.filter(|s| s.adapter == self.adapter);
         self.unread.push_back(Unread {
-            at: record.seq,
+            at,
             turn: judged.turn,
             sample: ours.map(|s| (s.id, s.version)),
         });
-        Ok(())
     }
 
     /// Reads on to a place, as the decision did that was made there.
