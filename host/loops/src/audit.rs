@@ -3,7 +3,10 @@
 //! The bytes and the chain are [`ledger::verify`]'s; here the records must agree with one another. Whether a replay gives the
 //! weights again is [`crate::replay`]'s. Reads only; needs no model.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    hash::Hash,
+};
 
 use ledger::{
     Ledger, Record, Seq,
@@ -14,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
+    line::learned,
     records::{
         self, CLOSED, ClosedRecord, FEEDBACK, FORGET, FORGOTTEN, Fate, ForgetRecord,
         ForgottenRecord, GATE, GateRecord, JUDGED, JudgedRecord, SPENT, SpentRecord, TURN,
@@ -327,17 +331,18 @@ impl Auditor<'_> {
         }
     }
 
+    /// A line is followed twice: as it was recorded, and as its weights came to be, which goes through copies to their source.
     fn line_of(&mut self, version: &VersionRecord) {
-        let mut seen = HashSet::new();
-        let line: Vec<&String> = self
+        let recorded = self
             .lineage
             .ancestors(version)
             .filter(|v| v.origin.is_step())
             .filter(|v| !self.erased.contains(&PolicyVersion::new(v.version)))
-            .flat_map(|v| &v.samples)
-            .collect();
-        let twice = line.iter().find(|sample| !seen.insert(**sample));
-        let twice = twice.map(|sample| (*sample).clone());
+            .flat_map(|v| &v.samples);
+        let twice = repeated(recorded).cloned();
+        let find = |number| self.lineage.get(&version.adapter, number);
+        let learned = learned(Some(version), &find, &|hash| self.lineage.by_hash(hash));
+        let twice = twice.or_else(|| repeated(&learned).map(ToString::to_string));
         self.hold("I7", twice.is_none(), || {
             format!(
                 "{} is trained twice on the line of v{}",
@@ -426,6 +431,19 @@ impl Auditor<'_> {
             });
         }
     }
+}
+
+fn repeated<T: Eq + Hash>(items: impl IntoIterator<Item = T>) -> Option<T> {
+    let mut seen = HashSet::new();
+    items
+        .into_iter()
+        .find_map(|item| match seen.contains(&item) {
+            true => Some(item),
+            false => {
+                seen.insert(item);
+                None
+            }
+        })
 }
 
 #[cfg(test)]

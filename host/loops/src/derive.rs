@@ -175,6 +175,7 @@ impl Task<'_> {
             run: tape.first_run.clone(),
             steps: tape.versions.iter().map(|(n, v)| (*n, v.steps())).collect(),
             knowing: forget::knowing(tape.versions.values(), &gone),
+            by_hash: tape.versions.iter().map(|(n, v)| (v.hash(), *n)).collect(),
             versions: tape.versions,
             gates: tape.gates,
             trials: tape.trials,
@@ -367,6 +368,7 @@ struct Fold<'a> {
     bank: &'a mut dyn Bank,
     run: Option<RunRecord>,
     versions: BTreeMap<PolicyVersion, VersionRecord>,
+    by_hash: HashMap<Digest, PolicyVersion>,
     /// Those whose weights knew what is left out.
     knowing: HashSet<PolicyVersion>,
     gates: HashMap<PolicyVersion, Gated>,
@@ -403,7 +405,14 @@ impl Fold<'_> {
                 self.schedule.set_rules(run.rules);
                 self.run = Some(*run);
             }
-            Event::Moved { to, later, .. } => self.head = self.named(to, later),
+            Event::Moved { to, later, .. } => {
+                self.head = self.named(to, later);
+                let find = |number| self.versions.get(&PolicyVersion::new(number));
+                let by_hash =
+                    |hash: &Digest| self.by_hash.get(hash).and_then(|n| self.versions.get(n));
+                let learned = line::learned(self.head.as_ref(), &find, &by_hash);
+                self.schedule.done(&learned);
+            }
         }
     }
 

@@ -9,7 +9,7 @@ mod commit;
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use ledger::{
-    Ledger, Record, Seq,
+    Digest, Ledger, Record, Seq,
     lineage::{self, HeadRecord, Lineage, Origin, RefRecord, VersionRecord},
 };
 use rl::{AdapterName, NotTrainable, PolicyVersion, Sample, SampleId, TurnId, VoteValue};
@@ -394,6 +394,13 @@ impl Line {
         if !ledger::mutant::on("trained-again-after-restart") {
             self.schedule.done(&samples);
         }
+        if let Origin::Reverted { to: of } | Origin::Promoted { from: of } = version.origin
+            && !ledger::mutant::on("moved-to-what-is-trained-again")
+        {
+            let find = |number| self.lineage.get(self.adapter.as_str(), number);
+            let learned = learned(find(of), &find, &|hash| self.lineage.by_hash(hash));
+            self.schedule.done(&learned);
+        }
     }
 
     fn apply_head(&mut self, head: HeadRecord, at: Seq) {
@@ -448,6 +455,27 @@ impl Line {
             self.staged = None;
         }
     }
+}
+
+/// The samples that these weights have learned from. After something was forgotten some of them may wait on the new line: whoever
+/// goes on from weights that know them must not train them again.
+pub(crate) fn learned<'a>(
+    version: Option<&'a VersionRecord>,
+    by_number: &dyn Fn(u64) -> Option<&'a VersionRecord>,
+    by_hash: &dyn Fn(&Digest) -> Option<&'a VersionRecord>,
+) -> Vec<SampleId> {
+    let mut samples = Vec::new();
+    let mut next = version;
+    while let Some(version) = next {
+        next = match version.origin {
+            Origin::Reverted { to: of } | Origin::Promoted { from: of } => by_number(of),
+            _ => {
+                samples.extend(version.samples.iter().map(|s| SampleId::from(s.as_str())));
+                version.parent.and_then(|hash| by_hash(&hash))
+            }
+        };
+    }
+    samples
 }
 
 /// The sample that lies in a record.

@@ -474,8 +474,16 @@ async fn whoever_goes_back_to_a_version_after_forgetting_gets_its_weights_also_i
     let back = control.revert(PolicyVersion::new(3), "as it was").await;
     assert_eq!(back.unwrap().version, 5);
     assert_eq!(adapter(&rig.ledger), third);
-    let replayed = replayed(&rig.ledger);
-    assert!(replayed.is_exact());
-    assert_eq!(replayed.adapter.unwrap(), third);
+    let again = replayed(&rig.ledger);
+    assert!(again.is_exact());
+    assert_eq!(again.adapter.unwrap(), third);
+    // What it has learned already is not trained again on top of it.
+    rig.talk_as("bob", "bob-3", &thanks).await;
+    rig.handle.until(|s| s.judged == 5).await;
+    rig.talk_as("bob", "bob-4", &thanks).await;
+    rig.handle.until(|s| s.live.get() == 6).await;
+    let audit = loops::audit::audit(&rig.ledger, &"main".into()).unwrap();
+    assert!(audit.is_sound(), "{audit:?}");
+    assert!(replayed(&rig.ledger).is_exact());
     rig.stop().await;
 }

@@ -67,6 +67,10 @@ const TABLE: &[(&str, &str)] = &[
         "staging::a_trial_goes_on_where_it_was_after_a_kill",
     ),
     (
+        "moved-to-what-is-trained-again",
+        "history::whoever_goes_back_to_a_version_after_forgetting_gets_its_weights_also_in_a_replay",
+    ),
+    (
         "held-version-answers",
         "moving::a_version_that_the_gate_cannot_examine_is_kept_and_never_answers",
     ),
