@@ -18,6 +18,8 @@ use crate::strace::{self, Injection};
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_nextstate");
 /// Longer than anything takes here, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A process whose output has ended is gone after this, unless its tracer keeps it.
+const GONE: Duration = Duration::from_secs(5);
 
 /// Why a request was not answered as asked.
 #[derive(Debug)]
@@ -156,7 +158,13 @@ impl Host {
     }
 
     fn ended(&mut self) -> Ended {
-        let status = self.child.wait().unwrap();
+        let status = match self.poll(GONE) {
+            Some(status) => status,
+            None => {
+                strace::release(self.pid());
+                self.child.wait().unwrap()
+            }
+        };
         if let Some(reader) = self.reader.take() {
             reader.join().unwrap();
         }
@@ -166,16 +174,22 @@ impl Host {
         }
     }
 
-    /// Waits for it to end by itself.
-    pub(crate) fn wait(mut self, patience: Duration) -> Result<Ended, Self> {
-        let tries = patience.as_millis() / 10;
-        for _ in 0..=tries {
-            if self.child.try_wait().unwrap().is_some() {
-                return Ok(self.ended());
+    fn poll(&mut self, patience: Duration) -> Option<ExitStatus> {
+        for _ in 0..=patience.as_millis() / 10 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return Some(status);
             }
             std::thread::park_timeout(Duration::from_millis(10));
         }
-        Err(self)
+        None
+    }
+
+    /// Waits for it to end by itself.
+    pub(crate) fn wait(mut self, patience: Duration) -> Result<Ended, Self> {
+        match self.poll(patience) {
+            Some(_) => Ok(self.ended()),
+            None => Err(self),
+        }
     }
 
     /// Kills it, if it still lives.

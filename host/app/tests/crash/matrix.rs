@@ -95,10 +95,7 @@ pub(crate) fn run(fault: Fault, some: usize) {
         match went {
             Some(Went::Met(found)) => {
                 row[0] += 1;
-                eprintln!(
-                    "{name}: {}",
-                    if found.is_empty() { "held" } else { "VIOLATED" }
-                );
+                eprintln!("{name}: {}", verdict(&found));
                 wrong.extend(found.into_iter().map(|what| format!("{name}: {what}")));
             }
             _ => {
@@ -128,6 +125,13 @@ pub(crate) fn run(fault: Fault, some: usize) {
         met * 10 >= points.len().div_ceil(stride) * 9,
         "too few points were reached: {table:?}"
     );
+}
+
+fn verdict(found: &[String]) -> String {
+    match found {
+        [] => "held".to_owned(),
+        _ => format!("VIOLATED: {}", found.join("; ")),
+    }
 }
 
 fn one(act: &Act, place: &Place, fault: Fault) -> Went {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// Every call that changes a file or a folder, or makes such a change durable; `openat` also opens what is only read.
 const CALLS: &str = "?open,?openat,?creat,?write,?pwrite64,?writev,?pwritev,?pwritev2,?fsync,?fdatasync,?sync_file_range,\
@@ -172,7 +173,29 @@ impl Tracer {
                 .status();
             assert!(asked.unwrap().success() || self.0.try_wait().unwrap().is_some());
         }
+        for _ in 0..200 {
+            if self.0.try_wait().unwrap().is_some() {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        // Now and then it waits for a thread of a killed process that has ended long ago.
+        self.0.kill().unwrap();
         self.0.wait().unwrap();
+    }
+}
+
+/// Ends the tracer of a process that has ended, which keeps that process from being gone.
+pub(crate) fn release(pid: u32) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let tracer = status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"))
+        .map(str::trim)
+        .filter(|tracer| *tracer != "0");
+    if let Some(tracer) = tracer {
+        // It may have ended by itself just now.
+        let _ = Command::new("kill").args(["-KILL", tracer]).status();
     }
 }
 
