@@ -277,6 +277,8 @@ impl Host {
         if let Some(engine) = self.engine.take() {
             tokio::task::spawn_blocking(move || engine.shutdown()).await??;
         }
+        let ledger = self.ledger.clone();
+        tokio::task::spawn_blocking(move || ledger.settle()).await??;
         Ok(())
     }
 }
