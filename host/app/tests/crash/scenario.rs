@@ -83,7 +83,7 @@ const RUNNING: [(&str, Play); 12] = [
     ("feedback", feedback),
     ("forget", |told, host| told.forget(host)),
     ("talk after", talk_after),
-    ("train after", |_, host| live(host, 6)),
+    ("train after", trained_all),
     ("stop", |_, host| {
         host.ask_to_stop();
         Ok(())
@@ -304,6 +304,12 @@ fn live(host: &Host, version: u64) -> Result<(), Stop> {
         status["live"].as_u64() >= Some(version)
     })
     .map(drop)
+}
+
+/// Until no whole batch waits.
+fn trained_all(_: &mut Told, host: &Host) -> Result<(), Stop> {
+    let done = |status: &Value| status["queues"]["train"]["depth"].as_u64() < Some(2);
+    host.until("training", done).map(drop)
 }
 
 fn talk(told: &mut Told, host: &Host) -> Result<(), Stop> {
