@@ -48,3 +48,10 @@ fn a_host_without_space_stops_or_refuses_and_loses_nothing() {
         matrix::run(Fault::NoSpace, 6);
     }
 }
+
+#[test]
+fn a_host_whose_disk_is_full_refuses_new_work_answers_what_is_read_and_goes_on_with_space() {
+    if possible() {
+        matrix::run_full();
+    }
+}

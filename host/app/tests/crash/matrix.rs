@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::check::check;
 use crate::host::{Ended, Host};
-use crate::scenario::{Act, acts, prepare};
+use crate::scenario::{self, Act, act, acts, prepare};
 use crate::strace::{self, Fault, Place};
 
 /// A run may take another way than the recorded one; it gets so many chances to come by the planned call.
@@ -53,6 +53,15 @@ fn record(act: Act) -> Recorded {
         places,
         hidden: found.hidden.len(),
     }
+}
+
+/// Space goes away and comes back under a running host.
+pub(crate) fn run_full() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut prepared = prepare(&act("talk more"));
+    let mut wrong = scenario::run_full(&mut prepared);
+    wrong.extend(check(&prepared.folder, &mut prepared.told));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// How a run went.

@@ -113,6 +113,11 @@ pub(crate) fn acts() -> Vec<Act> {
     acts
 }
 
+/// The act of this name.
+pub(crate) fn act(name: &str) -> Act {
+    acts().into_iter().find(|act| act.name == name).unwrap()
+}
+
 /// A folder at the moment before an act.
 pub(crate) struct Prepared {
     pub(crate) folder: Folder,
@@ -346,6 +351,49 @@ fn talk_after(told: &mut Told, host: &Host) -> Result<(), Stop> {
     told.complain(host, "five")?;
     told.complain(host, "six")?;
     judged(host, 6)
+}
+
+/// Takes the space away, talks until that is refused, and gives the space back. Gives what is wrong.
+pub(crate) fn run_full(prepared: &mut Prepared) -> Vec<String> {
+    let (host, told) = (prepared.host.take().unwrap(), &mut prepared.told);
+    // What is preallocated can still be written to: there is no space for the next segment.
+    let spare = prepared.folder.data().join("ledger/log/spare");
+    let full = Place::about("pwrite64", &spare, 0);
+    let tracer = Tracer::attach(
+        &prepared.folder.log(),
+        Some((&full, Fault::NoSpace)),
+        host.pid(),
+    );
+    let mut wrong = Vec::new();
+    let refused = (0..60).find_map(|n| told.complain(&host, &format!("full {n}")).err());
+    match refused {
+        Some(Stop::Refused(503, why)) if why.contains("full") => {}
+        other => wrong.push(format!("without space it says {other:?}")),
+    }
+    let known = told.sent.len();
+    for n in 0..3 {
+        match told.complain(&host, &format!("still full {n}")) {
+            Err(Stop::Refused(503, _)) if told.sent.len() == known => {}
+            other => wrong.push(format!("then it says {other:?}")),
+        }
+    }
+    let log = told.order(&host, &json!({"log": {"limit": null}}));
+    match (host.status(), log) {
+        (Ok(status), Ok(_)) if status["ledger_error"].is_null() => {}
+        other => wrong.push(format!("what is read is not answered: {other:?}")),
+    }
+    tracer.detach();
+    told.patient = true;
+    let after = told.complain(&host, "there is space");
+    if after.is_err() {
+        wrong.push(format!(
+            "with space again it says {after:?}: {}",
+            host.said()
+        ));
+    }
+    told.patient = false;
+    host.kill();
+    wrong
 }
 
 /// Waits until what was begun to be forgotten is forgotten.

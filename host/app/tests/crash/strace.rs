@@ -74,7 +74,7 @@ pub(crate) struct Place {
     pub(crate) path: String,
     /// Only calls about `path` are counted.
     by_path: bool,
-    /// Counted from 1 in its thread.
+    /// Counted from 1 in its thread; 0 means every one.
     pub(crate) nth: usize,
 }
 
@@ -122,10 +122,12 @@ fn traced(log: &Path, injection: Injection<'_>, pid: Option<u32>) -> Command {
     command.args(["-f", "-y", "-s", "0", "-o"]).arg(log);
     command.args(["-e", &format!("trace={CALLS}")]);
     if let Some((place, fault)) = injection {
-        command.args([
-            "-e",
-            &format!("inject={}:{}:when={}", place.call, fault.word(), place.nth),
-        ]);
+        let when = match place.nth {
+            0 => "1+".to_owned(),
+            nth => nth.to_string(),
+        };
+        let inject = format!("inject={}:{}:when={when}", place.call, fault.word());
+        command.args(["-e", &inject]);
         if place.by_path {
             let pid = pid.map_or_else(|| "{pid}".to_owned(), |pid| pid.to_string());
             command.args(["-P", &place.path.replace("{pid}", &pid)]);
