@@ -4,6 +4,7 @@
 //! Config → [`Host::start`] → [`Host::run_until`] (or [`Host::stop`]). Wiring only: no loop's behaviour is here.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use policy::{Checkpoint, Deployed, Model, Slot};
 use rl::{AdapterName, Environment, Judge, RewardRule};
 use serving::engine::{Engine, EngineHandle, Parts, Running};
 use serving::gateway::{Backend, Gateway};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, Plugins};
@@ -80,6 +82,7 @@ pub struct Host {
     shutdown: loops::Shutdown,
     gateway: Option<JoinHandle<serving::Result<()>>>,
     loops: Option<JoinHandle<loops::Result<()>>>,
+    failures: mpsc::Receiver<anyhow::Error>,
 }
 
 impl std::fmt::Debug for Host {
@@ -136,11 +139,14 @@ impl Host {
         let engine = Engine::build(config.engine.clone(), parts, &registry)?.start()?;
 
         let plugins = load_plugins(&config.plugins, config.loops.seed)?;
+        // The first failure ends the host; there is no second.
+        let (failed, failures) = mpsc::channel(1);
         let seams = seams(
             &plugins,
             engine.handle(),
             made,
             (config.data.clone(), ledger.clone()),
+            failed,
         );
         let (all, handle) = loops::Loops::build(
             config.loops.clone(),
@@ -151,6 +157,9 @@ impl Host {
         all.restore()
             .await
             .context("failed to restore the newest committed version")?;
+        if let Err(error) = crate::manifest::write_missing(&config.data, &ledger) {
+            unless_full(error)?;
+        }
 
         let (stop, shutdown) = loops::shutdown();
         let addr = gateway.handle().addr();
@@ -174,6 +183,7 @@ impl Host {
             shutdown,
             gateway: Some(gateway),
             loops: Some(loops),
+            failures,
         })
     }
 
@@ -244,6 +254,10 @@ impl Host {
                 result.context("the loops panicked")??;
                 anyhow::bail!("the loops ended by themselves");
             }
+            Some(error) = self.failures.recv() => {
+                self.stop().await?;
+                return Err(error);
+            }
         }
         self.stop().await
     }
@@ -263,6 +277,8 @@ impl Host {
         if let Some(engine) = self.engine.take() {
             tokio::task::spawn_blocking(move || engine.shutdown()).await??;
         }
+        let ledger = self.ledger.clone();
+        tokio::task::spawn_blocking(move || ledger.settle()).await??;
         Ok(())
     }
 }
@@ -321,12 +337,14 @@ fn seams(
     engine: EngineHandle,
     mut trained: loops::Trained,
     (data, ledger): (std::path::PathBuf, Ledger),
+    failed: mpsc::Sender<anyhow::Error>,
 ) -> loops::Seams {
     let kept = engine.clone();
     trained.erased = Arc::new(move |_| kept.forget_prefixes());
     trained.forgotten = Arc::new(move |forgotten| {
-        if let Err(error) = crate::manifest::write(&data, &ledger, forgotten) {
-            tracing::error!(error = %format!("{error:#}"), "the forget manifest could not be written");
+        let written = crate::manifest::write(&data, &ledger, &forgotten.request, &forgotten.record);
+        if let Err(error) = written.map(drop).or_else(unless_full) {
+            let _ = failed.try_send(error);
         }
     });
     loops::Seams {
@@ -336,6 +354,23 @@ fn seams(
         policy: Arc::new(engine),
         trained,
     }
+}
+
+/// A manifest that there was no space for is written at the next start; a disk that fails is no place to go on with.
+fn unless_full(error: anyhow::Error) -> anyhow::Result<()> {
+    let full = error.chain().any(|cause| {
+        cause.downcast_ref().is_some_and(|cause: &std::io::Error| {
+            matches!(
+                cause.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+            )
+        })
+    });
+    if !full {
+        return Err(error);
+    }
+    tracing::error!(error = %format!("{error:#}"), "a forget manifest waits for space and the next start");
+    Ok(())
 }
 
 fn prometheus_registry() -> prometheus_client::registry::Registry {
@@ -357,7 +392,7 @@ fn write_resolved(config: &Config) -> anyhow::Result<()> {
             key["sha256"] = serde_json::Value::from("…");
         }
     }
-    std::fs::write(&path, serde_json::to_vec_pretty(&resolved)?)
+    crate::durable::write(&path, &serde_json::to_vec_pretty(&resolved)?, 0o644)
         .with_context(|| format!("failed to write {}", path.display()))
 }
 

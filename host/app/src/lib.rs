@@ -12,6 +12,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod demo;
+mod durable;
 pub mod history;
 pub mod host;
 pub mod http_agent;

@@ -4,16 +4,16 @@
 //! at first use). It names no person: the ledger's commitment to the request lets whoever knows the name check that it was meant.
 //! Start at [`write()`]; [`check`] is for whoever is shown one.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use ledger::{Ledger, Seq};
-use loops::forget::Forgotten;
+use loops::records::{self, FORGET, FORGOTTEN, ForgetRecord, ForgottenRecord};
 use serde::{Deserialize, Serialize};
+
+use crate::durable;
 
 /// What was forgotten, as it is signed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,8 +65,12 @@ const FORMAT: u32 = 1;
 ///
 /// # Errors
 /// The file system's, or a damaged identity.
-pub fn write(data: &Path, ledger: &Ledger, forgotten: &Forgotten) -> anyhow::Result<PathBuf> {
-    let (request, record) = (&forgotten.request, &forgotten.record);
+pub fn write(
+    data: &Path,
+    ledger: &Ledger,
+    request: &ForgetRecord,
+    record: &ForgottenRecord,
+) -> anyhow::Result<PathBuf> {
     let last = ledger.durable();
     let hash = match ledger.get(last)? {
         Some(record) => record.hash.to_string(),
@@ -97,13 +101,36 @@ pub fn write(data: &Path, ledger: &Ledger, forgotten: &Forgotten) -> anyhow::Res
         public_key: hex::encode(key.verifying_key().as_bytes()),
         signature: hex::encode(signature.to_bytes()),
     };
-    let folder = data.join("forgotten");
-    fs::create_dir_all(&folder)
-        .with_context(|| format!("failed to create {}", folder.display()))?;
-    let path = folder.join(format!("{}.json", request.id));
-    durable(&path, &serde_json::to_vec_pretty(&manifest)?, 0o644)
+    let path = path(data, &request.id);
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)
+            .and_then(|()| durable::sync_folder(data))
+            .with_context(|| format!("failed to create {}", folder.display()))?;
+    }
+    durable::write(&path, &serde_json::to_vec_pretty(&manifest)?, 0o644)
         .with_context(|| format!("failed to write the manifest {}", path.display()))?;
     Ok(path)
+}
+
+/// Writes the manifests that a host which ended in between did not come to.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_missing(data: &Path, ledger: &Ledger) -> anyhow::Result<()> {
+    for record in ledger.by_kind(FORGOTTEN, Seq::FIRST) {
+        let end: ForgottenRecord = records::decode(&record?)?;
+        if path(data, &end.id).exists() {
+            continue;
+        }
+        if let Some(begin) = ledger.by_key(&format!("{FORGET}/{}", end.id))? {
+            write(data, ledger, &records::decode(&begin)?, &end)?;
+        }
+    }
+    Ok(())
+}
+
+fn path(data: &Path, id: &str) -> PathBuf {
+    data.join("forgotten").join(format!("{id}.json"))
 }
 
 /// Reads a manifest and checks its signature.
@@ -135,7 +162,7 @@ fn identity(data: &Path) -> anyhow::Result<SigningKey> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed)
             .map_err(|error| anyhow::anyhow!("the system gives no random numbers: {error}"))?;
-        durable(&path, hex::encode(seed).as_bytes(), 0o600)
+        durable::write(&path, hex::encode(seed).as_bytes(), 0o600)
             .with_context(|| format!("failed to write the host's identity {}", path.display()))?;
     }
     let text = fs::read_to_string(&path)
@@ -152,55 +179,39 @@ fn identity(data: &Path) -> anyhow::Result<SigningKey> {
     Ok(SigningKey::from_bytes(&seed))
 }
 
-fn durable(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
-    let temp = path.with_extension("new");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(mode);
-    let mut file = options.open(&temp)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temp, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use ledger::{Entry, Options};
-    use loops::records::{ForgetRecord, ForgottenRecord};
     use loops::schedule::Place;
     use rl::PolicyVersion;
 
     use super::*;
 
-    fn forgotten() -> Forgotten {
-        Forgotten {
-            request: ForgetRecord {
-                id: "abc".into(),
-                adapter: "main".into(),
-                selector: "user".into(),
-                commitment: "00".into(),
-                turns: vec!["t1".into()],
-                subjects: vec![],
+    fn request() -> ForgetRecord {
+        ForgetRecord {
+            id: "abc".into(),
+            adapter: "main".into(),
+            selector: "user".into(),
+            commitment: "00".into(),
+            turns: vec!["t1".into()],
+            subjects: vec![],
+        }
+    }
+
+    fn end() -> ForgottenRecord {
+        ForgottenRecord {
+            id: "abc".into(),
+            adapter: "main".into(),
+            before: PolicyVersion::new(3),
+            after: PolicyVersion::new(4),
+            erased: vec![PolicyVersion::new(3)],
+            line: vec![PolicyVersion::new(4)],
+            computed: 1,
+            place: Place {
+                through: Seq::ZERO,
+                waiting: vec![],
+                spent: vec![],
             },
-            record: ForgottenRecord {
-                id: "abc".into(),
-                adapter: "main".into(),
-                before: PolicyVersion::new(3),
-                after: PolicyVersion::new(4),
-                erased: vec![PolicyVersion::new(3)],
-                line: vec![PolicyVersion::new(4)],
-                computed: 1,
-                place: Place {
-                    through: Seq::ZERO,
-                    waiting: vec![],
-                    spent: vec![],
-                },
-            },
-            keys: 1,
-            blobs: 2,
         }
     }
 
@@ -210,17 +221,39 @@ mod tests {
         let ledger = Ledger::open(dir.path().join("ledger"), Options::default()).unwrap();
         let entry = Entry::new("note", "", b"x".to_vec());
         ledger.append(entry).wait().unwrap();
-        let path = write(dir.path(), &ledger, &forgotten()).unwrap();
+        let path = write(dir.path(), &ledger, &request(), &end()).unwrap();
         let manifest = check(&path).unwrap();
         assert_eq!(manifest.statement.erased, [3]);
-        let again = check(&write(dir.path(), &ledger, &forgotten()).unwrap()).unwrap();
+        let again = check(&write(dir.path(), &ledger, &request(), &end()).unwrap()).unwrap();
         assert_eq!(again.public_key, manifest.public_key, "one identity a host");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replace("\"t1\"", "\"t2\"")).unwrap();
         let error = check(&path).unwrap_err().to_string();
         assert!(error.contains("changed"), "{error}");
         fs::write(dir.path().join("identity"), "short").unwrap();
-        let error = write(dir.path(), &ledger, &forgotten()).unwrap_err();
+        let error = write(dir.path(), &ledger, &request(), &end()).unwrap_err();
         assert!(format!("{error:#}").contains("damaged"), "{error:#}");
+    }
+
+    #[test]
+    fn a_manifest_that_was_not_written_before_the_end_is_written_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path().join("ledger"), Options::default()).unwrap();
+        let begin = records::encode(FORGET, "main", &request()).unwrap();
+        let end = records::encode(FORGOTTEN, "main", &end()).unwrap();
+        ledger.append(begin.with_key("forget/abc")).wait().unwrap();
+        write_missing(dir.path(), &ledger).unwrap();
+        assert!(!dir.path().join("forgotten").exists(), "it is not over yet");
+        ledger.append(end.with_key("forgotten/abc")).wait().unwrap();
+        write_missing(dir.path(), &ledger).unwrap();
+        let path = dir.path().join("forgotten/abc.json");
+        let first = fs::read(&path).unwrap();
+        assert_eq!(check(&path).unwrap().statement.turns, ["t1"]);
+        ledger
+            .append(Entry::new("note", "", b"x".to_vec()))
+            .wait()
+            .unwrap();
+        write_missing(dir.path(), &ledger).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), first, "what is there stays");
     }
 }

@@ -234,6 +234,20 @@ impl Ledger {
         self.0.core.shared.check()
     }
 
+    /// Returns when the ledger accepts nothing more, with the reason; whatever failed, and whether anybody waits for it or not.
+    pub async fn failed(&self) -> Error {
+        std::future::poll_fn(|cx| self.0.core.shared.poll_failed(cx)).await
+    }
+
+    /// Does what closing would do while its outcome can still be told: what was sent is written, and the mark is durable. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] after a failed write or sync, of this or of before.
+    pub fn settle(&self) -> Result<()> {
+        self.0.core.with_writer(Writer::idle);
+        self.health()
+    }
+
     /// Stores `bytes` under their digest; durable on return. Blocks; storing the same bytes again is cheap.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) durable: AtomicU64,
     pub(crate) waiting: AtomicUsize,
     poisoned: OnceLock<Arc<str>>,
+    /// Who waits for that.
+    watching: Mutex<Vec<Waker>>,
 }
 
 impl Shared {
@@ -48,6 +51,10 @@ impl Shared {
             tracing::error!(%reason, "the ledger stopped accepting");
             reason.into()
         });
+        // After the reason is there: whoever looks under the lock from now on sees it.
+        for waker in lock(&self.watching).drain(..) {
+            waker.wake();
+        }
         Error::Poisoned {
             reason: reason.clone(),
         }
@@ -60,6 +67,18 @@ impl Shared {
             }),
             None => Ok(()),
         }
+    }
+
+    /// Ready when nothing more is accepted.
+    pub(crate) fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<Error> {
+        let mut watching = lock(&self.watching);
+        if let Err(error) = self.check() {
+            return Poll::Ready(error);
+        }
+        if !watching.iter().any(|waker| waker.will_wake(cx.waker())) {
+            watching.push(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     pub(crate) fn durable(&self) -> Seq {

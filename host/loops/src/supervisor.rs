@@ -2,7 +2,11 @@
 //!
 //! It knows nothing of what a loop does. A failed *ledger* is not a failed loop: then everything stops, and says why.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
 use ledger::Ledger;
 use tokio::{
@@ -116,9 +120,19 @@ impl Supervisor {
     /// Returns when every loop has ended.
     ///
     /// # Errors
-    /// The first failure that cannot be healed by starting a loop again; the others are ended at once.
+    /// The first failure that cannot be healed by starting a loop again, a ledger that no loop was using included; the others are
+    /// ended at once.
     pub(crate) async fn wait(mut self) -> Result<()> {
-        while let Some(ended) = self.tasks.join_next().await {
+        let ledger = self.ledger.clone();
+        let mut failed = pin!(ledger.failed());
+        loop {
+            let ended = tokio::select! {
+                // A loop that fails by it says more.
+                biased;
+                ended = self.tasks.join_next() => ended,
+                error = &mut failed => return Err(Error::ledger("host", "go on")(error)),
+            };
+            let Some(ended) = ended else { break };
             ended.map_err(|_| Error::Panicked {
                 what: "the supervisor".to_owned(),
             })??;
@@ -134,6 +148,30 @@ mod tests {
     use ledger::Options;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ledger_that_fails_ends_all_loops_though_none_of_them_uses_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path(), Options::default()).unwrap();
+        let (_stop, shutdown) = shutdown();
+        let mut supervisor = Supervisor::new(ledger.clone(), Board::default(), shutdown.clone());
+        supervisor.keep("judge", move || {
+            let shutdown = shutdown.clone();
+            Box::pin(async move {
+                shutdown.wait().await;
+                Ok(())
+            })
+        });
+        let ended = tokio::spawn(supervisor.wait());
+        tokio::task::yield_now().await;
+        // A blob has no place to go to: that is a failed write.
+        let blobs = dir.path().join("blobs");
+        std::fs::remove_dir_all(&blobs).unwrap();
+        std::fs::write(&blobs, "a file").unwrap();
+        ledger.put_blob(b"weights").unwrap_err();
+        let error = ended.await.unwrap().unwrap_err();
+        assert!(error.chain().contains("stopped accepting"), "{error:?}");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_fails_or_panics_is_started_again_and_counted() {

@@ -180,7 +180,7 @@ fn obey(
                 (Err(error), _) => return Err(error.into()),
             };
             let data = bench.data();
-            crate::manifest::write(data, bench.ledger()?, &forgotten)?;
+            crate::manifest::write(data, bench.ledger()?, &forgotten.request, &forgotten.record)?;
             Done::Forgotten(Box::new(forgotten))
         }
     })
@@ -312,7 +312,8 @@ pub(crate) fn replay(
         ..replay::Options::default()
     };
     let replayed = replayed(bench, options, progress)?;
-    let steps = replayed.steps.iter().map(|step| ReplayedStep {
+    let over = replayed.steps.iter().filter(|step| !step.pending);
+    let steps = over.map(|step| ReplayedStep {
         version: step.version.map(PolicyVersion::get),
         samples: step.samples.len(),
         adapter: step.adapter,

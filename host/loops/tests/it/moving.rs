@@ -72,6 +72,51 @@ async fn a_revert_in_the_middle_of_a_step_answers_at_once_and_the_step_is_taken_
 }
 
 #[tokio::test]
+async fn a_batch_that_is_due_and_not_trained_yet_is_no_difference_of_a_replay() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    rig.policy.step_door.shut();
+    rig.talk("s", &THANKS).await;
+    rig.handle.until(|s| s.judged == 2).await;
+    let before = replayed(&rig.ledger);
+    // Before anything can fail: a step behind a shut door would keep the test from ending.
+    rig.policy.step_door.open();
+    let last = before.steps.last().unwrap();
+    assert!(before.is_exact() && last.pending, "{:?}", before.steps);
+    rig.handle.until(|s| s.live.get() == 1).await;
+    let after = replayed(&rig.ledger);
+    let pending = after.steps.iter().any(|step| step.pending);
+    assert!(after.is_exact() && !pending, "{:?}", after.steps);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_version_that_was_not_trained_from_what_the_ledger_says_is_a_difference() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    rig.talk("s", &THANKS).await;
+    rig.handle.until(|s| s.live.get() == 1).await;
+    let lineage = Lineage::read(&rig.ledger).unwrap();
+    let mut other = lineage.get("main", 1).unwrap().clone();
+    rig.stop().await;
+    // The same ledger, in which the version says that it had its samples the other way round.
+    other.samples.reverse();
+    let (elsewhere, from) = (
+        folder(),
+        ledger::Ledger::open(dir.path(), Default::default()),
+    );
+    let from = from.unwrap();
+    let to = counterfactual(&from, elsewhere.path(), |_| true);
+    for digest in [other.adapter_blob, other.optimizer_blob] {
+        to.put_blob(&from.get_blob(&digest.unwrap()).unwrap())
+            .unwrap();
+    }
+    to.append(other.to_entry().unwrap()).wait().unwrap();
+    let replayed = replayed(&to);
+    assert!(!replayed.is_exact(), "{:?}", replayed.steps);
+}
+
+#[tokio::test]
 async fn a_revert_has_the_optimizer_state_of_its_source() {
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
