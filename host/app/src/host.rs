@@ -98,6 +98,19 @@ impl Host {
     /// # Errors
     /// What could not be started, with its causes. Nothing is left running.
     pub async fn start(config: Config, loaded: Loaded) -> anyhow::Result<Self> {
+        Self::start_with(config, loaded, |seams| seams).await
+    }
+
+    /// The same for whoever puts something of their own around the seams: `around` gets everything that the loops will
+    /// call, and gives what they call instead.
+    ///
+    /// # Errors
+    /// As [`Host::start`].
+    pub async fn start_with(
+        config: Config,
+        loaded: Loaded,
+        around: impl FnOnce(loops::Seams) -> loops::Seams + Send,
+    ) -> anyhow::Result<Self> {
         config.validate()?;
         std::fs::create_dir_all(&config.data).with_context(|| {
             format!("failed to create the data folder {}", config.data.display())
@@ -136,12 +149,12 @@ impl Host {
         let engine = Engine::build(config.engine.clone(), parts, &registry)?.start()?;
 
         let plugins = load_plugins(&config.plugins, config.loops.seed)?;
-        let seams = seams(
+        let seams = around(seams(
             &plugins,
             engine.handle(),
             made,
             (config.data.clone(), ledger.clone()),
-        );
+        ));
         let (all, handle) = loops::Loops::build(
             config.loops.clone(),
             ledger.clone(),
