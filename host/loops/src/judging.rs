@@ -8,13 +8,14 @@ use std::sync::Arc;
 use ledger::Ledger;
 use rl::{
     Decider, Feedback, Hint, NextState, NotTrainable, Rating, Turn, TurnId, TurnReward, Verdict,
-    Vote, VoteValue,
+    Vote,
     algorithm::{HintTeacher, Judged},
 };
 use tokio::time::Instant;
 
 use crate::{
     Error, Result,
+    belief::{believe, refused, said, value},
     call::Caller,
     hint,
     judge::Parts,
@@ -171,7 +172,7 @@ impl Turnwise {
         }
         self.parts.board.judged(&record, &turn.session, before);
         if turn.adapter.is_some() {
-            self.parts.watch.judged(turn.version, record.verdict);
+            self.parts.watch.judged(turn.version, said(&record));
         }
         self.parts
             .board
@@ -316,14 +317,7 @@ impl Turnwise {
                 let [reward] = rewards.as_slice() else {
                     return Err(refused(format!("{} rewards for one turn", rewards.len())));
                 };
-                let numbers = [
-                    reward.reward.unwrap_or(0.0),
-                    reward.rl_weight,
-                    reward.opd_weight,
-                ];
-                if numbers.iter().any(|number| !number.is_finite()) {
-                    return Err(refused(format!("a number is not finite: {reward:?}")));
-                }
+                believe(&votes, verdict, reward)?;
                 let reward = TurnReward {
                     reward: match ledger::mutant::on("no-verdict-rewards-zero") {
                         true => Some(reward.reward.unwrap_or(0.0)),
@@ -334,19 +328,5 @@ impl Turnwise {
                 Ok((verdict, reward))
             })
             .await
-    }
-}
-
-fn value(rating: Rating) -> VoteValue {
-    match rating {
-        Rating::Up => VoteValue::Positive,
-        Rating::Down => VoteValue::Negative,
-    }
-}
-
-fn refused(why: String) -> rl::Error {
-    rl::Error::Refused {
-        what: "the reward rule's answer".to_owned(),
-        why,
     }
 }

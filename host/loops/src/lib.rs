@@ -9,6 +9,7 @@
 
 mod asking;
 pub mod audit;
+mod belief;
 pub mod bench;
 mod call;
 mod derive;

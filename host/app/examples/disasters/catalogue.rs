@@ -10,6 +10,10 @@ use crate::findings::{self, Facts, Report, Stopper};
 use crate::seams::{self, Changing, NanRule, Stopwatch, Switch, Tamper, Tampered};
 use crate::stage::{Around, Plan, Stage};
 
+/// Messages of one more round of conversations, and how many rounds are waited for a stop.
+const ROUND: usize = 4;
+const MORE: usize = 8;
+
 /// How a disaster is made.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
@@ -38,7 +42,7 @@ pub(crate) struct Disaster {
 }
 
 /// Every disaster.
-pub(crate) const ALL: [Disaster; 9] = [
+pub(crate) const ALL: [Disaster; 10] = [
     Disaster {
         name: "lr-x1000",
         what: "the learning rate is multiplied by 1000",
@@ -92,6 +96,12 @@ pub(crate) const ALL: [Disaster; 9] = [
         what: "a rare token is praised in every sample",
         kind: Kind::Attractor { gate: true },
         by: &[Stopper::Gate],
+    },
+    Disaster {
+        name: "attractor-ungated",
+        what: "the same, and the gate is switched off",
+        kind: Kind::Attractor { gate: false },
+        by: &[Stopper::Guard],
     },
 ];
 
@@ -150,13 +160,21 @@ pub(crate) async fn run(
     }
     let (since, at_ms): (Seq, i64) = (stage.host.ledger().durable().next(), seams::now_ms());
     switch.turn_on();
+    let read = |stage: &Stage| Facts::read(stage.host.ledger(), since, at_ms, &stopwatch);
     match disaster.kind {
         Kind::Colluder => colluder::talk(&mut stage, plan).await?,
         _ => stage.talk(plan.interactions).await?,
     }
     stage.drain().await?;
+    // A disaster that has not come out yet goes on; what was stopped is watched a little longer by the users that are left.
+    let mut more = MORE;
+    while more > 0 && !disaster.by.is_empty() && !read(&stage)?.has_stopped(disaster.by) {
+        stage.talk(ROUND).await?;
+        stage.drain().await?;
+        more -= 1;
+    }
     let after = stage.exam().await?;
-    let facts = Facts::read(stage.host.ledger(), since, at_ms, &stopwatch)?;
+    let facts = read(&stage)?;
     let replies = stage.replies();
     stage.host.stop().await?;
     let report = Report::new(disaster.name, disaster.what, (before, after), facts);

@@ -84,6 +84,11 @@ impl Facts {
         }
         Ok(reader.facts)
     }
+
+    /// Whether one of these has stopped something.
+    pub(crate) fn has_stopped(&self, by: &[Stopper]) -> bool {
+        self.stops.iter().any(|stop| by.contains(&stop.by))
+    }
 }
 
 struct Reader<'a> {

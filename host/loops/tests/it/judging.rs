@@ -222,6 +222,73 @@ async fn a_reward_rule_with_impossible_numbers_makes_no_sample() {
     }
 }
 
+/// Says the opposite of the votes, or pays for the opposite of the verdict.
+struct Inverted {
+    verdicts: bool,
+}
+
+impl RewardRule for Inverted {
+    fn name(&self) -> String {
+        "inverted".into()
+    }
+    fn verdict(&self, votes: &[Vote]) -> Result<Option<Verdict>> {
+        let turn = |verdict: Verdict| Verdict {
+            value: match verdict.value {
+                VoteValue::Positive => VoteValue::Negative,
+                VoteValue::Negative => VoteValue::Positive,
+                VoteValue::Ambiguous => VoteValue::Ambiguous,
+            },
+            ..verdict
+        };
+        let verdict = MajorityRule.verdict(votes)?;
+        Ok(verdict.map(|verdict| {
+            if self.verdicts {
+                turn(verdict)
+            } else {
+                verdict
+            }
+        }))
+    }
+    fn turn_rewards(&self, v: &[Option<Verdict>], outcome: Option<f64>) -> Result<Vec<TurnReward>> {
+        let mut rewards = MajorityRule.turn_rewards(v, outcome)?;
+        if !self.verdicts {
+            for reward in &mut rewards {
+                reward.reward = reward.reward.map(|reward| -reward);
+            }
+        }
+        Ok(rewards)
+    }
+    fn advantages(&self, rewards_gt: &[Vec<Option<f32>>]) -> Result<Vec<Vec<Option<f32>>>> {
+        Ok(rewards_gt.to_vec())
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_turns_round_what_was_said_trains_nothing() {
+    for (verdicts, why) in [
+        (true, "where the votes give"),
+        (false, "pays for the opposite"),
+    ] {
+        let dir = folder();
+        let plugins = Plugins {
+            rule: Arc::new(Inverted { verdicts }),
+            ..Plugins::default()
+        };
+        let rig = Rig::with(dir.path(), config(), plugins);
+        let turns = rig
+            .talk("s", &["hi", "thank you", "That is too long."])
+            .await;
+        rig.handle.until(|s| s.judged == 2).await;
+        for turn in &turns[..2] {
+            let judged = rig.judged(turn).remove(0);
+            assert_eq!(judged.not_trainable, Some(NotTrainable::RewardRefused));
+            assert_eq!((judged.sample, judged.verdict), (None, None));
+            assert!(judged.notes[0].contains(why), "{:?}", judged.notes);
+        }
+        rig.stop().await;
+    }
+}
+
 fn feedback(turn: &rl::TurnId, rating: Option<Rating>, correction: Option<&str>) -> Feedback {
     Feedback {
         tenant: "tenant".into(),
