@@ -12,6 +12,7 @@ use std::{
 };
 
 use ledger::Ledger;
+use parking_lot::Mutex;
 use rl::{
     Answer, Feedback, Judge, JudgePrompt, Policy, RewardRule, Seed, TurnId,
     algorithm::{Method, Settings},
@@ -23,6 +24,7 @@ use crate::{
     Error, Result, Shutdown,
     call::GivenUp,
     judging::Turnwise,
+    praise::Praise,
     queue::Tail,
     records::{self, CLOSED, ClosedRecord, Closing, FEEDBACK},
     recovery::Places,
@@ -160,6 +162,8 @@ pub(crate) struct Parts {
     pub(crate) policy: Arc<dyn Policy>,
     pub(crate) watch: Watch,
     pub(crate) board: Board,
+    /// What every speaker's praise is worth.
+    pub(crate) praise: Arc<Mutex<Praise>>,
 }
 
 /// The loop.

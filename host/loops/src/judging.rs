@@ -19,6 +19,7 @@ use crate::{
     call::Caller,
     hint,
     judge::Parts,
+    praise::Speaker,
     records::{
         self, CLOSED, ClosedRecord, Closing, FEEDBACK, HintAsk, JUDGED, JudgedRecord, SPENT, TURN,
         TurnRecord,
@@ -155,10 +156,13 @@ impl Turnwise {
             },
         };
         let revision = judged.as_ref().map_or(0, |judged| judged.revision + 1);
+        let earlier = judged.as_ref().and_then(|judged| judged.verdict);
         let heard = self
             .hear(&turn, next.as_ref(), judged, feedback.as_ref())
             .await;
-        let record = self.decide(&turn, revision, heard, feedback).await;
+        let record = self
+            .decide(&turn, (revision, earlier), heard, feedback)
+            .await;
         self.parts
             .ledger
             .append(record.to_entry()?)
@@ -236,7 +240,7 @@ impl Turnwise {
     async fn decide(
         &self,
         turn: &Arc<Turn>,
-        revision: u32,
+        (revision, earlier): (u32, Option<Verdict>),
         heard: Heard,
         feedback: Option<Feedback>,
     ) -> JudgedRecord {
@@ -257,6 +261,7 @@ impl Turnwise {
                 (None, None)
             }
         };
+        let praise = self.praise(turn, earlier, verdict, &mut notes);
         let algorithm = self.parts.algorithm;
         let (sample, not_trainable) = match reward {
             None => (None, Some(NotTrainable::RewardRefused)),
@@ -264,7 +269,7 @@ impl Turnwise {
                 let judged = Judged {
                     turn,
                     reward: reward.reward,
-                    rl_weight: reward.rl_weight,
+                    rl_weight: reward.rl_weight * praise,
                     opd_weight: reward.opd_weight,
                     teachers: teachers.clone(),
                 };
@@ -291,6 +296,27 @@ impl Turnwise {
             not_trainable,
             notes,
         }
+    }
+
+    /// What a verdict weighs, seen with the others of whoever gave it; `earlier` is what was decided about the turn before.
+    fn praise(
+        &self,
+        turn: &Turn,
+        earlier: Option<Verdict>,
+        verdict: Option<Verdict>,
+        notes: &mut Vec<String>,
+    ) -> f32 {
+        let value = |verdict: Option<Verdict>| verdict.map(|verdict| verdict.value);
+        let (speaker, mut praise) = (Speaker::of(turn), self.parts.praise.lock());
+        praise.heard(&speaker, value(earlier), None);
+        let weight = praise.weight(&speaker, value(verdict));
+        praise.heard(&speaker, None, value(verdict));
+        if weight < 1.0 {
+            notes.push(format!(
+                "praise counts {weight:.2}: this speaker praises nearly everything"
+            ));
+        }
+        weight
     }
 
     /// A person's rating outranks the votes; no vote present is no verdict, whatever a rule says.

@@ -27,6 +27,7 @@ mod judging;
 pub mod line;
 pub mod metrics;
 pub mod orders;
+mod praise;
 pub mod queue;
 pub mod records;
 pub mod recovery;

@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 
 use ledger::{Ledger, Record, Seq};
-use rl::{AdapterName, Feedback, TurnId};
+use rl::{AdapterName, Feedback, TurnId, VoteValue};
 use tokio::time::Instant;
 
 use crate::{
     Error, Line, Result,
+    praise::{Praise, Speaker},
     records::{
         self, CLOSED, ClosedRecord, Closing, FEEDBACK, JUDGED, JudgedRecord, SPENT, STEP_REFUSED,
         SpentRecord, TURN, TurnRecord,
@@ -42,12 +43,16 @@ pub struct Recovered {
     pub status: Status,
     /// The adapter's line: its versions, the live one, and the batch that comes next.
     pub line: Line,
+    /// What every speaker's praise is worth.
+    pub(crate) praise: Praise,
 }
 
 /// What is known of a turn that may still be trained.
 #[derive(Debug)]
 struct Known {
     key: SessionKey,
+    speaker: Speaker,
+    verdict: Option<VoteValue>,
     closed: Option<Seq>,
     feedback: Option<Seq>,
     judged: Option<Seq>,
@@ -61,6 +66,7 @@ struct Fold {
     sessions: Sessions,
     status: Status,
     line: Line,
+    praise: Praise,
 }
 
 /// Reads the whole ledger.
@@ -74,6 +80,7 @@ pub fn recover(ledger: &Ledger, adapter: &AdapterName, rules: Rules) -> Result<R
         sessions: Sessions::default(),
         status: Status::default(),
         line: Line::new(ledger.clone(), adapter.clone(), rules),
+        praise: Praise::default(),
     };
     let mut end = Seq::FIRST;
     for record in ledger.scan(Seq::FIRST) {
@@ -131,6 +138,8 @@ impl Fold {
             };
             let known = Known {
                 key,
+                speaker: Speaker::of(turn),
+                verdict: None,
                 closed: None,
                 feedback: None,
                 judged: None,
@@ -168,6 +177,9 @@ impl Fold {
         };
         self.status.judged(record, &known.key.session, known.before);
         known.judged = Some(seq);
+        let verdict = record.verdict.map(|verdict| verdict.value);
+        self.praise.heard(&known.speaker, known.verdict, verdict);
+        known.verdict = verdict;
         known.before = Before {
             reason: record.not_trainable,
             sample: record.sample.is_some(),
@@ -208,6 +220,7 @@ impl Fold {
             places,
             status: self.status,
             line: self.line,
+            praise: self.praise,
         }
     }
 }

@@ -289,6 +289,41 @@ async fn a_rule_that_turns_round_what_was_said_trains_nothing() {
     }
 }
 
+#[tokio::test]
+async fn praise_of_everything_counts_less_and_less_also_after_a_restart() {
+    let dir = folder();
+    let weights = |rig: &Rig, turns: &[rl::TurnId]| -> Vec<f32> {
+        let judged = turns.iter().map(|turn| rig.judged(turn).remove(0));
+        judged.map(|j| j.sample.unwrap().advantage[0]).collect()
+    };
+    let rig = Rig::start(dir.path(), config());
+    let all = ["hi"; 1].into_iter().chain(["thank you"; 8]);
+    let turns = rig.talk("s", &all.collect::<Vec<_>>()).await;
+    rig.handle.until(|s| s.judged == 8).await;
+    let mut sorted = weights(&rig, &turns[..8]);
+    sorted.sort_by(f32::total_cmp);
+    assert_eq!(sorted[3..], [1.0; 5], "{sorted:?}");
+    assert!(sorted[0] < 0.75, "{sorted:?}");
+    rig.stop().await;
+    let rig = Rig::start(dir.path(), config());
+    let turns = rig
+        .talk("t", &["hi", "thank you", "That is too long."])
+        .await;
+    rig.handle.until(|s| s.judged == 10).await;
+    let judged = rig.judged(&turns[0]).remove(0);
+    assert!(
+        judged.notes[0].contains("praise counts"),
+        "{:?}",
+        judged.notes
+    );
+    assert!(weights(&rig, &turns[..1])[0] < sorted[0]);
+    // A complaint counts in full: its reward is there beside the hint's term.
+    let complaint = rig.judged(&turns[1]).remove(0);
+    assert_eq!(complaint.reward.unwrap().reward, Some(-1.0));
+    assert!(complaint.notes.is_empty(), "{:?}", complaint.notes);
+    rig.stop().await;
+}
+
 fn feedback(turn: &rl::TurnId, rating: Option<Rating>, correction: Option<&str>) -> Feedback {
     Feedback {
         tenant: "tenant".into(),
