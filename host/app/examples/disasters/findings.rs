@@ -61,6 +61,8 @@ pub(crate) struct Facts {
     head: u64,
     /// What each user's samples weigh in the versions since the injection.
     pub(crate) weights: BTreeMap<String, f64>,
+    /// What each verdict by a person weighs, by user, in order.
+    praise: BTreeMap<String, Vec<f64>>,
 }
 
 impl Facts {
@@ -152,6 +154,13 @@ impl Reader<'_> {
             return;
         }
         self.facts.judged += 1;
+        let rated = judged.feedback.as_ref().and_then(|said| said.rating);
+        let alone = judged.teachers.is_empty();
+        if let Some(sample) = judged.sample.as_ref().filter(|_| rated.is_some() && alone) {
+            let user = self.users.get(&turn).cloned().unwrap_or_default();
+            let weight = sample.advantage.first().map_or(0.0, |a| f64::from(*a));
+            self.facts.praise.entry(user).or_default().push(weight);
+        }
         self.facts.against += usize::from(against(judged));
         if judged.not_trainable == Some(NotTrainable::RewardRefused) {
             self.facts.rewards_refused += 1;
@@ -247,7 +256,8 @@ pub(crate) struct Report {
     head: u64,
     before: Mark,
     after: Mark,
-    pub(crate) weights: BTreeMap<String, f64>,
+    weights: BTreeMap<String, f64>,
+    praise: BTreeMap<String, Vec<f64>>,
     /// What should have been and was not.
     pub(crate) failures: Vec<String>,
     #[serde(skip)]
@@ -277,6 +287,7 @@ impl Report {
             before,
             after,
             weights: facts.weights.clone(),
+            praise: facts.praise.clone(),
             failures: Vec::new(),
             facts,
         }
@@ -329,13 +340,27 @@ impl Report {
             ("after", mark(self.after)),
         ]);
         for (user, weight) in &self.weights {
-            rows.push(("weight in training", format!("{user}: {weight:.0}")));
+            let share = 100.0 * weight / self.weights.values().sum::<f64>().max(1.0);
+            let all = format!("{user}: {weight:.0}, {share:.0} % of all");
+            rows.push(("weight in training", all));
+        }
+        for (user, praise) in &self.praise {
+            let (sum, count) = (praise.iter().sum::<f64>(), praise.len());
+            let last = praise.last().copied().unwrap_or_default();
+            let all = format!("{user}: {count}, worth {sum:.1}; the last {last:.2}");
+            rows.push(("ratings", all));
         }
         for failure in &self.failures {
             rows.push(("FAILED", failure.clone()));
         }
         rows
     }
+}
+
+/// Most that so many ratings of one who praises everything may be worth: the first five in full, then a logarithm.
+fn bound(praise: usize) -> f64 {
+    let count = praise as f64;
+    count.min(6.0 + 8.0 * ((count + 4.0) / 8.5).ln().max(0.0))
 }
 
 /// Completes a report: who stopped it, and whether that is what must be.
@@ -346,6 +371,11 @@ pub(crate) fn judge(mut report: Report, by: &[Stopper], replies: &Replies) -> Re
         report.stopped = facts.stops.iter().find(|s| by.contains(&s.by)).cloned();
         if report.stopped.is_none() {
             failures.push(format!("none of {by:?} stopped it"));
+        }
+    }
+    for (user, praise) in &report.praise {
+        if praise.iter().sum::<f64>() > bound(praise.len()) {
+            failures.push(format!("the praise of {user} is not bounded"));
         }
     }
     let tainted: BTreeSet<u64> = facts.live.keys().copied().collect();

@@ -15,10 +15,13 @@ use anyhow::Context as _;
 use app::config::ModelSection;
 use app::host::Loaded;
 use clap::Parser;
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 
 use catalogue::{ALL, Disaster};
 use findings::Report;
+
+/// Columns of the table: sentences wrap.
+const WIDTH: u16 = 120;
 
 /// Injects disasters into a host with the real model.
 #[derive(Debug, Parser)]
@@ -99,6 +102,8 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Disaster>> {
 fn table(report: &Report) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_width(WIDTH);
     table.set_header([report.disaster, report.what]);
     for (name, value) in report.rows() {
         table.add_row([name.to_owned(), value]);
