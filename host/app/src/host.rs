@@ -101,6 +101,19 @@ impl Host {
     /// # Errors
     /// What could not be started, with its causes. Nothing is left running.
     pub async fn start(config: Config, loaded: Loaded) -> anyhow::Result<Self> {
+        Self::start_with(config, loaded, |seams| seams).await
+    }
+
+    /// The same for whoever puts something of their own around the seams: `around` gets everything that the loops will
+    /// call, and gives what they call instead.
+    ///
+    /// # Errors
+    /// As [`Host::start`].
+    pub async fn start_with(
+        config: Config,
+        loaded: Loaded,
+        around: impl FnOnce(loops::Seams) -> loops::Seams + Send,
+    ) -> anyhow::Result<Self> {
         config.validate()?;
         std::fs::create_dir_all(&config.data).with_context(|| {
             format!("failed to create the data folder {}", config.data.display())
@@ -141,13 +154,13 @@ impl Host {
         let plugins = load_plugins(&config.plugins, config.loops.seed)?;
         // The first failure ends the host; there is no second.
         let (failed, failures) = mpsc::channel(1);
-        let seams = seams(
+        let seams = around(seams(
             &plugins,
             engine.handle(),
             made,
             (config.data.clone(), ledger.clone()),
             failed,
-        );
+        ));
         let (all, handle) = loops::Loops::build(
             config.loops.clone(),
             ledger.clone(),

@@ -284,6 +284,10 @@ impl Auditor<'_> {
             });
         }
         let reward = judged.reward.and_then(|reward| reward.reward);
+        let sign = judged.verdict.map_or(0.0, |verdict| verdict.value.sign());
+        self.hold("I5", reward.unwrap_or(0.0) * sign >= 0.0, || {
+            format!("record {seq}: {id} has a reward of {reward:?} for the opposite verdict")
+        });
         let judged_by_nobody = judged.verdict.is_none() && votes.is_none();
         self.hold("I6", !(judged_by_nobody && reward.is_some()), || {
             format!("record {seq}: {id} has a reward of {reward:?} and no verdict")

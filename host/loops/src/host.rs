@@ -192,6 +192,7 @@ impl Loops {
             policy: seams.policy.clone(),
             watch: watch.clone(),
             board: board.clone(),
+            praise: Arc::new(Mutex::new(recovered.praise)),
         };
         let (erased, sessions) = (seams.trained.erased, serve_handle.clone());
         let train = train::Parts {

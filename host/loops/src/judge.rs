@@ -12,6 +12,7 @@ use std::{
 };
 
 use ledger::Ledger;
+use parking_lot::Mutex;
 use rl::{
     Answer, Feedback, Judge, JudgePrompt, Policy, RewardRule, Seed, TurnId,
     algorithm::{Method, Settings},
@@ -23,6 +24,7 @@ use crate::{
     Error, Result, Shutdown,
     call::GivenUp,
     judging::Turnwise,
+    praise::Praise,
     queue::Tail,
     records::{self, CLOSED, ClosedRecord, Closing, FEEDBACK},
     recovery::Places,
@@ -63,6 +65,8 @@ pub struct Config {
     pub concurrency: usize,
     /// Which weights the teacher has.
     pub teacher: TeacherWeights,
+    /// Whether the praise of somebody who praises nearly everything, among others who do not, counts less and less.
+    pub fade_praise: bool,
 }
 
 impl Default for Config {
@@ -74,6 +78,7 @@ impl Default for Config {
             timeout: Duration::from_secs(120),
             concurrency: 2,
             teacher: TeacherWeights::Policy,
+            fade_praise: true,
         }
     }
 }
@@ -160,6 +165,8 @@ pub(crate) struct Parts {
     pub(crate) policy: Arc<dyn Policy>,
     pub(crate) watch: Watch,
     pub(crate) board: Board,
+    /// What every speaker's praise is worth.
+    pub(crate) praise: Arc<Mutex<Praise>>,
 }
 
 /// The loop.

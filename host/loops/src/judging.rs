@@ -8,16 +8,18 @@ use std::sync::Arc;
 use ledger::Ledger;
 use rl::{
     Decider, Feedback, Hint, NextState, NotTrainable, Rating, Turn, TurnId, TurnReward, Verdict,
-    Vote, VoteValue,
+    Vote,
     algorithm::{HintTeacher, Judged},
 };
 use tokio::time::Instant;
 
 use crate::{
     Error, Result,
+    belief::{believe, refused, said, value},
     call::Caller,
     hint,
     judge::Parts,
+    praise::Speaker,
     records::{
         self, CLOSED, ClosedRecord, Closing, FEEDBACK, HintAsk, JUDGED, JudgedRecord, SPENT, TURN,
         TurnRecord,
@@ -154,10 +156,13 @@ impl Turnwise {
             },
         };
         let revision = judged.as_ref().map_or(0, |judged| judged.revision + 1);
+        let earlier = judged.as_ref().and_then(|judged| judged.verdict);
         let heard = self
             .hear(&turn, next.as_ref(), judged, feedback.as_ref())
             .await;
-        let record = self.decide(&turn, revision, heard, feedback).await;
+        let record = self
+            .decide(&turn, (revision, earlier), heard, feedback)
+            .await;
         self.parts
             .ledger
             .append(record.to_entry()?)
@@ -171,7 +176,7 @@ impl Turnwise {
         }
         self.parts.board.judged(&record, &turn.session, before);
         if turn.adapter.is_some() {
-            self.parts.watch.judged(turn.version, record.verdict);
+            self.parts.watch.judged(turn.version, said(&record));
         }
         self.parts
             .board
@@ -235,7 +240,7 @@ impl Turnwise {
     async fn decide(
         &self,
         turn: &Arc<Turn>,
-        revision: u32,
+        (revision, earlier): (u32, Option<Verdict>),
         heard: Heard,
         feedback: Option<Feedback>,
     ) -> JudgedRecord {
@@ -256,6 +261,7 @@ impl Turnwise {
                 (None, None)
             }
         };
+        let praise = self.praise(turn, earlier, verdict, &mut notes);
         let algorithm = self.parts.algorithm;
         let (sample, not_trainable) = match reward {
             None => (None, Some(NotTrainable::RewardRefused)),
@@ -263,7 +269,7 @@ impl Turnwise {
                 let judged = Judged {
                     turn,
                     reward: reward.reward,
-                    rl_weight: reward.rl_weight,
+                    rl_weight: reward.rl_weight * praise,
                     opd_weight: reward.opd_weight,
                     teachers: teachers.clone(),
                 };
@@ -292,6 +298,30 @@ impl Turnwise {
         }
     }
 
+    /// What a verdict weighs, seen with the others of whoever gave it; `earlier` is what was decided about the turn before.
+    fn praise(
+        &self,
+        turn: &Turn,
+        earlier: Option<Verdict>,
+        verdict: Option<Verdict>,
+        notes: &mut Vec<String>,
+    ) -> f32 {
+        let value = |verdict: Option<Verdict>| verdict.map(|verdict| verdict.value);
+        let (speaker, mut praise) = (Speaker::of(turn), self.parts.praise.lock());
+        praise.heard(&speaker, value(earlier), None);
+        let weight = match self.parts.config.fade_praise {
+            true => praise.weight(&speaker, value(verdict)),
+            false => 1.0,
+        };
+        praise.heard(&speaker, None, value(verdict));
+        if weight < 1.0 {
+            notes.push(format!(
+                "praise counts {weight:.2}: this speaker praises nearly everything"
+            ));
+        }
+        weight
+    }
+
     /// A person's rating outranks the votes; no vote present is no verdict, whatever a rule says.
     async fn rule(
         &self,
@@ -316,14 +346,7 @@ impl Turnwise {
                 let [reward] = rewards.as_slice() else {
                     return Err(refused(format!("{} rewards for one turn", rewards.len())));
                 };
-                let numbers = [
-                    reward.reward.unwrap_or(0.0),
-                    reward.rl_weight,
-                    reward.opd_weight,
-                ];
-                if numbers.iter().any(|number| !number.is_finite()) {
-                    return Err(refused(format!("a number is not finite: {reward:?}")));
-                }
+                believe(&votes, verdict, reward)?;
                 let reward = TurnReward {
                     reward: match ledger::mutant::on("no-verdict-rewards-zero") {
                         true => Some(reward.reward.unwrap_or(0.0)),
@@ -334,19 +357,5 @@ impl Turnwise {
                 Ok((verdict, reward))
             })
             .await
-    }
-}
-
-fn value(rating: Rating) -> VoteValue {
-    match rating {
-        Rating::Up => VoteValue::Positive,
-        Rating::Down => VoteValue::Negative,
-    }
-}
-
-fn refused(why: String) -> rl::Error {
-    rl::Error::Refused {
-        what: "the reward rule's answer".to_owned(),
-        why,
     }
 }

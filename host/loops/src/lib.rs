@@ -9,6 +9,7 @@
 
 mod asking;
 pub mod audit;
+mod belief;
 pub mod bench;
 mod call;
 mod derive;
@@ -26,6 +27,7 @@ mod judging;
 pub mod line;
 pub mod metrics;
 pub mod orders;
+mod praise;
 pub mod queue;
 pub mod records;
 pub mod recovery;

@@ -52,6 +52,7 @@ pub(crate) struct JudgedHead {
     pub(crate) turn: TurnId,
     pub(crate) revision: u32,
     votes: Vec<VoteHead>,
+    verdict: Option<VoteHead>,
     pub(crate) sample: Option<SampleHead>,
     pub(crate) not_trainable: Option<NotTrainable>,
 }
@@ -69,6 +70,10 @@ pub(crate) struct SampleHead {
 }
 
 impl JudgedHead {
+    pub(crate) fn verdict(&self) -> Option<VoteValue> {
+        self.verdict.as_ref()?.value
+    }
+
     /// Votes that are there, and absent ones.
     pub(crate) fn votes(&self) -> (u64, u64) {
         let present = self

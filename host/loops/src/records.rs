@@ -219,7 +219,7 @@ pub struct JudgedRecord {
     pub sample: Option<Sample>,
     /// Why there is none.
     pub not_trainable: Option<NotTrainable>,
-    /// What failed on the way, in words.
+    /// What failed on the way or counted less than in full, in words.
     #[serde(default)]
     pub notes: Vec<String>,
 }

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::mpsc, thread};
 use ledger::{Ledger, Record, Seq};
 use rl::{
     AdapterName, Feedback, FinishReason, Message, NotTrainable, PolicyVersion, Sampling, SessionId,
-    TenantId, Turn, TurnId, TurnKind,
+    TenantId, Turn, TurnId, TurnKind, VoteValue,
 };
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::{
     Error, Line, Result,
     line::JudgedHead,
+    praise::{Praise, Speaker},
     records::{
         self, CLOSED, ClosedRecord, Closing, FEEDBACK, JUDGED, SPENT, STEP_REFUSED, SpentRecord,
         TURN, TurnRecord,
@@ -51,12 +52,16 @@ pub struct Recovered {
     pub status: Status,
     /// The adapter's line: its versions, the live one, and the batch that comes next.
     pub line: Line,
+    /// What every speaker's praise is worth.
+    pub(crate) praise: Praise,
 }
 
 /// What is known of a turn that may still be trained.
 #[derive(Debug)]
 struct Known {
     key: SessionKey,
+    speaker: Speaker,
+    verdict: Option<VoteValue>,
     closed: Option<Seq>,
     feedback: Option<Seq>,
     judged: Option<Seq>,
@@ -70,6 +75,7 @@ struct Fold {
     sessions: Sessions,
     status: Status,
     line: Line,
+    praise: Praise,
 }
 
 /// A turn's record without what was sampled, which no conversation is recognised by and which is the most of it.
@@ -143,6 +149,7 @@ pub fn recover(ledger: &Ledger, adapter: &AdapterName, rules: Rules) -> Result<R
         sessions: Sessions::default(),
         status: Status::default(),
         line: Line::new(ledger.clone(), adapter.clone(), rules),
+        praise: Praise::default(),
     };
     let end = read(ledger, |record| fold.add(record))?;
     Ok(fold.finish(end))
@@ -226,6 +233,8 @@ impl Fold {
             };
             let known = Known {
                 key,
+                speaker: Speaker::of(turn),
+                verdict: None,
                 closed: None,
                 feedback: None,
                 judged: None,
@@ -264,6 +273,9 @@ impl Fold {
         self.status
             .judged(&record.into(), &known.key.session, known.before);
         known.judged = Some(seq);
+        let verdict = record.verdict();
+        self.praise.heard(&known.speaker, known.verdict, verdict);
+        known.verdict = verdict;
         known.before = Before {
             reason: record.not_trainable,
             sample: record.sample.is_some(),
@@ -304,6 +316,7 @@ impl Fold {
             places,
             status: self.status,
             line: self.line,
+            praise: self.praise,
         }
     }
 }

@@ -125,14 +125,19 @@ impl Supervisor {
     pub(crate) async fn wait(mut self) -> Result<()> {
         let ledger = self.ledger.clone();
         let mut failed = pin!(ledger.failed());
-        loop {
-            let ended = tokio::select! {
-                // A loop that fails by it says more.
-                biased;
-                ended = self.tasks.join_next() => ended,
-                error = &mut failed => return Err(Error::ledger("host", "go on")(error)),
-            };
-            let Some(ended) = ended else { break };
+        tokio::select! {
+            ended = self.ended() => ended,
+            error = &mut failed => {
+                // A loop that fails by it says more, and has a moment to do so.
+                let said = tokio::time::timeout(FIRST_WAIT, self.ended()).await;
+                let error = Error::ledger("host", "go on")(error);
+                said.unwrap_or(Ok(())).and(Err(error))
+            }
+        }
+    }
+
+    async fn ended(&mut self) -> Result<()> {
+        while let Some(ended) = self.tasks.join_next().await {
             ended.map_err(|_| Error::Panicked {
                 what: "the supervisor".to_owned(),
             })??;

@@ -14,8 +14,11 @@ use crate::{answers, misbehave};
 pub struct Faulty;
 
 impl Reward for Faulty {
-    fn verdict(_: Vec<Option<Vote>>) -> Result<Option<Decision>, Fault> {
+    fn verdict(votes: Vec<Option<Vote>>) -> Result<Option<Decision>, Fault> {
         misbehave()?;
+        if let Some(verdict) = answers::verdict(&votes)? {
+            return Ok(verdict);
+        }
         Ok(Some(Decision {
             sign: Sign::Good,
             by: Decider::Judge,
@@ -24,6 +27,9 @@ impl Reward for Faulty {
 
     fn turn_rewards(trajectory: Trajectory) -> Result<Vec<TurnReward>, Fault> {
         misbehave()?;
+        if let Some(rewards) = answers::rewards(&trajectory)? {
+            return Ok(rewards);
+        }
         let reward = TurnReward {
             reward: Some(answers::number(1.0)?),
             rl_weight: answers::number(1.0)?,

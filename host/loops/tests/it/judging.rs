@@ -222,6 +222,110 @@ async fn a_reward_rule_with_impossible_numbers_makes_no_sample() {
     }
 }
 
+/// Says the opposite of the votes, or pays for the opposite of the verdict.
+struct Inverted {
+    verdicts: bool,
+}
+
+impl RewardRule for Inverted {
+    fn name(&self) -> String {
+        "inverted".into()
+    }
+    fn verdict(&self, votes: &[Vote]) -> Result<Option<Verdict>> {
+        let turn = |verdict: Verdict| Verdict {
+            value: match verdict.value {
+                VoteValue::Positive => VoteValue::Negative,
+                VoteValue::Negative => VoteValue::Positive,
+                VoteValue::Ambiguous => VoteValue::Ambiguous,
+            },
+            ..verdict
+        };
+        let verdict = MajorityRule.verdict(votes)?;
+        Ok(verdict.map(|verdict| {
+            if self.verdicts {
+                turn(verdict)
+            } else {
+                verdict
+            }
+        }))
+    }
+    fn turn_rewards(&self, v: &[Option<Verdict>], outcome: Option<f64>) -> Result<Vec<TurnReward>> {
+        let mut rewards = MajorityRule.turn_rewards(v, outcome)?;
+        if !self.verdicts {
+            for reward in &mut rewards {
+                reward.reward = reward.reward.map(|reward| -reward);
+            }
+        }
+        Ok(rewards)
+    }
+    fn advantages(&self, rewards_gt: &[Vec<Option<f32>>]) -> Result<Vec<Vec<Option<f32>>>> {
+        Ok(rewards_gt.to_vec())
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_turns_round_what_was_said_trains_nothing() {
+    for (verdicts, why) in [
+        (true, "where the votes give"),
+        (false, "pays for the opposite"),
+    ] {
+        let dir = folder();
+        let plugins = Plugins {
+            rule: Arc::new(Inverted { verdicts }),
+            ..Plugins::default()
+        };
+        let rig = Rig::with(dir.path(), config(), plugins);
+        let turns = rig
+            .talk("s", &["hi", "thank you", "That is too long."])
+            .await;
+        rig.handle.until(|s| s.judged == 2).await;
+        for turn in &turns[..2] {
+            let judged = rig.judged(turn).remove(0);
+            assert_eq!(judged.not_trainable, Some(NotTrainable::RewardRefused));
+            assert_eq!((judged.sample, judged.verdict), (None, None));
+            assert!(judged.notes[0].contains(why), "{:?}", judged.notes);
+        }
+        rig.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn praise_of_everything_counts_less_and_less_also_after_a_restart() {
+    let dir = folder();
+    let weights = |rig: &Rig, turns: &[rl::TurnId]| -> Vec<f32> {
+        let judged = turns.iter().map(|turn| rig.judged(turn).remove(0));
+        judged.map(|j| j.sample.unwrap().advantage[0]).collect()
+    };
+    let rig = Rig::start(dir.path(), config());
+    // Whoever is alone is believed: there must be somebody else.
+    rig.talk_as("ben", "b", &["hi", "That is too long."]).await;
+    let all = ["hi"; 1].into_iter().chain(["thank you"; 8]);
+    let turns = rig.talk("s", &all.collect::<Vec<_>>()).await;
+    rig.handle.until(|s| s.judged == 9).await;
+    let mut sorted = weights(&rig, &turns[..8]);
+    sorted.sort_by(f32::total_cmp);
+    assert_eq!(sorted[3..], [1.0; 5], "{sorted:?}");
+    assert!(sorted[0] < 0.75, "{sorted:?}");
+    rig.stop().await;
+    let rig = Rig::start(dir.path(), config());
+    let turns = rig
+        .talk("t", &["hi", "thank you", "That is too long."])
+        .await;
+    rig.handle.until(|s| s.judged == 11).await;
+    let judged = rig.judged(&turns[0]).remove(0);
+    assert!(
+        judged.notes[0].contains("praise counts"),
+        "{:?}",
+        judged.notes
+    );
+    assert!(weights(&rig, &turns[..1])[0] < sorted[0]);
+    // A complaint counts in full: its reward is there beside the hint's term.
+    let complaint = rig.judged(&turns[1]).remove(0);
+    assert_eq!(complaint.reward.unwrap().reward, Some(-1.0));
+    assert!(complaint.notes.is_empty(), "{:?}", complaint.notes);
+    rig.stop().await;
+}
+
 fn feedback(turn: &rl::TurnId, rating: Option<Rating>, correction: Option<&str>) -> Feedback {
     Feedback {
         tenant: "tenant".into(),

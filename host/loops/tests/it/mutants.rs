@@ -27,6 +27,14 @@ const TABLE: &[(&str, &str)] = &[
         "judging::explicit_feedback_outranks_the_judge_before_and_after_it_has_judged",
     ),
     (
+        "any-reward-believed",
+        "judging::a_rule_that_turns_round_what_was_said_trains_nothing",
+    ),
+    (
+        "praise-never-fades",
+        "judging::praise_of_everything_counts_less_and_less_also_after_a_restart",
+    ),
+    (
         "trained-again-after-restart",
         "training::samples_become_versions_that_are_live_as_soon_as_they_are_committed",
     ),
