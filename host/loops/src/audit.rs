@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, Result,
     records::{
-        self, CLOSED, ClosedRecord, FEEDBACK, FORGET, Fate, ForgetRecord, GATE, GateRecord, JUDGED,
-        JudgedRecord, SPENT, SpentRecord, TURN, TurnRecord,
+        self, CLOSED, ClosedRecord, FEEDBACK, FORGET, FORGOTTEN, Fate, ForgetRecord,
+        ForgottenRecord, GATE, GateRecord, JUDGED, JudgedRecord, SPENT, SpentRecord, TURN,
+        TurnRecord,
     },
     schedule::Rules,
 };
@@ -107,6 +108,8 @@ struct Auditor<'a> {
     ends: HashSet<(String, End)>,
     held: HashSet<PolicyVersion>,
     forgotten: HashSet<String>,
+    /// Versions whose steps were taken back when something in them was forgotten: their other samples are trained again.
+    erased: HashSet<PolicyVersion>,
     sample_versions: HashMap<String, PolicyVersion>,
     lineage: Lineage,
     newest: u64,
@@ -144,6 +147,7 @@ pub fn audit(ledger: &Ledger, adapter: &AdapterName) -> Result<Audit> {
         ends: HashSet::new(),
         held: HashSet::new(),
         forgotten: HashSet::new(),
+        erased: HashSet::new(),
         sample_versions: HashMap::new(),
         lineage: Lineage::default(),
         newest: 0,
@@ -219,6 +223,12 @@ impl Auditor<'_> {
                 let forget: ForgetRecord = records::decode(record)?;
                 let samples = forget.turns.iter().map(|turn| format!("sample-{turn}"));
                 self.forgotten.extend(samples);
+            }
+            FORGOTTEN => {
+                let forgotten: ForgottenRecord = records::decode(record)?;
+                if forgotten.adapter == self.adapter.as_str() {
+                    self.erased.extend(forgotten.erased);
+                }
             }
             lineage::KIND => {
                 let version = VersionRecord::from_record(record)
@@ -327,6 +337,7 @@ impl Auditor<'_> {
             .lineage
             .ancestors(version)
             .filter(|v| v.origin.is_step())
+            .filter(|v| !self.erased.contains(&PolicyVersion::new(v.version)))
             .flat_map(|v| &v.samples)
             .collect();
         let twice = line.iter().find(|sample| !seen.insert(**sample));

@@ -7,17 +7,21 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use ledger::{
     Digest, Ledger, Seq,
-    lineage::{self, Origin, VersionRecord},
+    lineage::{self, HeadRecord, Origin, VersionRecord},
 };
 use rl::{AdapterName, Batch, PolicyVersion, SampleId, TurnId};
 
 use crate::{
     Error, Result,
     bench::{Bench, MakeBench},
+    forget,
     gate::{GateConfig, GateMemory},
     gating,
     line::{self, JudgedHead, Step, sample_at},
-    records::{self, GATE, GateRecord, JUDGED, RUN, RunRecord, STEP_REFUSED, StepRefusedRecord},
+    records::{
+        self, FORGOTTEN, ForgottenRecord, GATE, GateRecord, JUDGED, RUN, RunRecord, STEP_REFUSED,
+        StepRefusedRecord,
+    },
     schedule::{Due, Place, Rules, Schedule},
 };
 
@@ -85,6 +89,8 @@ enum Event {
     Moved {
         to: PolicyVersion,
         through: Seq,
+        /// Something had been forgotten by then: who named a version of an older line meant its weights, not its place.
+        later: bool,
     },
 }
 
@@ -105,7 +111,33 @@ struct Tape {
     over: HashMap<Seq, u64>,
     versions: BTreeMap<PolicyVersion, VersionRecord>,
     gates: HashMap<PolicyVersion, Gated>,
+    trials: Trials,
     first_run: Option<RunRecord>,
+    /// Something has been forgotten.
+    forgotten: bool,
+}
+
+/// Which versions were on trial, and which have answered everybody under their own number. A trial's outcome is what users
+/// did: it is taken from the ledger, like an operator's order, and says nothing of weights that are computed anew.
+#[derive(Default)]
+struct Trials {
+    begun: HashSet<PolicyVersion>,
+    answered: HashSet<PolicyVersion>,
+}
+
+impl Trials {
+    fn head(&mut self, head: &HeadRecord) {
+        let set = match head.share {
+            Some(_) => &mut self.begun,
+            None => &mut self.answered,
+        };
+        set.insert(PolicyVersion::new(head.version));
+    }
+
+    fn keeps(&self, version: PolicyVersion) -> bool {
+        let lost = self.begun.contains(&version) && !self.answered.contains(&version);
+        lost && !ledger::mutant::on("replay-ignores-trials")
+    }
 }
 
 /// What the gate found, and what it remembers of it.
@@ -133,6 +165,8 @@ impl Task<'_> {
             .values()
             .filter(|v| v.origin.is_step())
             .count() as u64;
+        let gone = self.without.iter().map(|turn| format!("sample-{turn}"));
+        let gone = gone.collect();
         let mut schedule = Schedule::new(self.rules);
         if !ledger::mutant::on("forgotten-derived-again") {
             schedule.forget(self.without.iter().cloned());
@@ -140,8 +174,10 @@ impl Task<'_> {
         let mut fold = Fold {
             run: tape.first_run.clone(),
             steps: tape.versions.iter().map(|(n, v)| (*n, v.steps())).collect(),
+            knowing: forget::knowing(tape.versions.values(), &gone),
             versions: tape.versions,
             gates: tape.gates,
+            trials: tape.trials,
             memory: GateMemory::default(),
             known,
             task: &self,
@@ -203,7 +239,9 @@ impl Tape {
             over: HashMap::new(),
             versions: BTreeMap::new(),
             gates: HashMap::new(),
+            trials: Trials::default(),
             first_run: None,
+            forgotten: false,
         };
         for record in ledger.scan(Seq::FIRST) {
             let record = record.map_err(Error::ledger("train", "read the ledger"))?;
@@ -232,10 +270,24 @@ impl Tape {
                         tape.gates.insert(gate.version, Gated { passed, memory });
                     }
                 }
+                lineage::HEAD => {
+                    let head: HeadRecord = records::decode(&record)?;
+                    if head.adapter == adapter.as_str() {
+                        tape.trials.head(&head);
+                    }
+                }
                 STEP_REFUSED if record.subject == adapter.as_str() => {
                     let refused: StepRefusedRecord = records::decode(&record)?;
                     if let Some(through) = refused.through {
-                        *tape.over.entry(through).or_default() += 1;
+                        tape.is_over(through);
+                    }
+                }
+                FORGOTTEN => {
+                    let forgotten: ForgottenRecord = records::decode(&record)?;
+                    if forgotten.adapter == adapter.as_str() {
+                        // Whatever was due where the new line stood was over before anything that came later.
+                        tape.over.insert(forgotten.place.through, u64::MAX);
+                        tape.forgotten = true;
                     }
                 }
                 lineage::KIND => {
@@ -261,13 +313,19 @@ impl Tape {
             self.control(Event::Moved {
                 to: PolicyVersion::new(to),
                 through: Seq::new(version.through.unwrap_or(0)),
+                later: self.forgotten,
             });
         }
         if let (Origin::Trained, Some(through)) = (&version.origin, version.through) {
-            *self.over.entry(Seq::new(through)).or_default() += 1;
+            self.is_over(Seq::new(through));
         }
         self.versions
             .insert(PolicyVersion::new(version.version), version);
+    }
+
+    fn is_over(&mut self, through: Seq) {
+        let over = self.over.entry(through).or_default();
+        *over = over.saturating_add(1);
     }
 
     fn control(&mut self, event: Event) {
@@ -309,7 +367,10 @@ struct Fold<'a> {
     bank: &'a mut dyn Bank,
     run: Option<RunRecord>,
     versions: BTreeMap<PolicyVersion, VersionRecord>,
+    /// Those whose weights knew what is left out.
+    knowing: HashSet<PolicyVersion>,
     gates: HashMap<PolicyVersion, Gated>,
+    trials: Trials,
     memory: GateMemory,
     known: HashMap<Inputs, PolicyVersion>,
     steps: HashMap<PolicyVersion, u64>,
@@ -342,7 +403,16 @@ impl Fold<'_> {
                 self.schedule.set_rules(run.rules);
                 self.run = Some(*run);
             }
-            Event::Moved { to, .. } => self.head = self.counterpart(to),
+            Event::Moved { to, later, .. } => self.head = self.named(to, later),
+        }
+    }
+
+    /// What was meant by a version's number: see [`Event::Moved`].
+    fn named(&self, version: PolicyVersion, later: bool) -> Option<VersionRecord> {
+        let known = self.versions.get(&version);
+        match known.filter(|_| later && !self.knowing.contains(&version)) {
+            Some(exactly) => exactly.adapter_blob.is_some().then(|| exactly.clone()),
+            None => self.counterpart(version),
         }
     }
 
@@ -353,6 +423,8 @@ impl Fold<'_> {
             return Some(same.clone());
         }
         let old = self.versions.get(&version)?;
+        // The base model under a number of its own: it is the same on every line.
+        old.adapter_blob?;
         match old.origin {
             Origin::Imported { .. } => Some(old.clone()),
             Origin::Reverted { to } => self.counterpart(PolicyVersion::new(to)),
@@ -413,7 +485,7 @@ impl Fold<'_> {
         if let Some(gated) = gated {
             self.memory = gated.memory.clone();
         }
-        if gated.is_none_or(|gated| gated.passed) {
+        if gated.is_none_or(|gated| gated.passed) && !self.trials.keeps(number) {
             self.head = Some(version.clone());
         }
         self.line.push(version);
@@ -469,6 +541,7 @@ impl Fold<'_> {
             proposal,
             seed,
             gate,
+            share: None,
         };
         let version = self.bank.keep(due, self.head.as_ref(), step, recorded)?;
         let number = PolicyVersion::new(version.version);
@@ -477,7 +550,7 @@ impl Fold<'_> {
             self.gates.insert(number, Gated { passed, memory });
         }
         self.steps.insert(number, version.steps());
-        if passed {
+        if passed && !self.trials.keeps(number) {
             on.number += 1;
             let deployed = PolicyVersion::new(on.number);
             on.bench

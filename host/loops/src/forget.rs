@@ -11,7 +11,7 @@ use ledger::{
     Digest, Ledger, Seq,
     lineage::{Origin, RefRecord, VersionRecord},
 };
-use rl::{PolicyVersion, SampleId, SessionId, TenantId, TurnId};
+use rl::{PolicyVersion, SampleId, SessionId, TenantId, Turn, TurnId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -20,6 +20,7 @@ use crate::{
     bench::MakeBench,
     derive::{Bank, Mode, Task},
     gate::GateConfig,
+    history::{hash, visible},
     line::{Line, Step},
     records::{
         self, ACTION, ActionRecord, EPISODE, EpisodeRecord, ForgetRecord, ForgottenRecord, TURN,
@@ -290,28 +291,35 @@ pub fn sweep(line: &Line) -> Result<u64> {
 
 /// Versions whose weights were made with any of these samples.
 fn tainted(line: &Line, samples: &HashSet<String>) -> HashSet<PolicyVersion> {
-    let mut tainted: HashSet<PolicyVersion> = HashSet::new();
-    let lineage = line.lineage();
-    for version in lineage.all() {
-        if version.adapter != line.adapter().as_str() {
-            continue;
-        }
+    let ours = |v: &&VersionRecord| v.adapter == line.adapter().as_str();
+    knowing(line.lineage().all().iter().filter(ours), samples)
+}
+
+/// The same, of one adapter's versions in the order of their commits.
+pub(crate) fn knowing<'a>(
+    versions: impl Iterator<Item = &'a VersionRecord>,
+    samples: &HashSet<String>,
+) -> HashSet<PolicyVersion> {
+    let mut knowing: HashSet<PolicyVersion> = HashSet::new();
+    let mut numbers: HashMap<Digest, PolicyVersion> = HashMap::new();
+    for version in versions {
+        let number = PolicyVersion::new(version.version);
+        numbers.insert(version.hash(), number);
         let bad = match version.origin {
             Origin::Reverted { to: of } | Origin::Promoted { from: of } => {
-                tainted.contains(&PolicyVersion::new(of))
+                knowing.contains(&PolicyVersion::new(of))
             }
             _ => {
-                let parent = version.parent.and_then(|hash| lineage.by_hash(&hash));
-                let parent = parent.map(|v| PolicyVersion::new(v.version));
-                parent.is_some_and(|p| tainted.contains(&p))
+                let parent = version.parent.and_then(|hash| numbers.get(&hash));
+                parent.is_some_and(|parent| knowing.contains(parent))
                     || version.samples.iter().any(|s| samples.contains(s))
             }
         };
         if bad {
-            tainted.insert(PolicyVersion::new(version.version));
+            knowing.insert(number);
         }
     }
-    tainted
+    knowing
 }
 
 /// Names of erased versions go to the weights as of the same place, or away.
@@ -377,6 +385,7 @@ fn find(
     let already: HashSet<&TurnId> = already.iter().collect();
     let mut turns = Vec::new();
     let mut chosen = HashSet::new();
+    let mut quotable: Vec<Quotable> = Vec::new();
     let mut sessions: HashMap<TurnId, Option<TurnId>> = HashMap::new();
     let mut episodes = Vec::new();
     for record in ledger.scan(Seq::FIRST) {
@@ -386,7 +395,9 @@ fn find(
         }
         match record.kind.as_str() {
             TURN => {
-                let TurnRecord { turn, key, .. } = records::decode(&record)?;
+                let TurnRecord {
+                    turn, key, derived, ..
+                } = records::decode(&record)?;
                 let of = |tenant: &Option<TenantId>| {
                     tenant.as_ref().is_none_or(|tenant| *tenant == turn.tenant)
                 };
@@ -398,8 +409,15 @@ fn find(
                     Selector::Tenant(tenant) => turn.tenant == *tenant,
                     Selector::Sample(sample) => {
                         let parent = turn.parent.as_ref();
-                        format!("sample-{}", turn.id) == sample.as_str()
+                        let hit = format!("sample-{}", turn.id) == sample.as_str()
                             || parent.is_some_and(|parent| chosen.contains(parent))
+                            || quotable
+                                .iter()
+                                .any(|q| q.is_quoted_by(&turn, &key, derived));
+                        if hit {
+                            quotable.push(Quotable::new(&turn, &key, derived));
+                        }
+                        hit
                     }
                 };
                 sessions.insert(turn.id.clone(), turn.parent.clone());
@@ -431,6 +449,50 @@ fn find(
         return Err(Error::NothingToForget);
     }
     Ok((turns, episodes))
+}
+
+/// A turn as a later request of its conversation shows it. A conversation that went idle, or of which something was forgotten,
+/// has no parents any more: its history says what it goes on from.
+struct Quotable {
+    tenant: TenantId,
+    user: Option<String>,
+    /// The session that the client named, or the key of one that is derived from its conversation.
+    place: std::result::Result<SessionId, String>,
+    history: Vec<u128>,
+    reply: u128,
+}
+
+impl Quotable {
+    fn new(turn: &Turn, key: &str, derived: bool) -> Self {
+        Self {
+            tenant: turn.tenant.clone(),
+            user: turn.user.clone(),
+            place: place(turn, key, derived),
+            history: visible(&turn.messages).iter().map(hash).collect(),
+            reply: hash(&turn.reply),
+        }
+    }
+
+    fn is_quoted_by(&self, turn: &Turn, key: &str, derived: bool) -> bool {
+        if self.tenant != turn.tenant
+            || self.user != turn.user
+            || self.place != place(turn, key, derived)
+        {
+            return false;
+        }
+        let shown: Vec<u128> = visible(&turn.messages).iter().map(hash).collect();
+        let replies = shown.iter().enumerate().filter(|(_, h)| **h == self.reply);
+        // The oldest messages may be missing.
+        let mut before = replies.map(|(at, _)| &shown[..at]);
+        before.any(|before| self.history.ends_with(before))
+    }
+}
+
+fn place(turn: &Turn, key: &str, derived: bool) -> std::result::Result<SessionId, String> {
+    if derived {
+        return Err(key.to_owned());
+    }
+    Ok(turn.session.clone())
 }
 
 fn all(tenant: Option<&TenantId>) -> &str {

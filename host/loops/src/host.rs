@@ -18,7 +18,7 @@ use crate::{
     bench::MakeBench,
     forget::Forgotten,
     gate::GateConfig,
-    guard::GuardConfig,
+    guard::{GuardConfig, StageConfig},
     judge::{self, Judging},
     line::Line,
     metrics::Metrics,
@@ -52,6 +52,8 @@ pub struct Config {
     pub gate: GateConfig,
     /// What a live version must keep to.
     pub guard: GuardConfig,
+    /// Whether a share of the sessions gets a new version first.
+    pub stage: StageConfig,
 }
 
 impl Default for Config {
@@ -65,6 +67,7 @@ impl Default for Config {
             train: train::Config::default(),
             gate: GateConfig::default(),
             guard: GuardConfig::default(),
+            stage: StageConfig::default(),
         }
     }
 }
@@ -80,6 +83,7 @@ impl Config {
         self.train.validate()?;
         self.gate.validate()?;
         self.guard.validate()?;
+        self.stage.validate()?;
         let settings = self.algorithm.settings.validate();
         settings.map_err(crate::Error::seam("judge", "use the algorithm's settings"))
     }
@@ -194,6 +198,8 @@ impl Loops {
         let train = train::Parts {
             config: config.train.clone(),
             gate: config.gate.clone(),
+            guard: config.guard.clone(),
+            stage: config.stage.clone(),
             adapter: config.adapter.clone(),
             model: seams.trained.model,
             seed: config.seed,

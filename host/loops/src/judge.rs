@@ -240,7 +240,11 @@ impl Judging {
                 break;
             }
             for record in &records {
-                let turn = records::decode::<Feedback>(record)?.turn;
+                // What is forgotten has no body any more; whoever looks at the turn finds nothing to do.
+                let turn = match record.erased {
+                    true => TurnId::new(record.subject.clone()),
+                    false => records::decode::<Feedback>(record)?.turn,
+                };
                 self.waiting.push_back(turn);
             }
         }
@@ -250,6 +254,10 @@ impl Judging {
                 break;
             }
             for record in &records {
+                if record.erased {
+                    self.waiting.push_back(TurnId::new(record.subject.clone()));
+                    continue;
+                }
                 let closed: ClosedRecord = records::decode(record)?;
                 if let Closing::Next(_) = closed.closing {
                     self.waiting.push_back(closed.turn);

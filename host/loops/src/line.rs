@@ -12,7 +12,7 @@ use ledger::{
     Ledger, Record, Seq,
     lineage::{self, HeadRecord, Lineage, Origin, RefRecord, VersionRecord},
 };
-use rl::{AdapterName, PolicyVersion, Sample, SampleId, TurnId};
+use rl::{AdapterName, NotTrainable, PolicyVersion, Sample, SampleId, TurnId, Verdict, VoteValue};
 use serde::Deserialize;
 
 pub(crate) use commit::check;
@@ -35,11 +35,31 @@ struct Unread {
     sample: Option<(SampleId, PolicyVersion)>,
 }
 
-/// As much of a judged turn as the fold needs: a line reads a whole ledger at every start.
+/// A version that answers a share of the sessions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Staged {
+    /// The version.
+    pub version: PolicyVersion,
+    /// The share.
+    pub share: f64,
+    /// What its trial has seen lies behind this record.
+    pub at: Seq,
+}
+
+/// As much of a judged turn as the fold and the counts need: a whole ledger is read at every start.
 #[derive(Deserialize)]
 pub(crate) struct JudgedHead {
     pub(crate) turn: TurnId,
+    pub(crate) revision: u32,
+    votes: Vec<VoteHead>,
+    pub(crate) verdict: Option<Verdict>,
     pub(crate) sample: Option<SampleHead>,
+    pub(crate) not_trainable: Option<NotTrainable>,
+}
+
+#[derive(Deserialize)]
+struct VoteHead {
+    value: Option<VoteValue>,
 }
 
 #[derive(Deserialize)]
@@ -49,6 +69,18 @@ pub(crate) struct SampleHead {
     pub(crate) version: PolicyVersion,
 }
 
+impl JudgedHead {
+    /// Votes that are there, and absent ones.
+    pub(crate) fn votes(&self) -> (u64, u64) {
+        let present = self
+            .votes
+            .iter()
+            .filter(|vote| vote.value.is_some())
+            .count();
+        (present as u64, (self.votes.len() - present) as u64)
+    }
+}
+
 /// The line of one adapter.
 #[derive(Debug)]
 pub struct Line {
@@ -56,6 +88,7 @@ pub struct Line {
     adapter: AdapterName,
     lineage: Lineage,
     head: Option<VersionRecord>,
+    staged: Option<Staged>,
     run: Option<RunRecord>,
     steps: HashMap<PolicyVersion, u64>,
     newest: PolicyVersion,
@@ -81,6 +114,7 @@ impl Line {
             adapter,
             lineage: Lineage::default(),
             head: None,
+            staged: None,
             run: None,
             steps: HashMap::new(),
             newest: PolicyVersion::BASE,
@@ -118,7 +152,7 @@ impl Line {
             return Ok(());
         }
         match record.kind.as_str() {
-            JUDGED => self.hear(record)?,
+            JUDGED => self.hear(record.seq, records::decode(record)?),
             RUN => {
                 let run: RunRecord = records::decode(record)?;
                 if run.adapter == self.adapter.as_str() {
@@ -130,7 +164,7 @@ impl Line {
                     .map_err(Error::ledger("train", "read a version"))?;
                 self.apply_version(version);
             }
-            lineage::HEAD => self.apply_head(records::decode(record)?),
+            lineage::HEAD => self.apply_head(records::decode(record)?, record.seq),
             lineage::REF => self.lineage.add_ref(records::decode(record)?),
             GATE => {
                 let gate: GateRecord = records::decode(record)?;
@@ -176,8 +210,11 @@ impl Line {
         Ok(())
     }
 
-    /// The batch that is due now; reads on just as far as it must.
+    /// The batch that is due now; reads on just as far as it must. None while a version is on trial.
     pub fn due(&mut self) -> Option<Due> {
+        if self.waits_for_a_trial() {
+            return None;
+        }
         loop {
             if let Some(due) = self.due_here() {
                 return Some(due);
@@ -201,7 +238,16 @@ impl Line {
         self.head.as_ref()
     }
 
-    /// Its number.
+    /// The version that is on trial beside the head, if one is. Nothing is due until its trial is over.
+    pub fn staged(&self) -> Option<&Staged> {
+        self.staged.as_ref()
+    }
+
+    pub(crate) fn waits_for_a_trial(&self) -> bool {
+        self.staged.is_some() && !ledger::mutant::on("trained-during-a-trial")
+    }
+
+    /// The head's number.
     pub fn version(&self) -> PolicyVersion {
         self.head
             .as_ref()
@@ -289,16 +335,15 @@ impl Line {
         self.steps.get(&version).copied().unwrap_or(version.get())
     }
 
-    fn hear(&mut self, record: &Record) -> Result<()> {
-        self.next = record.seq.next();
-        let judged: JudgedHead = records::decode(record)?;
+    /// A judged turn that was decoded already.
+    pub(crate) fn hear(&mut self, at: Seq, judged: JudgedHead) {
+        self.next = at.next();
         let ours = judged.sample.filter(|s| s.adapter == self.adapter);
         self.unread.push_back(Unread {
-            at: record.seq,
+            at,
             turn: judged.turn,
             sample: ours.map(|s| (s.id, s.version)),
         });
-        Ok(())
     }
 
     /// Reads on to a place, as the decision did that was made there.
@@ -352,12 +397,21 @@ impl Line {
         }
     }
 
-    fn apply_head(&mut self, head: HeadRecord) {
-        if head.adapter == self.adapter.as_str()
-            && head.share.is_none()
-            && !(ledger::mutant::on("revert-forgotten-at-restart") && head.why != "trained")
-        {
-            self.head = self.lineage.get(&head.adapter, head.version).cloned();
+    fn apply_head(&mut self, head: HeadRecord, at: Seq) {
+        let ours = head.adapter == self.adapter.as_str();
+        match head.share {
+            Some(share) if ours && !ledger::mutant::on("trial-forgotten-at-restart") => {
+                let version = PolicyVersion::new(head.version);
+                self.staged = Some(Staged { version, share, at });
+            }
+            None if ours
+                && !(ledger::mutant::on("revert-forgotten-at-restart")
+                    && head.why != "trained") =>
+            {
+                self.head = self.lineage.get(&head.adapter, head.version).cloned();
+                self.staged = None;
+            }
+            _ => {}
         }
         self.lineage.add_head(head);
     }
@@ -390,6 +444,10 @@ impl Line {
         self.schedule = Schedule::resume(rules, forgotten.place);
         self.schedule.forget(self.forgotten.iter().cloned());
         self.forgetting = None;
+        let staged = self.staged.map(|staged| staged.version);
+        if staged.is_some_and(|version| forgotten.erased.contains(&version)) {
+            self.staged = None;
+        }
     }
 }
 

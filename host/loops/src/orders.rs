@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use crate::{
     Error, Result,
     forget::{Forgotten, Selector},
-    guard::Trip,
+    guard::{Ended, Trip},
     line::Imported,
 };
 
@@ -37,6 +37,8 @@ pub enum Order {
     },
     /// A live guard tripped: back to the version that the live one was made from, if it still answers.
     Trip(Trip),
+    /// A trial is over: its version answers everybody, or nobody.
+    EndTrial(Box<Ended>),
     /// Weights from outside as a new version, which is not live.
     Import(Box<Imported>),
     /// A name for a version.
@@ -100,8 +102,9 @@ impl Control {
         answer.await.map_err(|_| Error::Stopping)?
     }
 
-    /// Gives an order without waiting for it. When too many wait it is dropped: whoever gives it will see the need again.
-    pub(crate) fn order(&self, order: Order) {
+    /// Gives an order without waiting for it; says whether it will be heard. When too many wait it is dropped: whoever gives
+    /// it will see the need again.
+    pub(crate) fn order(&self, order: Order) -> bool {
         let (reply, _) = oneshot::channel();
         let progress: Progress = Arc::new(|_, _, _| {});
         let given = Given {
@@ -109,9 +112,11 @@ impl Control {
             progress,
             reply,
         };
-        if self.sender.try_send(given).is_err() {
+        let heard = self.sender.try_send(given).is_ok();
+        if !heard {
             tracing::warn!("an order to the train loop was dropped: too many wait");
         }
+        heard
     }
 
     /// Reverts to a version: see [`Order::Revert`].

@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     Error, Result,
+    guard::Ended,
     schedule::{Place, Rules},
 };
 
@@ -57,10 +58,22 @@ pub const EPISODE: &str = "episode";
 pub const RUN: &str = "run";
 /// Kind of [`GateRecord`].
 pub const GATE: &str = "gate";
+/// Kind of [`TrialRecord`].
+pub const TRIAL: &str = "trial";
 /// Kind of [`ForgetRecord`].
 pub const FORGET: &str = "forget";
 /// Kind of [`ForgottenRecord`].
 pub const FORGOTTEN: &str = "forgotten";
+
+/// A trial that is over. A trial begins with a head that has a share; the next whole head ends it, with or without this.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrialRecord {
+    /// The adapter.
+    pub adapter: String,
+    /// What was decided, and what both versions had shown.
+    #[serde(flatten)]
+    pub ended: Ended,
+}
 
 /// The settings that training goes by from here on. Written when they differ from those before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ use rl::{NotTrainable, PolicyVersion, SessionId, TurnId, TurnKind, Verdict, Vote
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    line::JudgedHead,
     metrics::{Metrics, label},
     queue::{Changed, Depth, QueueStatus},
     records::{Closing, Fate, JudgedRecord},
@@ -51,6 +52,9 @@ pub struct Status {
     pub version: PolicyVersion,
     /// The version that is live.
     pub live: PolicyVersion,
+    /// The version that is on trial, and the share of the sessions that get it.
+    #[serde(default)]
+    pub trial: Option<(PolicyVersion, f64)>,
     /// The turn that was last found to be trainable.
     pub last_trainable: Option<LastTrainable>,
     /// Turns by kind.
@@ -102,6 +106,42 @@ impl From<TurnKind> for TurnKindName {
             TurnKind::Main => Self::Main,
             TurnKind::Side => Self::Side,
             TurnKind::Unclassified => Self::Unclassified,
+        }
+    }
+}
+
+/// What is counted of a judged turn.
+pub(crate) struct Outline<'a> {
+    pub(crate) turn: &'a TurnId,
+    pub(crate) revision: u32,
+    /// Those that are there, and absent ones.
+    pub(crate) votes: (u64, u64),
+    pub(crate) sample: bool,
+    pub(crate) not_trainable: Option<NotTrainable>,
+}
+
+impl<'a> From<&'a JudgedRecord> for Outline<'a> {
+    fn from(record: &'a JudgedRecord) -> Self {
+        let present = |vote: &&Vote| vote.value.is_some();
+        let present = record.votes.iter().filter(present).count();
+        Self {
+            turn: &record.turn,
+            revision: record.revision,
+            votes: (present as u64, (record.votes.len() - present) as u64),
+            sample: record.sample.is_some(),
+            not_trainable: record.not_trainable,
+        }
+    }
+}
+
+impl<'a> From<&'a JudgedHead> for Outline<'a> {
+    fn from(head: &'a JudgedHead) -> Self {
+        Self {
+            turn: &head.turn,
+            revision: head.revision,
+            votes: head.votes(),
+            sample: head.sample.is_some(),
+            not_trainable: head.not_trainable,
         }
     }
 }
@@ -197,7 +237,7 @@ impl Board {
     }
 
     pub(crate) fn judged(&self, record: &JudgedRecord, session: &SessionId, before: Before) {
-        self.edit(|status| status.judged(record, session, before));
+        self.edit(|status| status.judged(&record.into(), session, before));
         if record.revision == 0 {
             for vote in &record.votes {
                 let value = vote
@@ -260,6 +300,10 @@ impl Board {
         self.edit(|status| status.live = version);
     }
 
+    pub(crate) fn trial(&self, trial: Option<(PolicyVersion, f64)>) {
+        self.edit(|status| status.trial = trial);
+    }
+
     pub(crate) fn feedback(&self) {
         self.edit(|status| status.feedback += 1);
         self.metrics.feedback.inc();
@@ -319,7 +363,7 @@ impl Status {
         }
     }
 
-    pub(crate) fn judged(&mut self, record: &JudgedRecord, session: &SessionId, before: Before) {
+    pub(crate) fn judged(&mut self, outline: &Outline<'_>, session: &SessionId, before: Before) {
         if let Some(reason) = before.reason
             && let Some(count) = self.not_trainable.get_mut(&reason)
         {
@@ -328,21 +372,19 @@ impl Status {
         if before.sample {
             self.samples = self.samples.saturating_sub(1);
         }
-        if record.revision == 0 {
+        if outline.revision == 0 {
             self.judged += 1;
-            let present = |vote: &&Vote| vote.value.is_some();
-            let votes = record.votes.iter().filter(present).count() as u64;
-            self.votes_present += votes;
-            self.votes_absent += record.votes.len() as u64 - votes;
+            self.votes_present += outline.votes.0;
+            self.votes_absent += outline.votes.1;
         }
-        if record.sample.is_some() {
+        if outline.sample {
             self.samples += 1;
             self.last_trainable = Some(LastTrainable {
-                turn: record.turn.clone(),
+                turn: outline.turn.clone(),
                 session: session.clone(),
             });
         }
-        if let Some(reason) = record.not_trainable {
+        if let Some(reason) = outline.not_trainable {
             self.count(reason);
         }
     }

@@ -3,13 +3,16 @@
 //! Which batch is due is the [`Line`]'s word, a fold over the ledger. Publishing is: blobs durable, then one group of records
 //! (the version, what the gate found, the end of each of its samples, the new head), then the swap. A kill between any two of
 //! these leaves the old version or the new one, and no sample is trained twice or lost. It knows no algorithm and sees no
-//! weights. Orders from outside ([`crate::orders`]) are obeyed here, since nothing else moves the line.
+//! weights. Orders from outside ([`crate::orders`]) are obeyed by it (`train/obeying.rs`), since nothing else moves the line.
+
+mod obeying;
+mod trial;
 
 use std::{collections::VecDeque, sync::Arc};
 
 use ledger::{Digest, Ledger, lineage::VersionRecord};
 use parking_lot::Mutex;
-use rl::{AdapterName, Batch, Learner, Policy, PolicyVersion, Proposal, Seed, Shelf, Stored};
+use rl::{AdapterName, Batch, Learner, Policy, PolicyVersion, Proposal, Seed, Shelf};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{OwnedMutexGuard, mpsc},
@@ -19,13 +22,13 @@ use tokio::{
 use crate::{
     Error, Result, Shutdown,
     bench::MakeBench,
-    forget::{self, Forgotten},
+    forget,
     gate::GateConfig,
     gating,
-    guard::Trip,
+    guard::{GuardConfig, StageConfig},
     host::{OnErase, OnForgotten},
     line::{self, Line, Step},
-    orders::{Done, Given, Order, Orders},
+    orders::{Given, Order, Orders},
     records::{Fate, RunRecord},
     schedule::{Due, Rules},
     status::Board,
@@ -84,6 +87,8 @@ pub(crate) type SharedLearner = Arc<Mutex<Box<dyn Learner>>>;
 pub(crate) struct Parts {
     pub(crate) config: Config,
     pub(crate) gate: GateConfig,
+    pub(crate) guard: GuardConfig,
+    pub(crate) stage: StageConfig,
     pub(crate) adapter: AdapterName,
     pub(crate) model: String,
     pub(crate) seed: Seed,
@@ -140,6 +145,7 @@ impl Training {
         self.with_line("erasing", |line| forget::sweep(line).map(drop))
             .await?;
         self.begin_run().await?;
+        self.try_out().await?;
         loop {
             if shutdown.is_now() {
                 return Ok(());
@@ -147,6 +153,14 @@ impl Training {
             self.forget_what_was_begun().await?;
             if let Some(given) = self.later.pop_front() {
                 self.obey(given).await?;
+                continue;
+            }
+            if self.line()?.waits_for_a_trial() {
+                // What comes next starts from the weights that win: until then batches wait, and the fold reads no further.
+                tokio::select! {
+                    () = shutdown.wait() => return Ok(()),
+                    Some(given) = orders.recv() => self.obey(given).await?,
+                }
                 continue;
             }
             if let Some(due) = self.due().await? {
@@ -288,10 +302,12 @@ impl Training {
         let start = Instant::now();
         let passed = gate.as_ref().is_none_or(|(passed, _)| *passed);
         let (loss, grad_norm) = (proposal.metrics.loss, proposal.metrics.grad_norm);
+        let share = self.parts.stage.share.filter(|_| passed);
         let step = Step {
             proposal,
             seed: self.parts.seed,
             gate,
+            share,
         };
         let count = due.samples.len();
         let record = self
@@ -304,9 +320,14 @@ impl Training {
             tracing::warn!(%version, "the gate held a version: it is kept and not served");
             return Ok(true);
         }
-        self.parts.board.committed(version);
         self.spent(count, Fate::Trained(version));
         self.parts.board.step("committed");
+        if share.is_some() {
+            tracing::info!(%version, loss, grad_norm, "committed, and on trial");
+            self.try_out().await?;
+            return Ok(true);
+        }
+        self.parts.board.committed(version);
         let learner = self.parts.learner.clone();
         blocking("deploying a version", move || {
             learner.lock().deploy(version)
@@ -365,156 +386,6 @@ impl Training {
         }
     }
 
-    /// Obeys an order and answers it. Only the ledger's failure is an error here.
-    async fn obey(&mut self, given: Given) -> Result<()> {
-        let Given {
-            order,
-            progress,
-            reply,
-        } = given;
-        let done = match order {
-            Order::Revert { to, why } => self.switch(move |line| line.revert(to, &why)).await,
-            Order::Promote { from, why } => self.switch(move |line| line.promote(from, &why)).await,
-            Order::Trip(trip) => self.trip(trip).await,
-            Order::Import(weights) => self
-                .with_line("importing", move |line| line.import(*weights))
-                .await
-                .map(|version| Done::Version(Box::new(version))),
-            Order::Name(name) => self
-                .with_line("naming a version", move |line| line.name(name))
-                .await
-                .map(|()| Done::Named),
-            Order::Forget(selector) => {
-                let begun = self
-                    .with_line("planning to forget", move |line| {
-                        forget::begin(line, &selector)
-                    })
-                    .await;
-                match begun {
-                    Ok(()) => self
-                        .forget(progress)
-                        .await
-                        .map(|f| Done::Forgotten(Box::new(f))),
-                    Err(error) => Err(error),
-                }
-            }
-        };
-        let fatal = match &done {
-            Err(error) if self.parts.ledger.health().is_err() => Some(error.clone()),
-            _ => None,
-        };
-        // Whoever asked may be gone; what was done is in the ledger.
-        let _ = reply.send(done);
-        fatal.map_or(Ok(()), Err)
-    }
-
-    /// Back to what the live version was made from, unless another one answers by now.
-    async fn trip(&mut self, trip: Trip) -> Result<Done> {
-        let Some(to) = before(self.line()?, trip.version) else {
-            return Ok(Done::Nothing);
-        };
-        let why = format!(
-            "trip: {}: {} ({} bad of {} replies)",
-            trip.guard, trip.why, trip.bad_replies, trip.seen
-        );
-        self.parts.board.tripped();
-        self.switch(move |line| line.revert(to, &why)).await
-    }
-
-    /// Moves the head to weights that are stored: the record, the swap, then the learner, when it is free.
-    async fn switch(
-        &mut self,
-        change: impl FnOnce(&mut Line) -> Result<VersionRecord> + Send + 'static,
-    ) -> Result<Done> {
-        let start = Instant::now();
-        let version = self.with_line("moving the head", change).await?;
-        // From here on the learner holds other weights than the head's, also when something below fails.
-        self.strayed = !ledger::mutant::on("revert-leaves-the-learner");
-        if !ledger::mutant::on("revert-waits-for-the-step") {
-            self.show(&version).await?;
-        }
-        let time = start.elapsed().as_secs_f64();
-        self.parts.board.metrics.publish_time.0.observe(time);
-        self.parts
-            .board
-            .committed(PolicyVersion::new(version.version));
-        if self.strayed && !self.busy {
-            self.restore().await?;
-        }
-        Ok(Done::Version(Box::new(version)))
-    }
-
-    /// Serves a version's weights from now on, without the learner.
-    async fn show(&mut self, version: &VersionRecord) -> Result<()> {
-        let number = PolicyVersion::new(version.version);
-        // Whatever number they had: weights that are still in memory need no bytes.
-        let all = self.line()?.lineage().all().iter().rev();
-        let same = all.filter(|v| v.adapter == version.adapter);
-        let same = same.filter(|v| v.adapter_blob == version.adapter_blob);
-        let same: Vec<PolicyVersion> = same.map(|v| PolicyVersion::new(v.version)).collect();
-        let (ledger, shelf) = (self.parts.ledger.clone(), self.parts.shelf.clone());
-        let blob = version.adapter_blob;
-        let expected = version.fingerprint().map(str::to_owned);
-        blocking("serving a version", move || -> Result<()> {
-            let held = match blob {
-                None => shelf.show_as(number, PolicyVersion::BASE),
-                Some(_) => same.iter().any(|of| shelf.show_as(number, *of)),
-            };
-            if held {
-                return Ok(());
-            }
-            let bytes = match blob {
-                Some(digest) => get(&ledger, &digest)?,
-                None => Vec::new(),
-            };
-            let stored = Stored {
-                bytes: &bytes,
-                digest: expected.as_deref(),
-            };
-            shelf
-                .show(number, Some(stored))
-                .map_err(Error::seam("train", "serve a version"))
-        })
-        .await??;
-        self.parts.board.live(number);
-        self.parts.watch.moved(number, true);
-        Ok(())
-    }
-
-    async fn forget_what_was_begun(&mut self) -> Result<()> {
-        if self.line()?.forgetting().is_some() && !ledger::mutant::on("begun-forgetting-dropped") {
-            let forgotten = self.forget(Arc::new(|_, _, _| {})).await?;
-            tracing::info!(id = %forgotten.record.id, "a request to forget was finished");
-        }
-        Ok(())
-    }
-
-    /// Finishes the request to forget that the ledger holds.
-    async fn forget(&mut self, progress: crate::orders::Progress) -> Result<Forgotten> {
-        if let Some(begun) = self.line()?.forgetting() {
-            (self.parts.erased)(&begun.turns);
-        }
-        let bench = self.parts.bench.clone();
-        let gate = self.parts.gate.clone();
-        let forgotten = self
-            .with_line("forgetting", move |line| {
-                forget::finish(line, &bench, &gate, &*progress)
-            })
-            .await?;
-        let head = self.line()?.head().cloned();
-        if forgotten.record.after != forgotten.record.before {
-            if let Some(head) = head {
-                self.show(&head).await?;
-            }
-            self.restore().await?;
-        }
-        self.parts.shelf.forget();
-        let waiting = self.line()?.waiting();
-        self.parts.board.train.reset(waiting);
-        (self.parts.forgotten)(&forgotten);
-        Ok(forgotten)
-    }
-
     fn spent(&self, count: usize, fate: Fate) {
         for _ in 0..count {
             self.parts.board.spent(&fate);
@@ -560,15 +431,6 @@ pub(crate) async fn restore_head(parts: &Parts, line: &Line) -> Result<PolicyVer
     }
     parts.board.live(version);
     Ok(version)
-}
-
-/// The last version before the head whose weights are there; `None` when `version` is not the head.
-fn before(line: &Line, version: PolicyVersion) -> Option<PolicyVersion> {
-    let head = line.head().filter(|_| line.version() == version)?;
-    let numbers = line.lineage().ancestors(head).skip(1);
-    let mut numbers = numbers.map(|v| PolicyVersion::new(v.version));
-    let whole = numbers.find(|number| line.whole(*number).is_ok());
-    Some(whole.unwrap_or(PolicyVersion::BASE))
 }
 
 pub(crate) fn get(ledger: &Ledger, digest: &Digest) -> Result<Vec<u8>> {

@@ -44,6 +44,12 @@ fn page(status: &Status) -> String {
         "live version   {} (committed {})",
         status.live, status.version
     )];
+    if let Some((version, share)) = status.trial {
+        lines.push(format!(
+            "on trial       {version}, for {:.0} % of the sessions; nothing is trained until it is over",
+            100.0 * share
+        ));
+    }
     for (name, state) in &status.loops {
         let state = match state {
             LoopState::Running => "running".to_owned(),

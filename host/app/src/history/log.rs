@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use ledger::Seq;
-use ledger::lineage::{self, Lineage, VersionRecord};
+use ledger::lineage::{self, Lineage, Origin, VersionRecord};
 use loops::gate::Examination;
-use loops::records::{self, GATE, GateRecord};
+use loops::guard::Ended;
+use loops::records::{self, GATE, GateRecord, TRIAL, TrialRecord};
 
 use super::response::{Gate, Log, Row};
 use super::workbench::Workbench;
@@ -17,6 +18,7 @@ pub(crate) struct Rows {
     live: Option<u64>,
     times: HashMap<u64, i64>,
     gates: HashMap<u64, Gate>,
+    trials: HashMap<u64, Ended>,
 }
 
 impl Rows {
@@ -47,12 +49,20 @@ impl Rows {
                 gates.insert(seen.version.get(), gate(seen.passed, seen.examination));
             }
         }
+        let mut trials = HashMap::new();
+        for record in ledger.by_kind(TRIAL, Seq::FIRST) {
+            let seen: TrialRecord = records::decode(&record?)?;
+            if seen.adapter == adapter {
+                trials.insert(seen.ended.version.get(), seen.ended);
+            }
+        }
         Ok(Self {
             live: lineage.live(&adapter).map(|v| v.version),
             lineage,
             adapter,
             times,
             gates,
+            trials,
         })
     }
 
@@ -68,7 +78,12 @@ impl Rows {
         // Only the last decision can be a trial that goes on.
         let trial = trial.next().filter(|head| head.version == number);
         let names = self.lineage.refs(&self.adapter);
+        let heads = self.lineage.heads().iter();
+        let mut heads = heads.filter(|head| head.adapter == self.adapter && head.version == number);
+        let why = heads.next().map(|head| head.why.clone());
         Ok(Row {
+            tried: self.trials.get(&number).cloned(),
+            why: why.filter(|_| record.origin != Origin::Trained),
             hash: record.hash().to_string(),
             parent: self.parent(record).map(|parent| parent.version),
             live: self.live == Some(number),

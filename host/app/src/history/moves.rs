@@ -165,8 +165,8 @@ fn obey(
             line.name(name)?;
             Done::Named
         }
-        Order::Trip(trip) => {
-            anyhow::bail!("{trip:?} is the live guard's order: on a folder nobody is served")
+        Order::Trip(_) | Order::EndTrial(_) => {
+            anyhow::bail!("{order:?} is a guard's order: on a folder nobody is served")
         }
         Order::Forget(selector) => {
             let before = match line.forgetting() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ledger::lineage::{RefKind, RefRecord, VersionRecord};
+use loops::guard::Ended;
 use serde::{Deserialize, Serialize};
 
 use super::request::{BlameMethod, Hex, Probe};
@@ -95,6 +96,12 @@ pub struct Row {
     pub live: bool,
     /// The share of the sessions that it answers while it is on trial.
     pub trial: Option<f64>,
+    /// How its trial ended; none when there was none, or it goes on.
+    #[serde(default)]
+    pub tried: Option<Ended>,
+    /// Why it was made live, when it was not by training.
+    #[serde(default)]
+    pub why: Option<String>,
     /// Its names.
     pub names: Vec<RefRecord>,
     /// What the gate found; none when it was not asked.

@@ -13,9 +13,10 @@ use rl::{PolicyVersion, Proposal, SampleId, Seed, StepMetrics, TurnId};
 use super::Line;
 use crate::{
     Error, Result,
+    guard::Ended,
     records::{
         self, FORGET, FORGOTTEN, Fate, ForgetRecord, ForgottenRecord, GATE, GateRecord, RUN,
-        RunRecord, STEP_REFUSED, SpentRecord, StepRefusedRecord,
+        RunRecord, STEP_REFUSED, SpentRecord, StepRefusedRecord, TRIAL, TrialRecord,
     },
     schedule::{Due, Waiting},
 };
@@ -29,6 +30,8 @@ pub struct Step {
     pub seed: Seed,
     /// What the gate found, when it was asked. A version that did not pass is kept and not served.
     pub gate: Option<(bool, serde_json::Value)>,
+    /// When it passed: the share of the sessions that get it first; `None` makes it live for all at once.
+    pub share: Option<f64>,
 }
 
 /// Weights from outside.
@@ -61,7 +64,7 @@ impl Line {
         Ok(())
     }
 
-    /// A step becomes a version; it is live when the gate lets it pass. The end of its samples is in the same group.
+    /// A step becomes a version; it is live, or on trial, when the gate lets it pass. The end of its samples is in the same group.
     ///
     /// # Errors
     /// The ledger's.
@@ -80,8 +83,46 @@ impl Line {
             }
         }
         let live = passed || ledger::mutant::on("held-version-answers");
-        let head = live.then(|| self.head_record(number, "trained"));
+        let share = step
+            .share
+            .filter(|_| !ledger::mutant::on("trial-is-for-all"));
+        let why = if share.is_some() {
+            "on trial"
+        } else {
+            "trained"
+        };
+        let head = live.then(|| HeadRecord {
+            share,
+            ..self.head_record(number, why)
+        });
         self.finish(version, step.gate, head, entries)
+    }
+
+    /// A trial is over; gives the version that answers, or would have.
+    ///
+    /// # Errors
+    /// [`Error::NoVersion`] when its weights are gone; the ledger's.
+    pub(crate) fn end_trial(&mut self, ended: Ended) -> Result<VersionRecord> {
+        let version = self.whole(ended.version)?.clone();
+        let (answers, outcome) = match ended.promoted || ledger::mutant::on("rejected-is-promoted")
+        {
+            true => (ended.version, "promoted after its trial"),
+            false => (self.version(), "not promoted after its trial"),
+        };
+        let why = format!("{} {outcome}: {}", ended.version, ended.why);
+        let trial = TrialRecord {
+            adapter: self.adapter.to_string(),
+            ended,
+        };
+        let head = self.head_record(answers, &why);
+        let entries = vec![
+            records::encode(TRIAL, self.adapter.as_str(), &trial)?,
+            head.to_entry()
+                .map_err(Error::ledger("train", "write a head"))?,
+        ];
+        self.write(entries, "record the end of a trial")?;
+        self.apply_head(head, self.ledger.durable());
+        Ok(version)
     }
 
     /// A step of a new line that is being derived while another one answers.
@@ -278,7 +319,7 @@ impl Line {
         }
         self.apply_forgotten(forgotten);
         if let Some(head) = head {
-            self.apply_head(head);
+            self.apply_head(head, self.ledger.durable());
         }
         Ok(())
     }
@@ -375,7 +416,7 @@ impl Line {
             self.apply_gate(gate);
         }
         if let Some(head) = head {
-            self.apply_head(head);
+            self.apply_head(head, self.ledger.durable());
         }
         Ok(version)
     }

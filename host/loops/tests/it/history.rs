@@ -8,10 +8,11 @@ use loops::{
     forget::{self, Selector},
     records::{FORGOTTEN, JUDGED, JudgedRecord, RUN, TURN, TurnRecord},
     replay::{self, Replayed},
+    status::LoopState,
 };
 use rl::PolicyVersion;
 
-use crate::rig::{Rig, bench, config, folder, no_gate};
+use crate::rig::{Rig, bench, config, folder, no_gate, open};
 
 const NONE: &(dyn Fn(&str, u64, u64) + Send + Sync) = &|_, _, _| {};
 
@@ -155,6 +156,42 @@ async fn a_live_guard_takes_a_broken_version_back_at_once_and_says_why() {
 }
 
 #[tokio::test]
+async fn versions_that_follow_each_other_fast_inherit_what_speaks_against_them() {
+    let dir = folder();
+    let mut config = config();
+    config.guard.enabled = true;
+    let rig = Rig::start(dir.path(), config);
+    rig.talk("s", &["hi", "thank you", "great"]).await;
+    rig.handle.until(|s| s.live.get() == 1).await;
+    // No version lives long enough for five broken replies in a row.
+    for n in 0..5_u64 {
+        let turn = rig.say_broken(&format!("b{n}")).await;
+        let feedback = rl::Feedback {
+            turn,
+            tenant: "tenant".into(),
+            rating: Some(rl::Rating::Down),
+            correction: None,
+        };
+        rig.sink().feedback(feedback).await.unwrap();
+        let next = 1 + n.div_ceil(2);
+        if n % 2 == 1 {
+            rig.handle.until(|s| s.live.get() == next).await;
+        }
+    }
+    let status = rig.handle.until(|s| s.live.get() == 4).await;
+    assert_eq!(status.trips, 1);
+    let lineage = Lineage::read(&rig.ledger).unwrap();
+    let head = lineage.heads().last().unwrap();
+    assert!(head.why.starts_with("trip: burst"), "{}", head.why);
+    assert_eq!(
+        lineage.live("main").unwrap().steps(),
+        0,
+        "all three versions are under suspicion, and the base is not"
+    );
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_replay_gives_every_version_again() {
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
@@ -277,6 +314,43 @@ async fn a_kill_while_forgetting_is_finished_at_the_next_start() {
 }
 
 #[tokio::test]
+async fn a_judge_that_comes_to_forgotten_turns_passes_them_over() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    let policy = rig.policy.clone();
+    policy.door.shut();
+    rig.talk_as("bob", "b", &["hi", "thank you"]).await;
+    let hers = rig.talk_as("ann", "a", &["hi", "thank you"]).await;
+    let feedback = rl::Feedback {
+        tenant: "tenant".into(),
+        turn: hers[0].clone(),
+        rating: Some(rl::Rating::Up),
+        correction: None,
+    };
+    rig.sink().feedback(feedback).await.unwrap();
+    rig.talk_as("bob", "c", &["hi", "great"]).await;
+    rig.kill().await;
+    policy.door.open();
+    // Nobody has been judged when she is forgotten.
+    let ledger = open(dir.path());
+    let mut line = line(&ledger);
+    let selector = Selector::User {
+        tenant: None,
+        user: "ann".to_owned(),
+    };
+    forget::begin(&mut line, &selector).unwrap();
+    forget::finish(&mut line, &bench(), &no_gate(), NONE).unwrap();
+    drop((line, ledger));
+    let rig = Rig::start(dir.path(), config());
+    let status = rig.handle.until(|s| s.live.get() == 1).await;
+    assert_eq!(
+        (status.judged, status.loops["judge"].clone()),
+        (2, LoopState::Running)
+    );
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn forgetting_a_sample_takes_the_later_turns_that_quote_it() {
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
@@ -307,5 +381,137 @@ async fn forgetting_a_sample_takes_the_later_turns_that_quote_it() {
         .map(|r| loops::records::decode(&r).unwrap())
         .collect();
     assert_eq!(judged.len(), 2);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn forgetting_a_sample_takes_what_quotes_it_when_the_conversation_went_on_after_something_of_it_was_forgotten()
+ {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    let turns = rig.talk("s", &["hi", "thank you", "great"]).await;
+    rig.handle.until(|s| s.judged == 2).await;
+    let control = rig.handle.control();
+    let sample = |turn: &rl::TurnId| Selector::Sample(format!("sample-{turn}").as_str().into());
+    control
+        .forget(sample(&turns[2]), |_, _, _| {})
+        .await
+        .unwrap();
+    // The client shows the whole conversation again; another one begins with the same words.
+    let again = rig.talk("s", &["hi", "thank you", "great", "nice"]).await;
+    let other = rig.talk("t", &["hi", "thank you"]).await;
+    let plan = forget::plan(&line(&rig.ledger), &sample(&turns[1])).unwrap();
+    let quoting = [&turns[1], &again[2], &again[3]];
+    assert!(
+        quoting.iter().all(|turn| plan.turns.contains(turn)),
+        "{plan:?}"
+    );
+    assert!(
+        other.iter().all(|turn| !plan.turns.contains(turn)),
+        "{plan:?}"
+    );
+    rig.stop().await;
+}
+
+async fn forget_ann(rig: &Rig) -> u64 {
+    let selector = Selector::User {
+        tenant: None,
+        user: "ann".to_owned(),
+    };
+    let forgotten = rig.handle.control().forget(selector, |_, _, _| {}).await;
+    forgotten.unwrap().record.after.get()
+}
+
+#[tokio::test]
+async fn a_revert_right_after_forgetting_comes_after_the_steps_that_were_taken_again() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    for (judged, (user, session)) in [("ann", "a"), ("bob", "b"), ("bob", "c")]
+        .into_iter()
+        .enumerate()
+    {
+        rig.talk_as(user, session, &["hi", "thank you"]).await;
+        rig.handle.until(|s| s.judged == judged as u64 + 1).await;
+    }
+    rig.handle.until(|s| s.live.get() == 1).await;
+    // Without her the batch is over one sample later: at a place where none was over before.
+    assert_eq!(forget_ann(&rig).await, 2);
+    let control = rig.handle.control();
+    control.revert(PolicyVersion::BASE, "off").await.unwrap();
+    assert_eq!(replayed(&rig.ledger).adapter, None, "the base answers");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn the_base_model_that_forgetting_led_to_stays_the_base_model_in_a_replay() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    let control = rig.handle.control();
+    let lines = ["hi", "thank you", "great"];
+    rig.talk_as("bob", "b", &lines).await;
+    rig.handle.until(|s| s.live.get() == 1).await;
+    control.revert(PolicyVersion::BASE, "off").await.unwrap();
+    rig.talk_as("ann", "a", &lines).await;
+    rig.handle.until(|s| s.live.get() == 3).await;
+    let base = forget_ann(&rig).await;
+    assert_eq!(base, 4);
+    rig.talk_as("cat", "c", &lines).await;
+    rig.handle.until(|s| s.live.get() == 5).await;
+    control
+        .revert(PolicyVersion::new(base), "off")
+        .await
+        .unwrap();
+    assert_eq!(replayed(&rig.ledger).adapter, None, "the base answers");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_sample_of_a_step_that_forgetting_took_back_is_trained_again_and_the_audit_says_nothing()
+{
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    for (judged, user) in ["ann", "bob"].into_iter().enumerate() {
+        rig.talk_as(user, user, &["hi", "thank you"]).await;
+        rig.handle.until(|s| s.judged == judged as u64 + 1).await;
+    }
+    rig.handle.until(|s| s.live.get() == 1).await;
+    let control = rig.handle.control();
+    control.revert(PolicyVersion::BASE, "off").await.unwrap();
+    // The base answers already: no head moves, and what comes next has the step of both of them behind it.
+    assert_eq!(forget_ann(&rig).await, 2);
+    rig.talk_as("cat", "cat", &["hi", "thank you"]).await;
+    rig.handle.until(|s| s.live.get() == 3).await;
+    let audit = loops::audit::audit(&rig.ledger, &"main".into()).unwrap();
+    assert!(audit.is_sound(), "{audit:?}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_goes_back_to_a_version_after_forgetting_gets_its_weights_also_in_a_replay() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    let thanks = ["hi", "thank you"];
+    rig.talk_as("ann", "ann", &thanks).await;
+    rig.handle.until(|s| s.judged == 1).await;
+    rig.talk_as("bob", "bob-0", &thanks).await;
+    rig.handle.until(|s| s.live.get() == 1).await;
+    let control = rig.handle.control();
+    control.revert(PolicyVersion::BASE, "off").await.unwrap();
+    rig.talk_as("bob", "bob-1", &thanks).await;
+    rig.handle.until(|s| s.judged == 3).await;
+    rig.talk_as("bob", "bob-2", &thanks).await;
+    rig.handle.until(|s| s.live.get() == 3).await;
+    let third = adapter(&rig.ledger);
+    let user = "ann".to_owned();
+    let ann = Selector::User { tenant: None, user };
+    let forgotten = control.forget(ann, |_, _, _| {}).await.unwrap();
+    // Without her the batches are others: the third version knew nothing of her, and is on the new line no more.
+    assert_eq!(forgotten.record.line, [PolicyVersion::new(4)]);
+    let back = control.revert(PolicyVersion::new(3), "as it was").await;
+    assert_eq!(back.unwrap().version, 5);
+    assert_eq!(adapter(&rig.ledger), third);
+    let replayed = replayed(&rig.ledger);
+    assert!(replayed.is_exact());
+    assert_eq!(replayed.adapter.unwrap(), third);
     rig.stop().await;
 }

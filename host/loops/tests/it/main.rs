@@ -13,4 +13,6 @@ mod recovery;
 mod rig;
 mod rollout;
 mod serving;
+mod simulation;
+mod staging;
 mod training;

@@ -55,6 +55,26 @@ const TABLE: &[(&str, &str)] = &[
         "training::a_sample_that_lags_too_far_behind_is_dropped_and_counted",
     ),
     (
+        "trial-is-for-all",
+        "staging::a_version_on_trial_answers_its_share_and_nothing_is_trained_until_it_is_promoted",
+    ),
+    (
+        "trained-during-a-trial",
+        "staging::a_version_on_trial_answers_its_share_and_nothing_is_trained_until_it_is_promoted",
+    ),
+    (
+        "rejected-is-promoted",
+        "staging::a_version_that_is_worse_in_its_trial_answers_nobody_and_the_next_one_starts_before_it",
+    ),
+    (
+        "replay-ignores-trials",
+        "staging::a_version_that_is_worse_in_its_trial_answers_nobody_and_the_next_one_starts_before_it",
+    ),
+    (
+        "trial-forgotten-at-restart",
+        "staging::a_trial_goes_on_where_it_was_after_a_kill",
+    ),
+    (
         "held-version-answers",
         "moving::a_version_that_the_gate_cannot_examine_is_kept_and_never_answers",
     ),
@@ -121,6 +141,10 @@ const TABLE: &[(&str, &str)] = &[
     (
         "guard-counts-other-versions",
         "moving::a_guard_counts_only_replies_of_the_version_that_it_watches",
+    ),
+    (
+        "every-version-starts-clean",
+        "history::versions_that_follow_each_other_fast_inherit_what_speaks_against_them",
     ),
     (
         "feedback-of-anybody",

@@ -24,7 +24,7 @@ use rl::{
     TurnId, TurnRequest, TurnSink, Weights,
     seam::{MajorityRule, Transcript, WordJudge},
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::Duration};
 
@@ -59,6 +59,8 @@ pub(crate) struct Arithmetic {
     pub(crate) step_door: Door,
     /// Refuses to answer as a candidate: the gate must hold what it cannot examine.
     pub(crate) mute: Arc<AtomicBool>,
+    /// The version that a share of the sessions gets, and the share.
+    pub(crate) trial: Arc<Mutex<Option<(u64, f64)>>>,
 }
 
 impl Policy for Arithmetic {
@@ -148,13 +150,33 @@ pub(crate) enum Failure {
     Deploy,
 }
 
+/// What the learner goes by; recorded with every step.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    pub(crate) lr: f64,
+    /// One batch in so many is refused, as a loss that is not finite is: by its content, so that a replay refuses it, too.
+    #[serde(default)]
+    pub(crate) refuses: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lr: 1e-4,
+            refuses: 0,
+        }
+    }
+}
+
 /// "Weights" are the hash of the weights before and of the batch: equal histories give equal bytes.
 pub(crate) struct HashLearner {
     version: PolicyVersion,
     weights: Vec<u8>,
-    proposal: Option<Vec<u8>>,
+    moments: Vec<u8>,
+    /// Weights and moments.
+    proposal: Option<(Vec<u8>, Vec<u8>)>,
     fail_deploy: bool,
-    rate: f64,
+    settings: Settings,
     door: Door,
     live: Arc<AtomicU64>,
     witness: Arc<Mutex<Witness>>,
@@ -165,9 +187,10 @@ impl HashLearner {
         Self {
             version: PolicyVersion::BASE,
             weights: b"base".to_vec(),
+            moments: Vec::new(),
             proposal: None,
             fail_deploy: false,
-            rate: 1e-4,
+            settings: Settings::default(),
             door: Door::default(),
             live,
             witness,
@@ -176,7 +199,14 @@ impl HashLearner {
 }
 
 /// What is served, as a number.
-struct NumberShelf(Arc<AtomicU64>);
+struct NumberShelf(Arithmetic);
+
+impl NumberShelf {
+    fn serve(&self, version: PolicyVersion) {
+        self.0.live.store(version.get(), Ordering::SeqCst);
+        self.end_trial();
+    }
+}
 
 impl Shelf for NumberShelf {
     fn holds(&self, _: PolicyVersion) -> bool {
@@ -185,23 +215,28 @@ impl Shelf for NumberShelf {
 
     fn show_as(&self, version: PolicyVersion, of: PolicyVersion) -> bool {
         if of == PolicyVersion::BASE {
-            self.0.store(version.get(), Ordering::SeqCst);
+            self.serve(version);
         }
         of == PolicyVersion::BASE
     }
 
     fn show(&self, version: PolicyVersion, _: Option<Stored<'_>>) -> rl::Result<()> {
-        self.0.store(version.get(), Ordering::SeqCst);
+        self.serve(version);
         Ok(())
     }
 
-    fn try_out(&self, _: PolicyVersion, _: Option<Stored<'_>>, _: f64) -> rl::Result<()> {
+    fn try_out(&self, version: PolicyVersion, _: Option<Stored<'_>>, share: f64) -> rl::Result<()> {
+        *self.0.trial.lock() = Some((version.get(), share));
         Ok(())
     }
 
-    fn end_trial(&self) {}
+    fn end_trial(&self) {
+        *self.0.trial.lock() = None;
+    }
 
-    fn forget(&self) {}
+    fn forget(&self) {
+        self.end_trial();
+    }
 }
 
 /// A bench of arithmetic: a learner that nobody is served by.
@@ -209,7 +244,7 @@ pub(crate) fn bench() -> MakeBench {
     Arc::new(|run| {
         let policy = Arithmetic::default();
         let mut learner = HashLearner::new(policy.live.clone(), Arc::default());
-        learner.rate = run.learner["lr"].as_f64().unwrap_or_default();
+        learner.settings = serde_json::from_value(run.learner.clone()).unwrap();
         Ok(Bench {
             learner: Box::new(learner),
             policy: Arc::new(policy),
@@ -248,19 +283,28 @@ impl Learner for HashLearner {
         }
         let ids: Vec<String> = batch.samples.iter().map(|s| s.id.to_string()).collect();
         let mut bytes = self.weights.clone();
+        bytes.extend(&self.moments);
         bytes.extend(ids.join(",").into_bytes());
-        bytes.extend(self.rate.to_le_bytes());
+        bytes.extend(self.settings.lr.to_le_bytes());
         let adapter = ledger::Digest::of(&bytes).as_bytes().to_vec();
+        let optimizer = ledger::Digest::of(&adapter).as_bytes().to_vec();
         self.witness.lock().batches.push(ids);
         self.door.pass();
-        self.proposal = Some(adapter.clone());
+        let refuses = self.settings.refuses;
+        if refuses > 0 && u64::from(adapter[0]).is_multiple_of(refuses) {
+            return Err(rl::Error::Refused {
+                what: "step".into(),
+                why: "the loss of this batch is NaN".into(),
+            });
+        }
+        self.proposal = Some((adapter.clone(), optimizer.clone()));
         Ok(Proposal {
             parent: self.version,
             adapter_digest: hex::encode(&adapter),
             adapter,
-            optimizer: b"moments".to_vec(),
+            optimizer,
             metrics,
-            settings: serde_json::json!({ "lr": self.rate }),
+            settings: serde_json::to_value(self.settings).unwrap(),
         })
     }
 
@@ -283,8 +327,7 @@ impl Learner for HashLearner {
                 why: "on purpose".into(),
             });
         }
-        let weights = self.proposal.take().unwrap();
-        self.weights = weights;
+        (self.weights, self.moments) = self.proposal.take().unwrap();
         self.version = version;
         self.live.store(version.get(), Ordering::SeqCst);
         self.witness
@@ -298,9 +341,13 @@ impl Learner for HashLearner {
         self.restore(version, b"base", b"")
     }
 
-    fn restore(&mut self, version: PolicyVersion, adapter: &[u8], _: &[u8]) -> rl::Result<()> {
-        self.weights = adapter.to_vec();
-        self.proposal = Some(self.weights.clone());
+    fn restore(
+        &mut self,
+        version: PolicyVersion,
+        adapter: &[u8],
+        optimizer: &[u8],
+    ) -> rl::Result<()> {
+        self.proposal = Some((adapter.to_vec(), optimizer.to_vec()));
         self.deploy(version)
     }
 }
@@ -328,6 +375,7 @@ impl World {
                 proposal,
                 seed: rl::Seed::new(0),
                 gate: None,
+                share: None,
             };
             let version = line.commit(&due, step).unwrap();
             learner.deploy(PolicyVersion::new(version.version)).unwrap();
@@ -394,17 +442,30 @@ impl Rig {
 
     /// With this learning rate.
     pub(crate) fn learning(dir: &Path, config: Config, plugins: Plugins, rate: f64) -> Self {
-        let ledger = open(dir);
+        let settings = Settings {
+            lr: rate,
+            ..Settings::default()
+        };
+        Self::on(open(dir), config, plugins, settings).unwrap()
+    }
+
+    /// On a ledger that is open already.
+    pub(crate) fn on(
+        ledger: Ledger,
+        config: Config,
+        plugins: Plugins,
+        settings: Settings,
+    ) -> loops::Result<Self> {
         let policy = Arithmetic::default();
         let witness = Arc::new(Mutex::new(Witness::default()));
         let mut learner = HashLearner::new(policy.live.clone(), witness.clone());
-        learner.rate = rate;
+        learner.settings = settings;
         learner.door = policy.step_door.clone();
         let trained = Trained {
             learner: Box::new(learner),
-            settings: serde_json::json!({ "lr": rate }),
+            settings: serde_json::to_value(settings).unwrap(),
             model: "arithmetic".into(),
-            shelf: Arc::new(NumberShelf(policy.live.clone())),
+            shelf: Arc::new(NumberShelf(policy.clone())),
             bench: bench(),
             erased: Arc::new(|_| {}),
             forgotten: Arc::new(|_| {}),
@@ -417,23 +478,37 @@ impl Rig {
             trained,
         };
         let mut registry = Registry::default();
-        let (all, handle) = Loops::build(config, ledger.clone(), seams, &mut registry).unwrap();
+        let (all, handle) = Loops::build(config, ledger.clone(), seams, &mut registry)?;
         let (stop, shutdown) = loops::shutdown();
         let running = tokio::spawn(all.run(shutdown));
-        Self {
+        Ok(Self {
             ledger,
             handle,
             policy,
             witness,
             stop,
             running,
-        }
+        })
     }
 
     /// A clean shutdown: the ledger is free when this returns.
     pub(crate) async fn stop(self) {
         self.stop.stop();
         self.running.await.unwrap().unwrap();
+    }
+
+    /// The same, for whoever keeps the rest.
+    pub(crate) async fn stop_running(&mut self) -> loops::Result<()> {
+        self.stop.stop();
+        (&mut self.running).await.unwrap()
+    }
+
+    /// The same as [`Rig::kill`], for whoever keeps the rest; loops that have ended stay so.
+    pub(crate) async fn end_running(&mut self) {
+        if !self.running.is_finished() {
+            self.running.abort();
+            let _ = (&mut self.running).await;
+        }
     }
 
     /// How the loops end by themselves.
@@ -459,6 +534,20 @@ impl Rig {
             self.policy.clone(),
         )
         .await
+    }
+
+    /// A turn of a session of its own, served by this version.
+    pub(crate) async fn say_by(&self, version: u64, session: &str, reply: &str) -> TurnId {
+        let sink = self.sink();
+        let asked = request(session, vec![Message::user("hi")]);
+        let ticket = sink.begin(asked).await.unwrap();
+        let turn = ticket.turn.clone();
+        let served = Served {
+            version: PolicyVersion::new(version),
+            ..served(Message::assistant(reply), &self.policy)
+        };
+        sink.finish(ticket, served).await.unwrap();
+        turn
     }
 
     /// A turn whose reply is one token again and again.
@@ -569,7 +658,7 @@ pub(crate) async fn serve(
 }
 
 /// A killed host's last blocking call may still hold the folder for a moment.
-fn open(dir: &Path) -> Ledger {
+pub(crate) fn open(dir: &Path) -> Ledger {
     loop {
         match Ledger::open(dir, Options::default()) {
             Err(ledger::Error::Locked { .. }) => std::thread::yield_now(),

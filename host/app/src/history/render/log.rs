@@ -33,6 +33,7 @@ fn remarks(row: &Row) -> Vec<String> {
     if row.record.origin != Origin::Trained {
         all.push(origin(&row.record.origin));
     }
+    all.extend(row.why.clone());
     match &row.gate {
         Some(gate) if !gate.passed => {
             let why = gate.why.as_deref().unwrap_or("it failed a guard");
@@ -40,6 +41,14 @@ fn remarks(row: &Row) -> Vec<String> {
         }
         Some(_) => all.push("passed the gate".to_owned()),
         None => {}
+    }
+    if let Some(tried) = &row.tried {
+        let outcome = if tried.promoted {
+            "promoted"
+        } else {
+            "NOT PROMOTED"
+        };
+        all.push(format!("{outcome} after its trial: {}", tried.why));
     }
     if row.erased {
         all.push("weights erased".to_owned());

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use loops::guard::Ended;
+
 use super::super::response::{Replies, Sample, Show};
 use super::{line, log, names};
 
@@ -33,6 +35,12 @@ pub(super) fn page(show: &Show) -> String {
             let _ = writeln!(out, "          {name:<24} {value:.5}");
         }
     }
+    if let Some(why) = &row.why {
+        let _ = writeln!(out, "why     {why}");
+    }
+    if let Some(tried) = &row.tried {
+        out.push_str(&trial(tried));
+    }
     if !record.metrics.is_empty() {
         out.push_str("\nmetrics             this       parent\n");
     }
@@ -53,6 +61,36 @@ pub(super) fn page(show: &Show) -> String {
             &format!("v{}", record.version),
         ));
     }
+    out
+}
+
+/// A trial that is over: both sides.
+fn trial(ended: &Ended) -> String {
+    let outcome = if ended.promoted {
+        "promoted"
+    } else {
+        "NOT PROMOTED"
+    };
+    let mut out = format!("trial   {outcome}: {}\n", ended.why);
+    let (new, old) = (&ended.candidate, &ended.live);
+    let names = (
+        format!("v{}", ended.version.get()),
+        format!("v{}", ended.against.get()),
+    );
+    let _ = writeln!(out, "          {:<18} {:>9} {:>9}", "", names.0, names.1);
+    let mut row = |name: &str, a: f64, b: f64, decimals: usize| {
+        let _ = writeln!(
+            out,
+            "          {name:<18} {a:>9.decimals$} {b:>9.decimals$}"
+        );
+    };
+    row("replies", new.replies as f64, old.replies as f64, 0);
+    row("broken", new.broken as f64, old.broken as f64, 0);
+    row("cut off", new.cut_off as f64, old.cut_off as f64, 0);
+    row("tokens a reply", new.tokens, old.tokens, 1);
+    row("repeated phrases", new.repetition, old.repetition, 3);
+    row("verdicts", new.verdicts as f64, old.verdicts as f64, 0);
+    row("negative", new.negative as f64, old.negative as f64, 0);
     out
 }
 

@@ -1,0 +1,184 @@
+//! What the train loop does when it is told to: moving the head, importing, naming, forgetting.
+//!
+//! An order is obeyed between two steps; a revert or a promotion also during one, without the learner.
+
+use std::sync::Arc;
+
+use ledger::lineage::VersionRecord;
+use rl::{PolicyVersion, Stored};
+use tokio::time::Instant;
+
+use super::{Training, blocking, get};
+use crate::{
+    Error, Result,
+    forget::{self, Forgotten},
+    guard::Trip,
+    line::Line,
+    orders::{Done, Given, Order},
+};
+
+impl Training {
+    /// Obeys an order and answers it. Only the ledger's failure is an error here.
+    pub(super) async fn obey(&mut self, given: Given) -> Result<()> {
+        let Given {
+            order,
+            progress,
+            reply,
+        } = given;
+        let done = match order {
+            Order::Revert { to, why } => self.switch(move |line| line.revert(to, &why)).await,
+            Order::Promote { from, why } => self.switch(move |line| line.promote(from, &why)).await,
+            Order::Trip(trip) => self.trip(trip).await,
+            Order::EndTrial(ended) => self.end_trial(*ended).await,
+            Order::Import(weights) => self
+                .with_line("importing", move |line| line.import(*weights))
+                .await
+                .map(|version| Done::Version(Box::new(version))),
+            Order::Name(name) => self
+                .with_line("naming a version", move |line| line.name(name))
+                .await
+                .map(|()| Done::Named),
+            Order::Forget(selector) => {
+                let begun = self
+                    .with_line("planning to forget", move |line| {
+                        forget::begin(line, &selector)
+                    })
+                    .await;
+                match begun {
+                    Ok(()) => self
+                        .forget(progress)
+                        .await
+                        .map(|f| Done::Forgotten(Box::new(f))),
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        let fatal = match &done {
+            Err(error) if self.parts.ledger.health().is_err() => Some(error.clone()),
+            _ => None,
+        };
+        // Whoever asked may be gone; what was done is in the ledger.
+        let _ = reply.send(done);
+        fatal.map_or(Ok(()), Err)
+    }
+
+    /// Back to what was live before the first version under suspicion, unless another one answers by now.
+    async fn trip(&mut self, trip: Trip) -> Result<Done> {
+        let Some(to) = before(self.line()?, &trip) else {
+            return Ok(Done::Nothing);
+        };
+        let why = format!(
+            "trip: {}: {} ({} bad of {} replies)",
+            trip.guard, trip.why, trip.bad_replies, trip.seen
+        );
+        self.parts.board.tripped();
+        self.switch(move |line| line.revert(to, &why)).await
+    }
+
+    /// Moves the head to weights that are stored: the record, the swap, then the learner, when it is free.
+    async fn switch(
+        &mut self,
+        change: impl FnOnce(&mut Line) -> Result<VersionRecord> + Send + 'static,
+    ) -> Result<Done> {
+        let start = Instant::now();
+        let version = self.with_line("moving the head", change).await?;
+        // From here on the learner holds other weights than the head's, also when something below fails.
+        self.strayed = !ledger::mutant::on("revert-leaves-the-learner");
+        if !ledger::mutant::on("revert-waits-for-the-step") {
+            self.show(&version, true).await?;
+        }
+        let time = start.elapsed().as_secs_f64();
+        self.parts.board.metrics.publish_time.0.observe(time);
+        self.parts
+            .board
+            .committed(PolicyVersion::new(version.version));
+        if self.strayed && !self.busy {
+            self.restore().await?;
+        }
+        Ok(Done::Version(Box::new(version)))
+    }
+
+    /// Serves a version's weights from now on, without the learner. `back`: what was seen of the live one is no measure.
+    pub(super) async fn show(&mut self, version: &VersionRecord, back: bool) -> Result<()> {
+        let number = PolicyVersion::new(version.version);
+        // Whatever number they had: weights that are still in memory need no bytes.
+        let all = self.line()?.lineage().all().iter().rev();
+        let same = all.filter(|v| v.adapter == version.adapter);
+        let same = same.filter(|v| v.adapter_blob == version.adapter_blob);
+        let same: Vec<PolicyVersion> = same.map(|v| PolicyVersion::new(v.version)).collect();
+        let (ledger, shelf) = (self.parts.ledger.clone(), self.parts.shelf.clone());
+        let blob = version.adapter_blob;
+        let expected = version.fingerprint().map(str::to_owned);
+        blocking("serving a version", move || -> Result<()> {
+            let held = match blob {
+                None => shelf.show_as(number, PolicyVersion::BASE),
+                Some(_) => same.iter().any(|of| shelf.show_as(number, *of)),
+            };
+            if held {
+                return Ok(());
+            }
+            let bytes = match blob {
+                Some(digest) => get(&ledger, &digest)?,
+                None => Vec::new(),
+            };
+            let stored = Stored {
+                bytes: &bytes,
+                digest: expected.as_deref(),
+            };
+            shelf
+                .show(number, Some(stored))
+                .map_err(Error::seam("train", "serve a version"))
+        })
+        .await??;
+        self.parts.board.trial(None);
+        self.parts.board.live(number);
+        self.parts.watch.moved(number, back);
+        Ok(())
+    }
+
+    pub(super) async fn forget_what_was_begun(&mut self) -> Result<()> {
+        if self.line()?.forgetting().is_some() && !ledger::mutant::on("begun-forgetting-dropped") {
+            let forgotten = self.forget(Arc::new(|_, _, _| {})).await?;
+            tracing::info!(id = %forgotten.record.id, "a request to forget was finished");
+        }
+        Ok(())
+    }
+
+    /// Finishes the request to forget that the ledger holds.
+    async fn forget(&mut self, progress: crate::orders::Progress) -> Result<Forgotten> {
+        if let Some(begun) = self.line()?.forgetting() {
+            (self.parts.erased)(&begun.turns);
+        }
+        let bench = self.parts.bench.clone();
+        let gate = self.parts.gate.clone();
+        let forgotten = self
+            .with_line("forgetting", move |line| {
+                forget::finish(line, &bench, &gate, &*progress)
+            })
+            .await?;
+        let head = self.line()?.head().cloned();
+        if forgotten.record.after != forgotten.record.before {
+            if let Some(head) = head {
+                self.show(&head, true).await?;
+            }
+            self.restore().await?;
+        }
+        self.parts.shelf.forget();
+        // The shelf has dropped it; when it knew nothing of what was forgotten, it goes on.
+        self.try_out().await?;
+        let waiting = self.line()?.waiting();
+        self.parts.board.train.reset(waiting);
+        (self.parts.forgotten)(&forgotten);
+        Ok(forgotten)
+    }
+}
+
+/// The last version before those under suspicion whose weights are there; `None` when the head is not what tripped.
+fn before(line: &Line, trip: &Trip) -> Option<PolicyVersion> {
+    let head = line.head().filter(|_| line.version() == trip.version)?;
+    let numbers = line.lineage().ancestors(head).skip(1);
+    let numbers = numbers.map(|v| PolicyVersion::new(v.version));
+    let mut numbers = numbers.filter(|number| *number < trip.since);
+    let whole = numbers.find(|number| line.whole(*number).is_ok());
+    Some(whole.unwrap_or(PolicyVersion::BASE))
+}
