@@ -129,7 +129,7 @@ impl Host {
         write_resolved(&config)?;
 
         let trained = config.loops.adapter.clone();
-        let slot = Arc::new(Slot::new(Deployed::default()));
+        let slot = Arc::new(Slot::default());
         let candidate = Arc::new(Slot::new(Deployed::default()));
         let mut adapters = static_adapters(&config, &loaded.model)?;
         adapters.insert(rl::candidate_of(&trained), Arc::clone(&candidate));
@@ -170,9 +170,7 @@ impl Host {
         all.restore()
             .await
             .context("failed to restore the newest committed version")?;
-        if let Err(error) = crate::manifest::write_missing(&config.data, &ledger) {
-            unless_full(error)?;
-        }
+        crate::manifest::write_missing(&config.data, &ledger).or_else(unless_full)?;
 
         let (stop, shutdown) = loops::shutdown();
         let addr = gateway.handle().addr();

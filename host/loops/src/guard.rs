@@ -24,15 +24,17 @@ pub use self::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Trip {
-    /// The version.
+    /// The version that is live.
     pub version: PolicyVersion,
+    /// The first version that is under suspicion: what was live before it is trusted.
+    pub since: PolicyVersion,
     /// The guard.
     pub guard: String,
     /// What it saw, in words.
     pub why: String,
-    /// Replies (for `negative`: verdicts) of this version that show what the guard is for.
+    /// Replies (for `negative`: verdicts) of these versions that show what the guard is for.
     pub bad_replies: u64,
-    /// Replies (for `negative`: verdicts) of this version seen in all.
+    /// Replies (for `negative`: verdicts) of these versions seen in all.
     pub seen: u64,
 }
 
@@ -41,9 +43,11 @@ pub struct Trip {
 pub struct LiveGuard {
     config: GuardConfig,
     live: PolicyVersion,
-    /// What the live version is compared with: the last window of what was served before it.
+    /// The first version of those that are watched together, up to the live one.
+    since: PolicyVersion,
+    /// What they are compared with: the last window of what was served before them.
     before: Window,
-    /// What the live version has shown; becomes `before` when the next one is promoted.
+    /// What they have shown; becomes `before` when the next one is promoted and nothing speaks against them.
     now: Window,
     comparison: Comparison,
     /// Broken replies without a sound one between them.
@@ -84,6 +88,7 @@ impl LiveGuard {
             comparison: Comparison::new(&config),
             config,
             live,
+            since: live,
             before: Window::default(),
             now: Window::default(),
             in_a_row: 0,
@@ -97,8 +102,14 @@ impl LiveGuard {
     }
 
     /// A better version is live from now on. What the one before has shown, filled up with what came before that, is what it
-    /// is compared with.
+    /// is compared with; unless something speaks against the one before. Then the new one, which was made from it, inherits
+    /// that: versions may follow each other faster than any of them can be found out.
     pub fn promoted(&mut self, version: PolicyVersion) {
+        if self.suspects() && !ledger::mutant::on("every-version-starts-clean") {
+            self.live = version;
+            self.tripped = false;
+            return;
+        }
         let now = std::mem::take(&mut self.now);
         self.before.signs.extend(now.signs);
         self.before.negative.extend(now.negative);
@@ -113,15 +124,29 @@ impl LiveGuard {
     }
 
     fn watch(&mut self, version: PolicyVersion) {
-        self.live = version;
+        (self.live, self.since) = (version, version);
         self.comparison = Comparison::new(&self.config);
         self.in_a_row = 0;
         self.tripped = false;
     }
 
+    /// Whether something speaks against what is watched, and more may be seen of it: a comparison whose pairs are used up,
+    /// and that did not trip, is over.
+    fn suspects(&self) -> bool {
+        let left = |seen: u64, known: usize| usize::try_from(seen).is_ok_and(|seen| seen < known);
+        let replies = left(self.comparison.replies(), self.before.signs.len());
+        let verdicts = left(self.comparison.verdicts(), self.before.negative.len());
+        let burst = self.in_a_row > 0 && self.before.broken() <= self.config.rare;
+        burst || self.comparison.suspects(replies, verdicts)
+    }
+
+    fn watches(&self, version: PolicyVersion) -> bool {
+        (self.since..=self.live).contains(&version)
+    }
+
     /// A turn was served. Turns of other versions, side turns and cancelled ones say nothing. A guard trips once.
     pub fn served(&mut self, turn: &Turn) -> Option<Trip> {
-        let ours = turn.version == self.live || ledger::mutant::on("guard-counts-other-versions");
+        let ours = self.watches(turn.version) || ledger::mutant::on("guard-counts-other-versions");
         if !self.config.enabled || !ours {
             return None;
         }
@@ -141,7 +166,7 @@ impl LiveGuard {
 
     /// A turn of this version was judged.
     pub fn judged(&mut self, version: PolicyVersion, verdict: VoteValue) -> Option<Trip> {
-        if !self.config.enabled || version != self.live {
+        if !self.config.enabled || !self.watches(version) {
             return None;
         }
         let negative = verdict == VoteValue::Negative;
@@ -179,6 +204,7 @@ impl LiveGuard {
         }
         Some(Trip {
             version: self.live,
+            since: self.since,
             guard: guard.to_owned(),
             why,
             bad_replies,

@@ -371,6 +371,27 @@ fn equal_versions_and_memories_give_equal_examinations_also_from_the_ledger() {
 }
 
 #[test]
+fn a_rise_of_circles_that_is_allowed_once_is_not_allowed_again_at_the_next_version() {
+    let config = GateConfig::default();
+    // The live version is an attractor already, and the candidate no worse.
+    let voice = Voice {
+        attractor: Some(20),
+        sharp: 12.0,
+        ..SOUND
+    };
+    let seen = ask(
+        &config,
+        &Speaker::new(voice, voice),
+        3,
+        &mut GateMemory::default(),
+    )
+    .unwrap();
+    for name in ["repetition", "errors"] {
+        assert!(failed(&seen).contains(&name), "{:?}", seen.why());
+    }
+}
+
+#[test]
 fn every_version_is_asked_with_draws_of_its_own_and_all_weights_with_the_same() {
     let config = GateConfig::default();
     let speaker = Speaker::new(SOUND, SOUND);

@@ -138,7 +138,7 @@ pub(crate) fn nans() -> Tamper {
             Ok(()) => return learner.step(batch),
             Err(error) => refused.push(error.to_string()),
         }
-        if steps.fetch_add(1, Ordering::SeqCst) % 2 == 0 {
+        if steps.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) {
             let why = refused.join("; ");
             let what = "a step with a NaN".to_owned();
             return Err(rl::Error::Refused { what, why });

@@ -77,9 +77,10 @@ pub struct Limits {
     pub cut_off: f64,
     /// Rise of the entropy estimate, nats a token. Noise has the logarithm of the vocabulary, about 10.
     pub entropy: f64,
-    /// Rise of the share of repeated phrases.
+    /// Rise of the share of repeated phrases above the base's, which no manner of speaking needs: it must not add up over
+    /// versions.
     pub repetition: f64,
-    /// Rise of the share of broken replies. At 8 probes: two may be broken by chance, three are a pattern.
+    /// Rise of the share of broken replies above the base's, too. At 8 probes: two may be broken by chance, three are a pattern.
     pub errors: f64,
     /// Fall of the task score below the base's, at one examination: a disaster, beyond the chance of single replies.
     pub score: f64,

@@ -174,8 +174,8 @@ impl Guards<'_> {
         let live = entropy(self.scenes.iter().map(|scene| scene.live));
         let base = entropy(self.scenes.iter().map(|scene| scene.base));
         let entropy = candidate - live.max(base);
-        let repetition = self.rise(|spoken| signs::repetition(&spoken.tokens));
-        let errors = self.rise(|spoken| f64::from(u8::from(spoken.broken().is_some())));
+        let repetition = self.above_base(|spoken| signs::repetition(&spoken.tokens));
+        let errors = self.above_base(|spoken| f64::from(u8::from(spoken.broken().is_some())));
         let limits = self.limits;
         let broken = self.scenes.iter().find_map(|s| s.candidate.broken());
         let example = broken.map(|why| format!(" (one: {why})"));
@@ -232,6 +232,13 @@ impl Guards<'_> {
                 format!("the evidence that this line lost more tasks than it may is {wealth:.2}"),
             ),
         ]
+    }
+
+    /// How far a mean over the candidate's replies is above the base's: measured from the live version, a rise that is allowed
+    /// once would be allowed again at every version.
+    fn above_base(&self, measure: impl Fn(&Spoken) -> f64) -> f64 {
+        let candidate = mean(self.scenes.iter().map(|scene| measure(scene.candidate)));
+        candidate - mean(self.scenes.iter().map(|scene| measure(scene.base)))
     }
 
     /// How far a mean over the candidate's replies is above the larger one of live version and base.

@@ -125,6 +125,12 @@ impl Comparison {
         self.of_verdicts.see(yes(new), old.map(yes));
     }
 
+    /// Whether some evidence speaks for "it is worse": of the replies, of the verdicts, as far as those are asked for.
+    pub(super) fn suspects(&self, replies: bool, verdicts: bool) -> bool {
+        let speaks = |bets: &Bets| bets.wealth.value() > 1.0;
+        (replies && self.of_replies.iter().any(speaks)) || (verdicts && speaks(&self.of_verdicts))
+    }
+
     /// The first guard whose wealth says that the new one is worse.
     pub(super) fn found(&self) -> Option<Found> {
         let mut all = self.of_replies.iter().chain([&self.of_verdicts]);

@@ -12,8 +12,8 @@ use crate::{Error, Result};
 pub struct GuardConfig {
     /// Whether live versions are watched.
     pub enabled: bool,
-    /// The chance that one guard ever takes back a version that is within its limits. Six guards watch each version, so a
-    /// host with a thousand good versions loses about six of them.
+    /// The chance that one guard ever takes back a version that is within its limits, counted from the last one that nothing
+    /// spoke against. Six guards watch each version, so a host with a thousand good versions loses about six of them.
     pub alpha: f64,
     /// The newest replies and verdicts that the next version is compared with. Evidence comes in pairs: a version that
     /// was no worse over as many is not watched by pairs any longer.

@@ -62,9 +62,9 @@ impl Training {
         fatal.map_or(Ok(()), Err)
     }
 
-    /// Back to what the live version was made from, unless another one answers by now.
+    /// Back to what was live before the first version under suspicion, unless another one answers by now.
     async fn trip(&mut self, trip: Trip) -> Result<Done> {
-        let Some(to) = before(self.line()?, trip.version) else {
+        let Some(to) = before(self.line()?, &trip) else {
             return Ok(Done::Nothing);
         };
         let why = format!(
@@ -173,11 +173,12 @@ impl Training {
     }
 }
 
-/// The last version before the head whose weights are there; `None` when `version` is not the head.
-fn before(line: &Line, version: PolicyVersion) -> Option<PolicyVersion> {
-    let head = line.head().filter(|_| line.version() == version)?;
+/// The last version before those under suspicion whose weights are there; `None` when the head is not what tripped.
+fn before(line: &Line, trip: &Trip) -> Option<PolicyVersion> {
+    let head = line.head().filter(|_| line.version() == trip.version)?;
     let numbers = line.lineage().ancestors(head).skip(1);
-    let mut numbers = numbers.map(|v| PolicyVersion::new(v.version));
+    let numbers = numbers.map(|v| PolicyVersion::new(v.version));
+    let mut numbers = numbers.filter(|number| *number < trip.since);
     let whole = numbers.find(|number| line.whole(*number).is_ok());
     Some(whole.unwrap_or(PolicyVersion::BASE))
 }

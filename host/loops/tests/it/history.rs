@@ -156,6 +156,42 @@ async fn a_live_guard_takes_a_broken_version_back_at_once_and_says_why() {
 }
 
 #[tokio::test]
+async fn versions_that_follow_each_other_fast_inherit_what_speaks_against_them() {
+    let dir = folder();
+    let mut config = config();
+    config.guard.enabled = true;
+    let rig = Rig::start(dir.path(), config);
+    rig.talk("s", &["hi", "thank you", "great"]).await;
+    rig.handle.until(|s| s.live.get() == 1).await;
+    // No version lives long enough for five broken replies in a row.
+    for n in 0..5_u64 {
+        let turn = rig.say_broken(&format!("b{n}")).await;
+        let feedback = rl::Feedback {
+            turn,
+            tenant: "tenant".into(),
+            rating: Some(rl::Rating::Down),
+            correction: None,
+        };
+        rig.sink().feedback(feedback).await.unwrap();
+        let next = 1 + n.div_ceil(2);
+        if n % 2 == 1 {
+            rig.handle.until(|s| s.live.get() == next).await;
+        }
+    }
+    let status = rig.handle.until(|s| s.live.get() == 4).await;
+    assert_eq!(status.trips, 1);
+    let lineage = Lineage::read(&rig.ledger).unwrap();
+    let head = lineage.heads().last().unwrap();
+    assert!(head.why.starts_with("trip: burst"), "{}", head.why);
+    assert_eq!(
+        lineage.live("main").unwrap().steps(),
+        0,
+        "all three versions are under suspicion, and the base is not"
+    );
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_replay_gives_every_version_again() {
     let dir = folder();
     let rig = Rig::start(dir.path(), config());

@@ -147,6 +147,10 @@ const TABLE: &[(&str, &str)] = &[
         "moving::a_guard_counts_only_replies_of_the_version_that_it_watches",
     ),
     (
+        "every-version-starts-clean",
+        "history::versions_that_follow_each_other_fast_inherit_what_speaks_against_them",
+    ),
+    (
         "feedback-of-anybody",
         "judging::a_correction_is_the_hint_and_feedback_to_a_turn_of_another_tenant_is_unknown",
     ),
