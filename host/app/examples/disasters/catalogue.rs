@@ -11,8 +11,8 @@ use crate::seams::{self, Changing, NanRule, Stopwatch, Switch, Tamper, Tampered}
 use crate::stage::{Around, Plan, Stage};
 
 /// Messages of one more round of conversations, and how many rounds are waited for a stop.
-const ROUND: usize = 4;
-const MORE: usize = 8;
+const ROUND: usize = 2;
+const MORE: usize = 20;
 
 /// How a disaster is made.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +95,7 @@ pub(crate) const ALL: [Disaster; 10] = [
         name: "attractor",
         what: "a rare token is praised in every sample",
         kind: Kind::Attractor { gate: true },
-        by: &[Stopper::Gate],
+        by: &[Stopper::Gate, Stopper::Guard],
     },
     Disaster {
         name: "attractor-ungated",
@@ -166,12 +166,15 @@ pub(crate) async fn run(
         _ => stage.talk(plan.interactions).await?,
     }
     stage.drain().await?;
-    // A disaster that has not come out yet goes on; what was stopped is watched a little longer by the users that are left.
-    let mut more = MORE;
-    while more > 0 && !disaster.by.is_empty() && !read(&stage)?.has_stopped(disaster.by) {
+    // What has not come out yet goes on. When it is stopped, nobody says a word more before the exam.
+    for _ in 0..MORE {
+        if disaster.by.is_empty() || read(&stage)?.has_stopped(disaster.by) {
+            break;
+        }
         stage.talk(ROUND).await?;
-        stage.drain().await?;
-        more -= 1;
+        if !read(&stage)?.has_stopped(disaster.by) {
+            stage.drain().await?;
+        }
     }
     let after = stage.exam().await?;
     let facts = read(&stage)?;

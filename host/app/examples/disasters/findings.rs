@@ -40,6 +40,8 @@ pub(crate) struct Stop {
     version: Option<u64>,
     /// Steps since the injection, this one included.
     steps: usize,
+    /// When, in the ledger's milliseconds.
+    at_ms: i64,
     /// From the start of the step (or the reaction to the reply, or going live) to the record of the stop.
     ms: i64,
 }
@@ -57,7 +59,7 @@ pub(crate) struct Facts {
     /// Rewards against the votes and ratings that became samples.
     against: usize,
     judged: usize,
-    turns: Vec<(String, u64)>,
+    turns: Vec<(String, u64, i64)>,
     head: u64,
     /// What each user's samples weigh in the versions since the injection.
     pub(crate) weights: BTreeMap<String, f64>,
@@ -107,7 +109,7 @@ impl Reader<'_> {
     fn add(&mut self, record: &Record) -> anyhow::Result<()> {
         let now = record.seq >= self.since;
         match record.kind.as_str() {
-            TURN => self.turn(decode(record)?, now),
+            TURN => self.turn(decode(record)?, record.at_ms, now),
             CLOSED => {
                 self.closed.insert(record.subject.clone(), record.at_ms);
             }
@@ -132,12 +134,12 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn turn(&mut self, record: TurnRecord, now: bool) {
+    fn turn(&mut self, record: TurnRecord, at_ms: i64, now: bool) {
         let turn = record.turn;
         let user = turn.user.unwrap_or_else(|| "nobody".into());
         self.users.insert(turn.id.to_string(), user);
         if now && turn.kind == TurnKind::Main {
-            let served = (turn.id.to_string(), turn.version.get());
+            let served = (turn.id.to_string(), turn.version.get(), at_ms);
             self.facts.turns.push(served);
         }
     }
@@ -221,6 +223,7 @@ impl Reader<'_> {
             why,
             version,
             steps: self.facts.steps,
+            at_ms: at,
             ms: at - from.unwrap_or(at),
         });
     }
@@ -379,8 +382,11 @@ pub(crate) fn judge(mut report: Report, by: &[Stopper], replies: &Replies) -> Re
         }
     }
     let tainted: BTreeSet<u64> = facts.live.keys().copied().collect();
-    let got = facts.turns.iter().filter(|(_, v)| tainted.contains(v));
-    let got: Vec<&str> = got.map(|(turn, _)| turn.as_str()).collect();
+    // The reply that trips a guard is on record a moment before the trip, and is one of them.
+    let end = report.stopped.as_ref().map_or(i64::MAX, |stop| stop.at_ms);
+    let got = facts.turns.iter();
+    let got = got.filter(|(_, v, at)| tainted.contains(v) && *at <= end);
+    let got: Vec<&str> = got.map(|(turn, ..)| turn.as_str()).collect();
     report.replies_meanwhile = got.len();
     let bad = |turn: &&&str| replies.get(**turn).copied().unwrap_or(false);
     report.bad_replies_meanwhile = got.iter().filter(bad).count();
