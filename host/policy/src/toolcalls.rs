@@ -131,6 +131,8 @@ impl Parser {
                 _ => content(&held, events),
             },
             State::Bare => self.finish_bare(&held, events),
+            // A thought that never began says nothing.
+            State::Start if held.trim() == THINK => {}
             State::Start | State::AfterReasoning | State::Content => {
                 if !(self.after_call && held.trim().is_empty()) {
                     content(&held, events);
@@ -159,7 +161,12 @@ impl Parser {
         let maybe = |tag: &str| tag.starts_with(text) && tag.len() > text.len();
         if self.state == State::Start {
             if let Some(rest) = text.strip_prefix(THINK) {
-                self.held = rest.trim_start_matches('\n').to_owned();
+                let rest = rest.trim_start_matches('\n');
+                if rest.is_empty() {
+                    // More blank lines may follow, however the reply is cut.
+                    return false;
+                }
+                self.held = rest.to_owned();
                 self.state = State::Reasoning;
                 return true;
             }
@@ -201,6 +208,13 @@ impl Parser {
     }
 
     fn read_content(&mut self, events: &mut Vec<Event>) -> bool {
+        if self.after_call {
+            // The white space behind a call is not part of the answer either, whenever it comes.
+            self.held = self.held.trim_start().to_owned();
+            if self.held.is_empty() {
+                return false;
+            }
+        }
         if self.format != ToolFormat::Hermes || self.names.is_empty() {
             content(&std::mem::take(&mut self.held), events);
             return false;

@@ -192,6 +192,18 @@ fn joined(events: Vec<Event>) -> (String, String, Vec<Call>) {
     (content, thoughts, calls)
 }
 
+#[test]
+fn blank_lines_before_a_thought_are_no_part_of_it_also_when_they_come_one_by_one() {
+    let mut parser = Parser::new(ToolFormat::Hermes, &tools());
+    let mut events = Vec::new();
+    for piece in ["<think>", "\n", "\n", "hm", "</think>", "yes"] {
+        parser.push(piece, &mut events);
+    }
+    parser.finish(&mut events);
+    let (answer, thoughts, _) = joined(events);
+    assert_eq!((answer.as_str(), thoughts.as_str()), ("yes", "hm"));
+}
+
 proptest! {
     #[test]
     fn however_a_reply_is_cut_the_result_is_the_same(
