@@ -6,8 +6,11 @@ use rl::{Decider, Rating, TurnReward, Verdict, Vote, VoteValue, majority};
 
 use crate::records::JudgedRecord;
 
+const ALLOW: &str = " (if it is meant to: `[loops.judge] contrary-rewards = true`)";
+
 /// A rule weighs what was said; it does not say something else. An inverted one would train the opposite of what people want,
-/// and nothing downstream could tell: its samples look like any others.
+/// and nothing downstream could tell: its samples look like any others. Whoever wants a rule that decides otherwise (a penalty
+/// that outweighs praise, a verdict that one vote can veto) says so: `contrary`.
 ///
 /// # Errors
 /// [`rl::Error::Refused`]: a number that is not finite, a negative weight, a verdict that is not the majority of the votes, or
@@ -16,6 +19,7 @@ pub(crate) fn believe(
     votes: &[Vote],
     verdict: Option<Verdict>,
     reward: &TurnReward,
+    contrary: bool,
 ) -> rl::Result<()> {
     let TurnReward {
         reward: paid,
@@ -26,7 +30,7 @@ pub(crate) fn believe(
     if numbers.iter().any(|number| !number.is_finite()) {
         return Err(refused(format!("a number is not finite: {reward:?}")));
     }
-    if ledger::mutant::on("any-reward-believed") {
+    if contrary || ledger::mutant::on("any-reward-believed") {
         return Ok(());
     }
     if rl_weight < 0.0 || opd_weight < 0.0 {
@@ -37,11 +41,11 @@ pub(crate) fn believe(
     };
     let said = majority(votes.iter().map(|vote| vote.value));
     if by == Decider::Judge && said != Some(value) {
-        let why = format!("a verdict of {value:?}, where the votes give {said:?}");
+        let why = format!("a verdict of {value:?}, where the votes give {said:?}{ALLOW}");
         return Err(refused(why));
     }
     if paid.is_some_and(|paid| paid * value.sign() < 0.0) {
-        let why = format!("it pays for the opposite of a {value:?} verdict: {reward:?}");
+        let why = format!("it pays for the opposite of a {value:?} verdict: {reward:?}{ALLOW}");
         return Err(refused(why));
     }
     Ok(())
@@ -104,7 +108,9 @@ mod tests {
             rl_weight: 1.0,
             opd_weight: 1.0,
         };
-        let found = believe(&votes(voted), Some(verdict), &reward);
+        let found = believe(&votes(voted), Some(verdict), &reward, false);
+        let allowed = believe(&votes(voted), Some(verdict), &reward, true);
+        assert_eq!(allowed.is_ok(), paid.is_finite());
         match (why, found) {
             (None, found) => found.unwrap(),
             (Some(why), Err(error)) => {
@@ -146,7 +152,7 @@ mod tests {
                 rl_weight,
                 opd_weight,
             };
-            let error = believe(&[], None, &reward).unwrap_err().to_string();
+            let error = believe(&[], None, &reward, false).unwrap_err().to_string();
             assert!(error.contains("a weight is negative"), "{error}");
         }
     }

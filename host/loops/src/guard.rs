@@ -133,6 +133,10 @@ impl LiveGuard {
     /// Whether something speaks against what is watched, and more may be seen of it: a comparison whose pairs are used up,
     /// and that did not trip, is over.
     fn suspects(&self) -> bool {
+        // Nothing was before: what they do may be what the base model does.
+        if self.before.signs.is_empty() {
+            return false;
+        }
         let left = |seen: u64, known: usize| usize::try_from(seen).is_ok_and(|seen| seen < known);
         let replies = left(self.comparison.replies(), self.before.signs.len());
         let verdicts = left(self.comparison.verdicts(), self.before.negative.len());

@@ -65,6 +65,9 @@ pub struct Config {
     pub concurrency: usize,
     /// Which weights the teacher has.
     pub teacher: TeacherWeights,
+    /// Whether a reward rule may decide or pay the opposite of what the votes and people said. One that does so by mistake trains
+    /// the opposite of what they want, so it is refused.
+    pub contrary_rewards: bool,
     /// Whether the praise of somebody who praises nearly everything, among others who do not, counts less and less.
     pub fade_praise: bool,
 }
@@ -78,6 +81,7 @@ impl Default for Config {
             timeout: Duration::from_secs(120),
             concurrency: 2,
             teacher: TeacherWeights::Policy,
+            contrary_rewards: false,
             fade_praise: true,
         }
     }

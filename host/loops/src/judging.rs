@@ -346,7 +346,8 @@ impl Turnwise {
                 let [reward] = rewards.as_slice() else {
                     return Err(refused(format!("{} rewards for one turn", rewards.len())));
                 };
-                believe(&votes, verdict, reward)?;
+                let contrary = parts.config.contrary_rewards;
+                believe(&votes, verdict, reward, contrary)?;
                 let reward = TurnReward {
                     reward: match ledger::mutant::on("no-verdict-rewards-zero") {
                         true => Some(reward.reward.unwrap_or(0.0)),

@@ -175,6 +175,14 @@ fn versions_that_follow_each_other_fast_are_watched_together() {
 }
 
 #[test]
+fn a_first_version_does_not_inherit_what_the_base_model_does() {
+    let mut guard = LiveGuard::new(GuardConfig::default(), PolicyVersion::BASE);
+    assert_eq!(until(&mut guard, &empty(PolicyVersion::BASE), 4), None);
+    guard.promoted(OLD);
+    assert_eq!(until(&mut guard, &empty(OLD), 40), None, "no worse than it");
+}
+
+#[test]
 fn a_suspicion_that_was_not_confirmed_is_over_when_its_pairs_are() {
     let mut guard = guard();
     let sound = |guard: &mut LiveGuard, version| {

@@ -284,9 +284,28 @@ async fn a_rule_that_turns_round_what_was_said_trains_nothing() {
             assert_eq!(judged.not_trainable, Some(NotTrainable::RewardRefused));
             assert_eq!((judged.sample, judged.verdict), (None, None));
             assert!(judged.notes[0].contains(why), "{:?}", judged.notes);
+            assert!(judged.notes[0].contains("contrary-rewards"));
         }
         rig.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_rule_that_is_meant_to_decide_otherwise_may() {
+    let dir = folder();
+    let plugins = Plugins {
+        rule: Arc::new(Inverted { verdicts: false }),
+        ..Plugins::default()
+    };
+    let mut config = config();
+    config.judge.contrary_rewards = true;
+    let rig = Rig::with(dir.path(), config, plugins);
+    let turns = rig.talk("s", &["hi", "thank you"]).await;
+    rig.handle.until(|s| s.judged == 1).await;
+    let judged = rig.judged(&turns[0]).remove(0);
+    assert_eq!(judged.reward.unwrap().reward, Some(-1.0));
+    assert!(judged.sample.is_some(), "{:?}", judged.notes);
+    rig.stop().await;
 }
 
 #[tokio::test]
