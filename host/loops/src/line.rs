@@ -247,6 +247,13 @@ impl Line {
         self.staged.as_ref()
     }
 
+    /// Whether the weights that answer were made from this version's, or are its own.
+    pub(crate) fn is_made_from(&self, version: PolicyVersion) -> bool {
+        let find = |number| self.lineage.get(self.adapter.as_str(), number);
+        let line = weights(self.head(), &find, &|hash| self.lineage.by_hash(hash));
+        line.iter().any(|v| v.version == version.get())
+    }
+
     pub(crate) fn waits_for_a_trial(&self) -> bool {
         self.staged.is_some() && !ledger::mutant::on("trained-during-a-trial")
     }
@@ -462,6 +469,24 @@ impl Line {
     }
 }
 
+/// How these weights came to be, the newest first: a copy's source comes before it, whatever was live in between.
+pub(crate) fn weights<'a>(
+    version: Option<&'a VersionRecord>,
+    by_number: &dyn Fn(u64) -> Option<&'a VersionRecord>,
+    by_hash: &dyn Fn(&Digest) -> Option<&'a VersionRecord>,
+) -> Vec<&'a VersionRecord> {
+    let mut line = Vec::new();
+    let mut next = version;
+    while let Some(version) = next {
+        line.push(version);
+        next = match version.origin {
+            Origin::Reverted { to: of } | Origin::Promoted { from: of } => by_number(of),
+            _ => version.parent.and_then(|hash| by_hash(&hash)),
+        };
+    }
+    line
+}
+
 /// The samples that these weights have learned from. After something was forgotten some of them may wait on the new line: whoever
 /// goes on from weights that know them must not train them again.
 pub(crate) fn learned<'a>(
@@ -469,18 +494,9 @@ pub(crate) fn learned<'a>(
     by_number: &dyn Fn(u64) -> Option<&'a VersionRecord>,
     by_hash: &dyn Fn(&Digest) -> Option<&'a VersionRecord>,
 ) -> Vec<SampleId> {
-    let mut samples = Vec::new();
-    let mut next = version;
-    while let Some(version) = next {
-        next = match version.origin {
-            Origin::Reverted { to: of } | Origin::Promoted { from: of } => by_number(of),
-            _ => {
-                samples.extend(version.samples.iter().map(|s| SampleId::from(s.as_str())));
-                version.parent.and_then(|hash| by_hash(&hash))
-            }
-        };
-    }
-    samples
+    let line = weights(version, by_number, by_hash).into_iter();
+    line.flat_map(|v| v.samples.iter().map(|s| SampleId::from(s.as_str())))
+        .collect()
 }
 
 /// The sample that lies in a record.

@@ -11,6 +11,10 @@ const PHRASE: usize = 4;
 /// A token that makes up this share of a reply of at least [`LONG`] tokens is an attractor.
 const ATTRACTOR: f64 = 0.6;
 const LONG: usize = 8;
+/// A reply of at least [`ROUND`] tokens with this share of repeated phrases goes in circles: a few tokens take turns, so that
+/// none of them is an attractor. Healthy text stays far below, and a list that begins every line alike does, too.
+const CIRCLES: f64 = 0.6;
+const ROUND: usize = 16;
 /// More characters than this share that are no text (control, replacement, private use) make a reply unreadable.
 const NOISE: f64 = 0.3;
 
@@ -44,6 +48,9 @@ pub(crate) fn broken(text: &str, tokens: &[TokenId], logprobs: &[f32]) -> Option
     if tokens.len() >= LONG && most as f64 >= ATTRACTOR * tokens.len() as f64 {
         return Some("it says one token again and again");
     }
+    if tokens.len() >= ROUND && repetition(tokens) >= CIRCLES {
+        return Some("it goes in circles");
+    }
     None
 }
 
@@ -70,11 +77,19 @@ mod tests {
     fn broken_replies_are_told_with_the_reason() {
         let many = |token: TokenId| vec![token; 12];
         let varied: Vec<TokenId> = (0..12).collect();
+        let taking_turns = |count: TokenId| (0..24).map(|at| at % count).collect::<Vec<_>>();
+        // Eight lines that begin with the same four tokens and say something else.
+        let list: Vec<TokenId> = (0..64)
+            .map(|at| if at % 8 < 4 { at % 8 } else { at })
+            .collect();
         for (text, tokens, logprob, why) in [
             (" \n", many(1), -1.0, Some("empty")),
             ("fine", varied.clone(), f32::NAN, Some("no number")),
             ("\u{fffd}\u{fffd}a", varied.clone(), -1.0, Some("no text")),
             ("xxxx", many(7), -1.0, Some("again and again")),
+            ("elfth", taking_turns(2), -1.0, Some("in circles")),
+            ("la di da", taking_turns(5), -1.0, Some("in circles")),
+            ("a list", list, -1.0, None),
             ("ha ha", many(7)[..3].to_vec(), -1.0, None),
             ("Größe:\n\t10 µm ✓", varied, -1.0, None),
         ] {

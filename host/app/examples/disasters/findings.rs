@@ -390,7 +390,13 @@ pub(crate) fn judge(mut report: Report, by: &[Stopper], replies: &Replies) -> Re
     report.replies_meanwhile = got.len();
     let bad = |turn: &&&str| replies.get(**turn).copied().unwrap_or(false);
     report.bad_replies_meanwhile = got.iter().filter(bad).count();
-    if report.after.sound < SOUND * report.before.sound {
+    // Without the gate the disaster goes on: the next version is as bad, until it is taken back in its turn.
+    let next = report
+        .stopped
+        .as_ref()
+        .is_some_and(|stop| stop.by == Stopper::Guard)
+        && tainted.contains(&report.after.version);
+    if !next && report.after.sound < SOUND * report.before.sound {
         failures.push("the policy is worse than before".into());
     }
     report.failures = failures;

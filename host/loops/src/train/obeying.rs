@@ -173,9 +173,10 @@ impl Training {
     }
 }
 
-/// The last version before those under suspicion whose weights are there; `None` when the head is not what tripped.
+/// The last version before those under suspicion whose weights are there; `None` when what answers has nothing of what tripped.
+/// It may have been made from it: a version can be committed between the trip and its order.
 fn before(line: &Line, trip: &Trip) -> Option<PolicyVersion> {
-    let head = line.head().filter(|_| line.version() == trip.version)?;
+    let head = line.head().filter(|_| line.is_made_from(trip.version))?;
     let numbers = line.lineage().ancestors(head).skip(1);
     let numbers = numbers.map(|v| PolicyVersion::new(v.version));
     let mut numbers = numbers.filter(|number| *number < trip.since);

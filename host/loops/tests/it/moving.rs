@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use ledger::{Seq, lineage::Lineage};
 use loops::{
     gate::GateConfig,
-    guard::{GuardConfig, LiveGuard},
+    guard::{GuardConfig, LiveGuard, Trip},
+    orders::{Done, Order},
     records::{GATE, GateRecord, TURN, TurnRecord},
     replay,
     schedule::Schedule,
@@ -114,6 +115,37 @@ async fn a_version_that_was_not_trained_from_what_the_ledger_says_is_a_differenc
     to.append(other.to_entry().unwrap()).wait().unwrap();
     let replayed = replayed(&to);
     assert!(!replayed.is_exact(), "{:?}", replayed.steps);
+}
+
+#[tokio::test]
+async fn a_trip_takes_back_what_was_made_from_its_version_meanwhile_and_nothing_else() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    rig.talk("s", &THANKS).await;
+    rig.handle.until(|s| s.live.get() == 1).await;
+    rig.talk("t", &THANKS).await;
+    rig.handle.until(|s| s.live.get() == 2).await;
+    let trip = Trip {
+        version: PolicyVersion::new(1),
+        since: PolicyVersion::new(1),
+        guard: "burst".into(),
+        why: "a test".into(),
+        bad_replies: 5,
+        seen: 5,
+    };
+    let trip = || {
+        rig.handle
+            .control()
+            .give(Order::Trip(trip.clone()), |_, _, _| {})
+    };
+    let Done::Version(back) = trip().await.unwrap() else {
+        panic!("the second version was made from the first");
+    };
+    assert_eq!((back.version, back.steps()), (3, 0));
+    assert_eq!(rig.handle.status().live.get(), 3);
+    // What answers now has the first version among its ancestors, and nothing of its weights.
+    assert!(matches!(trip().await.unwrap(), Done::Nothing));
+    rig.stop().await;
 }
 
 #[tokio::test]
