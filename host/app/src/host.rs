@@ -157,9 +157,7 @@ impl Host {
         all.restore()
             .await
             .context("failed to restore the newest committed version")?;
-        if let Err(error) = crate::manifest::write_missing(&config.data, &ledger) {
-            unless_full(error)?;
-        }
+        crate::manifest::write_missing(&config.data, &ledger).or_else(unless_full)?;
 
         let (stop, shutdown) = loops::shutdown();
         let addr = gateway.handle().addr();

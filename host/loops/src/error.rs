@@ -127,7 +127,7 @@ pub enum Error {
         id: String,
     },
     /// The host stops.
-    #[error("the host stops; what was begun goes on at its next start")]
+    #[error("the host stops, or the loop that was asked starts again; what was begun goes on then")]
     Stopping,
     /// Feedback on a reply that this tenant never got.
     #[error("there is no reply {turn}")]

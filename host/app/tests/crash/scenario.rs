@@ -255,8 +255,11 @@ impl Told {
         for _ in 0..100 {
             match ask() {
                 Err(Stop::Refused(503, _)) if self.patient => self.refused += 1,
-                Err(Stop::Refused(_, why)) if self.patient && why.contains("full") => {
-                    self.refused += 1
+                // What was begun goes on by itself when there is space.
+                Err(Stop::Refused(_, why))
+                    if self.patient && (why.contains("full") || why.contains("goes on")) =>
+                {
+                    self.refused += 1;
                 }
                 answered => return answered,
             }
@@ -290,10 +293,13 @@ impl Told {
 
     pub(crate) fn forget(&mut self, host: &Host) -> Result<(), Stop> {
         let selector = json!({"session": {"session": FORGOTTEN, "tenant": null}});
-        self.order(
-            host,
-            &json!({"forget": {"selector": selector, "plan": false}}),
-        )?;
+        let request = json!({"forget": {"selector": selector, "plan": false}});
+        match self.order(host, &request) {
+            // It had begun when there was no space, and the host has finished it since.
+            Err(Stop::Refused(_, why)) if self.refused > 0 && why.contains("forgotten already") => {
+            }
+            answered => drop(answered?),
+        }
         self.forgot = true;
         Ok(())
     }
@@ -344,7 +350,8 @@ fn feedback(told: &mut Told, host: &Host) -> Result<(), Stop> {
     told.feedback_sent += 1;
     told.again(|| host.post("/v1/feedback", "", &json!({"id": id, "rating": "up"})))?;
     told.feedback.push(id);
-    Ok(())
+    let quiet = |status: &Value| status["queues"]["judge"]["depth"] == 0;
+    host.until("judging what was said", quiet).map(drop)
 }
 
 fn talk_after(told: &mut Told, host: &Host) -> Result<(), Stop> {

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 /// Every call that changes a file or a folder, or makes such a change durable; `openat` also opens what is only read.
@@ -110,6 +110,28 @@ pub(crate) fn works() -> Result<(), String> {
         ])
         .stdin(Stdio::null())
         .output();
+    said(tried)?;
+    // To join a process that runs may be forbidden where to start one is not.
+    let mut other = Command::new("sleep")
+        .arg("0.2")
+        .spawn()
+        .map_err(|error| error.to_string())?;
+    let joined = Command::new("strace")
+        .args([
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-p",
+            &other.id().to_string(),
+        ])
+        .stdin(Stdio::null())
+        .output();
+    other.wait().map_err(|error| error.to_string())?;
+    said(joined)
+}
+
+fn said(tried: std::io::Result<Output>) -> Result<(), String> {
     match tried {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
