@@ -185,10 +185,10 @@ impl Host {
     }
 
     /// Waits for it to end by itself.
-    pub(crate) fn wait(mut self, patience: Duration) -> Result<Ended, Self> {
+    pub(crate) fn wait(mut self, patience: Duration) -> Result<Ended, Box<Self>> {
         match self.poll(patience) {
             Some(_) => Ok(self.ended()),
-            None => Err(self),
+            None => Err(Box::new(self)),
         }
     }
 
@@ -210,7 +210,7 @@ impl Host {
     }
 
     /// Asks it to stop, and waits until it has.
-    pub(crate) fn stop(self) -> Result<Ended, Self> {
+    pub(crate) fn stop(self) -> Result<Ended, Box<Self>> {
         self.ask_to_stop();
         self.wait(PATIENCE)
     }

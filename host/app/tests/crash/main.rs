@@ -31,21 +31,21 @@ fn possible() -> bool {
 #[test]
 fn a_host_killed_at_any_call_on_its_folder_goes_on_with_all_that_it_acknowledged() {
     if possible() {
-        matrix::run(Fault::Kill, 12);
+        matrix::run(Fault::Kill, 10);
     }
 }
 
 #[test]
 fn a_host_whose_disk_fails_a_write_or_a_sync_stops_and_says_so() {
     if possible() {
-        matrix::run(Fault::Io, 6);
+        matrix::run(Fault::Io, 5);
     }
 }
 
 #[test]
 fn a_host_without_space_stops_or_refuses_and_loses_nothing() {
     if possible() {
-        matrix::run(Fault::NoSpace, 6);
+        matrix::run(Fault::NoSpace, 5);
     }
 }
 
