@@ -378,10 +378,11 @@ impl Auditor<'_> {
     }
 
     fn knows_forgotten(&self, version: &VersionRecord) -> bool {
-        self.lineage
-            .ancestors(version)
-            .flat_map(|v| &v.samples)
-            .any(|sample| self.forgotten.contains(sample))
+        let find = |number| self.lineage.get(&version.adapter, number);
+        let learned = learned(Some(version), &find, &|hash| self.lineage.by_hash(hash));
+        learned
+            .iter()
+            .any(|sample| self.forgotten.contains(sample.as_str()))
     }
 
     fn copy(&mut self, version: &VersionRecord) {
@@ -512,6 +513,36 @@ mod tests {
             ..version(1, &[], None)
         };
         assert_eq!(violated(vec![lost.to_entry().unwrap()]), ["I10"]);
+    }
+
+    #[test]
+    fn weights_that_a_copy_brought_back_may_be_erased_with_their_source() {
+        let gone = || Some(ledger::Digest::of(b"gone"));
+        let first = VersionRecord {
+            adapter_blob: gone(),
+            ..version(1, &["sample-t"], None)
+        };
+        let back = VersionRecord {
+            origin: Origin::Reverted { to: 1 },
+            adapter_blob: gone(),
+            ..version(2, &[], None)
+        };
+        let forget = ForgetRecord {
+            id: "f".into(),
+            adapter: "main".into(),
+            selector: "user".into(),
+            commitment: String::new(),
+            turns: vec!["t".into()],
+            subjects: Vec::new(),
+        };
+        let all = |forget: Option<&ForgetRecord>| {
+            let mut entries = vec![first.to_entry().unwrap(), back.to_entry().unwrap()];
+            entries.push(ended("sample-t", 1));
+            entries.extend(forget.map(|f| records::encode(FORGET, "main", f).unwrap()));
+            violated(entries)
+        };
+        assert_eq!(all(Some(&forget)), ["I3"], "whose turn never was");
+        assert_eq!(all(None), ["I3", "I10"]);
     }
 
     #[test]
