@@ -157,11 +157,9 @@ impl Training {
             })
             .await?;
         let head = self.line()?.head().cloned();
-        if forgotten.record.after != forgotten.record.before {
-            if let Some(head) = head {
-                self.show(&head, true).await?;
-            }
-            self.restore().await?;
+        let moved = forgotten.record.after != forgotten.record.before;
+        if moved && let Some(head) = head {
+            self.show(&head, true).await?;
         }
         self.parts.shelf.forget();
         // The shelf has dropped it; when it knew nothing of what was forgotten, it goes on.
@@ -169,6 +167,13 @@ impl Training {
         let waiting = self.line()?.waiting();
         self.parts.board.train.reset(waiting);
         (self.parts.forgotten)(&forgotten);
+        if moved {
+            // The learner still holds weights that knew. It is over all the same: before its next step it is asked again.
+            self.strayed = !ledger::mutant::on("forget-leaves-the-learner");
+            if let Err(error) = self.restore().await {
+                tracing::error!(error = %error.chain(), "the learner could not go on from what is left after forgetting");
+            }
+        }
         Ok(forgotten)
     }
 }

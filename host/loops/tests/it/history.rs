@@ -523,3 +523,28 @@ async fn whoever_goes_back_to_a_version_after_forgetting_gets_its_weights_also_i
     assert!(replayed(&rig.ledger).is_exact());
     rig.stop().await;
 }
+
+/// The learner kept the weights that knew, and each of its next steps was refused as one from another version: samples were lost.
+#[tokio::test]
+async fn a_learner_that_could_not_be_restored_after_forgetting_is_restored_before_its_next_step() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    two_people(&rig).await;
+    rig.handle.until(|s| s.live.get() == 4).await;
+    rig.witness.lock().fail_restore = true;
+    let user = "ann".to_owned();
+    let ann = Selector::User { tenant: None, user };
+    rig.handle
+        .control()
+        .forget(ann, |_, _, _| {})
+        .await
+        .unwrap();
+    for session in ["bob-8", "bob-9"] {
+        rig.talk_as("bob", session, &["hi", "thank you"]).await;
+    }
+    let before = line(&rig.ledger).version();
+    let status = rig.handle.until(|s| s.live > before).await;
+    assert_eq!(status.steps_refused, 0);
+    assert!(replayed(&rig.ledger).is_exact());
+    rig.stop().await;
+}

@@ -79,6 +79,10 @@ const TABLE: &[(&str, &str)] = &[
         "history::whoever_goes_back_to_a_version_after_forgetting_gets_its_weights_also_in_a_replay",
     ),
     (
+        "forget-leaves-the-learner",
+        "history::a_learner_that_could_not_be_restored_after_forgetting_is_restored_before_its_next_step",
+    ),
+    (
         "held-version-answers",
         "moving::a_version_that_the_gate_cannot_examine_is_kept_and_never_answers",
     ),

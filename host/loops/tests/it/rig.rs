@@ -139,6 +139,8 @@ pub(crate) struct Witness {
     pub(crate) live: Vec<(u64, Vec<u8>)>,
     /// The next steps fail like this.
     pub(crate) fail: Vec<Failure>,
+    /// The next restoration fails.
+    pub(crate) fail_restore: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -347,6 +349,12 @@ impl Learner for HashLearner {
         adapter: &[u8],
         optimizer: &[u8],
     ) -> rl::Result<()> {
+        if std::mem::take(&mut self.witness.lock().fail_restore) {
+            return Err(rl::Error::Failed {
+                what: "restore".into(),
+                why: "on purpose".into(),
+            });
+        }
         self.proposal = Some((adapter.to_vec(), optimizer.to_vec()));
         self.deploy(version)
     }

@@ -358,8 +358,9 @@ fn weights(ledger: &Ledger, rules: Rules) {
     let replayed = replay::replay(&line, &bench(), options, &|_, _, _| {}).unwrap();
     assert!(
         replayed.is_exact(),
-        "a replay gives other versions: {:#?}",
-        replayed.steps
+        "a replay gives other versions: {:#?}{}",
+        replayed.steps,
+        moves(ledger)
     );
     let head = line.head().and_then(|v| v.adapter_blob);
     let head = head.map(|blob| ledger.get_blob(&blob).unwrap());
