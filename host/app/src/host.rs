@@ -352,9 +352,9 @@ fn seams(
 ) -> loops::Seams {
     let kept = engine.clone();
     trained.erased = Arc::new(move |_| kept.forget_prefixes());
-    trained.forgotten = Arc::new(move |forgotten| {
-        let written = crate::manifest::write(&data, &ledger, &forgotten.request, &forgotten.record);
-        if let Err(error) = written.map(drop).or_else(unless_full) {
+    // Also those that there was no space for before.
+    trained.forgotten = Arc::new(move |_| {
+        if let Err(error) = crate::manifest::write_missing(&data, &ledger).or_else(unless_full) {
             let _ = failed.try_send(error);
         }
     });
@@ -367,7 +367,7 @@ fn seams(
     }
 }
 
-/// A manifest that there was no space for is written at the next start; a disk that fails is no place to go on with.
+/// A manifest that there was no space for is written after the next request or at the next start; a disk that fails is no place to go on with.
 fn unless_full(error: anyhow::Error) -> anyhow::Result<()> {
     let full = error.chain().any(|cause| {
         cause.downcast_ref().is_some_and(|cause: &std::io::Error| {
