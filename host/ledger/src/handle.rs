@@ -187,6 +187,12 @@ impl Ledger {
         self.records(Filter::All, from)
     }
 
+    /// The same up to `to`: long reads can be shared out.
+    pub fn scan_to(&self, from: Seq, to: Seq) -> Records {
+        let end = self.durable().min(to);
+        Records::new(self.0.log.clone(), Filter::All, from, end)
+    }
+
     /// The records of one kind from `from` on.
     pub fn by_kind(&self, kind: &str, from: Seq) -> Records {
         self.records(Filter::Kind(kind.to_owned()), from)
@@ -213,7 +219,7 @@ impl Ledger {
         if seq == Seq::ZERO || seq > self.durable() {
             return Ok(None);
         }
-        self.0.log.read(seq, None).map(Some)
+        self.0.log.read(seq).map(Some)
     }
 
     /// The acknowledged end.

@@ -10,7 +10,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use chacha20poly1305::{ChaCha20Poly1305, KeyInit as _, Nonce, aead::Aead as _, aead::Payload};
+use chacha20poly1305::{
+    ChaCha20Poly1305, KeyInit as _, Nonce,
+    aead::{Aead as _, AeadInOut as _, Payload},
+};
 
 use crate::{
     Error, Result,
@@ -192,6 +195,7 @@ impl Keys {
                 }
             }
         }
+        self.cached().clear();
         file.sync()
     }
 
@@ -201,13 +205,18 @@ impl Keys {
             return Ok(*found);
         }
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = match file.as_ref() {
-            Some((file, slots)) if slot < *slots => decode(slot, &file.read(offset(slot), SLOT)?),
-            _ => Slot::Damaged,
+        let Some((file, slots)) = file.as_ref().filter(|(_, slots)| slot < *slots) else {
+            return Ok(Slot::Damaged);
         };
+        debug_assert_eq!(slots % BATCH, 0, "batches are whole");
+        let first = slot / BATCH * BATCH;
+        let bytes = file.read(offset(first), BATCH as usize * SLOT)?;
         // While the file is held, so that a key that is being destroyed is not put back.
-        self.cached().insert(slot, found);
-        Ok(found)
+        let mut cache = self.cached();
+        for (slot, bytes) in (first..).zip(bytes.chunks_exact(SLOT)) {
+            cache.entry(slot).or_insert_with(|| decode(slot, bytes));
+        }
+        Ok(cache.get(&slot).copied().unwrap_or(Slot::Damaged))
     }
 
     /// Overwrites slots; durable on return. Says how many still held a key.
@@ -302,14 +311,19 @@ pub(crate) fn seal(key: &[u8; 32], kind: &str, subject: &str, body: &[u8]) -> Re
     Ok([&nonce[..], &sealed].concat())
 }
 
-/// The body again; `None` when it is not what was sealed with this key.
-pub(crate) fn unseal(key: &[u8; 32], kind: &str, subject: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+/// The body again, in the memory of `body`; `None` when it is not what was sealed with this key.
+pub(crate) fn unseal(
+    key: &[u8; 32],
+    kind: &str,
+    subject: &str,
+    sealed: &[u8],
+    mut body: Vec<u8>,
+) -> Option<Vec<u8>> {
     let (nonce, sealed) = sealed.split_first_chunk::<NONCE>()?;
-    let payload = Payload {
-        msg: sealed,
-        aad: &context(kind, subject),
-    };
+    body.clear();
+    body.extend_from_slice(sealed);
     ChaCha20Poly1305::new(key.into())
-        .decrypt(&Nonce::from(*nonce), payload)
-        .ok()
+        .decrypt_in_place(&Nonce::from(*nonce), &context(kind, subject), &mut body)
+        .ok()?;
+    Some(body)
 }

@@ -216,6 +216,8 @@ impl VersionRecord {
 pub struct Lineage {
     versions: Vec<VersionRecord>,
     by_hash: HashMap<Digest, usize>,
+    /// Every adapter counts its own.
+    by_number: HashMap<u64, Vec<usize>>,
     heads: Vec<HeadRecord>,
     refs: BTreeMap<(String, String), RefRecord>,
 }
@@ -306,7 +308,9 @@ impl Lineage {
 
     /// Adds a version that has just been committed.
     pub fn add(&mut self, version: VersionRecord) {
-        self.by_hash.insert(version.hash(), self.versions.len());
+        let at = self.versions.len();
+        self.by_hash.insert(version.hash(), at);
+        self.by_number.entry(version.version).or_default().push(at);
         self.versions.push(version);
     }
 
@@ -325,9 +329,9 @@ impl Lineage {
 
     /// One version of an adapter.
     pub fn get(&self, adapter: &str, version: u64) -> Option<&VersionRecord> {
-        self.versions
-            .iter()
-            .find(|v| v.version == version && v.adapter == adapter)
+        let numbered = self.by_number.get(&version)?.iter();
+        let mut numbered = numbered.map(|&at| &self.versions[at]);
+        numbered.find(|v| v.adapter == adapter)
     }
 
     /// The version with this content hash.

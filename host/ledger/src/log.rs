@@ -21,8 +21,79 @@ use crate::{
 
 /// Segments kept open for reading.
 const OPEN_SEGMENTS: usize = 64;
-/// One read takes the head and a body of up to this length.
+/// A single read takes the head and a body of up to this length; a scan takes many records with one.
 const READ_AHEAD: usize = 4096;
+const SCAN_AHEAD: usize = 256 << 10;
+
+/// The bytes that were read last. Acknowledged records do not change, so what is in it stays true.
+#[derive(Debug)]
+pub(crate) struct Window {
+    ahead: usize,
+    number: u32,
+    segment: Option<Segment>,
+    offset: u64,
+    bytes: Vec<u8>,
+    /// A body that is not needed any more; its memory is the next one's.
+    pub(crate) spare: Vec<u8>,
+}
+
+impl Window {
+    /// For one record.
+    pub(crate) fn once() -> Self {
+        Self::new(RECORD_HEAD_MAX + READ_AHEAD)
+    }
+
+    /// For records that follow each other.
+    pub(crate) fn scan() -> Self {
+        Self::new(SCAN_AHEAD)
+    }
+
+    fn new(ahead: usize) -> Self {
+        Self {
+            ahead,
+            number: 0,
+            segment: None,
+            offset: 0,
+            bytes: Vec::new(),
+            spare: Vec::new(),
+        }
+    }
+
+    /// Turns to a segment.
+    fn turn_to(&mut self, number: u32, log: &Log) -> Result<Segment> {
+        if let (Some(segment), true) = (&self.segment, self.number == number) {
+            return Ok(segment.clone());
+        }
+        let segment = log.segment(number)?;
+        self.number = number;
+        self.segment = Some(segment.clone());
+        self.bytes.clear();
+        Ok(segment)
+    }
+
+    /// `len` bytes at `offset`, or what the segment has of them.
+    fn bytes(&mut self, segment: &Segment, offset: u64, len: usize) -> Result<&[u8]> {
+        let left = usize::try_from(segment.len.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let len = len.min(left);
+        let held = offset
+            .checked_sub(self.offset)
+            .and_then(|from| usize::try_from(from).ok())
+            .filter(|from| from.saturating_add(len) <= self.bytes.len());
+        let from = match held {
+            Some(from) => from,
+            None => {
+                // Nothing is held of a read that fails half-way.
+                let mut bytes = std::mem::take(&mut self.bytes);
+                bytes.resize(self.ahead.min(left).max(len), 0);
+                segment.file.read_into(&mut bytes, offset)?;
+                self.bytes = bytes;
+                self.offset = offset;
+                0
+            }
+        };
+        Ok(&self.bytes[from..from + len])
+    }
+}
 
 /// The shared part of an open ledger.
 #[derive(Debug)]
@@ -105,51 +176,60 @@ impl Log {
         frame::hash_in(&fixed).ok_or(Error::Missing { seq, last: seq })
     }
 
-    /// The record at `seq`; `prev` is its predecessor's hash, when the caller has just read it.
-    pub(crate) fn read(&self, seq: Seq, prev: Option<Digest>) -> Result<Record> {
+    /// The record at `seq`.
+    pub(crate) fn read(&self, seq: Seq) -> Result<Record> {
+        self.read_in(&mut Window::once(), seq, None)
+    }
+
+    /// The same through a window; `prev` is its predecessor's hash, when the caller has just read it.
+    pub(crate) fn read_in(
+        &self,
+        window: &mut Window,
+        seq: Seq,
+        prev: Option<Digest>,
+    ) -> Result<Record> {
+        let prev = match prev {
+            Some(prev) => prev,
+            None => self.hash_at(Seq::new(seq.get() - 1))?,
+        };
         let place = self.place(seq)?;
-        let segment = self.segment(place.segment)?;
+        let segment = window.turn_to(place.segment, self)?;
         let offset = u64::from(place.offset);
-        let ahead = (segment.len - offset).min((RECORD_HEAD_MAX + READ_AHEAD) as u64);
-        let mut bytes = segment
-            .file
-            .read(offset, usize::try_from(ahead).unwrap_or(0))?;
         let broken = |why| Error::Broken {
             path: segment.file.path.to_path_buf(),
             offset,
             seq: Some(seq),
             why,
         };
-        let head = frame::decode_head(&bytes, segment.header.salt)
+        let mut spare = std::mem::take(&mut window.spare);
+        let bytes = window.bytes(&segment, offset, RECORD_HEAD_MAX)?;
+        let head = frame::decode_head(bytes, segment.header.salt)
             .ok_or_else(|| broken("its head is damaged"))?;
         if head.seq != seq {
             return Err(broken("another record is there"));
         }
-        let start = head.len();
-        let mut body = if start + head.body_len <= bytes.len() {
-            bytes.truncate(start + head.body_len);
-            bytes.split_off(start)
-        } else {
-            segment.file.read(offset + start as u64, head.body_len)?
-        };
-        let prev = match prev {
-            Some(prev) => prev,
-            None => self.hash_at(Seq::new(seq.get() - 1))?,
-        };
-        segment::check(&segment.file.path, offset, &head, &prev, &body)?;
-        let slot = head.slot;
+        let body = window.bytes(&segment, offset + head.len() as u64, head.body_len)?;
+        if body.len() < head.body_len {
+            return Err(broken("its body is cut off"));
+        }
+        segment::check(&segment.file.path, offset, &head, &prev, body)?;
         let mut erased = false;
-        if let Some(slot) = slot {
-            body = match self.keys.get(slot)? {
-                Slot::Key(key) => keys::unseal(&key, &head.kind, &head.subject, &body)
+        let body = match head.slot {
+            None => {
+                spare.clear();
+                spare.extend_from_slice(body);
+                spare
+            }
+            Some(slot) => match self.keys.get(slot)? {
+                Slot::Key(key) => keys::unseal(&key, &head.kind, &head.subject, body, spare)
                     .ok_or(Error::Sealed { seq })?,
                 Slot::Destroyed => {
                     erased = true;
                     Vec::new()
                 }
                 Slot::Damaged => return Err(self.keys.damaged(slot)),
-            };
-        }
+            },
+        };
         let mut record = head.record(body);
         record.erased = erased;
         Ok(record)
@@ -160,7 +240,7 @@ impl Log {
         let Some(seq) = self.index().key(print(key)).filter(|seq| *seq <= to) else {
             return Ok(None);
         };
-        let record = self.read(seq, None)?;
+        let record = self.read(seq)?;
         Ok(Some(record).filter(|record| record.key.as_deref() == Some(key)))
     }
 

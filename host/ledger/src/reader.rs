@@ -4,7 +4,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::{Digest, Record, Result, Seq, log::Log};
+use crate::{
+    Digest, Record, Result, Seq,
+    log::{Log, Window},
+};
 
 /// Places fetched at a time.
 const PAGE: usize = 1024;
@@ -25,6 +28,7 @@ pub struct Records {
     next: Seq,
     end: Seq,
     places: VecDeque<Seq>,
+    window: Window,
     /// The record read last, and its hash.
     last: Option<(Seq, Digest)>,
 }
@@ -35,14 +39,25 @@ impl Records {
             Filter::Subject(subject) => log.index().about(subject, end),
             _ => VecDeque::new(),
         };
+        // Others have records between theirs that are not asked for.
+        let window = match filter {
+            Filter::All => Window::scan(),
+            _ => Window::once(),
+        };
         Self {
             log,
             filter,
+            window,
             next: from.max(Seq::FIRST),
             end,
             places,
             last: None,
         }
+    }
+
+    /// Uses the memory of a record that was read for the next one.
+    pub fn reuse(&mut self, record: Record) {
+        self.window.spare = record.body;
     }
 
     fn place(&mut self) -> Option<Seq> {
@@ -82,7 +97,7 @@ impl Iterator for Records {
             .last
             .filter(|(last, _)| last.next() == seq)
             .map(|(_, hash)| hash);
-        let record = self.log.read(seq, prev);
+        let record = self.log.read_in(&mut self.window, seq, prev);
         match &record {
             Ok(record) => self.last = Some((seq, record.hash)),
             Err(_) => self.stop(),

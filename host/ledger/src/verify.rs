@@ -226,7 +226,7 @@ impl Walker {
         if let Some(slot) = head.slot {
             match self.keys.as_ref().map(|keys| (keys, keys.get(slot))) {
                 Some((_, Ok(Slot::Key(key)))) => {
-                    if keys::unseal(&key, &head.kind, &head.subject, body).is_some() {
+                    if keys::unseal(&key, &head.kind, &head.subject, body, Vec::new()).is_some() {
                         report.sealed += 1;
                     } else {
                         report.add(place, Error::Sealed { seq: head.seq });

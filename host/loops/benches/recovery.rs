@@ -28,6 +28,10 @@ use rl::{
     seam::conformance,
 };
 
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 const RULES: Rules = Rules {

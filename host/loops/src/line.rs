@@ -179,12 +179,7 @@ impl Line {
             STEP_REFUSED if record.subject == self.adapter.as_str() => {
                 self.apply_refused(&records::decode(record)?);
             }
-            SPENT => {
-                let spent: SpentRecord = records::decode(record)?;
-                if let Fate::Stale { .. } = spent.fate {
-                    self.dropped.insert(spent.sample);
-                }
-            }
+            SPENT => self.spent(records::decode(record)?),
             FORGET => {
                 let forget: ForgetRecord = records::decode(record)?;
                 if forget.adapter == self.adapter.as_str() {
@@ -355,6 +350,12 @@ impl Line {
             turn: judged.turn,
             sample: ours.map(|s| (s.id, s.version)),
         });
+    }
+
+    pub(crate) fn spent(&mut self, spent: SpentRecord) {
+        if let Fate::Stale { .. } = spent.fate {
+            self.dropped.insert(spent.sample);
+        }
     }
 
     /// Reads on to a place, as the decision did that was made there.

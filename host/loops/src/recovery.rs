@@ -3,32 +3,24 @@
 //! One walk over every record, each checked against the hash chain on the way. It decides nothing: what a loop does with
 //! what it finds is the loop's business.
 
-use std::{collections::HashMap, sync::mpsc, thread};
+mod reading;
 
-use ledger::{Ledger, Record, Seq};
-use rl::{
-    AdapterName, Feedback, FinishReason, Message, NotTrainable, PolicyVersion, Sampling, SessionId,
-    TenantId, Turn, TurnId, TurnKind, VoteValue,
-};
-use serde::Deserialize;
+use std::collections::HashMap;
+
+use ledger::{Ledger, Seq};
+use rl::{AdapterName, TurnId, VoteValue};
 use tokio::time::Instant;
 
+use self::reading::Heard;
 use crate::{
-    Error, Line, Result,
+    Line, Result,
     line::JudgedHead,
     praise::{Praise, Speaker},
-    records::{
-        self, CLOSED, ClosedRecord, Closing, FEEDBACK, JUDGED, SPENT, STEP_REFUSED, SpentRecord,
-        TURN, TurnRecord,
-    },
+    records::{ClosedRecord, Closing, STEP_REFUSED, TurnRecord},
     schedule::Rules,
     session::{SessionKey, Sessions},
     status::{Before, Status},
 };
-
-/// Records that are read at a time, and how often before they are used.
-const BATCH: usize = 256;
-const AHEAD: usize = 8;
 
 /// Where the loops go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,66 +70,6 @@ struct Fold {
     praise: Praise,
 }
 
-/// A turn's record without what was sampled, which no conversation is recognised by and which is the most of it.
-#[derive(Deserialize)]
-struct TurnHead {
-    turn: ServedHead,
-    key: String,
-    derived: bool,
-    not_trainable: Option<NotTrainable>,
-}
-
-#[derive(Deserialize)]
-struct ServedHead {
-    id: TurnId,
-    tenant: TenantId,
-    session: SessionId,
-    #[serde(default)]
-    user: Option<String>,
-    parent: Option<TurnId>,
-    kind: TurnKind,
-    adapter: Option<AdapterName>,
-    version: PolicyVersion,
-    messages: Vec<Message>,
-    reply: Message,
-    finish: FinishReason,
-}
-
-impl From<TurnHead> for TurnRecord {
-    fn from(head: TurnHead) -> Self {
-        let TurnHead {
-            turn,
-            key,
-            derived,
-            not_trainable,
-        } = head;
-        Self {
-            turn: Turn {
-                id: turn.id,
-                tenant: turn.tenant,
-                session: turn.session,
-                user: turn.user,
-                parent: turn.parent,
-                kind: turn.kind,
-                adapter: turn.adapter,
-                version: turn.version,
-                adapter_digest: String::new(),
-                messages: turn.messages,
-                tools: Vec::new(),
-                prompt: Vec::new(),
-                response: Vec::new(),
-                logprobs: Vec::new(),
-                sampling: Sampling::default(),
-                reply: turn.reply,
-                finish: turn.finish,
-            },
-            key,
-            derived,
-            not_trainable,
-        }
-    }
-}
-
 /// Reads the whole ledger.
 ///
 /// # Errors
@@ -151,69 +83,39 @@ pub fn recover(ledger: &Ledger, adapter: &AdapterName, rules: Rules) -> Result<R
         line: Line::new(ledger.clone(), adapter.clone(), rules),
         praise: Praise::default(),
     };
-    let end = read(ledger, |record| fold.add(record))?;
+    let end = reading::read(ledger, |heard| fold.add(heard))?;
     Ok(fold.finish(end))
 }
 
-/// Passes every record on; gives the place behind the last. Reading, checking and decrypting have a thread of their own: they
-/// take as long as what is done with the records.
-fn read(ledger: &Ledger, mut each: impl FnMut(&Record) -> Result<()>) -> Result<Seq> {
-    let mut end = Seq::FIRST;
-    thread::scope(|scope| {
-        let (sender, batches) = mpsc::sync_channel::<Vec<_>>(AHEAD);
-        scope.spawn(move || {
-            let mut records = ledger.scan(Seq::FIRST);
-            loop {
-                let batch: Vec<_> = records.by_ref().take(BATCH).collect();
-                let over = batch.is_empty();
-                // Nobody listens any more after an error.
-                if over || sender.send(batch).is_err() {
-                    return;
-                }
-            }
-        });
-        for record in batches.into_iter().flatten() {
-            let record = record.map_err(Error::ledger("recovery", "read the ledger"))?;
-            end = record.seq.next();
-            each(&record)?;
-        }
-        Ok(end)
-    })
-}
-
 impl Fold {
-    fn add(&mut self, record: &Record) -> Result<()> {
-        if record.kind == JUDGED && !record.erased {
-            let judged: JudgedHead = records::decode(record)?;
-            self.judged(record.seq, &judged);
-            self.line.hear(record.seq, judged);
-            return Ok(());
-        }
-        self.line.add(record)?;
-        if record.erased {
-            return Ok(());
-        }
-        match record.kind.as_str() {
-            TURN => self.turn(&records::decode::<TurnHead>(record)?.into()),
-            CLOSED => self.closed(record.seq, &records::decode(record)?),
-            FEEDBACK => {
-                let feedback: Feedback = records::decode(record)?;
+    fn add(&mut self, heard: Heard) -> Result<()> {
+        match heard {
+            Heard::Turn(record) => self.turn(&record),
+            Heard::Closed(seq, record) => self.closed(seq, &record),
+            Heard::Feedback(seq, feedback) => {
                 self.status.feedback += 1;
                 if let Some(known) = self.turns.get_mut(&feedback.turn) {
-                    known.feedback = Some(record.seq);
+                    known.feedback = Some(seq);
                 }
             }
-            SPENT => {
-                let spent: SpentRecord = records::decode(record)?;
+            Heard::Judged(seq, judged) => {
+                self.judged(seq, &judged);
+                self.line.hear(seq, judged);
+            }
+            Heard::Spent(spent) => {
                 self.status.spent(&spent.fate);
                 if let Some(known) = self.turns.get_mut(&spent.turn) {
                     known.spent = true;
                     self.forget_if_done(&spent.turn);
                 }
+                self.line.spent(spent);
             }
-            STEP_REFUSED => self.status.steps_refused += 1,
-            // Kinds of other writers, and of later programs.
-            _ => {}
+            Heard::Other(record) => {
+                if record.kind == STEP_REFUSED && !record.erased {
+                    self.status.steps_refused += 1;
+                }
+                self.line.add(&record)?;
+            }
         }
         Ok(())
     }

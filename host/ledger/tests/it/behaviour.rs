@@ -48,6 +48,50 @@ fn what_was_acknowledged_is_there_after_reopening_in_the_same_order() {
 }
 
 #[test]
+fn bodies_of_any_length_read_alike_alone_in_one_scan_and_in_several_that_reuse_memory() {
+    let dir = tempdir().unwrap();
+    let ledger = open(&dir);
+    // Around what one read takes, and past it.
+    let lengths = [
+        0, 1, 4_000, 5_000, 262_000, 262_144, 300_000, 3, 900_000, 70_000,
+    ];
+    let entry = |at: usize| {
+        let subject = format!("s{}", at % 7);
+        let body: Vec<u8> = (0..lengths[at % lengths.len()])
+            .map(|byte| (byte * 31 + at) as u8)
+            .collect();
+        let entry = Entry::new("blob", subject, body);
+        if at.is_multiple_of(3) {
+            entry
+        } else {
+            entry.sealed()
+        }
+    };
+    for at in 0..60 {
+        ledger.append(entry(at)).wait().unwrap();
+    }
+    ledger.destroy_keys(&["s3".to_owned()]).unwrap();
+    let whole = all(&ledger);
+    assert!(whole.iter().any(|record| record.erased));
+    for (at, record) in whole.iter().enumerate() {
+        assert_eq!(ledger.get(record.seq).unwrap().as_ref(), Some(record));
+        if !record.erased {
+            assert_eq!(record.body, entry(at).body, "{at}");
+        }
+    }
+    let mut parts = Vec::new();
+    for first in (1..=60).step_by(13) {
+        let mut records = ledger.scan_to(Seq::new(first), Seq::new(first + 12));
+        while let Some(record) = records.next() {
+            let record = record.unwrap();
+            parts.push(record.clone());
+            records.reuse(record);
+        }
+    }
+    assert_eq!(parts, whole);
+}
+
+#[test]
 fn records_are_found_by_kind_by_subject_and_by_key() {
     let dir = tempdir().unwrap();
     let ledger = open(&dir);
