@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use ledger::lineage::RefKind;
 
-use crate::{commands, demo, models};
+use crate::{commands, demo, models, plugins};
 
 /// nextstate trains an agent's language model while it is being used, from what happens next:
 /// the user's reply, a tool's output, a page that changed.
@@ -65,6 +65,8 @@ pub enum Command {
     Feedback(commands::feedback::Args),
     /// Get, list and inspect models
     Model(models::ModelCommand),
+    /// Make, build, check and test plugins: environments, judges, reward rules
+    Plugin(plugins::PluginCommand),
     /// Log-probs of given tokens or conversations, one JSON object a line
     Score(commands::score::Args),
     /// Replies to prompts or conversations, one JSON object a line
@@ -100,6 +102,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Ledger(args) => commands::history::ledger(args),
         Command::Feedback(args) => commands::feedback::run(args),
         Command::Model(args) => models::run(args),
+        Command::Plugin(args) => plugins::run(args),
         Command::Score(args) => commands::score::run(args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Train(args) => commands::train::run(args),

@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Config, Plugins};
 use crate::history::{self, Workbench};
+use crate::plugins::source::Source;
 use crate::training;
 
 /// What a host may be given instead of reading it from disk: tests bring a tiny model.
@@ -516,21 +517,5 @@ fn load_plugin(
                 })
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
-    if let Some(guest) = bundled::find(name) {
-        return Ok(host.load(guest.manifest, guest.component, &grants, &section)?);
-    }
-    let folder = Path::new(name);
-    let shipped: Vec<&str> = bundled::ALL.iter().map(|guest| guest.name).collect();
-    anyhow::ensure!(
-        folder.join("plugin.toml").is_file(),
-        "there is no plugin `{name}`: it is neither shipped ({}) nor a folder with plugin.toml and plugin.wasm",
-        shipped.join(", ")
-    );
-    let read = |file: &str| {
-        let path = folder.join(file);
-        std::fs::read(&path).with_context(|| format!("failed to read {}", path.display()))
-    };
-    let manifest = String::from_utf8(read("plugin.toml")?)
-        .with_context(|| format!("{} is not UTF-8", folder.join("plugin.toml").display()))?;
-    Ok(host.load(&manifest, &read("plugin.wasm")?, &grants, &section)?)
+    Source::find(name)?.load(host, &grants, &section)
 }

@@ -19,4 +19,5 @@ pub mod http_agent;
 pub mod logging;
 pub mod manifest;
 pub mod models;
+pub mod plugins;
 pub mod training;

@@ -34,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     pub(crate) pre: InstancePre<State>,
     digest: String,
+    imports: Vec<String>,
 }
 
 impl fmt::Debug for Plugin {
@@ -76,7 +77,7 @@ impl PluginHost {
             return Err(refuse(LoadProblem::NotGranted(refused.to_string())));
         }
         let config = Arc::new(manifest.check(section).map_err(refuse)?);
-        check_component(component, &manifest, self.limits()).map_err(refuse)?;
+        let imports = check_component(component, &manifest, self.limits()).map_err(refuse)?;
         let misfit = |error: wasmtime::Error| {
             refuse(LoadProblem::World {
                 world: manifest.world.as_str().into(),
@@ -92,6 +93,7 @@ impl PluginHost {
             metrics: Metrics::default(),
             pre,
             digest,
+            imports,
             manifest,
         };
         Ok(Plugin {
@@ -117,6 +119,11 @@ impl Plugin {
     /// The SHA-256 of the component, in hexadecimal: says which build judged what.
     pub fn digest(&self) -> &str {
         &self.inner.digest
+    }
+
+    /// The interfaces that the component imports, by their full names. Those of plain types hold nothing to call.
+    pub fn imports(&self) -> &[String] {
+        &self.inner.imports
     }
 
     /// Its config with the defaults filled in.
@@ -161,7 +168,12 @@ pub(crate) fn budget(world: World) -> Budget {
 }
 
 /// Size, validity, function sizes and imports: all from the bytes, before the compiler sees them.
-fn check_component(bytes: &[u8], manifest: &Manifest, limits: &Limits) -> Result<(), LoadProblem> {
+/// Gives the imports.
+fn check_component(
+    bytes: &[u8],
+    manifest: &Manifest,
+    limits: &Limits,
+) -> Result<Vec<String>, LoadProblem> {
     if bytes.len() > limits.component_bytes {
         return Err(LoadProblem::Size {
             bytes: bytes.len(),
@@ -197,17 +209,15 @@ fn check_component(bytes: &[u8], manifest: &Manifest, limits: &Limits) -> Result
             _ => {}
         }
     }
-    if let Some(import) = imports
-        .into_iter()
-        .find(|import| !is_listed(import, manifest))
-    {
+    if let Some(import) = imports.iter().find(|import| !is_listed(import, manifest)) {
+        let import = import.clone();
         return Err(LoadProblem::Import { import });
     }
     let features = WasmFeatures::default() & !WasmFeatures::THREADS & !WasmFeatures::MEMORY64;
     Validator::new_with_features(features)
         .validate_all(bytes)
         .map_err(invalid)?;
-    Ok(())
+    Ok(imports)
 }
 
 fn is_listed(import: &str, manifest: &Manifest) -> bool {

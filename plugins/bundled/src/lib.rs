@@ -3,6 +3,7 @@
 //! Bytes only: it neither loads nor runs them, which is the host's business (`host/plugin`).
 
 pub mod fixtures;
+pub mod kit;
 
 /// A guest: its manifest and its component.
 #[derive(Clone, Copy, Debug)]

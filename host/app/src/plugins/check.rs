@@ -1,0 +1,99 @@
+//! `nextstate plugin check`: what a host would find when it loads the plugin, and whether it answers the same twice.
+
+use anyhow::{Context as _, ensure};
+use indicatif::HumanBytes;
+use plugin::Plugin;
+
+use super::Which;
+use super::drive::{self, Answer, Call};
+use super::source::{Source, section};
+
+pub(super) fn run(args: &Which) -> anyhow::Result<()> {
+    let source = Source::find(&args.plugin)?;
+    let section = section(&args.set)?;
+    let plugin = source.load_trusted(&section)?;
+    let again = source.load_trusted(&section)?;
+    println!(
+        "component   {}, sha256 {}",
+        HumanBytes(source.component.len() as u64),
+        plugin.digest()
+    );
+    println!(
+        "world       {} (it exports what the world demands)",
+        plugin.manifest().world.as_str()
+    );
+    println!("imports     {}", imports(&plugin));
+    println!("asks for    {}", capabilities(&plugin));
+    let calls = drive::drive(&plugin, 1).context("failed to start the plugin")?;
+    // On another host, and after calls before: neither that host nor what the guest remembers may show.
+    let others = drive::drive(&again, 2).context("failed to start the plugin again")?;
+    let failed = calls.iter().filter(|call| call.is_failure()).count();
+    println!("answers     {} calls, {failed} failed", calls.len());
+    for call in calls.iter().filter(|call| call.is_failure()) {
+        println!("  {}", line(call));
+    }
+    let differ: Vec<_> = calls
+        .iter()
+        .zip(&others)
+        .filter(|(one, other)| one != other)
+        .collect();
+    for (one, other) in differ.iter().take(3) {
+        println!("  {}\n  and then {}", line(one), line(other));
+    }
+    ensure!(
+        differ.is_empty() && calls.len() == others.len(),
+        "{} answered the same calls differently: a replay of its host could not give the same versions. \
+         Take randomness and time from the capabilities `random` and `clock`, and keep nothing between calls",
+        plugin.name()
+    );
+    println!("replays     the same calls gave the same answers on another host");
+    ensure!(
+        failed == 0,
+        "{} failed in {failed} of {} calls, see above",
+        plugin.name(),
+        calls.len()
+    );
+    println!("{} is sound", plugin.name());
+    Ok(())
+}
+
+/// What a component imports, without the package's name.
+pub(super) fn imports(plugin: &Plugin) -> String {
+    let names = plugin.imports().iter().map(|import| short(import));
+    // Plain data: nothing to call.
+    let names: Vec<&str> = names.filter(|name| *name != "types").collect();
+    if names.is_empty() {
+        "nothing".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
+pub(super) fn short(import: &str) -> &str {
+    let name = import.rsplit('/').next().unwrap_or(import);
+    name.split('@').next().unwrap_or(name)
+}
+
+pub(super) fn capabilities(plugin: &Plugin) -> String {
+    let names: Vec<&str> = plugin
+        .manifest()
+        .capabilities
+        .iter()
+        .map(|capability| capability.as_str())
+        .collect();
+    if names.is_empty() {
+        "nothing beyond log and metric".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
+/// A call in one line.
+pub(super) fn line(call: &Call) -> String {
+    let answer = match &call.answer {
+        Answer::Said(said) => said.clone(),
+        Answer::Refused(why) => format!("refused: {why}"),
+        Answer::Failed(why) => format!("FAILED: {why}"),
+    };
+    format!("{}({}) → {answer}", call.function, call.given)
+}

@@ -1,0 +1,91 @@
+//! A reward rule's calls: votes that agree, differ and are absent; trajectories with and without an outcome; groups.
+
+use rl::{Decider, RewardRule, Verdict, VoteValue, seam::conformance};
+
+use super::Transcript;
+
+const VOTES: [&[Option<VoteValue>]; 6] = {
+    use VoteValue::{Ambiguous, Negative, Positive};
+    [
+        &[Some(Positive), Some(Positive), Some(Negative)],
+        &[Some(Negative), None, Some(Negative)],
+        &[Some(Positive), Some(Negative)],
+        &[Some(Ambiguous)],
+        &[None, None, None],
+        &[],
+    ]
+};
+
+pub(super) fn drive(rule: &dyn RewardRule, transcript: &mut Transcript) {
+    for votes in VOTES {
+        let given: Vec<&str> = votes
+            .iter()
+            .map(|vote| vote.map_or("absent", sign))
+            .collect();
+        let given = format!("votes [{}]", given.join(" "));
+        let votes: Vec<_> = votes.iter().copied().map(conformance::vote).collect();
+        transcript.note("verdict", given, rule.verdict(&votes), |verdict| {
+            verdict.map_or("no verdict".to_owned(), |verdict| {
+                sign(verdict.value).to_owned()
+            })
+        });
+    }
+    let by = |value, by| Some(Verdict { value, by });
+    let verdicts = [
+        by(VoteValue::Positive, Decider::Judge),
+        None,
+        by(VoteValue::Ambiguous, Decider::Judge),
+        by(VoteValue::Negative, Decider::Person),
+    ];
+    for outcome in [None, Some(0.0), Some(0.25), Some(1.0)] {
+        let score = outcome.map_or("none".to_owned(), |score: f64| score.to_string());
+        let given = format!("verdicts [good none neutral bad-by-a-person], outcome {score}");
+        let rewards = rule.turn_rewards(&verdicts, outcome);
+        transcript.note("turn-rewards", given, rewards, |rewards| {
+            let turn = |turn: &rl::TurnReward| {
+                let reward = turn
+                    .reward
+                    .map_or("none".to_owned(), |reward| reward.to_string());
+                format!("{reward} (rl {} opd {})", turn.rl_weight, turn.opd_weight)
+            };
+            rewards.iter().map(turn).collect::<Vec<_>>().join(", ")
+        });
+    }
+    transcript.note(
+        "turn-rewards",
+        "no turns",
+        rule.turn_rewards(&[], None),
+        |rewards| format!("{} rewards", rewards.len()),
+    );
+    let groups: [&[&[Option<f32>]]; 4] = [
+        &[&[Some(1.0), None, Some(-1.0)]],
+        &[&[Some(1.0)], &[Some(-1.0)], &[Some(-1.0)], &[Some(-1.0)]],
+        // All alike: a rule that divides by the deviation must not divide by zero.
+        &[&[Some(1.0), Some(1.0)], &[Some(1.0)]],
+        &[],
+    ];
+    for group in groups {
+        let group: Vec<Vec<Option<f32>>> = group.iter().map(|turns| turns.to_vec()).collect();
+        let given = format!("rewards {}", numbers(&group));
+        let advantages = rule.advantages(&group);
+        transcript.note("advantages", given, advantages, |found| numbers(found));
+    }
+}
+
+fn sign(value: VoteValue) -> &'static str {
+    match value {
+        VoteValue::Positive => "good",
+        VoteValue::Ambiguous => "neutral",
+        VoteValue::Negative => "bad",
+    }
+}
+
+fn numbers(group: &[Vec<Option<f32>>]) -> String {
+    let one = |number: &Option<f32>| number.map_or("none".to_owned(), |number| number.to_string());
+    let turns = |turns: &Vec<Option<f32>>| {
+        let all: Vec<String> = turns.iter().map(one).collect();
+        format!("[{}]", all.join(" "))
+    };
+    let all: Vec<String> = group.iter().map(turns).collect();
+    format!("[{}]", all.join(" "))
+}

@@ -1,0 +1,128 @@
+//! `nextstate plugin`: everything a plugin's author does before a host runs the plugin.
+//!
+//! A plugin is named as the configuration names it: a shipped one by its name, any other by its folder, which holds `plugin.toml`
+//! and, once it is built, `plugin.wasm`. Runs no model and no host. Read next: [`source`] for where a plugin is found, [`drive`] for
+//! what `check` and `test` do with it.
+
+mod build;
+mod check;
+pub mod drive;
+mod inspect;
+mod new;
+pub mod source;
+mod test;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// Makes, builds, checks and tests plugins: environments, judges and reward rules.
+#[derive(Debug, Clone, Args)]
+pub struct PluginCommand {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: PluginAction,
+}
+
+/// What to do with plugins.
+#[derive(Debug, Clone, Subcommand)]
+pub enum PluginAction {
+    /// Make a project that builds and passes its own test
+    New(NewArgs),
+    /// Compile a plugin to plugin.wasm
+    Build(Folder),
+    /// Check imports, exports, manifest and limits; call it twice and compare
+    Check(Which),
+    /// Run its unit tests, then call it with made-up traffic and show what it answers; no model is needed
+    Test(TestArgs),
+    /// Show what a plugin is and asks for
+    Inspect(InspectArgs),
+    /// List the plugins that are shipped
+    List {
+        /// Machine-readable
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What a plugin is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// A modality: reads live traffic, hosts episodes of its own tasks
+    Environment,
+    /// Prompts for the judge model, and how to read its answers
+    Judge,
+    /// Votes and outcomes in, rewards and advantages out
+    Reward,
+}
+
+/// `nextstate plugin new`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example: nextstate plugin new my-reward --kind reward\n\
+                        Then:    nextstate plugin build my-reward && nextstate plugin test my-reward")]
+pub struct NewArgs {
+    /// The folder to make; its last part is the plugin's name: lower-case words joined by `-`
+    pub folder: PathBuf,
+    /// What the plugin is for
+    #[arg(long, value_enum)]
+    pub kind: Kind,
+}
+
+/// A plugin's folder.
+#[derive(Debug, Clone, Args)]
+pub struct Folder {
+    /// The plugin's folder
+    #[arg(default_value = ".")]
+    pub folder: PathBuf,
+}
+
+/// A plugin and its config.
+#[derive(Debug, Clone, Args)]
+pub struct Which {
+    /// A folder, or the name of a shipped plugin
+    #[arg(default_value = ".")]
+    pub plugin: String,
+    /// A key of its config, as in a recipe: --set rl-weight=2.0, --set mode='\"slow\"'
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// `nextstate plugin test`
+#[derive(Debug, Clone, Args)]
+pub struct TestArgs {
+    /// The plugin.
+    #[command(flatten)]
+    pub which: Which,
+    /// Leave out the project's own tests (`cargo test`)
+    #[arg(long)]
+    pub no_unit: bool,
+    /// Machine-readable: one call a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `nextstate plugin inspect`
+#[derive(Debug, Clone, Args)]
+pub struct InspectArgs {
+    /// The plugin.
+    #[command(flatten)]
+    pub which: Which,
+    /// Machine-readable
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs `nextstate plugin`.
+///
+/// # Errors
+/// What went wrong, with its causes.
+pub fn run(command: PluginCommand) -> anyhow::Result<()> {
+    match command.action {
+        PluginAction::New(args) => new::run(&args),
+        PluginAction::Build(args) => build::run(&args),
+        PluginAction::Check(args) => check::run(&args),
+        PluginAction::Test(args) => test::run(&args),
+        PluginAction::Inspect(args) => inspect::run(&args),
+        PluginAction::List { json } => inspect::list(json),
+    }
+}

@@ -1,0 +1,149 @@
+//! A plugin's author at the command line: from nothing to a plugin that a host can run, and what stops a wrong one.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Runs `nextstate plugin` where the author is.
+fn plugin(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_nextstate"))
+        .arg("plugin")
+        .args(args)
+        .current_dir(dir)
+        // All projects of the test share what they compile.
+        .env("CARGO_TARGET_DIR", dir.join("target"))
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{}{}", text(&output.stdout), text(&output.stderr))
+}
+
+#[track_caller]
+fn works(dir: &Path, args: &[&str], expected: &str) -> String {
+    let output = plugin(dir, args);
+    let said = said(&output);
+    assert!(
+        output.status.success() && said.contains(expected),
+        "{args:?}: {said}"
+    );
+    said
+}
+
+#[track_caller]
+fn fails(dir: &Path, args: &[&str], expected: &str) {
+    let output = plugin(dir, args);
+    let said = said(&output);
+    assert!(
+        !output.status.success() && said.contains(expected),
+        "{args:?}: {said}"
+    );
+    assert!(!said.contains("thread 'main'"), "{said}");
+}
+
+/// Replaces some text of a file, which must be there.
+fn edit(path: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{from}");
+    fs::write(path, text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn each_kind_of_project_builds_passes_its_own_test_and_is_sound() {
+    let dir = tempfile::tempdir().unwrap();
+    for kind in ["reward", "judge", "environment"] {
+        let name = format!("my-{kind}");
+        works(
+            dir.path(),
+            &["new", &name, "--kind", kind],
+            "nextstate plugin build",
+        );
+        fails(dir.path(), &["check", &name], "nextstate plugin build");
+        works(dir.path(), &["build", &name], "plugin.wasm");
+        works(dir.path(), &["check", &name], "is sound");
+        works(dir.path(), &["test", &name], "none failed");
+        let json = works(dir.path(), &["inspect", &name, "--json"], "sha256");
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["manifest"]["name"], name.as_str());
+    }
+    let reward = dir.path().join("my-reward");
+    wrong_ones(dir.path(), &reward);
+}
+
+/// The same project with mistakes: each is named, and the plugin that worked stays.
+fn wrong_ones(dir: &Path, reward: &Path) {
+    let (source, manifest) = (reward.join("src/lib.rs"), reward.join("plugin.toml"));
+    let component = fs::read(reward.join("plugin.wasm")).unwrap();
+    let (good_source, good_manifest) = (
+        fs::read_to_string(&source).unwrap(),
+        fs::read_to_string(&manifest).unwrap(),
+    );
+    let kept = || assert_eq!(fs::read(reward.join("plugin.wasm")).unwrap(), component);
+
+    edit(
+        &source,
+        "Ok(majority::decide(&votes))",
+        "Ok(majority::decide(votes))",
+    );
+    fails(dir, &["build", "my-reward"], "does not compile");
+    kept();
+    fs::write(&source, &good_source).unwrap();
+
+    edit(
+        &manifest,
+        "capabilities = [\"config\"]",
+        "capabilities = []",
+    );
+    fails(
+        dir,
+        &["build", "my-reward"],
+        "it imports `nextstate:plugin/config@0.1.0`",
+    );
+    kept();
+    fs::write(&manifest, &good_manifest).unwrap();
+
+    edit(
+        &source,
+        "Ok(majority::decide(&votes))",
+        "static CALLS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);\n\
+         let calls = CALLS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);\n\
+         Ok(majority::decide(&votes).filter(|_| calls < 6))",
+    );
+    works(dir, &["build", "my-reward"], "plugin.wasm");
+    fails(
+        dir,
+        &["check", "my-reward"],
+        "answered the same calls differently",
+    );
+    fs::write(&source, &good_source).unwrap();
+
+    edit(&source, "2.0 * score - 1.0", "score / 0.0");
+    works(dir, &["build", "my-reward"], "plugin.wasm");
+    fails(dir, &["check", "my-reward"], "which is not finite");
+    fails(dir, &["test", "my-reward", "--no-unit"], "FAILED");
+    fails(dir, &["test", "my-reward"], "the plugin's own tests failed");
+    fails(
+        dir,
+        &["check", "my-reward", "--set", "outcome-weight=1000"],
+        "1000 is greater than 100",
+    );
+}
+
+#[test]
+fn what_is_no_plugin_is_said_to_be_none() {
+    let dir = tempfile::tempdir().unwrap();
+    fails(dir.path(), &["build"], "nextstate plugin new");
+    fails(dir.path(), &["check", "no-such-plugin"], "neither shipped");
+    fs::write(dir.path().join("plugin.toml"), "name = 3").unwrap();
+    fails(dir.path(), &["build"], "plugin.toml");
+    works(dir.path(), &["list"], "reaction-judge");
+    works(
+        dir.path(),
+        &["check", "combined-reward", "--set", "opd-weight=0.5"],
+        "is sound",
+    );
+}
