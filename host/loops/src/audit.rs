@@ -112,8 +112,9 @@ struct Auditor<'a> {
     ends: HashSet<(String, End)>,
     held: HashSet<PolicyVersion>,
     forgotten: HashSet<String>,
-    /// Versions whose steps were taken back when something in them was forgotten: their other samples are trained again.
-    erased: HashSet<PolicyVersion>,
+    /// Steps that the last request to forget took off the line, whether they knew what was forgotten or came out otherwise without
+    /// it: their samples may be trained again.
+    off_the_line: HashSet<PolicyVersion>,
     sample_versions: HashMap<String, PolicyVersion>,
     lineage: Lineage,
     newest: u64,
@@ -151,7 +152,7 @@ pub fn audit(ledger: &Ledger, adapter: &AdapterName) -> Result<Audit> {
         ends: HashSet::new(),
         held: HashSet::new(),
         forgotten: HashSet::new(),
-        erased: HashSet::new(),
+        off_the_line: HashSet::new(),
         sample_versions: HashMap::new(),
         lineage: Lineage::default(),
         newest: 0,
@@ -231,7 +232,12 @@ impl Auditor<'_> {
             FORGOTTEN => {
                 let forgotten: ForgottenRecord = records::decode(record)?;
                 if forgotten.adapter == self.adapter.as_str() {
-                    self.erased.extend(forgotten.erased);
+                    let line: HashSet<PolicyVersion> = forgotten.line.into_iter().collect();
+                    let all = self.lineage.all().iter();
+                    let steps =
+                        all.filter(|v| v.adapter == forgotten.adapter && v.origin.is_step());
+                    let numbers = steps.map(|v| PolicyVersion::new(v.version));
+                    self.off_the_line = numbers.filter(|number| !line.contains(number)).collect();
                 }
             }
             lineage::KIND => {
@@ -341,7 +347,7 @@ impl Auditor<'_> {
             .lineage
             .ancestors(version)
             .filter(|v| v.origin.is_step())
-            .filter(|v| !self.erased.contains(&PolicyVersion::new(v.version)))
+            .filter(|v| !self.off_the_line.contains(&PolicyVersion::new(v.version)))
             .flat_map(|v| &v.samples);
         let twice = repeated(recorded).cloned();
         let find = |number| self.lineage.get(&version.adapter, number);
@@ -502,6 +508,40 @@ mod tests {
             ended("s", 2),
         ];
         assert_eq!(violated(entries), ["I3", "I7"]);
+    }
+
+    #[test]
+    fn a_sample_of_a_step_that_forgetting_took_off_the_line_may_be_trained_again() {
+        // The step came out otherwise without what was forgotten; the revert behind it stayed, with weights that never had it.
+        let first = version(1, &["s"], None);
+        let back = VersionRecord {
+            origin: Origin::Reverted { to: 0 },
+            ..version(2, &[], Some(&first))
+        };
+        let third = version(3, &["s"], Some(&back));
+        let all = |line: &[u64]| {
+            let forgotten = ForgottenRecord {
+                id: "f".into(),
+                adapter: "main".into(),
+                before: PolicyVersion::new(2),
+                after: PolicyVersion::new(2),
+                erased: Vec::new(),
+                line: line.iter().copied().map(PolicyVersion::new).collect(),
+                computed: 0,
+                place: crate::schedule::Schedule::new(crate::train::Config::default().rules())
+                    .place(),
+            };
+            violated(vec![
+                first.to_entry().unwrap(),
+                ended("s", 1),
+                back.to_entry().unwrap(),
+                records::encode(FORGOTTEN, "main", &forgotten).unwrap(),
+                third.to_entry().unwrap(),
+                ended("s", 3),
+            ])
+        };
+        assert_eq!(all(&[]), ["I3"], "whose turn never was");
+        assert_eq!(all(&[1]), ["I3", "I7"]);
     }
 
     #[test]
