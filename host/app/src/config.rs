@@ -103,10 +103,21 @@ pub struct Plugins {
     pub judge: String,
     /// Makes rewards of votes.
     pub reward: String,
-    /// Capabilities granted, by plugin name. None by default.
+    /// Capabilities granted, by plugin name, beside those of the shipped plugins; `conversation = []` takes theirs away. No other
+    /// plugin has any by default.
+    #[serde(deserialize_with = "beside_the_shipped")]
     pub grants: BTreeMap<String, Vec<String>>,
     /// Each plugin's own section, checked against the schema in its manifest.
     pub config: BTreeMap<String, toml::Table>,
+}
+
+/// Granting something to one's own plugin takes nothing from the shipped ones.
+fn beside_the_shipped<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Vec<String>>, D::Error> {
+    let mut grants = Plugins::default().grants;
+    grants.extend(BTreeMap::deserialize(deserializer)?);
+    Ok(grants)
 }
 
 impl Default for Plugins {
@@ -197,6 +208,15 @@ mod tests {
                 .find(|key| error.contains(key));
             assert!(key.is_some(), "{error}");
         }
+    }
+
+    #[test]
+    fn a_grant_to_one_plugin_takes_nothing_from_another() {
+        let text = "[plugins.grants]\nmine = [\"random\"]\nreaction-judge = []";
+        let grants = Config::parse(text).unwrap().plugins.grants;
+        assert_eq!(grants["mine"], ["random"]);
+        assert_eq!(grants["conversation"], ["config"]);
+        assert!(grants["reaction-judge"].is_empty());
     }
 
     #[test]

@@ -490,6 +490,22 @@ fn plugin_name(name: &str) -> String {
     )
 }
 
+/// What to write where, when it is a grant that is missing.
+fn hinted(error: anyhow::Error, section: &str) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(plugin::Error::Load {
+            problem: plugin::LoadProblem::NotGranted(capability),
+            ..
+        }) => {
+            let hint = format!(
+                "plugin `{section}` was not granted `{capability}`; to grant it: [plugins.grants] {section} = [\"{capability}\"]"
+            );
+            error.context(hint)
+        }
+        _ => error,
+    }
+}
+
 fn load_plugin(
     host: &plugin::PluginHost,
     plugins: &Plugins,
@@ -517,5 +533,7 @@ fn load_plugin(
                 })
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
-    Source::find(name)?.load(host, &grants, &section)
+    Source::find(name)?
+        .load(host, &grants, &section)
+        .map_err(|error| hinted(error, &section_name))
 }
