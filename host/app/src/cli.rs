@@ -65,7 +65,7 @@ pub enum Command {
     Feedback(commands::feedback::Args),
     /// Get, list and inspect models
     Model(models::ModelCommand),
-    /// Make, build, check and test plugins: environments, judges, reward rules
+    /// Make, build, check, test and install plugins: environments, judges, reward rules
     Plugin(plugins::PluginCommand),
     /// Log-probs of given tokens or conversations, one JSON object a line
     Score(commands::score::Args),

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Config, Plugins};
 use crate::history::{self, Workbench};
-use crate::plugins::source::Source;
+use crate::plugins::{source::Source, store::split};
 use crate::training;
 
 /// What a host may be given instead of reading it from disk: tests bring a tiny model.
@@ -482,12 +482,11 @@ pub fn load_plugins(plugins: &Plugins, seed: rl::Seed) -> anyhow::Result<Guests>
     })
 }
 
-/// A shipped plugin is named by its name, an installed one by its folder.
+/// What a plugin's sections are called: its name, without the version of an installed one, or its folder's.
 fn plugin_name(name: &str) -> String {
-    Path::new(name).file_name().map_or_else(
-        || name.to_owned(),
-        |last| last.to_string_lossy().into_owned(),
-    )
+    let last = Path::new(name).file_name();
+    let last = last.map_or_else(|| name.into(), |last| last.to_string_lossy());
+    split(&last).0.to_owned()
 }
 
 /// What to write where, when it is a grant that is missing.
@@ -520,20 +519,22 @@ fn load_plugin(
     let grants = plugins
         .grants
         .get(&section_name)
-        .into_iter()
-        .flatten()
-        .map(|capability| {
-            plugin::Capability::ALL
-                .into_iter()
-                .find(|known| known.as_str() == capability)
-                .with_context(|| {
-                    format!(
-                        "[plugins.grants] {section_name}: there is no capability `{capability}`"
-                    )
+        .map(|names| {
+            let capability = |name: &String| {
+                let mut all = plugin::Capability::ALL.into_iter();
+                all.find(|known| known.as_str() == name).with_context(|| {
+                    format!("[plugins.grants] {section_name}: there is no capability `{name}`")
                 })
+            };
+            names
+                .iter()
+                .map(capability)
+                .collect::<anyhow::Result<Vec<_>>>()
         })
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    Source::find(name)?
+        .transpose()?;
+    let source = Source::find(name)?;
+    let grants = grants.unwrap_or_else(|| source.grants.clone());
+    source
         .load(host, &grants, &section)
         .map_err(|error| hinted(error, &section_name))
 }

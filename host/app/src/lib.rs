@@ -20,4 +20,5 @@ pub mod logging;
 pub mod manifest;
 pub mod models;
 pub mod plugins;
+mod signing;
 pub mod training;

@@ -13,7 +13,7 @@ use ledger::{Ledger, Seq};
 use loops::records::{self, FORGET, FORGOTTEN, ForgetRecord, ForgottenRecord};
 use serde::{Deserialize, Serialize};
 
-use crate::durable;
+use crate::{durable, signing};
 
 /// What was forgotten, as it is signed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,26 +157,7 @@ pub fn check(path: &Path) -> anyhow::Result<Manifest> {
 
 /// The host's signing key, made at first use.
 fn identity(data: &Path) -> anyhow::Result<SigningKey> {
-    let path = data.join("identity");
-    if !path.exists() {
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed)
-            .map_err(|error| anyhow::anyhow!("the system gives no random numbers: {error}"))?;
-        durable::write(&path, hex::encode(seed).as_bytes(), 0o600)
-            .with_context(|| format!("failed to write the host's identity {}", path.display()))?;
-    }
-    let text = fs::read_to_string(&path)
-        .with_context(|| format!("failed to read the host's identity {}", path.display()))?;
-    let seed = hex::decode(text.trim())
-        .ok()
-        .and_then(|s| s.try_into().ok());
-    let seed: [u8; 32] = seed.with_context(|| {
-        format!(
-            "{} is damaged: 64 hexadecimal digits are expected; restore it from a backup, or remove it to begin another identity",
-            path.display()
-        )
-    })?;
-    Ok(SigningKey::from_bytes(&seed))
+    signing::key_at(&data.join("identity"), "the host's identity")
 }
 
 #[cfg(test)]

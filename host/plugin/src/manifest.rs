@@ -161,6 +161,16 @@ impl Manifest {
                 return Err(LoadProblem::Manifest(problem));
             }
         }
+        let mark = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+');
+        let version = &manifest.version;
+        // It becomes part of a file's name.
+        if version.len() > 64
+            || !version.starts_with(|c: char| c.is_ascii_alphanumeric())
+            || !version.chars().all(mark)
+        {
+            let problem = format!("`{version}` is no version, such as 0.1.0 or 2.0.0-beta.1");
+            return Err(LoadProblem::Manifest(problem));
+        }
         manifest.check(&toml::Table::new())?;
         Ok(manifest)
     }
@@ -343,6 +353,13 @@ mod tests {
             Manifest::parse(&broken),
             Err(LoadProblem::Manifest(_))
         ));
+        for version in ["", "../../etc", "1.0/2", "-1", "1 0"] {
+            let broken = MANIFEST.replace("0.1.0", version);
+            assert!(
+                matches!(Manifest::parse(&broken), Err(LoadProblem::Manifest(_))),
+                "{version}"
+            );
+        }
         let broken = MANIFEST.replace("reward-plugin", "root-plugin");
         assert!(matches!(
             Manifest::parse(&broken),

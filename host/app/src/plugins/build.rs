@@ -29,6 +29,7 @@ pub(super) fn run(args: &Folder) -> anyhow::Result<()> {
         manifest: text,
         component,
         folder: Some(folder.clone()),
+        grants: Vec::new(),
     };
     let plugin = source.load_trusted(&toml::Table::new())?;
     let path = folder.join(COMPONENT);

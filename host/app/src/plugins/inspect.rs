@@ -7,6 +7,7 @@ use plugin::{Manifest, Value};
 use super::InspectArgs;
 use super::check::{capabilities, imports, short};
 use super::source::{Source, section};
+use super::store::Store;
 
 pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let source = Source::find(&args.which.plugin)?;
@@ -53,29 +54,55 @@ fn shown(value: &Value) -> String {
 }
 
 pub(super) fn list(json: bool) -> anyhow::Result<()> {
+    let mut rows: Vec<(Manifest, String)> = Vec::new();
+    for guest in bundled::ALL {
+        rows.push((Manifest::parse(guest.manifest)?, "shipped".to_owned()));
+    }
+    let store = Store::from_environment()?;
+    for installed in store.installed()? {
+        for version in &installed.versions {
+            let name = format!("{}@{version}", installed.name);
+            let used = *version == installed.state.current;
+            // One that cannot be used must not hide the others.
+            match store.find(&name) {
+                Ok(Some((package, _))) => {
+                    let from = if used {
+                        "installed, in use"
+                    } else {
+                        "installed"
+                    };
+                    rows.push((package.manifest, from.to_owned()));
+                }
+                Ok(None) => {}
+                Err(error) => eprintln!("{name} cannot be used: {error:#}"),
+            }
+        }
+    }
+    if json {
+        for (manifest, from) in &rows {
+            let all = serde_json::json!({"manifest": manifest, "from": from});
+            println!("{}", serde_json::to_string(&all)?);
+        }
+        return Ok(());
+    }
     let mut table = Table::new();
     table.load_style(TableStyle::new());
-    table.set_header(["name", "world", "asks for", "what it is"]);
-    for guest in bundled::ALL {
-        let manifest = Manifest::parse(guest.manifest)?;
-        if json {
-            println!("{}", serde_json::to_string(&manifest)?);
-            continue;
-        }
+    table.set_header(["name", "version", "world", "from", "asks for", "what it is"]);
+    for (manifest, from) in rows {
         let asks: Vec<&str> = manifest.capabilities.iter().map(|c| c.as_str()).collect();
         table.add_row([
-            manifest.name.clone(),
+            manifest.name,
+            manifest.version,
             manifest.world.as_str().to_owned(),
+            from,
             asks.join(", "),
-            manifest.doc.clone(),
+            manifest.doc,
         ]);
     }
-    if !json {
-        println!("{table}");
-        println!(
-            "\nA host uses one of each kind: [plugins] in its configuration. A folder that \
-             `nextstate plugin new` made is named by its path."
-        );
-    }
+    println!("{table}");
+    println!(
+        "\nA host uses one of each kind: [plugins] in its configuration names it. A folder that \
+         `nextstate plugin new` made is named by its path."
+    );
     Ok(())
 }

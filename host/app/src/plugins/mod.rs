@@ -1,22 +1,25 @@
-//! `nextstate plugin`: everything a plugin's author does before a host runs the plugin.
+//! `nextstate plugin`: everything that is done with a plugin before a host runs it.
 //!
-//! A plugin is named as the configuration names it: a shipped one by its name, any other by its folder, which holds `plugin.toml`
-//! and, once it is built, `plugin.wasm`. Runs no model and no host. Read next: [`source`] for where a plugin is found, [`drive`] for
-//! what `check` and `test` do with it.
+//! A plugin is named as the configuration names it: a shipped or installed one by its name, any other by its folder, which holds
+//! `plugin.toml` and, once it is built, `plugin.wasm`. Runs no model and no host. Read next: [`source`] for where a plugin is found,
+//! [`drive`] for what `check` and `test` do with it, [`package`] and [`store`] for what is installed.
 
 mod build;
 mod check;
 pub mod drive;
 mod inspect;
+mod install;
 mod new;
+pub mod package;
 pub mod source;
+pub mod store;
 mod test;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-/// Makes, builds, checks and tests plugins: environments, judges and reward rules.
+/// Makes, builds, checks, tests and installs plugins: environments, judges and reward rules.
 #[derive(Debug, Clone, Args)]
 pub struct PluginCommand {
     /// What to do.
@@ -37,7 +40,25 @@ pub enum PluginAction {
     Test(TestArgs),
     /// Show what a plugin is and asks for
     Inspect(InspectArgs),
-    /// List the plugins that are shipped
+    /// Put a built plugin into one signed file
+    Pack(install::PackArgs),
+    /// Install a package whose author is trusted; shows what it asks for, and asks
+    Install(install::InstallArgs),
+    /// Use another installed version: pin one, or roll back
+    Use {
+        /// name@version
+        plugin: String,
+    },
+    /// Remove an installed plugin, or one version of it
+    Remove {
+        /// name, or name@version
+        plugin: String,
+    },
+    /// Trust an author's key, or no more; without arguments, list who is trusted
+    Trust(install::TrustArgs),
+    /// Show the public key that `pack` signs with here
+    Key,
+    /// List the plugins that are shipped and installed
     List {
         /// Machine-readable
         #[arg(long)]
@@ -123,6 +144,12 @@ pub fn run(command: PluginCommand) -> anyhow::Result<()> {
         PluginAction::Check(args) => check::run(&args),
         PluginAction::Test(args) => test::run(&args),
         PluginAction::Inspect(args) => inspect::run(&args),
+        PluginAction::Pack(args) => install::pack(&args),
+        PluginAction::Install(args) => install::install(&args),
+        PluginAction::Use { plugin } => install::use_version(&plugin),
+        PluginAction::Remove { plugin } => install::remove(&plugin),
+        PluginAction::Trust(args) => install::trust(&args),
+        PluginAction::Key => install::key(),
         PluginAction::List { json } => inspect::list(json),
     }
 }

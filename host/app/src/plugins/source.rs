@@ -1,9 +1,11 @@
-//! Where a plugin is found: among the shipped ones by its name, else in a folder.
+//! Where a plugin is found: among the shipped ones by its name, in a folder, or among the installed ones.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use plugin::{Capability, Manifest, Plugin, PluginHost};
+
+use super::store::Store;
 
 /// The manifest's file.
 pub const MANIFEST: &str = "plugin.toml";
@@ -17,8 +19,10 @@ pub struct Source {
     pub manifest: String,
     /// `plugin.wasm`
     pub component: Vec<u8>,
-    /// Its folder; none for a shipped one.
+    /// Its folder; none for a shipped or an installed one.
     pub folder: Option<PathBuf>,
+    /// What was granted to it when it was installed; a configuration's word outranks it.
+    pub grants: Vec<Capability>,
 }
 
 impl Source {
@@ -32,13 +36,24 @@ impl Source {
                 manifest: guest.manifest.to_owned(),
                 component: guest.component.to_vec(),
                 folder: None,
+                grants: Vec::new(),
             });
         }
         let folder = Path::new(name);
+        if !folder.join(MANIFEST).is_file()
+            && let Some((package, grants)) = Store::from_environment()?.find(name)?
+        {
+            return Ok(Self {
+                manifest: package.text,
+                component: package.component,
+                folder: None,
+                grants,
+            });
+        }
         let manifest = manifest(folder).with_context(|| {
             let shipped: Vec<&str> = bundled::ALL.iter().map(|guest| guest.name).collect();
             format!(
-                "there is no plugin `{name}`: it is neither shipped ({}) nor a folder with {MANIFEST}",
+                "there is no plugin `{name}`: it is neither shipped ({}) nor installed, nor a folder with {MANIFEST}",
                 shipped.join(", ")
             )
         })?;
@@ -53,6 +68,7 @@ impl Source {
             manifest,
             component,
             folder: Some(folder.to_owned()),
+            grants: Vec::new(),
         })
     }
 
