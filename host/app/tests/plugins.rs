@@ -6,12 +6,17 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Runs `nextstate plugin` where the author is.
+/// Runs `nextstate plugin` where the author is; behind `operator`, with the operator's store.
 fn plugin(dir: &Path, args: &[&str]) -> Output {
+    let (store, args) = match args {
+        ["operator", args @ ..] => ("operator", args),
+        args => ("author", args),
+    };
     Command::new(env!("CARGO_BIN_EXE_nextstate"))
         .arg("plugin")
         .args(args)
         .current_dir(dir)
+        .env("NEXTSTATE_PLUGINS", dir.join(store))
         // All projects of the test share what they compile.
         .env("CARGO_TARGET_DIR", dir.join("target"))
         .output()
@@ -71,7 +76,94 @@ fn each_kind_of_project_builds_passes_its_own_test_and_is_sound() {
         assert_eq!(json["manifest"]["name"], name.as_str());
     }
     let reward = dir.path().join("my-reward");
+    from_author_to_operator(dir.path(), &reward);
     wrong_ones(dir.path(), &reward);
+}
+
+/// A package is installed when its author is trusted and what it asks for is granted; a later version asks for what is new only.
+fn from_author_to_operator(dir: &Path, reward: &Path) {
+    let file = "my-reward-0.1.0.nsplugin";
+    works(dir, &["pack", "my-reward"], file);
+    let key = works(dir, &["key"], "").trim().to_owned();
+    fails(
+        dir,
+        &["operator", "install", file],
+        &format!("nextstate plugin trust NAME {key}"),
+    );
+    works(
+        dir,
+        &["operator", "trust", "ann", &key],
+        "packages signed by ann",
+    );
+    fails(dir, &["operator", "install", file], "--grant config");
+    fails(
+        dir,
+        &["operator", "inspect", "my-reward@0.1.0"],
+        "nor installed",
+    );
+    let said = works(
+        dir,
+        &["operator", "install", file, "--grant", "config"],
+        "in use",
+    );
+    assert!(
+        said.contains("signed by   ann") && said.contains("asks for    config"),
+        "{said}"
+    );
+    fs::rename(reward, dir.join("aside")).unwrap();
+    works(dir, &["operator", "check", "my-reward"], "is sound");
+    works(dir, &["operator", "list"], "installed, in use");
+    fs::rename(dir.join("aside"), reward).unwrap();
+
+    // The next version asks for one thing more; what was granted is not asked for again.
+    let manifest = reward.join("plugin.toml");
+    let good = fs::read_to_string(&manifest).unwrap();
+    edit(&manifest, "0.1.0", "0.2.0");
+    edit(&manifest, "[\"config\"]", "[\"config\", \"random\"]");
+    works(dir, &["pack", "my-reward"], "my-reward-0.2.0.nsplugin");
+    fs::write(&manifest, good).unwrap();
+    let next = "my-reward-0.2.0.nsplugin";
+    fails(
+        dir,
+        &["operator", "install", next],
+        "--grant random grants it",
+    );
+    works(
+        dir,
+        &["operator", "install", next, "--grant", "random"],
+        "instead of 0.1.0",
+    );
+    works(
+        dir,
+        &["operator", "use", "my-reward@0.1.0"],
+        "0.1.0 is in use",
+    );
+    fails(
+        dir,
+        &["operator", "use", "my-reward@0.3.0"],
+        "there is: 0.1.0, 0.2.0",
+    );
+
+    let mut bytes = fs::read(dir.join(file)).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(dir.join("changed.nsplugin"), bytes).unwrap();
+    fails(
+        dir,
+        &["operator", "install", "changed.nsplugin"],
+        "changed after it was signed",
+    );
+    fails(
+        dir,
+        &["operator", "install", "my-reward/plugin.wasm"],
+        "no plugin package",
+    );
+    works(dir, &["operator", "remove", "my-reward"], "removed");
+    fails(
+        dir,
+        &["operator", "remove", "../author"],
+        "no plugin's name",
+    );
 }
 
 /// The same project with mistakes: each is named, and the plugin that worked stays.

@@ -36,6 +36,7 @@ use crate::rig::{Arithmetic, Failure, Plugins, Rig, Settings, config, request, s
 
 /// Real time that the loops may take for something that nothing stands in the way of.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+const LOOKS: u32 = 500;
 /// After so long without it, in the runtime's time, something is given up that may never come.
 const GIVEN_UP: Duration = Duration::from_secs(20 * 60);
 /// The runtime's clock jumps whenever it has nothing to do, also when only the ledger's thread has: not further than this.
@@ -88,6 +89,28 @@ fn say(memory: &Shared, what: String) {
 }
 
 /// Waits for something that may never come.
+/// How long something is waited for that must come: on the machine's own clock, but by looking often, too, so that a machine that
+/// stood still for a while is no failure.
+struct Patience {
+    start: Instant,
+    looks: u32,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            looks: 0,
+        }
+    }
+
+    /// Whether to look once more.
+    fn lasts(&mut self) -> bool {
+        self.looks += 1;
+        self.start.elapsed() < PATIENCE || self.looks < LOOKS
+    }
+}
+
 async fn patiently<T>(future: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(GIVEN_UP, future).await.ok()
 }
@@ -523,9 +546,13 @@ impl World {
 
     /// What answers is what the ledger says: at once, or when the step that is being published is.
     async fn head_answers(&self) {
-        let (life, start) = (self.life(), Instant::now());
+        let (life, mut patience) = (self.life(), Patience::new());
         loop {
-            let lineage = Lineage::read(&life.rig.ledger).unwrap();
+            let lineage = match Lineage::read(&life.rig.ledger) {
+                // The disk was struck since somebody looked.
+                Err(_) if self.is_over() => return,
+                lineage => lineage.unwrap(),
+            };
             let head = lineage.heads().last().map_or(0, |head| head.version);
             let live = life.rig.handle.status().live.get();
             let answers = life.rig.policy.live.load(Ordering::SeqCst);
@@ -536,7 +563,7 @@ impl World {
                 return;
             }
             assert!(
-                start.elapsed() < PATIENCE,
+                patience.lasts(),
                 "the ledger says v{head}, the status v{live}, and v{answers} answers"
             );
             tokio::time::sleep(TICK).await;
@@ -556,10 +583,10 @@ impl World {
             self.die(Death::Kill).await;
             self.start(None).await;
         }
-        let start = Instant::now();
+        let mut patience = Patience::new();
         // The ledger looks for space again when some time has passed on the machine's own clock.
         while self.life().rig.ledger.room().is_err() {
-            assert!(start.elapsed() < PATIENCE, "there is space, and no room");
+            assert!(patience.lasts(), "there is space, and no room");
             tokio::time::sleep(TICK).await;
         }
         self.everything_is_done().await;
@@ -608,7 +635,7 @@ impl World {
 
     /// Everything is judged, no batch waits, nor a request to forget, for whoever reads the ledger anew.
     async fn everything_is_done(&self) {
-        let (start, ledger) = (Instant::now(), &self.life().rig.ledger);
+        let (mut patience, ledger) = (Patience::new(), &self.life().rig.ledger);
         loop {
             let mut line = Line::read(ledger.clone(), "main".into(), self.rules()).unwrap();
             line.pull().unwrap();
@@ -622,7 +649,7 @@ impl World {
                 return;
             }
             assert!(
-                start.elapsed() < PATIENCE,
+                patience.lasts(),
                 "nothing fails, and this is left: {due:?}, {:?}, {unjudged:?}: {status:#?}",
                 line.forgetting()
             );
