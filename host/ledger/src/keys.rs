@@ -10,10 +10,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use chacha20poly1305::{
-    ChaCha20Poly1305, KeyInit as _, Nonce,
-    aead::{Aead as _, AeadInOut as _, Payload},
-};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use crate::{
     Error, Result,
@@ -296,19 +293,30 @@ fn context(kind: &str, subject: &str) -> Vec<u8> {
     [kind.as_bytes(), &[0], subject.as_bytes()].concat()
 }
 
+/// The cipher with a subject's key; `None` never, since the key has its length.
+fn cipher(key: &[u8; 32]) -> Option<LessSafeKey> {
+    let key = UnboundKey::new(&CHACHA20_POLY1305, key).ok()?;
+    Some(LessSafeKey::new(key))
+}
+
 /// Nonce, encrypted body, tag.
 pub(crate) fn seal(key: &[u8; 32], kind: &str, subject: &str, body: &[u8]) -> Result<Vec<u8>> {
     let nonce: [u8; NONCE] = random()?;
-    let payload = Payload {
-        msg: body,
-        aad: &context(kind, subject),
-    };
-    let sealed = ChaCha20Poly1305::new(key.into())
-        .encrypt(&Nonce::from(nonce), payload)
-        .map_err(|_| Error::Random {
-            why: "the cipher refused the body".into(),
-        })?;
-    Ok([&nonce[..], &sealed].concat())
+    let mut sealed = Vec::with_capacity(frame::SEAL_OVERHEAD + body.len());
+    sealed.extend_from_slice(&nonce);
+    sealed.extend_from_slice(body);
+    let tag = cipher(key).and_then(|cipher| {
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let aad = Aad::from(context(kind, subject));
+        cipher
+            .seal_in_place_separate_tag(nonce, aad, &mut sealed[NONCE..])
+            .ok()
+    });
+    let tag = tag.ok_or_else(|| Error::Random {
+        why: "the cipher refused the body".into(),
+    })?;
+    sealed.extend_from_slice(tag.as_ref());
+    Ok(sealed)
 }
 
 /// The body again, in the memory of `body`; `None` when it is not what was sealed with this key.
@@ -322,8 +330,10 @@ pub(crate) fn unseal(
     let (nonce, sealed) = sealed.split_first_chunk::<NONCE>()?;
     body.clear();
     body.extend_from_slice(sealed);
-    ChaCha20Poly1305::new(key.into())
-        .decrypt_in_place(&Nonce::from(*nonce), &context(kind, subject), &mut body)
-        .ok()?;
+    let nonce = Nonce::assume_unique_for_key(*nonce);
+    let aad = Aad::from(context(kind, subject));
+    let opened = cipher(key)?.open_in_place(nonce, aad, &mut body).ok()?;
+    let len = opened.len();
+    body.truncate(len);
     Some(body)
 }
