@@ -23,7 +23,7 @@ use crate::{
 const OPEN_SEGMENTS: usize = 64;
 /// A single read takes the head and a body of up to this length; a scan takes many records with one.
 const READ_AHEAD: usize = 4096;
-const SCAN_AHEAD: usize = 256 << 10;
+const SCAN_AHEAD: usize = 64 << 10;
 
 /// The bytes that were read last. Acknowledged records do not change, so what is in it stays true.
 #[derive(Debug)]

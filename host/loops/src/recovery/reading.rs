@@ -19,11 +19,12 @@ use crate::{
     records::{self, CLOSED, ClosedRecord, FEEDBACK, JUDGED, SPENT, SpentRecord, TURN, TurnRecord},
 };
 
-/// Records of a stretch, and how many stretches a worker may be ahead of the fold.
-const STRETCH: u64 = 512;
-const AHEAD: usize = 4;
+/// Records of a stretch, and how many stretches a worker may be ahead of the fold. Together with [`MOST_WORKERS`] they bound what is
+/// held at once to about 1,200 records: one can have a megabyte, and what a client sends must not keep a host from starting.
+const STRETCH: u64 = 128;
+const AHEAD: usize = 1;
 /// More do not help: the fold is behind then.
-const MOST_WORKERS: usize = 8;
+const MOST_WORKERS: usize = 4;
 
 /// What one record says to the fold.
 pub(super) enum Heard {
