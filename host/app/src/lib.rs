@@ -14,6 +14,7 @@ pub mod config;
 pub mod demo;
 mod durable;
 pub mod history;
+mod home;
 pub mod host;
 pub mod http_agent;
 pub mod logging;

@@ -171,6 +171,15 @@ impl Manifest {
             let problem = format!("`{version}` is no version, such as 0.1.0 or 2.0.0-beta.1");
             return Err(LoadProblem::Manifest(problem));
         }
+        // Attack: escape sequences for the terminal that an operator reads before he grants anything.
+        let docs = manifest.config.iter().map(|key| &key.doc);
+        if docs
+            .chain([&manifest.doc])
+            .any(|doc| doc.contains(char::is_control))
+        {
+            let problem = "a `doc` is one line without control characters".to_owned();
+            return Err(LoadProblem::Manifest(problem));
+        }
         manifest.check(&toml::Table::new())?;
         Ok(manifest)
     }
@@ -358,6 +367,16 @@ mod tests {
             assert!(
                 matches!(Manifest::parse(&broken), Err(LoadProblem::Manifest(_))),
                 "{version}"
+            );
+        }
+        for (old, new) in [
+            ("A sample.", "A\\u001b[2J sample."),
+            ("A mode.", "A\\nmode."),
+        ] {
+            let broken = MANIFEST.replace(old, new);
+            assert!(
+                matches!(Manifest::parse(&broken), Err(LoadProblem::Manifest(_))),
+                "{new}"
             );
         }
         let broken = MANIFEST.replace("reward-plugin", "root-plugin");

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 use super::Listed;
+use crate::home;
 
 /// The cache folder.
 #[derive(Debug, Clone)]
@@ -32,15 +33,7 @@ impl Store {
     /// # Errors
     /// When neither `NEXTSTATE_MODELS`, `XDG_CACHE_HOME` nor `HOME` is set.
     pub fn from_environment() -> anyhow::Result<Self> {
-        let set = |name: &str| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
-        let root = set("NEXTSTATE_MODELS")
-            .or_else(|| Some(set("XDG_CACHE_HOME")?.join("nextstate/models")))
-            .or_else(|| Some(set("HOME")?.join(".cache/nextstate/models")))
-            .context("there is no place for models: set NEXTSTATE_MODELS or HOME")?;
+        let root = home::folder("NEXTSTATE_MODELS", "XDG_CACHE_HOME", ".cache", "models")?;
         Ok(Self::at(root))
     }
 

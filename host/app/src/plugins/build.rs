@@ -89,6 +89,6 @@ fn compile(folder: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Cargo's own choice: the author's tests and builds share what they compile.
-pub(super) fn target_dir(root: &Path) -> std::path::PathBuf {
+fn target_dir(root: &Path) -> std::path::PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into)
 }

@@ -10,7 +10,7 @@ use indicatif::HumanBytes;
 use plugin::{Capability, PluginHost};
 
 use super::package;
-use super::source::{COMPONENT, Source};
+use super::source::{COMPONENT, Source, is_taken};
 use super::store::{Store, split};
 
 /// `nextstate plugin pack`
@@ -97,7 +97,7 @@ pub(super) fn install(args: &InstallArgs) -> anyhow::Result<()> {
     let signer = store.signer(&package)?;
     let manifest = &package.manifest;
     ensure!(
-        bundled::find(&manifest.name).is_none(),
+        !is_taken(&manifest.name),
         "`{}` is shipped with nextstate: a plugin of that name could not be told from it",
         manifest.name
     );

@@ -114,7 +114,7 @@ pub struct TestArgs {
     /// The plugin.
     #[command(flatten)]
     pub which: Which,
-    /// Leave out the project's own tests (`cargo test`)
+    /// Leave out the project's own tests (`cargo test`), which run outside the sandbox
     #[arg(long)]
     pub no_unit: bool,
     /// Machine-readable: one call a line

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use bundled::kit;
 use plugin::Manifest;
 
+use super::source::is_taken;
 use super::{Kind, NewArgs};
 
 const CARGO: &str = include_str!("templates/Cargo.toml.in");
@@ -82,7 +83,7 @@ fn make(folder: &Path, kind: Kind) -> anyhow::Result<()> {
             "a Rust package cannot be called `{name}` here"
         );
     }
-    if bundled::find(name).is_some() {
+    if is_taken(name) {
         bail!(
             "`{name}` is shipped with nextstate: a plugin of that name could not be told from it"
         );
@@ -135,7 +136,14 @@ mod tests {
     #[test]
     fn a_name_that_cannot_be_one_is_refused_before_anything_is_written() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["My Plugin", "7-up", "sdk", "binary-reward", "ümlaut"] {
+        for name in [
+            "My Plugin",
+            "7-up",
+            "sdk",
+            "binary-reward",
+            "words",
+            "ümlaut",
+        ] {
             let folder = dir.path().join(name);
             assert!(refused(&folder).contains(name), "{name}");
             assert!(!folder.exists(), "{name}");

@@ -12,6 +12,14 @@ pub const MANIFEST: &str = "plugin.toml";
 /// The component's file.
 pub const COMPONENT: &str = "plugin.wasm";
 
+/// What a configuration means by these names is in the program: no other plugin can be called so.
+const NATIVE: [&str; 2] = ["words", "majority"];
+
+/// Whether a name is the program's own.
+pub fn is_taken(name: &str) -> bool {
+    NATIVE.contains(&name) || bundled::find(name).is_some()
+}
+
 /// A plugin's files, not yet looked at.
 #[derive(Debug)]
 pub struct Source {

@@ -1,6 +1,6 @@
 //! The installed plugins of this machine, whose authors are trusted, and what was granted to them.
 //!
-//! A folder: `$NEXTSTATE_PLUGINS`, else `$XDG_DATA_HOME/nextstate/plugins`, else `~/.local/share/nextstate/plugins`. In it `signing-key`
+//! A folder: `$NEXTSTATE_PLUGINS`, else `$XDG_DATA_HOME/nextstate/plugins`, else `~/.local/share/nextstate/plugins`. In it `signing.key`
 //! (the key of whoever packs here), `trusted.toml` (names and public keys), and for each plugin a folder with its packages as they came
 //! and `state.toml`: the version in use, and what was granted. A package is checked again each time that it is loaded.
 
@@ -15,10 +15,13 @@ use plugin::Capability;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::package::{self, Package};
-use crate::{durable, signing};
+use crate::{durable, home, signing};
 
 const SUFFIX: &str = "nsplugin";
 const STATE: &str = "state.toml";
+// With a dot, which no plugin's name has: neither can take the other's place.
+const KEY: &str = "signing.key";
+const TRUSTED: &str = "trusted.toml";
 
 /// The folder.
 #[derive(Debug, Clone)]
@@ -53,14 +56,12 @@ impl Store {
     /// # Errors
     /// When neither `NEXTSTATE_PLUGINS`, `XDG_DATA_HOME` nor `HOME` is set.
     pub fn from_environment() -> anyhow::Result<Self> {
-        let set = |name: &str| {
-            let value = std::env::var_os(name).filter(|value| !value.is_empty());
-            value.map(PathBuf::from)
-        };
-        let root = set("NEXTSTATE_PLUGINS")
-            .or_else(|| Some(set("XDG_DATA_HOME")?.join("nextstate/plugins")))
-            .or_else(|| Some(set("HOME")?.join(".local/share/nextstate/plugins")))
-            .context("there is no place for plugins: set NEXTSTATE_PLUGINS or HOME")?;
+        let root = home::folder(
+            "NEXTSTATE_PLUGINS",
+            "XDG_DATA_HOME",
+            ".local/share",
+            "plugins",
+        )?;
         Ok(Self::at(root))
     }
 
@@ -80,7 +81,7 @@ impl Store {
     /// The file system's, or a damaged key.
     pub fn signing_key(&self) -> anyhow::Result<SigningKey> {
         self.made(&self.root)?;
-        signing::key_at(&self.root.join("signing-key"), "the signing key")
+        signing::key_at(&self.root.join(KEY), "the signing key")
     }
 
     /// Whose packages may be installed: names and public keys.
@@ -88,7 +89,7 @@ impl Store {
     /// # Errors
     /// A damaged file.
     pub fn trusted(&self) -> anyhow::Result<BTreeMap<String, String>> {
-        Ok(read(&self.root.join("trusted.toml"))?.unwrap_or_default())
+        Ok(read(&self.root.join(TRUSTED))?.unwrap_or_default())
     }
 
     /// Trusts a key from now on, under a name; or nobody of that name.
@@ -115,7 +116,7 @@ impl Store {
             }
         }
         self.made(&self.root)?;
-        write(&self.root.join("trusted.toml"), &trusted)
+        write(&self.root.join(TRUSTED), &trusted)
     }
 
     /// What a trusted signer is called here.
@@ -127,7 +128,7 @@ impl Store {
         if let Some((name, _)) = trusted.iter().find(|(_, key)| **key == package.signer) {
             return Ok(name.clone());
         }
-        let own = self.root.join("signing-key").exists();
+        let own = self.root.join(KEY).exists();
         if own && hex::encode(self.signing_key()?.verifying_key().as_bytes()) == package.signer {
             return Ok("this machine".to_owned());
         }

@@ -59,12 +59,7 @@ impl Transcript {
             Ok(value) => (Answer::Said(say(&value)), Some(value)),
             Err(error) => (Answer::Failed(error.to_string()), None),
         };
-        let given = given.into();
-        self.0.push(Call {
-            function,
-            given,
-            answer,
-        });
+        self.push(function, &given.into(), answer);
         value
     }
 
@@ -75,11 +70,23 @@ impl Transcript {
             Err(error) => Answer::Failed(error.to_string()),
             Ok(_) => Answer::Failed("it was accepted, and must be refused".to_owned()),
         };
-        let given = given.to_owned();
+        self.push(function, given, answer);
+    }
+
+    /// Attack: a guest whose texts carry escape sequences for the terminal that shows them.
+    fn push(&mut self, function: &'static str, given: &str, answer: Answer) {
+        let visible = |text: &str| -> String {
+            let one = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+            text.chars().map(one).collect()
+        };
         self.0.push(Call {
             function,
-            given,
-            answer,
+            given: visible(given),
+            answer: match answer {
+                Answer::Said(text) => Answer::Said(visible(&text)),
+                Answer::Refused(text) => Answer::Refused(visible(&text)),
+                Answer::Failed(text) => Answer::Failed(visible(&text)),
+            },
         });
     }
 }
@@ -129,4 +136,21 @@ fn quoted_end(text: &str) -> String {
     let short: String = text.chars().skip(skipped).collect();
     let rest = if skipped > 0 { "…" } else { "" };
     format!("{rest}{short:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_guest_says_cannot_steer_the_terminal() {
+        let mut calls = Transcript::default();
+        let said = "a\u{1b}[2J\nb".to_owned();
+        calls.note("tasks", "\u{7}train", Ok(said), String::clone);
+        assert_eq!(calls.0[0].given, "\u{fffd}train");
+        assert_eq!(
+            calls.0[0].answer,
+            Answer::Said("a\u{fffd}[2J\u{fffd}b".to_owned())
+        );
+    }
 }
