@@ -44,6 +44,7 @@ fn a_few_steps(name: &str) {
                 episode: EpisodeId::new(format!("recipe-{i}")),
                 task: tasks[i].clone(),
                 seed: Seed::new(i as u64),
+                group: None,
             })
             .collect();
         let rollout = host

@@ -158,10 +158,7 @@ fn said(turn: Turn) -> Outcome<[Entry; 3]> {
     };
     let closed = ClosedRecord {
         turn: turn.id.clone(),
-        closing: Closing::Next(NextState {
-            messages: vec![Message::user("Thanks, that worked.")],
-            text: "Thanks, that worked.".to_owned(),
-        }),
+        closing: Closing::Next(NextState::of(vec![Message::user("Thanks, that worked.")])),
         by: None,
     };
     let judged = JudgedRecord {
@@ -183,6 +180,7 @@ fn said(turn: Turn) -> Outcome<[Entry; 3]> {
         sample: Some(sample),
         not_trainable: None,
         notes: Vec::new(),
+        paid: None,
     };
     let turn = TurnRecord {
         turn,

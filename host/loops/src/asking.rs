@@ -6,12 +6,22 @@
 use std::sync::Arc;
 
 use rl::{
-    Answer, AnswerForm, Choice, Hint, JudgePrompt, NextState, Policy, SampleRequest, Sampling,
-    ScoreRequest, Seed, TokenFlow, Turn, Vote, Weights,
+    Answer, AnswerForm, Choice, Hint, JudgePrompt, NextState, Policy, Question, SampleRequest,
+    Sampling, ScoreRequest, Seed, TokenFlow, Turn, Vote, Weights,
 };
 use tokio::task::JoinSet;
 
 use crate::{call::GivenUp, hint, judge::TeacherWeights, judging::Turnwise, records::HintAsk};
+
+/// What came of one question.
+enum Heard {
+    /// The turn is not for this judge.
+    Nothing,
+    /// The model's answer, or why there is none.
+    Vote(Vote),
+    /// No model was needed.
+    ByEvidence(Vote),
+}
 
 impl Turnwise {
     pub(crate) async fn ask(
@@ -40,21 +50,39 @@ impl Turnwise {
         let mut answers: Vec<_> = tasks.join_all().await;
         answers.sort_by_key(|(index, _)| *index);
         let (mut heard_votes, mut heard_asks) = (Vec::new(), Vec::new());
+        // The evidence says the same however often it is looked at: its one vote is the only one.
+        let clear = answers.iter().find_map(|(_, answer)| match answer {
+            Ok(Heard::ByEvidence(vote)) => Some(vote.clone()),
+            _ => None,
+        });
+        let is_clear = clear.is_some();
+        heard_votes.extend(clear);
         for (_, answer) in answers {
             match answer {
-                Ok(vote) => heard_votes.extend(vote),
+                Ok(Heard::Vote(vote)) if !is_clear => heard_votes.push(vote),
+                Ok(_) => {}
                 Err(ask) => heard_asks.extend(ask),
             }
         }
         (heard_votes, heard_asks)
     }
 
-    /// One vote; none when the turn is not for this judge.
-    async fn vote(&self, turn: Arc<Turn>, next: Arc<NextState>, seed: Seed) -> Option<Vote> {
+    /// One vote.
+    async fn vote(&self, turn: Arc<Turn>, next: Arc<NextState>, seed: Seed) -> Heard {
         let parts = self.parts.clone();
         let vote = self.caller.call("the judge", move |given_up| {
-            let Some(prompt) = parts.judge.evaluate(&turn, &next, seed)? else {
-                return Ok(None);
+            let prompt = match parts.judge.evaluate(&turn, &next, seed)? {
+                Question::Ask(prompt) => prompt,
+                Question::Skip => return Ok(Heard::Nothing),
+                Question::Decided(value, score) => {
+                    return Ok(Heard::ByEvidence(Vote {
+                        value: Some(value),
+                        answers: Vec::new(),
+                        score: score.filter(|score| score.is_finite()),
+                        seed,
+                        absent: None,
+                    }));
+                }
             };
             let answer = answer(&*parts.policy, prompt, seed, given_up)?;
             let read = parts.judge.read_vote(&turn, &next, &answer)?;
@@ -65,7 +93,7 @@ impl Turnwise {
                 .is_none()
                 .then(|| "the answer could not be read as a vote".to_owned());
             let score = score.flatten().filter(|score| score.is_finite());
-            Ok(Some(Vote {
+            Ok(Heard::Vote(Vote {
                 value,
                 answers,
                 score,
@@ -80,7 +108,7 @@ impl Turnwise {
                 self.parts.board.plugin_failed("vote");
                 let absent = Some(error.to_string());
                 let zero = ledger::mutant::on("failed-vote-is-zero");
-                Some(Vote {
+                Heard::Vote(Vote {
                     value: zero.then_some(rl::VoteValue::Ambiguous),
                     answers: Vec::new(),
                     score: None,

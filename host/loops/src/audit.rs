@@ -291,15 +291,22 @@ impl Auditor<'_> {
         }
         let reward = judged.reward.and_then(|reward| reward.reward);
         let sign = judged.verdict.map_or(0.0, |verdict| verdict.value.sign());
-        self.hold("I5", reward.unwrap_or(0.0) * sign >= 0.0, || {
+        // A whole episode is paid by its outcome, too, and that outranks the judge.
+        let alone = judged.paid.is_none();
+        self.hold("I5", !alone || reward.unwrap_or(0.0) * sign >= 0.0, || {
             format!("record {seq}: {id} has a reward of {reward:?} for the opposite verdict")
         });
         let judged_by_nobody = judged.verdict.is_none() && votes.is_none();
-        self.hold("I6", !(judged_by_nobody && reward.is_some()), || {
+        let by_outcome = judged
+            .paid
+            .as_ref()
+            .is_some_and(|paid| paid.outcome.is_some());
+        let by_nobody = judged_by_nobody && !by_outcome;
+        self.hold("I6", !(by_nobody && reward.is_some()), || {
             format!("record {seq}: {id} has a reward of {reward:?} and no verdict")
         });
         let Some(sample) = &judged.sample else { return };
-        let told = judged.verdict.is_some() || !judged.teachers.is_empty();
+        let told = judged.verdict.is_some() || !judged.teachers.is_empty() || by_outcome;
         self.hold("I6", told, || {
             format!("record {seq}: {id} has a sample, and neither a verdict nor a hint")
         });

@@ -3,7 +3,8 @@
 //! [`begin`] records the request: from then on the turns are skipped. [`finish`] destroys the keys of their text, runs the
 //! training fold without them (`derive.rs`; what came before the first of them is found, not computed), moves the head to
 //! the result in one group of records, and erases the weights that knew them. A kill at any point is finished at the next start.
-//! The adapter afterwards is byte for byte the one of a ledger in which the turns never were.
+//! The adapter afterwards is byte for byte the one of a ledger in which the turns never were. Hosted attempts that were paid in
+//! relation to each other are forgotten together: in a ledger without one of them the others would have been paid otherwise.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,8 +24,8 @@ use crate::{
     history::{hash, visible},
     line::{Line, Step},
     records::{
-        self, ACTION, ActionRecord, EPISODE, EpisodeRecord, ForgetRecord, ForgottenRecord, TURN,
-        TurnRecord,
+        self, ACTION, ActionRecord, EPISODE, EpisodeRecord, ForgetRecord, ForgottenRecord, PAID,
+        PaidRecord, TURN, TurnRecord,
     },
     schedule::Due,
 };
@@ -383,10 +384,10 @@ fn find(
     already: &[TurnId],
 ) -> Result<(Vec<TurnId>, Vec<String>)> {
     let already: HashSet<&TurnId> = already.iter().collect();
-    let mut turns = Vec::new();
     let mut chosen = HashSet::new();
     let mut quotable: Vec<Quotable> = Vec::new();
-    let mut sessions: HashMap<TurnId, Option<TurnId>> = HashMap::new();
+    let mut order: Vec<TurnId> = Vec::new();
+    let mut played: Vec<EpisodeRecord> = Vec::new();
     let mut episodes = Vec::new();
     for record in ledger.scan(Seq::FIRST) {
         let record = record.map_err(Error::ledger("train", "read the ledger"))?;
@@ -420,12 +421,18 @@ fn find(
                         hit
                     }
                 };
-                sessions.insert(turn.id.clone(), turn.parent.clone());
                 if hit {
                     chosen.insert(turn.id.clone());
-                    if !already.contains(&turn.id) {
-                        turns.push(turn.id);
-                    }
+                }
+                order.push(turn.id);
+            }
+            PAID => {
+                let group: PaidRecord = records::decode(&record)?;
+                let turns = group.attempts.into_iter().flat_map(|one| one.turns);
+                let turns: Vec<TurnId> = turns.collect();
+                // The rewards of a group are about all of its attempts: who forgets one forgets what was made of the others.
+                if turns.iter().any(|turn| chosen.contains(turn)) {
+                    chosen.extend(turns);
                 }
             }
             ACTION => {
@@ -436,13 +443,20 @@ fn find(
             }
             EPISODE => {
                 let episode: EpisodeRecord = records::decode(&record)?;
-                if episode.turns.iter().any(|turn| chosen.contains(turn)) {
-                    episodes.push(episode.episode.to_string());
-                }
+                played.push(episode);
             }
             _ => {}
         }
     }
+    let gone = |episode: &&EpisodeRecord| episode.turns.iter().any(|turn| chosen.contains(turn));
+    episodes.extend(
+        played
+            .iter()
+            .filter(gone)
+            .map(|one| one.episode.to_string()),
+    );
+    let new = |turn: &TurnId| chosen.contains(turn) && !already.contains(turn);
+    let turns: Vec<TurnId> = order.into_iter().filter(new).collect();
     episodes.sort();
     episodes.dedup();
     if turns.is_empty() {

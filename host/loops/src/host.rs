@@ -8,7 +8,7 @@ use ledger::Ledger;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use rl::{
-    AdapterName, Agent, Environment, Judge, Learner, Policy, PolicyVersion, RewardRule, Seed,
+    AdapterName, Agent, Environment, Judge, Learner, Policy, PolicyVersion, RewardRule, Seed, Sees,
     Shelf, TurnId, TurnSink,
 };
 use serde::{Deserialize, Serialize};
@@ -145,6 +145,8 @@ pub struct Handle {
     ledger: Ledger,
     board: Board,
     control: Control,
+    /// What the reward rule pays at once.
+    sees: Sees,
 }
 
 impl Loops {
@@ -182,6 +184,7 @@ impl Loops {
             (board.clone(), watch.clone()),
             recovered.sessions,
         );
+        let sees = seams.rule.sees();
         let judge = judge::Parts {
             config: config.judge.clone(),
             algorithm: config.algorithm,
@@ -223,6 +226,7 @@ impl Loops {
             ledger: ledger.clone(),
             board: board.clone(),
             control,
+            sees,
         };
         let places = recovered.places;
         Ok((
@@ -346,7 +350,7 @@ impl Handle {
         agent: Arc<dyn Agent>,
     ) -> Result<Rollout> {
         let (ledger, serve, board) = (self.ledger.clone(), self.serve.clone(), self.board.clone());
-        Rollout::new(config, ledger, environment, agent, serve, board)
+        Rollout::new(config, ledger, environment, agent, serve, board, self.sees)
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
     Error, Result, Shutdown,
     call::GivenUp,
     judging::Turnwise,
+    paying::Purse,
     praise::Praise,
     queue::Tail,
     records::{self, CLOSED, ClosedRecord, Closing, FEEDBACK},
@@ -68,6 +69,9 @@ pub struct Config {
     /// Whether a reward rule may decide or pay the opposite of what the votes and people said. One that does so by mistake trains
     /// the opposite of what they want, so it is refused.
     pub contrary_rewards: bool,
+    /// Whether hosted attempts at one task that all had the same outcome are left out of training (dynamic sampling), whatever
+    /// their turns were like.
+    pub drop_equal_groups: bool,
     /// Whether the praise of somebody who praises nearly everything, among others who do not, counts less and less.
     pub fade_praise: bool,
 }
@@ -82,6 +86,7 @@ impl Default for Config {
             concurrency: 2,
             teacher: TeacherWeights::Policy,
             contrary_rewards: false,
+            drop_equal_groups: false,
             fade_praise: true,
         }
     }
@@ -176,6 +181,8 @@ pub(crate) struct Parts {
 /// The loop.
 pub(crate) struct Judging {
     turnwise: Turnwise,
+    /// Hosted groups that wait to be paid.
+    purse: Purse,
     concurrency: usize,
     board: Board,
     closed: Tail,
@@ -197,12 +204,15 @@ impl Judging {
     pub(crate) fn new(parts: Parts, places: &Places) -> Self {
         let ledger = parts.ledger.clone();
         parts.board.judge.reset(places.to_judge);
+        let (concurrency, board) = (parts.config.concurrency, parts.board.clone());
+        let turnwise = Turnwise::new(parts);
         Self {
-            concurrency: parts.config.concurrency,
-            board: parts.board.clone(),
+            concurrency,
+            board,
             closed: Tail::new(ledger.clone(), "judge", CLOSED, places.closed),
             feedback: Tail::new(ledger, "judge", FEEDBACK, places.feedback),
-            turnwise: Turnwise::new(parts),
+            purse: Purse::new(turnwise.clone()),
+            turnwise,
             waiting: VecDeque::new(),
             busy: HashSet::new(),
             again: HashSet::new(),
@@ -214,6 +224,8 @@ impl Judging {
         let mut tasks = JoinSet::new();
         loop {
             self.read().await?;
+            self.purse.read().await?;
+            self.purse.pay(&self.busy).await?;
             self.start(&mut tasks);
             let event = tokio::select! {
                 () = shutdown.wait() => Event::Stop,
@@ -228,6 +240,7 @@ impl Judging {
                 Event::Rung => {}
                 Event::Judged(turn, result) => {
                     self.busy.remove(&turn);
+                    self.purse.judged(&turn);
                     self.board.judge.finished(1);
                     result?;
                     if self.again.remove(&turn) {

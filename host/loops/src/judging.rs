@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use ledger::Ledger;
 use rl::{
-    Decider, Feedback, Hint, NextState, NotTrainable, Rating, Turn, TurnId, TurnReward, Verdict,
-    Vote,
+    Decider, Feedback, Hint, JudgedTurn, NextState, NotTrainable, Rating, RewardRule, Sample, Sees,
+    TokenStreams, Turn, TurnId, TurnReward, Verdict, Vote,
     algorithm::{HintTeacher, Judged},
 };
 use tokio::time::Instant;
@@ -18,11 +18,12 @@ use crate::{
     belief::{believe, refused, said, value},
     call::Caller,
     hint,
-    judge::Parts,
+    judge::{Algorithm, Parts},
+    paying::mean,
     praise::Speaker,
     records::{
-        self, CLOSED, ClosedRecord, Closing, FEEDBACK, HintAsk, JUDGED, JudgedRecord, SPENT, TURN,
-        TurnRecord,
+        self, ACTION, ActionRecord, CLOSED, ClosedRecord, Closing, FEEDBACK, HintAsk, JUDGED,
+        JudgedRecord, SPENT, TURN, TurnRecord,
     },
     status::Before,
 };
@@ -34,21 +35,21 @@ pub(crate) struct Turnwise {
     /// To the judge's prompts and the model: may be slow, may hang.
     pub(crate) caller: Caller,
     /// To the reward rule, which needs no model: a hanging judge must not hold up a person's word.
-    rule: Caller,
+    pub(crate) rule: Caller,
 }
 
 /// Everything that the ledger says about a turn.
 #[derive(Default)]
-struct Dossier {
-    record: Option<TurnRecord>,
-    closing: Option<Closing>,
+pub(crate) struct Dossier {
+    pub(crate) record: Option<TurnRecord>,
+    pub(crate) closing: Option<Closing>,
     judged: Option<JudgedRecord>,
     feedback: Option<Feedback>,
     spent: bool,
 }
 
 impl Dossier {
-    fn load(ledger: &Ledger, turn: &TurnId) -> Result<Self> {
+    pub(crate) fn load(ledger: &Ledger, turn: &TurnId) -> Result<Self> {
         let mut dossier = Self::default();
         for record in ledger.by_subject(turn.as_str()) {
             let record = record.map_err(Error::ledger("judge", "read a turn's records"))?;
@@ -88,11 +89,38 @@ impl Dossier {
             .as_ref()
             .is_some_and(|r| r.not_trainable.is_none());
         let told = matches!(self.closing, Some(Closing::Next(_))) || self.feedback.is_some();
+        // What was paid with its group stays as it is: the others were paid in relation to it.
         let known = self
             .judged
             .as_ref()
-            .is_some_and(|j| j.feedback == self.feedback);
+            .is_some_and(|j| j.feedback == self.feedback || j.paid.is_some());
         trainable && told && !known && !self.spent
+    }
+
+    pub(crate) fn judged(&self) -> Option<&JudgedRecord> {
+        self.judged.as_ref()
+    }
+
+    pub(crate) fn is_spent(&self) -> bool {
+        self.spent
+    }
+
+    /// Whether the turn is an action of a hosted episode, whose id is its session. The session alone does not tell: clients name
+    /// theirs as they like.
+    fn is_hosted(&self, ledger: &Ledger) -> Result<bool> {
+        let Some(record) = &self.record else {
+            return Ok(false);
+        };
+        for action in ledger.by_subject(record.turn.session.as_str()) {
+            let action = action.map_err(Error::ledger("judge", "read an episode's actions"))?;
+            if action.kind == ACTION
+                && !action.erased
+                && records::decode::<ActionRecord>(&action)?.turn == record.turn.id
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -121,11 +149,18 @@ impl Turnwise {
     pub(crate) async fn judge(&self, id: &TurnId) -> Result<()> {
         let start = Instant::now();
         let (ledger, turn) = (self.parts.ledger.clone(), id.clone());
-        let dossier = tokio::task::spawn_blocking(move || Dossier::load(&ledger, &turn))
-            .await
-            .map_err(|_| Error::Panicked {
-                what: "reading a turn's records".to_owned(),
-            })??;
+        let alone = self.parts.rule.sees() == Sees::Turn;
+        let read = move || {
+            let dossier = Dossier::load(&ledger, &turn)?;
+            let waits = !alone && dossier.is_due() && dossier.is_hosted(&ledger)?;
+            Ok::<_, Error>((dossier, waits))
+        };
+        let (dossier, waits) =
+            tokio::task::spawn_blocking(read)
+                .await
+                .map_err(|_| Error::Panicked {
+                    what: "reading a turn's records".to_owned(),
+                })??;
         if !dossier.is_due() {
             return Ok(());
         }
@@ -161,7 +196,7 @@ impl Turnwise {
             .hear(&turn, next.as_ref(), judged, feedback.as_ref())
             .await;
         let record = self
-            .decide(&turn, (revision, earlier), heard, feedback)
+            .decide(&turn, (revision, earlier), heard, feedback, waits)
             .await;
         self.parts
             .ledger
@@ -243,6 +278,7 @@ impl Turnwise {
         (revision, earlier): (u32, Option<Verdict>),
         heard: Heard,
         feedback: Option<Feedback>,
+        waits: bool,
     ) -> JudgedRecord {
         let Heard {
             votes,
@@ -251,9 +287,10 @@ impl Turnwise {
             mut notes,
         } = heard;
         let rated = feedback.as_ref().and_then(|feedback| feedback.rating);
-        let ruled = self.rule(&votes, rated).await;
+        let ruled = self.rule(turn, &votes, rated, waits).await;
+        let failed = ruled.is_err();
         let (verdict, reward) = match ruled {
-            Ok((verdict, reward)) => (verdict, Some(reward)),
+            Ok(decided) => decided,
             Err(error) => {
                 tracing::warn!(%error, "the reward rule failed");
                 self.parts.board.plugin_failed("reward");
@@ -261,9 +298,13 @@ impl Turnwise {
                 (None, None)
             }
         };
-        let praise = self.praise(turn, earlier, verdict, &mut notes);
-        let algorithm = self.parts.algorithm;
+        let mut about_praise = Vec::new();
+        let praise = self.praise(turn, earlier, verdict, &mut about_praise);
+        if !waits {
+            notes.append(&mut about_praise);
+        }
         let (sample, not_trainable) = match reward {
+            None if waits && !failed => (None, Some(NotTrainable::AwaitsGroup)),
             None => (None, Some(NotTrainable::RewardRefused)),
             Some(reward) => {
                 let judged = Judged {
@@ -273,19 +314,16 @@ impl Turnwise {
                     opd_weight: reward.opd_weight,
                     teachers: teachers.clone(),
                 };
-                let sample = algorithm.method.sample(&judged, &algorithm.settings);
-                let sample = sample.filter(rl::Sample::is_effective);
-                let reason = sample.is_none().then(|| algorithm.method.why_none(&judged));
-                (sample, reason)
+                sample_of(&*self.parts.rule, &self.parts.algorithm, &judged).unwrap_or_else(
+                    |error| {
+                        notes.push(format!("no advantages: {error}"));
+                        (None, Some(NotTrainable::RewardRefused))
+                    },
+                )
             }
         };
         JudgedRecord {
-            turn: turn.id.clone(),
             revision,
-            judge: self.parts.judge.name(),
-            rule: self.parts.rule.name(),
-            method: algorithm.method,
-            settings: algorithm.settings,
             votes,
             asks,
             feedback,
@@ -295,6 +333,30 @@ impl Turnwise {
             sample,
             not_trainable,
             notes,
+            ..self.unjudged(&turn.id)
+        }
+    }
+
+    /// A record of this turn in which nothing is decided.
+    pub(crate) fn unjudged(&self, turn: &TurnId) -> JudgedRecord {
+        let algorithm = self.parts.algorithm;
+        JudgedRecord {
+            turn: turn.clone(),
+            revision: 0,
+            judge: self.parts.judge.name(),
+            rule: self.parts.rule.name(),
+            method: algorithm.method,
+            settings: algorithm.settings,
+            votes: Vec::new(),
+            asks: Vec::new(),
+            feedback: None,
+            verdict: None,
+            reward: None,
+            teachers: Vec::new(),
+            sample: None,
+            not_trainable: None,
+            notes: Vec::new(),
+            paid: None,
         }
     }
 
@@ -322,13 +384,18 @@ impl Turnwise {
         weight
     }
 
-    /// A person's rating outranks the votes; no vote present is no verdict, whatever a rule says.
+    /// A person's rating outranks the votes; no vote present is no verdict, whatever a rule says. A turn that `waits` for its
+    /// group gets no reward yet.
     async fn rule(
         &self,
+        turn: &Turn,
         votes: &[Vote],
         rated: Option<Rating>,
-    ) -> rl::Result<(Option<Verdict>, TurnReward)> {
+        waits: bool,
+    ) -> rl::Result<(Option<Verdict>, Option<TurnReward>)> {
         let (parts, votes) = (self.parts.clone(), votes.to_vec());
+        let tokens = u32::try_from(turn.response.len()).unwrap_or(u32::MAX);
+        let cut = turn.finish == rl::FinishReason::Length;
         self.rule
             .call("the reward rule", move |_| {
                 let rated = rated.filter(|_| !ledger::mutant::on("votes-outrank-a-person"));
@@ -342,7 +409,16 @@ impl Turnwise {
                     }
                     None => None,
                 };
-                let rewards = parts.rule.turn_rewards(&[verdict], None)?;
+                if waits {
+                    return Ok((verdict, None));
+                }
+                let judged = JudgedTurn {
+                    verdict,
+                    process: mean(votes.iter().filter_map(|vote| vote.value)),
+                    tokens,
+                    cut,
+                };
+                let rewards = parts.rule.turn_rewards(&[judged], None)?;
                 let [reward] = rewards.as_slice() else {
                     return Err(refused(format!("{} rewards for one turn", rewards.len())));
                 };
@@ -355,8 +431,28 @@ impl Turnwise {
                     },
                     ..*reward
                 };
-                Ok((verdict, reward))
+                Ok((verdict, Some(reward)))
             })
             .await
     }
+}
+
+/// The sample of a judged turn, by the rule's word on every token where it has one, else by the method; or why there is none.
+pub(crate) fn sample_of(
+    rule: &dyn RewardRule,
+    algorithm: &Algorithm,
+    judged: &Judged<'_>,
+) -> rl::Result<(Option<Sample>, Option<NotTrainable>)> {
+    let streams = TokenStreams {
+        advantage: judged.reward.map(|reward| judged.rl_weight * reward),
+        behaviour: &judged.turn.logprobs,
+        teachers: judged.teachers.iter().map(|t| &*t.logprobs).collect(),
+    };
+    let sample = match rule.token_advantages(&streams)? {
+        Some(advantages) => judged.sample_by_token(advantages),
+        None => algorithm.method.sample(judged, &algorithm.settings),
+    };
+    let sample = sample.filter(Sample::is_effective);
+    let reason = sample.is_none().then(|| algorithm.method.why_none(judged));
+    Ok((sample, reason))
 }

@@ -27,6 +27,7 @@ mod judging;
 pub mod line;
 pub mod metrics;
 pub mod orders;
+mod paying;
 mod praise;
 pub mod queue;
 pub mod records;

@@ -16,6 +16,8 @@
 //! | `forgotten` | adapter | `forgotten/<id>` | the end of it, in one group with the new head |
 //! | `action` | episode | `action/<episode>/<index>` | rollout |
 //! | `episode` | episode | `episode/<episode>` | rollout, when it is over |
+//! | `group` | group | `group/<group>` | rollout, when no attempt of it is left to play, for rules that see more than a turn |
+//! | `paid` | group | `paid/<group>` | judge, in one group with what its turns got |
 //!
 //! What holds somebody's text (`turn`, `closed`, `feedback`, `judged`, `action`, and the replies in `gate`) is sealed under the
 //! key of its subject, so that it can be erased.
@@ -54,6 +56,10 @@ pub const STEP_REFUSED: &str = "step-refused";
 pub const ACTION: &str = "action";
 /// Kind of [`EpisodeRecord`].
 pub const EPISODE: &str = "episode";
+/// Kind of [`GroupRecord`].
+pub const GROUP: &str = "group";
+/// Kind of [`PaidRecord`].
+pub const PAID: &str = "paid";
 /// Kind of [`RunRecord`].
 pub const RUN: &str = "run";
 /// Kind of [`GateRecord`].
@@ -222,6 +228,20 @@ pub struct JudgedRecord {
     /// What failed on the way or counted less than in full, in words.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// With whom the turn was paid, where the rule sees more than a turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paid: Option<Paid>,
+}
+
+/// How a turn of a hosted episode was paid.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Paid {
+    /// Its group.
+    pub group: String,
+    /// The oracle's word on its episode.
+    pub outcome: Option<f64>,
+    /// What its reward is worth beside those of its group.
+    pub advantage: Option<f32>,
 }
 
 /// What became of a sample.
@@ -302,6 +322,53 @@ pub struct EpisodeRecord {
     pub done: Option<Done>,
     /// The oracle's last word.
     pub outcome: Option<Outcome>,
+}
+
+/// All attempts at one task that were played; none is left to play.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    /// The group.
+    pub group: String,
+    /// The attempts that came to an end; one that failed is not there.
+    pub episodes: Vec<EpisodeId>,
+}
+
+/// One attempt of a group that was paid.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The attempt.
+    pub episode: EpisodeId,
+    /// The oracle's word.
+    pub outcome: Option<f64>,
+    /// Its turns.
+    pub turns: Vec<TurnId>,
+    /// Their rewards; empty when the rule failed.
+    pub rewards: Vec<Option<f32>>,
+    /// Their advantages.
+    pub advantages: Vec<Option<f32>>,
+}
+
+/// A group that was paid, or that its rule could not pay. Numbers and names only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PaidRecord {
+    /// The group.
+    pub group: String,
+    /// The rule's name and version.
+    pub rule: String,
+    /// Its attempts.
+    pub attempts: Vec<Attempt>,
+    /// Why nothing was paid.
+    pub why: Option<String>,
+}
+
+/// The key of a group's record.
+pub fn group_key(group: &str) -> String {
+    format!("{GROUP}/{group}")
+}
+
+/// The key of a group's payment.
+pub fn paid_key(group: &str) -> String {
+    format!("{PAID}/{group}")
 }
 
 /// The key of a turn's record.
@@ -401,6 +468,26 @@ impl EpisodeRecord {
     }
 }
 
+impl GroupRecord {
+    /// The entry that records it.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn to_entry(&self) -> Result<Entry> {
+        Ok(encode(GROUP, &self.group, self)?.with_key(group_key(&self.group)))
+    }
+}
+
+impl PaidRecord {
+    /// The entry that records it.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn to_entry(&self) -> Result<Entry> {
+        Ok(encode(PAID, &self.group, self)?.with_key(paid_key(&self.group)))
+    }
+}
+
 /// An entry of `kind` about `subject`, without a key.
 ///
 /// # Errors
@@ -476,6 +563,7 @@ mod tests {
             sample: None,
             not_trainable: Some(NotTrainable::NoVerdict),
             notes: Vec::new(),
+            paid: None,
         }
     }
 

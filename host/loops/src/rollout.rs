@@ -3,12 +3,12 @@
 //! An episode interrupted by a restart goes on: its recorded actions are replayed with the same seed, then new ones follow.
 //! It does not judge or train: the turns reach the ledger through the agent, like anybody's.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use ledger::Ledger;
 use rl::{
     Action, Agent, AgentReply, AgentRequest, Environment, Episode, EpisodeId, Message, Outcome,
-    Role, Sampling, Seed, SessionId, Step, TaskId, TurnId,
+    Role, Sampling, Seed, Sees, SessionId, Step, TaskId, TurnId,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     Error, Result, Shutdown,
-    records::{self, ACTION, ActionRecord, EpisodeRecord},
+    records::{self, ACTION, ActionRecord, EpisodeRecord, GroupRecord},
     serve,
     status::Board,
 };
@@ -60,6 +60,16 @@ pub struct Assignment {
     pub task: TaskId,
     /// The episode's seed.
     pub seed: Seed,
+    /// The attempts at one task that are compared with each other; none for an attempt that stands alone.
+    pub group: Option<String>,
+}
+
+impl Assignment {
+    fn group(&self) -> &str {
+        self.group
+            .as_deref()
+            .unwrap_or_else(|| self.episode.as_str())
+    }
 }
 
 /// A turn of an episode.
@@ -104,6 +114,7 @@ pub struct Rollout {
     agent: Arc<dyn Agent>,
     serve: serve::Handle,
     board: Board,
+    sees: Sees,
 }
 
 /// Receives events, from any thread.
@@ -117,6 +128,7 @@ impl Rollout {
         agent: Arc<dyn Agent>,
         serve: serve::Handle,
         board: Board,
+        sees: Sees,
     ) -> Result<Self> {
         if !(1..=1024).contains(&config.concurrency) {
             let value = config.concurrency.to_string();
@@ -134,6 +146,7 @@ impl Rollout {
             agent,
             serve,
             board,
+            sees,
         })
     }
 
@@ -147,6 +160,7 @@ impl Rollout {
         shutdown: Shutdown,
         watch: Watch,
     ) -> Result<Vec<EpisodeRecord>> {
+        let mut groups = Groups::new(&assignments);
         let mut left = assignments.into_iter().enumerate();
         let mut tasks = JoinSet::new();
         let mut records = Vec::new();
@@ -157,10 +171,10 @@ impl Rollout {
                 };
                 let (this, watch, shutdown) = (self.clone(), watch.clone(), shutdown.clone());
                 let runtime = Runtime::current();
-                let episode = assignment.episode.clone();
+                let names = (assignment.episode.clone(), assignment.group().to_owned());
                 let play =
                     spawn_blocking(move || this.play(&assignment, &runtime, &shutdown, &watch));
-                tasks.spawn(async move { (index, episode, play.await) });
+                tasks.spawn(async move { (index, names, play.await) });
             }
             let Some(done) = tasks.join_next().await else {
                 break;
@@ -168,15 +182,28 @@ impl Rollout {
             let panicked = |what: &str| Error::Panicked {
                 what: what.to_owned(),
             };
-            let (index, episode, played) = done.map_err(|_| panicked("a rollout task"))?;
-            match played.unwrap_or_else(|_| Err(panicked("an episode"))) {
-                Ok(Some(record)) => records.push((index, record)),
-                Ok(None) => {}
+            let (index, (episode, group), played) = done.map_err(|_| panicked("a rollout task"))?;
+            let over = match played.unwrap_or_else(|_| Err(panicked("an episode"))) {
+                Ok(Some(record)) => {
+                    let over = groups.ended(&group, Some(record.episode.clone()));
+                    records.push((index, record));
+                    over
+                }
+                // Interrupted: it goes on after the next start, and its group with it.
+                Ok(None) => None,
                 Err(error @ Error::Ledger { .. }) => return Err(error),
                 Err(error) => {
                     tracing::warn!(%episode, error = %error.chain(), "an episode failed");
                     watch(Event::Failed { episode, error });
+                    groups.ended(&group, None)
                 }
+            };
+            if let Some(over) = over.filter(|_| self.sees != Sees::Turn) {
+                self.ledger
+                    .append(over.to_entry()?)
+                    .await
+                    .map_err(ledger("record the end of a group"))?;
+                self.board.judge.added(0);
             }
         }
         records.sort_by_key(|(index, _)| *index);
@@ -230,6 +257,36 @@ impl Rollout {
         self.board.metrics.episodes.inc();
         watch(Event::Ended(record.clone()));
         Ok(Some(record))
+    }
+}
+
+/// Which attempts of which group are still to come, and which ended.
+struct Groups(HashMap<String, (usize, Vec<EpisodeId>)>);
+
+impl Groups {
+    fn new(assignments: &[Assignment]) -> Self {
+        let mut groups: HashMap<_, (usize, Vec<_>)> = HashMap::new();
+        for assignment in assignments {
+            groups.entry(assignment.group().to_owned()).or_default().0 += 1;
+        }
+        Self(groups)
+    }
+
+    /// One more is over, with or without a result; the group when it was the last.
+    fn ended(&mut self, group: &str, episode: Option<EpisodeId>) -> Option<GroupRecord> {
+        let (left, episodes) = self.0.get_mut(group)?;
+        *left = left.saturating_sub(1);
+        episodes.extend(episode);
+        if *left > 0 {
+            return None;
+        }
+        let (_, mut episodes) = self.0.remove(group)?;
+        // In which order they ended is chance; what a rule makes of them must not be.
+        episodes.sort();
+        Some(GroupRecord {
+            group: group.to_owned(),
+            episodes,
+        })
     }
 }
 

@@ -7,6 +7,10 @@ pub(crate) mod environment {
         world: "environment-plugin",
         path: "../../wit",
         imports: { default: trappable },
+        with: {
+            "nextstate:plugin/shell.machine": crate::shell::Held,
+            "nextstate:plugin/browser.page": crate::browser::Held,
+        },
     });
 }
 
@@ -42,4 +46,6 @@ pub(crate) mod reward {
     });
 }
 
-pub(crate) use environment::nextstate::plugin::{clock, config, log, metric, random, types};
+pub(crate) use environment::nextstate::plugin::{
+    browser, clock, config, log, metric, random, shell, types,
+};

@@ -1,21 +1,23 @@
 //! What a guest can reach: the one file in which capabilities are given.
 //!
-//! A guest gets `log` and `metric` always, and `random`, `clock` and `config` by its manifest. Nothing here reaches a file, a
-//! socket, the environment or real time.
+//! A guest gets `log` and `metric` always, and the others by its manifest. Nothing here reaches a file, a socket, the environment
+//! or real time; `shell` and `browser` do, and only through what the host's owner put behind them ([`crate::outside`]).
 
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 
 use crate::{
-    bindings::{clock, config, log, metric, random, types},
+    bindings::{browser, clock, config, log, metric, random, shell, types},
     error::LogTail,
     limits::{Breach, Growth, Limit, Limits},
     manifest::{Manifest, Value},
+    outside::{Outside, Refusal},
 };
 
 /// How many of the last log lines an error shows.
@@ -35,6 +37,12 @@ pub struct Metric {
     pub last: f64,
 }
 
+/// Machines and pages that one instance may hold at once.
+const HELD: usize = 8;
+
+/// What a host function gives: an answer, or a fault that the guest reads; the outer error ends the instance.
+pub(crate) type Answer<T> = wasmtime::Result<Result<T, types::Fault>>;
+
 /// A plugin's metrics by name.
 pub(crate) type Metrics = Arc<Mutex<BTreeMap<String, Metric>>>;
 
@@ -47,12 +55,17 @@ pub(crate) struct State {
     limits: Arc<Limits>,
     pub(crate) growth: Growth,
     tail: VecDeque<String>,
+    offers: Outside,
+    table: ResourceTable,
     // The call under way.
     function: &'static str,
     random: u64,
     calls_before: u32,
     host_calls: u64,
     passed_bytes: usize,
+    started: Instant,
+    /// Time that this call has spent outside.
+    outside: Duration,
     lines: u64,
     dropped_lines: u64,
 }
@@ -63,8 +76,15 @@ impl State {
         config: Arc<BTreeMap<String, Value>>,
         metrics: Metrics,
         limits: Arc<Limits>,
+        offers: Outside,
     ) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HELD);
         Self {
+            offers,
+            table,
+            outside: Duration::ZERO,
+            started: Instant::now(),
             plugin: manifest.name.as_str().into(),
             config,
             metrics,
@@ -88,6 +108,7 @@ impl State {
         self.calls_before = self.calls_before.saturating_add(1);
         self.host_calls = 0;
         self.passed_bytes = 0;
+        (self.started, self.outside) = (Instant::now(), Duration::ZERO);
         self.lines = 0;
         self.growth.breach = None;
     }
@@ -103,6 +124,54 @@ impl State {
 
     pub(crate) fn tail(&self) -> LogTail {
         LogTail(self.tail.iter().cloned().collect())
+    }
+
+    /// What the host offers beyond computation.
+    pub(crate) fn offers(&self) -> &Outside {
+        &self.offers
+    }
+
+    /// A call that leaves the guest: its time does not count as the guest's own, but has a limit of its own.
+    pub(crate) fn outside<T>(
+        &mut self,
+        passed: usize,
+        call: impl FnOnce(&mut ResourceTable) -> wasmtime::Result<Result<T, Refusal>>,
+    ) -> Answer<T> {
+        self.charge(passed)?;
+        let allowed = Duration::from_millis(self.limits.outside_ms);
+        if self.outside >= allowed {
+            let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            return Err(Breach {
+                limit: Limit::Outside,
+                used: ms(self.outside),
+                allowed: ms(allowed),
+            }
+            .into());
+        }
+        let started = Instant::now();
+        let answer = call(&mut self.table);
+        self.outside += started.elapsed();
+        // Attack: text from a page or a program that forges log lines where a fault is shown; it is cut and cleaned there.
+        Ok(answer?.map_err(|refusal| match refusal {
+            Refusal::Invalid(why) => types::Fault::InvalidInput(why),
+            Refusal::Unsupported(why) => types::Fault::Unsupported(why),
+            Refusal::Failed(why) => types::Fault::Internal(why),
+        }))
+    }
+
+    /// What is left of the call's own time.
+    pub(crate) fn time_left(&self) -> Duration {
+        let own = self.started.elapsed().saturating_sub(self.outside);
+        Duration::from_millis(self.limits.call_ms).saturating_sub(own)
+    }
+
+    /// Destroys what the guest held.
+    pub(crate) fn let_go<T: 'static>(&mut self, held: Resource<T>) -> wasmtime::Result<()> {
+        self.charge(0)?;
+        let started = Instant::now();
+        drop(self.table.delete(held)?);
+        self.outside += started.elapsed();
+        Ok(())
     }
 
     /// Counts a host call and the bytes it hands over. Attack: a loop of host calls burns the host's time while it uses next to no fuel.
@@ -139,7 +208,9 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     metric::add_to_linker::<State, Own>(linker, |state| state)?;
     random::add_to_linker::<State, Own>(linker, |state| state)?;
     clock::add_to_linker::<State, Own>(linker, |state| state)?;
-    config::add_to_linker::<State, Own>(linker, |state| state)
+    config::add_to_linker::<State, Own>(linker, |state| state)?;
+    shell::add_to_linker::<State, Own>(linker, |state| state)?;
+    browser::add_to_linker::<State, Own>(linker, |state| state)
 }
 
 impl types::Host for State {}

@@ -5,6 +5,9 @@ use crate::bindings::types;
 /// Greatest absolute reward, advantage or score.
 const GREATEST: f64 = 100.0;
 
+/// Most pieces of evidence of an observation.
+const EVIDENCE: usize = 16;
+
 /// Most messages of an observation.
 const MESSAGES: usize = 256;
 
@@ -57,7 +60,23 @@ pub(crate) fn observation(observation: &types::Observation) -> Result<(), String
     if observation.messages.iter().any(forged) {
         return Err("a message of the policy's own".into());
     }
-    Ok(())
+    evidence(&observation.evidence).map(drop)
+}
+
+/// What an environment vouches for.
+pub(crate) fn evidence(evidence: &[types::NamedValue]) -> Result<Vec<(String, f64)>, String> {
+    if evidence.len() > EVIDENCE {
+        let count = evidence.len();
+        return Err(format!(
+            "{count} pieces of evidence, and {EVIDENCE} are allowed"
+        ));
+    }
+    let checked = |number: &types::NamedValue| {
+        metric_name(&number.name)?;
+        self::number("evidence", number.value, -1e9, 1e9)?;
+        Ok((number.name.clone(), number.value))
+    };
+    evidence.iter().map(checked).collect()
 }
 
 /// A name for a metric.

@@ -101,6 +101,8 @@ fn check_card(plugin: &Plugin, card: &wit::ModalityCard) -> Result<()> {
         (wit::Capabilities::RANDOM, Capability::Random),
         (wit::Capabilities::CLOCK, Capability::Clock),
         (wit::Capabilities::CONFIG, Capability::Config),
+        (wit::Capabilities::SHELL, Capability::Shell),
+        (wit::Capabilities::BROWSER, Capability::Browser),
     ];
     for (flag, capability) in wanted {
         if card.capabilities.contains(flag) && !manifest.capabilities.contains(&capability) {
@@ -149,14 +151,14 @@ impl Environment for GuestEnvironment {
                 .call_next_state(store, &wit_turn, &new_messages)
         })?;
         let Some(next) = next else { return Ok(None) };
-        check::observation(&next).map_err(|what| self.pool.refuse("next-state", what))?;
+        let refuse = |what| self.pool.refuse("next-state", what);
+        check::observation(&next).map_err(refuse)?;
+        let evidence = check::evidence(&next.evidence).map_err(refuse)?;
         let messages = convert::messages_back(next.messages);
-        let texts: Vec<_> = messages
-            .iter()
-            .map(|message| message.content.as_str())
-            .collect();
-        let text = texts.join("\n");
-        Ok(Some(NextState { messages, text }))
+        Ok(Some(NextState {
+            evidence,
+            ..NextState::of(messages)
+        }))
     }
 
     fn session_ends(&self, messages: &[rl::Message]) -> rl::Result<bool> {

@@ -21,6 +21,7 @@ use crate::{
     capabilities::{self, State},
     error::{Error, Result},
     limits::Limits,
+    outside::Outside,
 };
 
 /// How often the deadline engine looks at the clock; a call may run this much longer than its limit.
@@ -44,6 +45,7 @@ pub struct PluginHost {
 
 struct Inner {
     limits: Arc<Limits>,
+    offers: Outside,
     fuel: Runtime,
     deadline: Runtime,
     // Dropped with the host, which ends the ticking thread.
@@ -74,17 +76,26 @@ impl fmt::Debug for PluginHost {
 }
 
 impl PluginHost {
-    /// Makes the engines and reserves their address space.
+    /// A host that offers nothing beyond computation; see [`PluginHost::with`].
     ///
     /// # Errors
     /// [`Error::Start`] when the limits do not fit this machine.
     pub fn new(limits: Limits) -> Result<Self> {
+        Self::with(limits, Outside::default())
+    }
+
+    /// Makes the engines and reserves their address space. `offers` is what stands behind `shell` and `browser`.
+    ///
+    /// # Errors
+    /// [`Error::Start`] when the limits do not fit this machine.
+    pub fn with(limits: Limits, offers: Outside) -> Result<Self> {
         check_mappings(limits.instances)?;
         let fuel = Runtime::new(&limits, Budget::Fuel)?;
         let deadline = Runtime::new(&limits, Budget::Deadline)?;
         let ticker = tick(deadline.engine.clone())?;
         let inner = Inner {
             limits: Arc::new(limits),
+            offers,
             fuel,
             deadline,
             _ticker: ticker,
@@ -97,6 +108,10 @@ impl PluginHost {
     /// What every instance may use.
     pub fn limits(&self) -> &Limits {
         &self.inner.limits
+    }
+
+    pub(crate) fn offers(&self) -> &Outside {
+        &self.inner.offers
     }
 
     pub(crate) fn shared_limits(&self) -> Arc<Limits> {

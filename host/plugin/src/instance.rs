@@ -2,10 +2,10 @@
 //!
 //! A trap or a limit ends the instance it happened in and nothing else; the next call gets a fresh one.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use wasmtime::{Store, Trap};
+use wasmtime::{Store, Trap, UpdateDeadline};
 
 use crate::{
     bindings::{environment, judge, reward, types},
@@ -62,12 +62,17 @@ impl<W: Exports> Instance<W> {
             inner.config.clone(),
             inner.metrics.clone(),
             limits,
+            inner.host.offers().clone(),
         );
         let engine = &inner.host.runtime(budget(inner.manifest.world)).engine;
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.growth);
         store.set_hostcall_fuel(inner.host.limits().output_bytes);
         store.set_max_component_handles(1_000);
+        store.epoch_deadline_callback(|store| match store.data().time_left() {
+            Duration::ZERO => Err(Trap::Interrupt.into()),
+            left => Ok(UpdateDeadline::Continue(ticks(left))),
+        });
         refill(plugin, &mut store)
             .map_err(|error| classify(plugin, &store, "instantiate", Instant::now(), &error))?;
         let started = Instant::now();
@@ -116,11 +121,16 @@ fn refill(plugin: &Plugin, store: &mut Store<State>) -> wasmtime::Result<()> {
     match budget(plugin.inner.manifest.world) {
         Budget::Fuel => store.set_fuel(limits.call_fuel),
         Budget::Deadline => {
-            let tick_ms = u64::try_from(TICK.as_millis()).unwrap_or(1);
-            store.set_epoch_deadline(limits.call_ms.div_ceil(tick_ms) + 1);
+            store.set_epoch_deadline(ticks(Duration::from_millis(limits.call_ms)));
             Ok(())
         }
     }
+}
+
+/// The epochs that this time takes at most.
+fn ticks(time: Duration) -> u64 {
+    let ticks = time.as_millis().div_ceil(TICK.as_millis().max(1));
+    u64::try_from(ticks).unwrap_or(u64::MAX / 2) + 1
 }
 
 /// Instances of a plugin whose calls keep no state: any of them may answer, several at once.

@@ -5,7 +5,8 @@
 use std::fmt;
 
 use rl::{
-    Answer, AnswerForm, Hint, Judge, JudgePrompt, Message, NextState, Role, Seed, Turn, VoteValue,
+    Answer, AnswerForm, Hint, Judge, JudgePrompt, Message, NextState, Question, Role, Seed, Turn,
+    VoteValue,
 };
 
 use crate::{
@@ -56,8 +57,13 @@ impl GuestJudge {
 }
 
 fn observation(next: &NextState) -> types::Observation {
+    let named = |(name, value): &(String, f64)| types::NamedValue {
+        name: name.clone(),
+        value: *value,
+    };
     types::Observation {
         messages: convert::messages(&next.messages),
+        evidence: next.evidence.iter().map(named).collect(),
     }
 }
 
@@ -78,19 +84,22 @@ impl Judge for GuestJudge {
         self.pool.plugin.name()
     }
 
-    fn evaluate(
-        &self,
-        turn: &Turn,
-        next: &NextState,
-        seed: Seed,
-    ) -> rl::Result<Option<JudgePrompt>> {
+    fn evaluate(&self, turn: &Turn, next: &NextState, seed: Seed) -> rl::Result<Question> {
         let (turn, next) = (convert::turn(turn), observation(next));
-        let prompt = self.pool.call("evaluate", seed, |guest, store| {
+        let question = self.pool.call("evaluate", seed, |guest, store| {
             guest
                 .nextstate_plugin_judge()
                 .call_evaluate(store, &turn, &next)
         })?;
-        Ok(self.prompt("evaluate", prompt)?)
+        let refuse = |what| self.pool.refuse("evaluate", what);
+        Ok(match question {
+            wit::Question::Skip => Question::Skip,
+            wit::Question::Ask(prompt) => Question::Ask(judge_prompt(prompt).map_err(refuse)?),
+            wit::Question::Decided(vote) => {
+                let (value, score) = read(vote).map_err(refuse)?;
+                Question::Decided(value, score)
+            }
+        })
     }
 
     fn read_vote(
@@ -107,13 +116,8 @@ impl Judge for GuestJudge {
                     .nextstate_plugin_judge()
                     .call_read_vote(store, &turn, &next, &completion)
             })?;
-        let Some(vote) = vote else { return Ok(None) };
-        let score = vote
-            .score
-            .map(|score| check::signed("a score", score))
-            .transpose();
-        let score = score.map_err(|what| self.pool.refuse("read-vote", what))?;
-        Ok(Some((convert::sign_back(vote.sign), score)))
+        let vote = vote.map(read).transpose();
+        Ok(vote.map_err(|what| self.pool.refuse("read-vote", what))?)
     }
 
     fn ask_hint(
@@ -170,6 +174,14 @@ impl Judge for GuestJudge {
         check_placed(messages, &placed).map_err(|what| self.pool.refuse("place-hint", what))?;
         Ok(placed)
     }
+}
+
+fn read(vote: types::Vote) -> Result<(VoteValue, Option<f32>), String> {
+    let score = vote
+        .score
+        .map(|score| check::signed("a score", score))
+        .transpose()?;
+    Ok((convert::sign_back(vote.sign), score))
 }
 
 /// Attack: a guest that rewrites the conversation which the teacher sees, so that distillation teaches something else.

@@ -7,6 +7,7 @@
 //! `rl`; [`Error`] says in which of four ways a guest goes wrong. What a guest can reach is in `capabilities.rs`, and only there.
 
 mod bindings;
+mod browser;
 mod capabilities;
 mod check;
 mod convert;
@@ -18,7 +19,9 @@ mod judge;
 mod limits;
 mod load;
 mod manifest;
+pub mod outside;
 mod reward;
+mod shell;
 
 pub use capabilities::Metric;
 pub use environment::{GuestEnvironment, GuestEpisode};

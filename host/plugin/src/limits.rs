@@ -20,6 +20,8 @@ pub struct Limits {
     pub stack_bytes: usize,
     /// Longest call of an environment. A wall clock, since an environment has no other limit of work.
     pub call_ms: u64,
+    /// Longest time that one call of an environment may spend in `shell` and `browser`, which does not count as its own.
+    pub outside_ms: u64,
     /// Most fuel (about one a Wasm instruction) of a call of a judge or a reward rule. Deterministic: the limit itself replays.
     pub call_fuel: u64,
     /// Most bytes that a guest may hand to the host at once, as an answer or as the arguments of a host call.
@@ -43,6 +45,7 @@ impl Default for Limits {
             table_elements: 20_000,
             stack_bytes: 512 << 10,
             call_ms: 2_000,
+            outside_ms: 180_000,
             call_fuel: 500_000_000,
             output_bytes: 4 << 20,
             host_calls: 10_000,
@@ -74,6 +77,8 @@ pub enum Limit {
     HostCalls,
     /// Live instances of all plugins of an engine.
     Instances,
+    /// Time of a call that was spent in outside capabilities, in milliseconds.
+    Outside,
 }
 
 impl Limit {
@@ -88,6 +93,7 @@ impl Limit {
             Limit::Output => "output (bytes)",
             Limit::HostCalls => "host calls",
             Limit::Instances => "live instances",
+            Limit::Outside => "time outside (ms)",
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use rl::Sees;
 use serde::{Deserialize, Serialize};
 
 use crate::error::LoadProblem;
@@ -41,11 +42,21 @@ pub enum Capability {
     Clock,
     /// Its own section of the recipe.
     Config,
+    /// A jailed machine.
+    Shell,
+    /// A headless page.
+    Browser,
 }
 
 impl Capability {
-    /// Every capability of this version of the contract: none reaches outside the sandbox.
-    pub const ALL: [Capability; 3] = [Capability::Random, Capability::Clock, Capability::Config];
+    /// Every capability of this version of the contract. `shell` and `browser` run other people's programs, in a jail of their own.
+    pub const ALL: [Capability; 5] = [
+        Capability::Random,
+        Capability::Clock,
+        Capability::Config,
+        Capability::Shell,
+        Capability::Browser,
+    ];
 
     /// The interface's name in `wit/`.
     pub fn as_str(self) -> &'static str {
@@ -53,6 +64,8 @@ impl Capability {
             Capability::Random => "random",
             Capability::Clock => "clock",
             Capability::Config => "config",
+            Capability::Shell => "shell",
+            Capability::Browser => "browser",
         }
     }
 }
@@ -78,6 +91,12 @@ pub struct Manifest {
     /// What it asks for; the component may import nothing else.
     #[serde(default)]
     pub capabilities: Vec<Capability>,
+    /// What a reward rule pays at once: a turn, a hosted episode, or all attempts at one task.
+    #[serde(default)]
+    pub sees: Sees,
+    /// Whether a reward rule decides the advantage of every token.
+    #[serde(default)]
+    pub token_level: bool,
     /// The keys of its section of a recipe.
     #[serde(default)]
     pub config: Vec<Key>,
@@ -169,6 +188,12 @@ impl Manifest {
             || !version.chars().all(mark)
         {
             let problem = format!("`{version}` is no version, such as 0.1.0 or 2.0.0-beta.1");
+            return Err(LoadProblem::Manifest(problem));
+        }
+        if manifest.world != World::RewardPlugin
+            && (manifest.sees != Sees::Turn || manifest.token_level)
+        {
+            let problem = "`sees` and `token-level` are a reward rule's".to_owned();
             return Err(LoadProblem::Manifest(problem));
         }
         // Attack: escape sequences for the terminal that an operator reads before he grants anything.

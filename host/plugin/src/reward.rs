@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rl::{Decider, RewardRule, Seed, TurnReward, Verdict, Vote};
+use rl::{Decider, JudgedTurn, RewardRule, Seed, Sees, TokenStreams, TurnReward, Verdict, Vote};
 
 use crate::{
     bindings::{
@@ -70,9 +70,13 @@ impl RewardRule for GuestReward {
         }))
     }
 
+    fn sees(&self) -> Sees {
+        self.pool.plugin.manifest().sees
+    }
+
     fn turn_rewards(
         &self,
-        verdicts: &[Option<Verdict>],
+        turns: &[JudgedTurn],
         outcome: Option<f64>,
     ) -> rl::Result<Vec<TurnReward>> {
         let decision = |verdict: &Verdict| wit::Decision {
@@ -83,12 +87,14 @@ impl RewardRule for GuestReward {
                 Decider::Person => wit::Decider::Person,
             },
         };
-        let decisions = verdicts
-            .iter()
-            .map(|verdict| verdict.as_ref().map(decision))
-            .collect();
+        let judged = |turn: &JudgedTurn| wit::JudgedTurn {
+            verdict: turn.verdict.as_ref().map(decision),
+            process: turn.process.map(f64::from),
+            tokens: turn.tokens,
+            cut: turn.cut,
+        };
         let trajectory = wit::Trajectory {
-            verdicts: decisions,
+            turns: turns.iter().map(judged).collect(),
             outcome,
         };
         let rewards = self
@@ -98,7 +104,7 @@ impl RewardRule for GuestReward {
                     .nextstate_plugin_reward()
                     .call_turn_rewards(store, &trajectory)
             })?;
-        let checked = check::length("rewards", rewards.len(), verdicts.len())
+        let checked = check::length("rewards", rewards.len(), turns.len())
             .and_then(|()| rewards.iter().map(turn_reward).collect());
         Ok(checked.map_err(|what| self.pool.refuse("turn-rewards", what))?)
     }
@@ -123,6 +129,33 @@ impl RewardRule for GuestReward {
                     .collect()
             });
         Ok(checked.map_err(|what| self.pool.refuse("advantages", what))?)
+    }
+
+    fn token_advantages(&self, streams: &TokenStreams<'_>) -> rl::Result<Option<Vec<f32>>> {
+        const FUNCTION: &str = "token-advantages";
+        if !self.pool.plugin.manifest().token_level {
+            return Ok(None);
+        }
+        let wide = |numbers: &[f32]| numbers.iter().copied().map(f64::from).collect();
+        let given = wit::TokenStreams {
+            advantage: streams.advantage.map(f64::from),
+            behaviour: wide(streams.behaviour),
+            teachers: streams.teachers.iter().map(|list| wide(list)).collect(),
+        };
+        let advantages = self.pool.call(FUNCTION, Seed::default(), |guest, store| {
+            guest
+                .nextstate_plugin_reward()
+                .call_token_advantages(store, &given)
+        })?;
+        let Some(advantages) = advantages else {
+            return Ok(None);
+        };
+        let signed = |advantage: &f64| check::signed("an advantage", *advantage);
+        let checked = check::length("advantages", advantages.len(), streams.behaviour.len())
+            .and_then(|()| advantages.iter().map(signed).collect());
+        Ok(Some(
+            checked.map_err(|what| self.pool.refuse(FUNCTION, what))?,
+        ))
     }
 }
 

@@ -33,10 +33,11 @@ pub use sample::{Batch, PolicyLoss, Sample, StepMetrics};
 pub use sampling::Sampling;
 pub use seam::{
     Action, Agent, AgentReply, AgentRequest, Answer, AnswerForm, BoxFuture, Choice, Classification,
-    Completion, Done, Environment, Episode, Feedback, FinishReason, Judge, JudgePrompt, Learner,
-    ModalityCard, Observation, Outcome, Policy, PolicyCard, Proposal, RequestView, RewardRule,
-    SampleRequest, SampledToken, ScoreRequest, Served, Shelf, Step, Stored, Ticket, TokenFlow,
-    TurnRequest, TurnReward, TurnSink, Weights, candidate_of, is_candidate,
+    Completion, Done, Environment, Episode, Feedback, FinishReason, Judge, JudgePrompt, JudgedTurn,
+    Learner, ModalityCard, Observation, Outcome, Policy, PolicyCard, Proposal, Question,
+    RequestView, RewardRule, SampleRequest, SampledToken, ScoreRequest, Sees, Served, Shelf, Step,
+    Stored, Ticket, TokenFlow, TokenStreams, TurnRequest, TurnReward, TurnSink, Weights,
+    candidate_of, is_candidate,
 };
 pub use turn::{NextState, NotTrainable, Turn, TurnKind};
 pub use verdict::{Decider, Hint, Rating, Verdict, Vote, VoteValue, majority};

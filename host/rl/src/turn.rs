@@ -52,6 +52,10 @@ pub enum NotTrainable {
     StepRefused,
     /// It is in a version that the gate held: nobody is served by it, and nothing is trained from it.
     Held,
+    /// Its reward rule pays an episode or a group as a whole, and that is not over yet.
+    AwaitsGroup,
+    /// Its group taught nothing about it: every attempt did equally well, or it was the only one.
+    NoAdvantage,
 }
 
 impl NotTrainable {
@@ -78,6 +82,12 @@ impl NotTrainable {
             }
             Self::Held => {
                 "the gate held the version that it was trained into (see `nextstate log`)"
+            }
+            Self::AwaitsGroup => {
+                "it is paid with its hosted episode or group, which is not over yet"
+            }
+            Self::NoAdvantage => {
+                "the attempts of its group did equally well here, so that there is nothing to prefer"
             }
             Self::Stale => "too many versions were published since it was served (`max-lag`)",
         }
@@ -131,4 +141,19 @@ pub struct NextState {
     pub messages: Vec<Message>,
     /// What the environment says in words, ready for a judge: all of it, joined.
     pub text: String,
+    /// Numbers that the environment vouches for, by name: `exit-code`, `error`, `repeated`, `changed`, ….
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<(String, f64)>,
+}
+
+impl NextState {
+    /// Messages, and their texts joined by lines; no evidence.
+    pub fn of(messages: Vec<Message>) -> Self {
+        let texts: Vec<_> = messages.iter().map(|m| m.content.as_str()).collect();
+        Self {
+            text: texts.join("\n"),
+            messages,
+            evidence: Vec::new(),
+        }
+    }
 }

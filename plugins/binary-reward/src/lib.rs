@@ -17,7 +17,7 @@ impl Reward for Binary {
     fn turn_rewards(trajectory: Trajectory) -> Result<Vec<TurnReward>, Fault> {
         let rl_weight = config::number("rl-weight")?;
         let reward = |verdict: Option<Decision>| majority::reward(verdict, rl_weight, 0.0);
-        Ok(trajectory.verdicts.into_iter().map(reward).collect())
+        Ok(trajectory.turns.into_iter().map(|turn| reward(turn.verdict)).collect())
     }
 }
 
@@ -25,7 +25,7 @@ sdk::export_reward!(Binary);
 
 #[cfg(test)]
 mod tests {
-    use sdk::{Decider, Sign, native};
+    use sdk::{Decider, JudgedTurn, Sign, native};
 
     use super::*;
 
@@ -45,7 +45,7 @@ mod tests {
             by_judge(Sign::Neutral),
         ];
         let rewards = Binary::turn_rewards(Trajectory {
-            verdicts,
+            turns: verdicts.into_iter().map(JudgedTurn::from).collect(),
             outcome: Some(1.0),
         })
         .unwrap();
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn a_weight_that_is_not_configured_is_a_fault() {
         let trajectory = Trajectory {
-            verdicts: vec![None],
+            turns: vec![None.into()],
             outcome: None,
         };
         assert!(matches!(

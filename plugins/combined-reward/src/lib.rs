@@ -17,7 +17,7 @@ impl Reward for Combined {
     fn turn_rewards(trajectory: Trajectory) -> Result<Vec<TurnReward>, Fault> {
         let (rl_weight, opd_weight) = (config::number("rl-weight")?, config::number("opd-weight")?);
         let reward = |verdict: Option<Decision>| majority::reward(verdict, rl_weight, opd_weight);
-        Ok(trajectory.verdicts.into_iter().map(reward).collect())
+        Ok(trajectory.turns.into_iter().map(|turn| reward(turn.verdict)).collect())
     }
 }
 
@@ -25,7 +25,7 @@ sdk::export_reward!(Combined);
 
 #[cfg(test)]
 mod tests {
-    use sdk::{Decider, Sign, native};
+    use sdk::{Decider, JudgedTurn, Sign, native};
 
     use super::*;
 
@@ -41,7 +41,7 @@ mod tests {
             }),
         ];
         let rewards = Combined::turn_rewards(Trajectory {
-            verdicts,
+            turns: verdicts.into_iter().map(JudgedTurn::from).collect(),
             outcome: None,
         })
         .unwrap();

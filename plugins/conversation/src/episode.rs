@@ -124,9 +124,7 @@ const SNAPSHOT_VERSION: &str = "conversation 1";
 
 impl Episode for Conversation {
     fn observe(&mut self) -> Result<Observation, Fault> {
-        Ok(Observation {
-            messages: vec![Message::user(self.user.opening())],
-        })
+        Ok(Observation::new(vec![Message::user(self.user.opening())]))
     }
 
     fn act(&mut self, action: Action) -> Result<Step, Fault> {
@@ -139,9 +137,7 @@ impl Episode for Conversation {
         self.over = reaction.over;
         self.last = Some((action.reply.content, truncated, answered));
         Ok(Step {
-            next: Observation {
-                messages: vec![Message::user(reaction.text)],
-            },
+            next: Observation::new(vec![Message::user(reaction.text)]),
             done: reaction.over.then_some(Done::Finished),
         })
     }

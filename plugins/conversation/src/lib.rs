@@ -44,7 +44,7 @@ impl Environment for Plugin {
     fn next_state(turn: Turn, new_messages: Vec<Message>) -> Result<Option<Observation>, Fault> {
         drop(turn);
         let messages = traffic::reactions(new_messages);
-        Ok((!messages.is_empty()).then_some(Observation { messages }))
+        Ok((!messages.is_empty()).then(|| Observation::new(messages)))
     }
 
     fn session_ends(messages: Vec<Message>) -> Result<bool, Fault> {

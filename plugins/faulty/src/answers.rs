@@ -62,5 +62,5 @@ pub(crate) fn rewards(trajectory: &Trajectory) -> Result<Option<Vec<TurnReward>>
             ..honest
         }
     };
-    Ok(Some(trajectory.verdicts.iter().map(reward).collect()))
+    Ok(Some(trajectory.turns.iter().map(|turn| reward(&turn.verdict)).collect()))
 }

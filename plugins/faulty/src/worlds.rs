@@ -3,7 +3,7 @@
 use sdk::{
     Action, ActionKind, Answer, Capabilities, Completion, Decider, Decision, Environment, Episode,
     Fault, Judge, Line, Message, ModalityCard, Observation, ObservationKind, OutcomeScore, Prompt,
-    PromptFormat, PromptMessage, PromptPart, Request, Reward, Role, Sign, Split, Step, Trajectory,
+    PromptFormat, PromptMessage, PromptPart, Question, Request, Reward, Role, Sign, Split, Step, Trajectory,
     Turn, TurnReward, Vote,
 };
 
@@ -35,7 +35,7 @@ impl Reward for Faulty {
             rl_weight: answers::number(1.0)?,
             opd_weight: 0.0,
         };
-        Ok(vec![reward; answers::length(trajectory.verdicts.len())?])
+        Ok(vec![reward; answers::length(trajectory.turns.len())?])
     }
 
     fn advantages(mut rewards: Vec<Vec<Option<f64>>>) -> Result<Vec<Vec<Option<f64>>>, Fault> {
@@ -50,10 +50,10 @@ impl Reward for Faulty {
 }
 
 impl Judge for Faulty {
-    fn evaluate(_: Turn, _: Observation) -> Result<Option<Prompt>, Fault> {
+    fn evaluate(_: Turn, _: Observation) -> Result<Question, Fault> {
         misbehave()?;
         let part = PromptPart::Instruction(answers::text("Is it good?")?);
-        Ok(Some(Prompt {
+        Ok(Question::Ask(Prompt {
             messages: vec![PromptMessage {
                 role: Role::User,
                 parts: vec![part],
@@ -102,9 +102,7 @@ impl Environment for Faulty {
         let messages = messages
             .into_iter()
             .map(|message| Message::new(message.role, text.clone()));
-        Ok(Some(Observation {
-            messages: messages.collect(),
-        }))
+        Ok(Some(Observation::new(messages.collect())))
     }
 
     fn tasks(_: Split) -> Result<Vec<String>, Fault> {
@@ -134,17 +132,13 @@ impl Episode for Attempt {
         if !self.polite {
             misbehave()?;
         }
-        Ok(Observation {
-            messages: vec![Message::user(answers::text("Hello.")?)],
-        })
+        Ok(Observation::new(vec![Message::user(answers::text("Hello.")?)]))
     }
 
     fn act(&mut self, _: Action) -> Result<Step, Fault> {
         misbehave()?;
         Ok(Step {
-            next: Observation {
-                messages: vec![Message::user(answers::text("Go on.")?)],
-            },
+            next: Observation::new(vec![Message::user(answers::text("Go on.")?)]),
             done: None,
         })
     }

@@ -192,9 +192,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn observation(text: &str) -> Observation {
-        Observation {
-            messages: vec![Message::user(text)],
-        }
+        Observation::new(vec![Message::user(text)])
     }
 
     pub(crate) fn turn() -> Turn {

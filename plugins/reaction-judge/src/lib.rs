@@ -9,15 +9,15 @@ pub mod hint;
 pub mod outside;
 pub mod vote;
 
-use sdk::{Completion, Fault, Hint, Judge, Message, Observation, Prompt, Turn, Vote, config};
+use sdk::{Completion, Fault, Hint, Judge, Message, Observation, Prompt, Question, Turn, Vote, config};
 
 /// The plugin.
 #[derive(Debug)]
 pub struct Plugin;
 
 impl Judge for Plugin {
-    fn evaluate(turn: Turn, next: Observation) -> Result<Option<Prompt>, Fault> {
-        vote::ask(&turn, &next)
+    fn evaluate(turn: Turn, next: Observation) -> Result<Question, Fault> {
+        Ok(vote::ask(&turn, &next)?.into())
     }
 
     fn read_vote(_: Turn, _: Observation, completion: Completion) -> Result<Option<Vote>, Fault> {

@@ -218,7 +218,7 @@ mod tests {
         configure();
         assert_eq!(ask(&turn(), &observation("  \n")).unwrap(), None);
         assert_eq!(
-            ask(&turn(), &Observation { messages: vec![] }).unwrap(),
+            ask(&turn(), &Observation::new(vec![])).unwrap(),
             None
         );
     }

@@ -28,7 +28,7 @@ pub trait Environment: 'static {
         drop(turn);
         let reacts = |message: &Message| matches!(message.role, Role::User | Role::Tool);
         let messages: Vec<_> = new_messages.into_iter().filter(reacts).collect();
-        Ok((!messages.is_empty()).then_some(Observation { messages }))
+        Ok((!messages.is_empty()).then(|| Observation::new(messages)))
     }
 
     /// Whether the session is over. By default only a header or a time-out ends it.

@@ -3,14 +3,14 @@
 use std::marker::PhantomData;
 
 use crate::{
-    Completion, Fault, Hint, Message, Observation, Prompt, Turn, Vote,
+    Completion, Fault, Hint, Message, Observation, Prompt, Question, Turn, Vote,
     bindings::judge::exports::nextstate::plugin::judge as exports, log,
 };
 
 /// The prompts of the process reward model. See `wit/judge.wit` for what each function promises.
 pub trait Judge: 'static {
-    /// The evaluative question about a turn; none when it is not for this judge.
-    fn evaluate(turn: Turn, next: Observation) -> Result<Option<Prompt>, Fault>;
+    /// The evaluative question about a turn, or what the evidence alone decides about it.
+    fn evaluate(turn: Turn, next: Observation) -> Result<Question, Fault>;
 
     /// Reads an answer; none means that the vote is absent, never that it is neutral.
     fn read_vote(
@@ -48,7 +48,7 @@ pub trait Judge: 'static {
 pub struct Adapter<J>(PhantomData<J>);
 
 impl<J: Judge> exports::Guest for Adapter<J> {
-    fn evaluate(turn: Turn, next: Observation) -> Result<Option<Prompt>, Fault> {
+    fn evaluate(turn: Turn, next: Observation) -> Result<Question, Fault> {
         log::install_panic_hook();
         J::evaluate(turn, next)
     }

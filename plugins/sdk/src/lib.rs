@@ -18,13 +18,14 @@
 //!     fn turn_rewards(trajectory: Trajectory) -> Result<Vec<TurnReward>, Fault> {
 //!         let reward = trajectory.outcome.map(|score| 2.0 * score - 1.0);
 //!         let one = TurnReward { reward, rl_weight: 1.0, opd_weight: 0.0 };
-//!         Ok(vec![one; trajectory.verdicts.len()])
+//!         Ok(vec![one; trajectory.turns.len()])
 //!     }
 //! }
 //! sdk::export_reward!(OutcomeOnly);
 //! ```
 
 pub mod bindings;
+pub mod browser;
 pub mod config;
 mod environment;
 mod fault;
@@ -34,6 +35,7 @@ pub mod majority;
 pub mod native;
 pub mod random;
 mod reward;
+pub mod shell;
 
 #[doc(hidden)]
 pub use environment::{Adapter as EnvironmentAdapter, EpisodeCell};
@@ -53,9 +55,50 @@ pub use bindings::environment::nextstate::plugin::types::{
     Fault, Finish, Message, NamedValue, Observation, Role, Sign, ToolCall, Turn, Vote,
 };
 pub use bindings::judge::exports::nextstate::plugin::judge::{
-    Answer, Completion, Hint, Prompt, PromptFormat, PromptMessage, PromptPart, ScoredAnswer,
-    TextAnswer,
+    Answer, Completion, Hint, Prompt, PromptFormat, PromptMessage, PromptPart, Question,
+    ScoredAnswer, TextAnswer,
 };
 pub use bindings::reward::exports::nextstate::plugin::reward::{
-    Decider, Decision, Trajectory, TurnReward,
+    Decider, Decision, JudgedTurn, TokenStreams, Trajectory, TurnReward,
 };
+
+impl Observation {
+    /// What is shown, without evidence.
+    pub fn new(messages: Vec<Message>) -> Self {
+        let evidence = Vec::new();
+        Self { messages, evidence }
+    }
+
+    /// The same with one more number that the environment vouches for.
+    #[must_use]
+    pub fn with_evidence(mut self, name: &str, value: f64) -> Self {
+        let name = name.to_owned();
+        self.evidence.push(NamedValue { name, value });
+        self
+    }
+
+    /// The number of this name.
+    pub fn evidence(&self, name: &str) -> Option<f64> {
+        let named = self.evidence.iter().find(|number| number.name == name)?;
+        Some(named.value)
+    }
+}
+
+impl From<Option<Prompt>> for Question {
+    /// A prompt is to be answered; none means that the turn is not for this judge.
+    fn from(prompt: Option<Prompt>) -> Self {
+        prompt.map_or(Self::Skip, Self::Ask)
+    }
+}
+
+impl From<Option<Decision>> for JudgedTurn {
+    /// A turn of which only the verdict is known: of live traffic, or of a test.
+    fn from(verdict: Option<Decision>) -> Self {
+        Self {
+            verdict,
+            process: None,
+            tokens: 0,
+            cut: false,
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use crate::{
-    Decision, Fault, Trajectory, TurnReward, Vote,
+    Decision, Fault, TokenStreams, Trajectory, TurnReward, Vote,
     bindings::reward::exports::nextstate::plugin::reward as exports, log,
 };
 
@@ -18,6 +18,12 @@ pub trait Reward: 'static {
     /// Advantages of a group. By default the reward itself.
     fn advantages(rewards: Vec<Vec<Option<f64>>>) -> Result<Vec<Vec<Option<f64>>>, Fault> {
         Ok(rewards)
+    }
+
+    /// The advantage of every token. By default the recipe's method decides. Called only with `token-level = true` in the manifest.
+    fn token_advantages(streams: TokenStreams) -> Result<Option<Vec<f64>>, Fault> {
+        drop(streams);
+        Ok(None)
     }
 }
 
@@ -40,6 +46,11 @@ impl<R: Reward> exports::Guest for Adapter<R> {
     fn advantages(rewards: Vec<Vec<Option<f64>>>) -> Result<Vec<Vec<Option<f64>>>, Fault> {
         log::install_panic_hook();
         R::advantages(rewards)
+    }
+
+    fn token_advantages(streams: TokenStreams) -> Result<Option<Vec<f64>>, Fault> {
+        log::install_panic_hook();
+        R::token_advantages(streams)
     }
 }
 

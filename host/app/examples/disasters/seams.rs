@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use app::config::Plugins;
 use parking_lot::Mutex;
 use rl::{
-    AdapterName, Batch, Learner, Policy, PolicyVersion, Proposal, RewardRule, ScoreRequest,
-    TokenId, TurnReward, Verdict, Vote, Weights,
+    AdapterName, Batch, JudgedTurn, Learner, Policy, PolicyVersion, Proposal, RewardRule,
+    ScoreRequest, TokenId, TurnReward, Verdict, Vote, Weights,
 };
 
 /// Tokens of a reply that says one rare token again and again.
@@ -203,10 +203,10 @@ impl RewardRule for Changing {
 
     fn turn_rewards(
         &self,
-        verdicts: &[Option<Verdict>],
+        turns: &[JudgedTurn],
         outcome: Option<f64>,
     ) -> rl::Result<Vec<TurnReward>> {
-        self.rule().turn_rewards(verdicts, outcome)
+        self.rule().turn_rewards(turns, outcome)
     }
 
     fn advantages(&self, rewards_gt: &[Vec<Option<f32>>]) -> rl::Result<Vec<Vec<Option<f32>>>> {
@@ -228,10 +228,10 @@ impl RewardRule for NanRule {
 
     fn turn_rewards(
         &self,
-        verdicts: &[Option<Verdict>],
+        turns: &[JudgedTurn],
         outcome: Option<f64>,
     ) -> rl::Result<Vec<TurnReward>> {
-        let mut rewards = rl::seam::MajorityRule.turn_rewards(verdicts, outcome)?;
+        let mut rewards = rl::seam::MajorityRule.turn_rewards(turns, outcome)?;
         for reward in &mut rewards {
             reward.reward = Some(f32::NAN);
         }

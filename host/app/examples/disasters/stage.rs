@@ -211,6 +211,7 @@ impl Stage {
         self.episode += 1;
         Assignment {
             seed: Seed::new(self.plan.seed).derive(id.as_str()),
+            group: None,
             episode: id,
             task,
         }

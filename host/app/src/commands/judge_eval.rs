@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use rl::{
-    FinishReason, Judge, Message, NextState, Policy, PolicyVersion, Sampling, Seed, SessionId,
-    TenantId, Turn, TurnId, TurnKind, VoteValue, majority,
+    FinishReason, Judge, Message, NextState, Policy, PolicyVersion, Question, Sampling, Seed,
+    SessionId, TenantId, Turn, TurnId, TurnKind, VoteValue, majority,
 };
 use serde::Deserialize;
 
@@ -174,10 +174,7 @@ fn turn(item: &Labelled) -> (Turn, NextState) {
         reply: Message::assistant(item.response.as_str()),
         finish: FinishReason::Stop,
     };
-    let next = NextState {
-        messages: vec![Message::user(item.reaction.as_str())],
-        text: item.reaction.clone(),
-    };
+    let next = NextState::of(vec![Message::user(item.reaction.as_str())]);
     (turn, next)
 }
 
@@ -192,8 +189,14 @@ fn verdict(
     let mut scores = Vec::new();
     for index in 0..votes {
         let seed = Seed::new(0).derive(&format!("vote/{index}"));
-        let Some(prompt) = judge.evaluate(&turn, &next, seed)? else {
-            continue;
+        let prompt = match judge.evaluate(&turn, &next, seed)? {
+            Question::Ask(prompt) => prompt,
+            Question::Skip => continue,
+            Question::Decided(value, score) => {
+                values.push(Some(value));
+                scores.extend(score);
+                continue;
+            }
         };
         let answer = loops::judge::answer(policy, prompt, seed)?;
         let vote = judge.read_vote(&turn, &next, &answer)?;

@@ -310,6 +310,7 @@ async fn talk(
                 episode += 1;
                 Assignment {
                     seed: Seed::new(plan.seed).derive(id.as_str()),
+                    group: None,
                     episode: id,
                     task,
                 }

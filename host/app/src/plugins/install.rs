@@ -150,6 +150,8 @@ fn meaning(capability: Capability) -> &'static str {
         Capability::Random => "random numbers that replay",
         Capability::Clock => "a virtual clock",
         Capability::Config => "its own section of a configuration",
+        Capability::Shell => "jailed machines: runs programs of this machine, without a network",
+        Capability::Browser => "headless pages: runs a browser, without a network",
     }
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use loops::records::{JUDGED, JudgedRecord};
 use rl::{
-    Answer, Decider, Feedback, Hint, Judge, JudgePrompt, Message, NextState, NotTrainable, Rating,
-    Result, RewardRule, Seed, Turn, TurnReward, Verdict, Vote, VoteValue,
+    Answer, Decider, Feedback, Hint, Judge, JudgePrompt, JudgedTurn, Message, NextState,
+    NotTrainable, Question, Rating, Result, RewardRule, Seed, Turn, TurnReward, Verdict, Vote,
+    VoteValue,
     algorithm::Method,
     seam::{MajorityRule, WordJudge},
 };
@@ -92,7 +93,7 @@ impl Judge for Fickle {
     fn name(&self) -> String {
         "fickle".into()
     }
-    fn evaluate(&self, turn: &Turn, next: &NextState, seed: Seed) -> Result<Option<JudgePrompt>> {
+    fn evaluate(&self, turn: &Turn, next: &NextState, seed: Seed) -> Result<Question> {
         let votes: Vec<Seed> = (0..3)
             .map(|i| {
                 rl::Seed::new(0)
@@ -134,8 +135,8 @@ impl Judge for Fickle {
 
 fn text(text: &str) -> NextState {
     NextState {
-        messages: Vec::new(),
         text: text.into(),
+        ..NextState::of(Vec::new())
     }
 }
 
@@ -191,7 +192,7 @@ impl RewardRule for BadRule {
     fn verdict(&self, votes: &[Vote]) -> Result<Option<Verdict>> {
         MajorityRule.verdict(votes)
     }
-    fn turn_rewards(&self, _: &[Option<Verdict>], _: Option<f64>) -> Result<Vec<TurnReward>> {
+    fn turn_rewards(&self, _: &[JudgedTurn], _: Option<f64>) -> Result<Vec<TurnReward>> {
         let reward = TurnReward {
             reward: Some(self.0),
             rl_weight: 1.0,
@@ -249,7 +250,7 @@ impl RewardRule for Inverted {
             }
         }))
     }
-    fn turn_rewards(&self, v: &[Option<Verdict>], outcome: Option<f64>) -> Result<Vec<TurnReward>> {
+    fn turn_rewards(&self, v: &[JudgedTurn], outcome: Option<f64>) -> Result<Vec<TurnReward>> {
         let mut rewards = MajorityRule.turn_rewards(v, outcome)?;
         if !self.verdicts {
             for reward in &mut rewards {

@@ -9,6 +9,7 @@ mod history;
 mod judging;
 mod moving;
 mod mutants;
+mod paying;
 mod recovery;
 mod rig;
 mod rollout;

@@ -18,7 +18,7 @@ use tokio::runtime::Handle as Runtime;
 use crate::rig::{Arithmetic, Rig, config, folder, request, serve};
 
 /// The policy in process: replies `re: <last message>` through the sink.
-struct InProcess {
+pub(crate) struct InProcess {
     sink: Arc<dyn TurnSink>,
     policy: Arithmetic,
     runtime: Runtime,
@@ -60,7 +60,7 @@ impl Agent for InProcess {
     }
 }
 
-fn agent(rig: &Rig, patience: u32) -> Arc<dyn Agent> {
+pub(crate) fn agent(rig: &Rig, patience: u32) -> Arc<dyn Agent> {
     Arc::new(InProcess {
         sink: rig.sink(),
         policy: rig.policy.clone(),
@@ -83,6 +83,7 @@ fn assignments() -> Vec<Assignment> {
             episode: format!("episode-{task}").as_str().into(),
             task: task.into(),
             seed: Seed::new(7),
+            group: None,
         })
         .into()
 }

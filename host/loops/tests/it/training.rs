@@ -18,19 +18,19 @@ async fn samples_become_versions_that_are_live_as_soon_as_they_are_committed() {
     let lineage = Lineage::read(&rig.ledger).unwrap();
     let newest = lineage.newest("main").unwrap();
     assert_eq!(lineage.ancestors(newest).count(), 2);
-    let samples: Vec<_> = lineage
+    let mut samples: Vec<_> = lineage
         .all()
         .iter()
         .flat_map(|v| v.samples.clone())
         .collect();
-    let expected: Vec<_> = turns[..4]
+    let mut expected: Vec<_> = turns[..4]
         .iter()
         .map(|turn| format!("sample-{turn}"))
         .collect();
-    assert_eq!(
-        samples, expected,
-        "each turn once, in the order of their reactions"
-    );
+    // Two turns are judged at once, and the one that is judged first is trained first.
+    samples.sort();
+    expected.sort();
+    assert_eq!(samples, expected, "each turn once");
     let adapter = rig.ledger.get_blob(&newest.adapter_blob.unwrap()).unwrap();
     let live = rig.witness.lock().live.last().cloned();
     assert_eq!(live, Some((2, adapter)), "served = stored");

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use plugin::{GuestEnvironment, GuestJudge, GuestReward, PluginHost};
-use rl::{Action, Answer, Environment, Hint, Judge, Message, RewardRule, Seed, VoteValue};
+use rl::{
+    Action, Answer, Environment, Hint, Judge, JudgedTurn, Message, RewardRule, Seed, VoteValue,
+};
 
 use crate::support::{faulty, host, load, next, turn, vote, words};
 
@@ -21,7 +23,7 @@ fn reward_says(abuse: &str, size: i64, expected: &[&str]) {
     let host = host();
     let rule = GuestReward::new(&faulty(&host, "reward-plugin", abuse, size)).unwrap();
     let started = Instant::now();
-    let said = words(rule.turn_rewards(&[None, None], None));
+    let said = words(rule.turn_rewards(&[JudgedTurn::default(); 2], None));
     assert!(
         started.elapsed() < Duration::from_secs(20),
         "{abuse} held the host"
@@ -33,7 +35,7 @@ fn reward_says(abuse: &str, size: i64, expected: &[&str]) {
         );
     }
     // The next call meets a fresh instance, and fails in the same way.
-    let again = words(rule.turn_rewards(&[None, None], None));
+    let again = words(rule.turn_rewards(&[JudgedTurn::default(); 2], None));
     assert_eq!(
         said.split("; its last").next(),
         again.split("; its last").next(),
@@ -123,11 +125,11 @@ fn a_flood_of_log_lines_is_dropped_and_one_of_host_calls_is_stopped() {
     let rule = |size| GuestReward::new(&faulty(&host, "reward-plugin", "log", size)).unwrap();
     assert_eq!(
         rule(1_000)
-            .turn_rewards(&[None], None)
+            .turn_rewards(&[JudgedTurn::default()], None)
             .map(|rewards| rewards.len()),
         Ok(1)
     );
-    let said = words(rule(20_000).turn_rewards(&[None], None));
+    let said = words(rule(20_000).turn_rewards(&[JudgedTurn::default()], None));
     assert!(said.contains("host calls: 10001 of 10000"), "{said}");
     let said = words(
         GuestReward::new(&faulty(&host, "reward-plugin", "long-log", 5 << 20))
@@ -144,7 +146,7 @@ fn metrics_that_are_not_finite_or_too_many_are_dropped_and_counted() {
     let plugin = faulty(&host, "reward-plugin", "metric", 1_000);
     GuestReward::new(&plugin)
         .unwrap()
-        .turn_rewards(&[None], None)
+        .turn_rewards(&[JudgedTurn::default()], None)
         .unwrap();
     let metrics = plugin.metrics();
     assert_eq!(metrics.len(), 1);

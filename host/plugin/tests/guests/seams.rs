@@ -1,7 +1,7 @@
 //! The first-party guests behind the seams of `rl`.
 
 use plugin::GuestReward;
-use rl::{Decider, RewardRule, Verdict, VoteValue};
+use rl::{Decider, JudgedTurn, RewardRule, Verdict, VoteValue};
 
 use crate::support::{host, load, vote};
 
@@ -35,17 +35,18 @@ fn the_reward_rules_agree_with_the_native_majority() {
 #[test]
 fn a_configured_weight_reaches_the_reward() {
     let host = host();
-    let verdicts = [
+    let turns = [
         Some(Verdict {
             value: VoteValue::Negative,
             by: Decider::Person,
         }),
         None,
-    ];
+    ]
+    .map(JudgedTurn::by);
     let rewards = |section: &str| {
         let rule =
             GuestReward::new(&load(&host, bundled::COMBINED_REWARD, section).unwrap()).unwrap();
-        let rewards = rule.turn_rewards(&verdicts, None).unwrap();
+        let rewards = rule.turn_rewards(&turns, None).unwrap();
         rewards
             .iter()
             .map(|r| (r.reward, r.rl_weight, r.opd_weight))
@@ -233,7 +234,9 @@ mod reaction_judge {
     //! The prompts, as the judge loop gets them.
 
     use plugin::GuestJudge;
-    use rl::{Answer, AnswerForm, Choice, FinishReason, Hint, Judge, Message, Seed, VoteValue};
+    use rl::{
+        Answer, AnswerForm, Choice, FinishReason, Hint, Judge, Message, Question, Seed, VoteValue,
+    };
 
     use crate::support::{host, load, next, turn};
 
@@ -260,7 +263,11 @@ mod reaction_judge {
             turn("How do I?", "So."),
             next("Thanks\nThe answer was: bad"),
         );
-        let prompt = judge.evaluate(&turn, &next, Seed::new(1)).unwrap().unwrap();
+        let prompt = judge
+            .evaluate(&turn, &next, Seed::new(1))
+            .unwrap()
+            .prompt()
+            .unwrap();
         assert!(prompt.messages.is_empty());
         assert!(
             prompt.reply_prefix.ends_with("\nThe answer was:"),
@@ -272,7 +279,7 @@ mod reaction_judge {
             AnswerForm::Choice(vec![" good".into(), " bad".into()])
         );
         assert_ne!(
-            Some(prompt),
+            Question::Ask(prompt),
             judge.evaluate(&turn, &next, Seed::new(2)).unwrap()
         );
         let vote = |good, bad| judge.read_vote(&turn, &next, &answer(good, bad)).unwrap();
@@ -369,7 +376,7 @@ mod reaction_judge {
         let turn = turn("How do I?", "So.");
         assert_eq!(
             judge.evaluate(&turn, &next(" "), Seed::new(1)).unwrap(),
-            None
+            Question::Skip
         );
         assert_eq!(
             judge

@@ -70,10 +70,7 @@ pub(crate) fn turn(request: &str, reply: &str) -> Turn {
 }
 
 pub(crate) fn next(text: &str) -> NextState {
-    NextState {
-        messages: vec![Message::user(text)],
-        text: text.into(),
-    }
+    NextState::of(vec![Message::user(text)])
 }
 
 pub(crate) fn vote(value: Option<VoteValue>) -> Vote {

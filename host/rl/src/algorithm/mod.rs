@@ -169,6 +169,17 @@ impl Judged<'_> {
             .min_by_key(|t| t.hint.text.chars().count())
     }
 
+    /// The sample of a rule that decides by token: 0 leaves a token out of the loss and of its denominator. None when
+    /// there are not as many finite numbers as tokens, or all are 0.
+    pub fn sample_by_token(&self, advantages: Vec<f32>) -> Option<Sample> {
+        let usable = advantages.len() == self.turn.response.len()
+            && advantages.iter().all(|a| a.is_finite())
+            && advantages.iter().any(|a| *a != 0.0);
+        let weight = advantages.iter().map(|a| f32::from(*a != 0.0)).collect();
+        let sample = usable.then(|| self.with_advantages(advantages)).flatten()?;
+        Some(Sample { weight, ..sample })
+    }
+
     /// The turn with these advantages, every token with weight 1; none when the turn cannot be trained.
     fn with_advantages(&self, advantage: Vec<f32>) -> Option<Sample> {
         let turn = self.turn;

@@ -5,9 +5,9 @@
 
 use crate::{
     Action, AdapterName, Answer, AnswerForm, Choice, Decider, Environment, Feedback, FinishReason,
-    Hint, Judge, Message, NextState, PolicyVersion, Rating, RequestView, RewardRule, Role,
-    Sampling, Seed, Served, SessionId, Shelf, Stored, TenantId, Turn, TurnId, TurnKind,
-    TurnRequest, TurnSink, Verdict, Vote, VoteValue,
+    Hint, Judge, JudgedTurn, Message, NextState, PolicyVersion, Question, Rating, RequestView,
+    RewardRule, Role, Sampling, Seed, Served, SessionId, Shelf, Stored, TenantId, Turn, TurnId,
+    TurnKind, TurnRequest, TurnSink, Verdict, Vote, VoteValue,
 };
 
 /// A rule that an implementation broke.
@@ -157,12 +157,9 @@ pub fn environment(environment: &dyn Environment, split: &str) -> Suite {
 pub fn judge(judge: &dyn Judge) -> Suite {
     hold("a judge has a name", !judge.name().is_empty(), judge.name())?;
     let turn = turn("How do I boil an egg?", "In water.");
-    let next = NextState {
-        messages: vec![Message::user(
-            "No, that is too long. Please make it shorter.",
-        )],
-        text: "No, that is too long. Please make it shorter.".into(),
-    };
+    let next = NextState::of(vec![Message::user(
+        "No, that is too long. Please make it shorter.",
+    )]);
     let ask = |seed| {
         works(
             "a reaction is asked about",
@@ -174,7 +171,9 @@ pub fn judge(judge: &dyn Judge) -> Suite {
         ask(1)? == ask(1)?,
         "two prompts",
     )?;
-    let Some(prompt) = ask(1)? else { return Ok(()) };
+    let Question::Ask(prompt) = ask(1)? else {
+        return Ok(());
+    };
     hold(
         "a prompt holds text",
         !(prompt.messages.is_empty() && prompt.reply_prefix.is_empty()),
@@ -271,7 +270,14 @@ pub fn reward_rule(rule: &dyn RewardRule) -> Suite {
     };
     let rewards = works(
         "rewards are made",
-        rule.turn_rewards(&[decided(Positive), decided(Negative), None], None),
+        rule.turn_rewards(
+            &[decided(Positive), decided(Negative), None].map(|verdict| JudgedTurn {
+                process: verdict.map(|verdict| verdict.value.sign()),
+                tokens: 8,
+                ..JudgedTurn::by(verdict)
+            }),
+            None,
+        ),
     )?;
     hold("one reward a turn", rewards.len() == 3, &rewards)?;
     let finite = rewards
@@ -436,7 +442,7 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     use super::*;
-    use crate::seam::{MajorityRule, MemoryShelf, MemorySink, Transcript, WordJudge};
+    use crate::seam::{MajorityRule, MemoryShelf, MemorySink, StepwiseRule, Transcript, WordJudge};
 
     #[test]
     fn the_native_implementations_conform() {
@@ -444,6 +450,7 @@ mod tests {
         environment(&Transcript::new(vec![lines]), "train").unwrap();
         judge(&WordJudge).unwrap();
         reward_rule(&MajorityRule).unwrap();
+        reward_rule(&StepwiseRule).unwrap();
         let memory = MemoryShelf::default();
         shelf(&memory, &|bucket| memory.served(bucket), [b"one", b"two"]).unwrap();
         let sink = MemorySink::default();

@@ -54,16 +54,37 @@ pub struct Answer {
     pub finish: FinishReason,
 }
 
+/// What a judge makes of a turn before the model is asked.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Question {
+    /// The turn is not for this judge.
+    Skip,
+    /// The model shall answer this.
+    Ask(JudgePrompt),
+    /// The evidence alone decides: one vote, with the judge's own score, and no model.
+    Decided(VoteValue, Option<f32>),
+}
+
+impl Question {
+    /// The prompt, when there is one.
+    pub fn prompt(self) -> Option<JudgePrompt> {
+        match self {
+            Self::Ask(prompt) => Some(prompt),
+            Self::Skip | Self::Decided(..) => None,
+        }
+    }
+}
+
 /// PRM prompts.
 pub trait Judge: Send + Sync {
     /// The plugin's name and version, for the ledger.
     fn name(&self) -> String;
 
-    /// The question for one vote, or none when this turn is not for this judge. `seed` differs by vote.
+    /// The question for one vote, or what is clear without one. `seed` differs by vote.
     ///
     /// # Errors
     /// [`crate::Error::Guest`] when the plugin fails; the vote is then absent.
-    fn evaluate(&self, turn: &Turn, next: &NextState, seed: Seed) -> Result<Option<JudgePrompt>>;
+    fn evaluate(&self, turn: &Turn, next: &NextState, seed: Seed) -> Result<Question>;
 
     /// The vote in an answer, with the judge's own score (higher is better), or none when it cannot be read.
     ///

@@ -30,13 +30,13 @@ pub use environment::{
     Action, Classification, Done, Environment, Episode, ModalityCard, Observation, Outcome,
     RequestView, Step,
 };
-pub use judge::{Answer, AnswerForm, Choice, Judge, JudgePrompt};
+pub use judge::{Answer, AnswerForm, Choice, Judge, JudgePrompt, Question};
 pub use learner::{Learner, Proposal, candidate_of, is_candidate};
-pub use native::{MajorityRule, MemoryShelf, MemorySink, Transcript, WordJudge};
+pub use native::{MajorityRule, MemoryShelf, MemorySink, StepwiseRule, Transcript, WordJudge};
 pub use policy::{
     Completion, FinishReason, Policy, PolicyCard, SampleRequest, SampledToken, ScoreRequest,
     TokenFlow, Weights,
 };
-pub use reward::{RewardRule, TurnReward};
+pub use reward::{JudgedTurn, RewardRule, Sees, TokenStreams, TurnReward};
 pub use shelf::{Shelf, Stored};
 pub use sink::{BoxFuture, Feedback, Served, Ticket, TurnRequest, TurnSink};

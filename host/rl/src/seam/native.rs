@@ -7,10 +7,10 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Action, Answer, AnswerForm, BoxFuture, Choice, Classification, Decider, Done, Environment,
-    Episode, Error, Feedback, FinishReason, Hint, Judge, JudgePrompt, Message, ModalityCard,
-    NextState, Observation, Outcome, PolicyVersion, RequestView, Result, RewardRule, Role, Seed,
-    Served, Shelf, Step, Stored, TaskId, Ticket, Turn, TurnId, TurnKind, TurnRequest, TurnReward,
-    TurnSink, Verdict, Vote, VoteValue, majority,
+    Episode, Error, Feedback, FinishReason, Hint, Judge, JudgePrompt, JudgedTurn, Message,
+    ModalityCard, NextState, Observation, Outcome, PolicyVersion, Question, RequestView, Result,
+    RewardRule, Role, Seed, Sees, Served, Shelf, Step, Stored, TaskId, Ticket, Turn, TurnId,
+    TurnKind, TurnRequest, TurnReward, TurnSink, Verdict, Vote, VoteValue, majority,
 };
 
 /// An environment whose user says fixed lines, whatever the reply.
@@ -45,15 +45,7 @@ impl Environment for Transcript {
         if new_messages.is_empty() {
             return Ok(None);
         }
-        let text = new_messages
-            .iter()
-            .map(|m| m.content.as_str())
-            .collect::<Vec<_>>()
-            .join("\n");
-        Ok(Some(NextState {
-            messages: new_messages.to_vec(),
-            text,
-        }))
+        Ok(Some(NextState::of(new_messages.to_vec())))
     }
 
     fn session_ends(&self, _messages: &[Message]) -> Result<bool> {
@@ -157,9 +149,9 @@ impl Judge for WordJudge {
         "word-judge native".into()
     }
 
-    fn evaluate(&self, _turn: &Turn, next: &NextState, _seed: Seed) -> Result<Option<JudgePrompt>> {
+    fn evaluate(&self, _turn: &Turn, next: &NextState, _seed: Seed) -> Result<Question> {
         // The question is asked so that the model's log-probs are recorded; the vote is read from the words.
-        Ok(Some(JudgePrompt {
+        Ok(Question::Ask(JudgePrompt {
             messages: vec![Message::user(next.text.clone())],
             reply_prefix: String::new(),
             answer: AnswerForm::Choice(vec![" good".into(), " bad".into()]),
@@ -237,15 +229,11 @@ impl RewardRule for MajorityRule {
         }))
     }
 
-    fn turn_rewards(
-        &self,
-        verdicts: &[Option<Verdict>],
-        _outcome: Option<f64>,
-    ) -> Result<Vec<TurnReward>> {
-        Ok(verdicts
+    fn turn_rewards(&self, turns: &[JudgedTurn], _outcome: Option<f64>) -> Result<Vec<TurnReward>> {
+        Ok(turns
             .iter()
-            .map(|verdict| TurnReward {
-                reward: verdict.map(|v| v.value.sign()),
+            .map(|turn| TurnReward {
+                reward: turn.verdict.map(|v| v.value.sign()),
                 rl_weight: 1.0,
                 opd_weight: 1.0,
             })
@@ -254,6 +242,44 @@ impl RewardRule for MajorityRule {
 
     fn advantages(&self, rewards_gt: &[Vec<Option<f32>>]) -> Result<Vec<Vec<Option<f32>>>> {
         Ok(rewards_gt.to_vec())
+    }
+}
+
+/// Outcome and process together, standardised by turn index over a group (algorithms §6), without a plugin.
+#[derive(Clone, Debug, Default)]
+pub struct StepwiseRule;
+
+impl RewardRule for StepwiseRule {
+    fn name(&self) -> String {
+        "step-wise native".into()
+    }
+
+    fn sees(&self) -> Sees {
+        Sees::Group
+    }
+
+    fn verdict(&self, votes: &[Vote]) -> Result<Option<Verdict>> {
+        MajorityRule.verdict(votes)
+    }
+
+    fn turn_rewards(&self, turns: &[JudgedTurn], outcome: Option<f64>) -> Result<Vec<TurnReward>> {
+        let outcome = outcome.map(|outcome| outcome as f32);
+        let sum = |turn: &JudgedTurn| match (outcome, turn.process) {
+            (None, None) => None,
+            (outcome, process) => Some(outcome.unwrap_or(0.0) + process.unwrap_or(0.0)),
+        };
+        Ok(turns
+            .iter()
+            .map(|turn| TurnReward {
+                reward: sum(turn),
+                rl_weight: 1.0,
+                opd_weight: 1.0,
+            })
+            .collect())
+    }
+
+    fn advantages(&self, rewards_gt: &[Vec<Option<f32>>]) -> Result<Vec<Vec<Option<f32>>>> {
+        Ok(crate::advantage::by_turn_index(rewards_gt))
     }
 }
 

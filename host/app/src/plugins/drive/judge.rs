@@ -2,8 +2,8 @@
 //! answer that it allows.
 
 use rl::{
-    Answer, AnswerForm, Choice, FinishReason, Judge, JudgePrompt, Message, NextState, Role, Seed,
-    Turn, seam::conformance,
+    Answer, AnswerForm, Choice, FinishReason, Judge, JudgePrompt, Message, NextState, Question,
+    Role, Seed, Turn, seam::conformance,
 };
 
 use super::{Transcript, quoted, quoted_end};
@@ -46,14 +46,11 @@ const FREE_ANSWERS: [&str; 3] = ["Answer in one short sentence.", "", "no"];
 pub(super) fn drive(judge: &dyn Judge, transcript: &mut Transcript) {
     for (request, reply, role, reaction) in SCENES {
         let turn = conformance::turn(request, reply);
-        let next = NextState {
-            messages: vec![Message::new(role, reaction)],
-            text: reaction.to_owned(),
-        };
+        let next = NextState::of(vec![Message::new(role, reaction)]);
         let given = format!("reply {} → {}", quoted(reply), quoted(reaction));
         let asked = judge.evaluate(&turn, &next, Seed::new(1));
-        let prompt = transcript.note("evaluate", given.clone(), asked, question);
-        for answer in prompt.flatten().iter().flat_map(answers) {
+        let prompt = transcript.note("evaluate", given.clone(), asked, evaluated);
+        for answer in prompt.and_then(Question::prompt).iter().flat_map(answers) {
             let vote = judge.read_vote(&turn, &next, &answer);
             transcript.note("read-vote", said(&answer), vote, |vote| match vote {
                 Some((value, Some(score))) => format!("{value:?}, score {score:.2}").to_lowercase(),
@@ -88,6 +85,14 @@ fn hint(
             .last()
             .map_or("no messages".to_owned(), |last| quoted(&last.content))
     });
+}
+
+fn evaluated(asked: &Question) -> String {
+    match asked {
+        Question::Skip => "nothing to ask".to_owned(),
+        Question::Ask(prompt) => question(&Some(prompt.clone())),
+        Question::Decided(value, _) => format!("{value:?} by the evidence alone").to_lowercase(),
+    }
 }
 
 fn question(prompt: &Option<JudgePrompt>) -> String {

@@ -1,6 +1,6 @@
 //! A reward rule's calls: votes that agree, differ and are absent; trajectories with and without an outcome; groups.
 
-use rl::{Decider, RewardRule, Verdict, VoteValue, seam::conformance};
+use rl::{Decider, JudgedTurn, RewardRule, Verdict, VoteValue, seam::conformance};
 
 use super::Transcript;
 
@@ -31,16 +31,21 @@ pub(super) fn drive(rule: &dyn RewardRule, transcript: &mut Transcript) {
         });
     }
     let by = |value, by| Some(Verdict { value, by });
-    let verdicts = [
+    let turns = [
         by(VoteValue::Positive, Decider::Judge),
         None,
         by(VoteValue::Ambiguous, Decider::Judge),
         by(VoteValue::Negative, Decider::Person),
-    ];
+    ]
+    .map(|verdict| JudgedTurn {
+        process: verdict.map(|verdict| verdict.value.sign() / 3.0),
+        tokens: 20,
+        ..JudgedTurn::by(verdict)
+    });
     for outcome in [None, Some(0.0), Some(0.25), Some(1.0)] {
         let score = outcome.map_or("none".to_owned(), |score: f64| score.to_string());
         let given = format!("verdicts [good none neutral bad-by-a-person], outcome {score}");
-        let rewards = rule.turn_rewards(&verdicts, outcome);
+        let rewards = rule.turn_rewards(&turns, outcome);
         transcript.note("turn-rewards", given, rewards, |rewards| {
             let turn = |turn: &rl::TurnReward| {
                 let reward = turn

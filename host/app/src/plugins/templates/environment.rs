@@ -17,8 +17,7 @@ pub struct Sums;
 pub struct Attempt(u32, u32, Option<bool>);
 
 fn says(text: impl Into<String>) -> Observation {
-    let messages = vec![Message::user(text)];
-    Observation { messages }
+    Observation::new(vec![Message::user(text)])
 }
 
 impl Environment for Sums {

@@ -5,7 +5,7 @@
 
 use sdk::{
     Answer, Completion, Fault, Judge, Observation, Prompt, PromptFormat, PromptMessage, PromptPart,
-    Role, Sign, Turn, Vote,
+    Question, Role, Sign, Turn, Vote,
 };
 
 const QUESTION: &str = "A user wrote to an assistant after its reply:\n";
@@ -16,7 +16,7 @@ const DEMAND: &str = "\nIs the user content with the reply? Answer Yes or No.";
 pub struct Contentment;
 
 impl Judge for Contentment {
-    fn evaluate(_turn: Turn, next: Observation) -> Result<Option<Prompt>, Fault> {
+    fn evaluate(_turn: Turn, next: Observation) -> Result<Question, Fault> {
         let said: Vec<String> = next
             .messages
             .into_iter()
@@ -24,14 +24,14 @@ impl Judge for Contentment {
             .map(|message| message.content)
             .collect();
         if said.is_empty() {
-            return Ok(None); // Nobody reacted: no vote, which is not a neutral one.
+            return Ok(Question::Skip); // Nobody reacted: no vote, which is not a neutral one.
         }
         let parts = vec![
             PromptPart::Instruction(QUESTION.to_owned()),
             PromptPart::Data(said.join("\n")),
             PromptPart::Instruction(DEMAND.to_owned()),
         ];
-        Ok(Some(Prompt {
+        Ok(Question::Ask(Prompt {
             messages: vec![PromptMessage {
                 role: Role::User,
                 parts,
@@ -83,9 +83,7 @@ mod tests {
             response: message.clone(),
             finish: Finish::Stop,
         };
-        let next = Observation {
-            messages: vec![message],
-        };
+        let next = Observation::new(vec![message]);
         let vote = Contentment::read_vote(turn, next, completion)
             .unwrap()
             .unwrap();

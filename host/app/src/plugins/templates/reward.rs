@@ -17,9 +17,9 @@ impl Reward for Rule {
         // `plugin.toml` declares the key, its type, its range and its default; the host checks them.
         let weight = config::number("outcome-weight")?;
         let mut rewards: Vec<TurnReward> = trajectory
-            .verdicts
+            .turns
             .into_iter()
-            .map(|verdict| majority::reward(verdict, 1.0, 0.0))
+            .map(|turn| majority::reward(turn.verdict, 1.0, 0.0))
             .collect();
         if let (Some(score), Some(last)) = (trajectory.outcome, rewards.last_mut()) {
             // A score is from 0 to 1, a reward on both sides of 0.
@@ -46,7 +46,7 @@ mod tests {
             by: Decider::Judge,
         });
         let trajectory = Trajectory {
-            verdicts: vec![good, None],
+            turns: vec![good.into(), None.into()],
             outcome: Some(0.25),
         };
         let rewards = Rule::turn_rewards(trajectory).unwrap();
@@ -58,7 +58,7 @@ mod tests {
     fn nobody_s_word_is_no_reward() {
         native::set_config("outcome-weight", config::Value::Number(1.0));
         let trajectory = Trajectory {
-            verdicts: vec![None],
+            turns: vec![None.into()],
             outcome: None,
         };
         assert_eq!(Rule::turn_rewards(trajectory).unwrap()[0].reward, None);

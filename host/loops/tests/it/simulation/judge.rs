@@ -1,7 +1,8 @@
 //! A judge that is at times silent and at times fails, by the turn that it is asked about.
 
 use rl::{
-    Answer, Hint, Judge, JudgePrompt, Message, NextState, Seed, Turn, VoteValue, seam::WordJudge,
+    Answer, Hint, Judge, JudgePrompt, Message, NextState, Question, Seed, Turn, VoteValue,
+    seam::WordJudge,
 };
 
 /// [`WordJudge`] with moods.
@@ -16,19 +17,14 @@ impl Judge for Moody {
         "moody native".into()
     }
 
-    fn evaluate(
-        &self,
-        turn: &Turn,
-        next: &NextState,
-        seed: Seed,
-    ) -> rl::Result<Option<JudgePrompt>> {
+    fn evaluate(&self, turn: &Turn, next: &NextState, seed: Seed) -> rl::Result<Question> {
         match mood(turn) {
             0 => Err(rl::Error::Guest {
                 plugin: "moody".into(),
                 function: "evaluate".into(),
                 why: "not in the mood".into(),
             }),
-            1 => Ok(None),
+            1 => Ok(Question::Skip),
             _ => WordJudge.evaluate(turn, next, seed),
         }
     }

@@ -1,0 +1,194 @@
+//! What reaches beyond a guest's own memory: the traits behind the capabilities `shell` and `browser`.
+//!
+//! The host's owner gives implementations to [`crate::PluginHost::with`]; this crate knows neither a jail nor a browser. What a
+//! guest may ask of them is in `wit/capabilities.wit`.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+/// What a plugin host can offer beyond computation. Nothing by default.
+#[derive(Clone, Default)]
+pub struct Outside {
+    /// Behind the capability `shell`.
+    pub shell: Option<Arc<dyn Machines>>,
+    /// Behind the capability `browser`.
+    pub browser: Option<Arc<dyn Pages>>,
+}
+
+impl fmt::Debug for Outside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outside")
+            .field("shell", &self.shell.is_some())
+            .field("browser", &self.browser.is_some())
+            .finish()
+    }
+}
+
+/// Why an outside capability did not do what a guest asked. It becomes a fault that the guest reads.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The guest asked for what it may not have.
+    #[error("{0}")]
+    Invalid(String),
+    /// This host does not offer it.
+    #[error("{0}")]
+    Unsupported(String),
+    /// It broke.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// With this code.
+    Exited(u32),
+    /// By this signal.
+    Killed(u32),
+    /// Out of time.
+    TimedOut,
+}
+
+/// What a command did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Output {
+    /// How it ended.
+    pub ending: Ending,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    /// Whether either was cut.
+    pub cut: bool,
+}
+
+/// How a file differs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChangeKind {
+    /// It is new.
+    Added,
+    /// It is another.
+    Modified,
+    /// It is gone.
+    Removed,
+}
+
+/// Makes jailed machines.
+pub trait Machines: Send + Sync {
+    /// A fresh machine with the files of an image.
+    ///
+    /// # Errors
+    /// An unknown image, or no room.
+    fn create(&self, image: &str) -> Result<Box<dyn Machine>, Refusal>;
+}
+
+/// A jailed machine; destroyed when it is dropped. Every method blocks, for a bounded time.
+pub trait Machine: Send {
+    /// Runs `bash -c command` in a folder.
+    ///
+    /// # Errors
+    /// A bad folder or time; a machine that broke.
+    fn run(&mut self, command: &str, folder: &str, timeout: Duration) -> Result<Output, Refusal>;
+    /// Writes a file.
+    ///
+    /// # Errors
+    /// A path that leads outside, or no space.
+    fn write_file(&mut self, path: &str, content: &[u8], executable: bool) -> Result<(), Refusal>;
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// A path that leads outside, or a file that is too large.
+    fn read_file(&mut self, path: &str) -> Result<Option<Vec<u8>>, Refusal>;
+    /// Keeps the state of the working folder.
+    ///
+    /// # Errors
+    /// Too many of them.
+    fn snapshot(&mut self) -> Result<u32, Refusal>;
+    /// Goes back to a state that was kept.
+    ///
+    /// # Errors
+    /// An unknown number.
+    fn roll_back(&mut self, snapshot: u32) -> Result<(), Refusal>;
+    /// What differs from a state that was kept.
+    ///
+    /// # Errors
+    /// An unknown number.
+    fn changes(&mut self, since: u32) -> Result<Vec<(String, ChangeKind)>, Refusal>;
+}
+
+/// A node of an accessibility tree; see `wit/capabilities.wit`.
+#[derive(Clone, PartialEq, Debug, Default)]
+#[expect(missing_docs, reason = "the contract's own names")]
+pub struct Node {
+    pub id: u32,
+    pub depth: u32,
+    pub role: String,
+    pub name: String,
+    pub value: String,
+    pub states: Vec<String>,
+    pub x: f64,
+    pub y: f64,
+    pub width: f64,
+    pub height: f64,
+}
+
+/// Makes headless pages.
+pub trait Pages: Send + Sync {
+    /// A fresh, empty page.
+    ///
+    /// # Errors
+    /// No room, or no browser.
+    fn create(&self) -> Result<Box<dyn Page>, Refusal>;
+}
+
+/// One thing that is done to a page.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Gesture {
+    /// Clicks the middle of a node.
+    Click(u32),
+    /// Clicks a point.
+    ClickAt(f64, f64),
+    /// Drags from one point to another.
+    Drag((f64, f64), (f64, f64)),
+    /// Replaces what a field holds, or chooses from a list.
+    Fill(u32, String),
+    /// Types where the focus is.
+    Type(String),
+    /// Presses a key.
+    Press(String),
+    /// Scrolls.
+    Scroll(f64, f64),
+}
+
+/// A headless page; closed when it is dropped. Every method blocks, for a bounded time.
+pub trait Page: Send {
+    /// Shows HTML.
+    ///
+    /// # Errors
+    /// Too much of it; a page that hangs.
+    fn show(&mut self, html: &str) -> Result<(), Refusal>;
+    /// Opens a file of a site.
+    ///
+    /// # Errors
+    /// An unknown site or file; a page that hangs.
+    fn open(&mut self, site: &str, path: &str) -> Result<(), Refusal>;
+    /// The accessibility tree.
+    ///
+    /// # Errors
+    /// A page that hangs or is gone.
+    fn tree(&mut self) -> Result<Vec<Node>, Refusal>;
+    /// Does something to the page.
+    ///
+    /// # Errors
+    /// An unknown node or key; a page that hangs or is gone.
+    fn act(&mut self, gesture: Gesture) -> Result<(), Refusal>;
+    /// The value of a script, as JSON.
+    ///
+    /// # Errors
+    /// A script that throws or hangs, or too large a value.
+    fn evaluate_json(&mut self, script: &str) -> Result<String, Refusal>;
+    /// The page as PNG.
+    ///
+    /// # Errors
+    /// A page that hangs or is gone.
+    fn screenshot_png(&mut self) -> Result<Vec<u8>, Refusal>;
+}

@@ -1,0 +1,1 @@
+//! A jailed machine.
