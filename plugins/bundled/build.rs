@@ -11,12 +11,13 @@ use anyhow::{Context, Result};
 use builder::Job;
 
 /// The guests that are built; each is a folder of `plugins/` and exposed by `src/lib.rs`.
-const GUESTS: [&str; 5] = [
+const GUESTS: [&str; 6] = [
     "conversation",
     "reaction-judge",
     "binary-reward",
     "combined-reward",
     "faulty",
+    "reaching",
 ];
 
 fn main() -> Result<()> {

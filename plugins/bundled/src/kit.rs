@@ -19,7 +19,7 @@ macro_rules! files {
 }
 
 /// The contract, and the SDK's sources.
-pub const FILES: [File; 17] = files![
+pub const FILES: [File; 19] = files![
     "wit/capabilities.wit",
     "wit/environment.wit",
     "wit/judge.wit",
@@ -27,6 +27,7 @@ pub const FILES: [File; 17] = files![
     "wit/types.wit",
     "wit/worlds.wit",
     "plugins/sdk/src/bindings.rs",
+    "plugins/sdk/src/browser.rs",
     "plugins/sdk/src/config.rs",
     "plugins/sdk/src/environment.rs",
     "plugins/sdk/src/fault.rs",
@@ -37,6 +38,7 @@ pub const FILES: [File; 17] = files![
     "plugins/sdk/src/native.rs",
     "plugins/sdk/src/random.rs",
     "plugins/sdk/src/reward.rs",
+    "plugins/sdk/src/shell.rs",
 ];
 
 /// `plugins/sdk/Cargo.toml` outside this workspace.

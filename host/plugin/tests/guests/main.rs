@@ -9,5 +9,6 @@
 mod abuse;
 mod conformance;
 mod load;
+mod outside;
 mod seams;
 mod support;
