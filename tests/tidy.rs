@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The floor of every crate of ours; a crate imports only from floors below its own.
-const FLOORS: [(&str, u8); 11] = [
+const FLOORS: [(&str, u8); 12] = [
     ("kernels", 0),
     ("rl", 0),
     ("ledger", 0),
     ("bundled", 0),
     ("policy", 1),
     ("plugin", 1),
+    ("sandbox", 1),
     ("serving", 2),
     ("trainer", 2),
     ("loops", 2),

@@ -11,11 +11,22 @@ use anyhow::{Context, Result};
 use builder::Job;
 
 /// The guests that are built; each is a folder of `plugins/` and exposed by `src/lib.rs`.
-const GUESTS: [&str; 6] = [
+const GUESTS: [&str; 17] = [
     "conversation",
+    "tool-call",
+    "terminal",
+    "swe",
+    "gui",
     "reaction-judge",
+    "step-judge",
     "binary-reward",
     "combined-reward",
+    "outcome-reward",
+    "step-wise-reward",
+    "grpo-reward",
+    "dr-grpo-reward",
+    "rloo-reward",
+    "length-guarded-reward",
     "faulty",
     "reaching",
 ];
@@ -52,6 +63,12 @@ fn watch() {
     for guest in GUESTS.iter().chain(&["sdk"]) {
         println!("cargo::rerun-if-changed=../{guest}/src");
         println!("cargo::rerun-if-changed=../{guest}/Cargo.toml");
+        // What sources embed.
+        for folder in ["pages", "repos", "score"] {
+            if Path::new("..").join(guest).join(folder).is_dir() {
+                println!("cargo::rerun-if-changed=../{guest}/{folder}");
+            }
+        }
     }
     for name in ["RUSTC_WRAPPER", "RUSTUP_TOOLCHAIN"] {
         println!("cargo::rerun-if-env-changed={name}");

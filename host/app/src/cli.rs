@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use ledger::lineage::RefKind;
 
-use crate::{commands, demo, models, plugins};
+use crate::{commands, demo, models, plugins, rollout};
 
 /// nextstate trains an agent's language model while it is being used, from what happens next:
 /// the user's reply, a tool's output, a page that changed.
@@ -31,6 +31,8 @@ pub enum Command {
     Demo(demo::Args),
     /// Serve the policy to real traffic, and train it from what happens next
     Serve(commands::serve::Args),
+    /// Practise on the tasks that an environment hosts, with an exam before and after
+    Rollout(rollout::Args),
     /// Show a running host: loops, queues, versions, and why a turn was not trainable
     Status(commands::status::Args),
     /// List the versions of the weights with their lineage and metrics
@@ -85,6 +87,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo(args) => demo::run(args),
         Command::Serve(args) => commands::serve::run(args),
+        Command::Rollout(args) => rollout::run(&args),
         Command::Status(args) => commands::status::run(args),
         Command::Log(args) => commands::log::run(args),
         Command::Show(args) => commands::history::show(args),

@@ -23,6 +23,12 @@ pub struct Config {
     pub engine: serving::engine::Config,
     /// The plugins.
     pub plugins: Plugins,
+    /// What stands behind the capability `shell`: images, and how much a jailed machine may use.
+    pub shell: sandbox::shell::Config,
+    /// What stands behind the capability `browser`: sites, and how many pages there may be.
+    pub browser: sandbox::browser::Config,
+    /// How `nextstate rollout` practises.
+    pub rollout: crate::rollout::Section,
     /// Sessions, votes, the algorithm, batches.
     pub loops: loops::Config,
     /// The optimizer.
@@ -42,6 +48,9 @@ impl Default for Config {
             gateway: serving::gateway::Config::default(),
             engine: serving::engine::Config::default(),
             plugins: Plugins::default(),
+            shell: sandbox::shell::Config::default(),
+            browser: sandbox::browser::Config::default(),
+            rollout: crate::rollout::Section::default(),
             loops: loops::Config::default(),
             train: trainer::Config::default(),
             operators: Vec::new(),
@@ -99,10 +108,14 @@ pub struct Plugins {
     /// Reads live traffic and hosts episodes. A shipped guest by name, or a folder with `plugin.toml` and
     /// `plugin.wasm`.
     pub environment: String,
-    /// Judges turns. `words` is the native word-list judge, for models too small to judge.
+    /// Judges turns. `words` is the native word-list judge, for models too small to judge; with `none` nobody is asked, for reward
+    /// rules that go by outcomes alone.
     pub judge: String,
     /// Makes rewards of votes.
     pub reward: String,
+    /// Whether a plugin that changes (a folder built again, another version installed or in use) takes the old one's place at the next
+    /// turn. A plugin named with its version stays as it is.
+    pub reload: bool,
     /// Capabilities granted, by plugin name, beside those of the shipped plugins; `conversation = []` takes theirs away. No other
     /// plugin has any by default.
     #[serde(deserialize_with = "beside_the_shipped")]
@@ -132,12 +145,21 @@ impl Default for Plugins {
             environment: "conversation".into(),
             judge: "reaction-judge".into(),
             reward: "combined-reward".into(),
+            reload: true,
             // The shipped guests ask for nothing that reaches outside; an operator may still take it away.
             grants: BTreeMap::from([
                 grant("conversation", &["config"]),
                 grant("reaction-judge", &["random", "config"]),
                 grant("binary-reward", &["config"]),
                 grant("combined-reward", &["config"]),
+                grant("outcome-reward", &["config"]),
+                grant("step-wise-reward", &["config"]),
+                grant("grpo-reward", &["config"]),
+                grant("dr-grpo-reward", &["config"]),
+                grant("rloo-reward", &["config"]),
+                grant("length-guarded-reward", &["config"]),
+                grant("step-judge", &["random", "config"]),
+                grant("tool-call", &["config"]),
             ]),
             config: BTreeMap::new(),
         }
@@ -173,6 +195,9 @@ impl Config {
     pub fn validate(&self) -> anyhow::Result<()> {
         self.gateway.validate().context("[gateway]")?;
         self.engine.validate().context("[engine]")?;
+        self.shell.validate().context("[shell]")?;
+        self.browser.validate().context("[browser]")?;
+        self.rollout.validate().context("[rollout]")?;
         self.loops.validate().context("[loops]")?;
         self.train.validate().context("[train]")?;
         let trained = self.loops.adapter.as_str();

@@ -14,15 +14,16 @@ use anyhow::Context as _;
 use ledger::Ledger;
 use parking_lot::Mutex;
 use policy::{Checkpoint, Deployed, Model, Slot};
-use rl::{AdapterName, Environment, Judge, RewardRule};
+use rl::{AdapterName, Environment, Judge};
 use serving::engine::{Engine, EngineHandle, Parts, Running};
 use serving::gateway::{Backend, Gateway};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::config::{Config, Plugins};
+use crate::config::Config;
+use crate::guests::{Guests, load_plugins};
 use crate::history::{self, Workbench};
-use crate::plugins::{source::Source, store::split};
+use crate::outside::outside;
 use crate::training;
 
 /// What a host may be given instead of reading it from disk: tests bring a tiny model.
@@ -76,8 +77,7 @@ pub struct Host {
     addr: SocketAddr,
     engine: Option<Running>,
     handle: loops::Handle,
-    environment: Arc<dyn Environment>,
-    judge: Arc<dyn Judge>,
+    guests: Guests,
     ledger: Ledger,
     stop: loops::Stop,
     shutdown: loops::Shutdown,
@@ -152,11 +152,12 @@ impl Host {
         };
         let engine = Engine::build(config.engine.clone(), parts, &registry)?.start()?;
 
-        let plugins = load_plugins(&config.plugins, config.loops.seed)?;
+        let offers = outside(&config, config.data.join("sandbox"));
+        let guests = load_plugins(&config.plugins, config.loops.seed, offers)?;
         // The first failure ends the host; there is no second.
         let (failed, failures) = mpsc::channel(1);
         let seams = around(seams(
-            &plugins,
+            &guests,
             engine.handle(),
             made,
             (config.data.clone(), ledger.clone()),
@@ -188,8 +189,7 @@ impl Host {
             addr,
             engine: Some(engine),
             handle,
-            environment: plugins.environment,
-            judge: plugins.judge,
+            guests,
             ledger,
             stop,
             shutdown,
@@ -229,12 +229,12 @@ impl Host {
 
     /// The environment plugin.
     pub fn environment(&self) -> &Arc<dyn Environment> {
-        &self.environment
+        &self.guests.environment
     }
 
     /// The judge plugin.
     pub fn judge(&self) -> &Arc<dyn Judge> {
-        &self.judge
+        &self.guests.judge
     }
 
     /// The ledger.
@@ -432,109 +432,4 @@ fn static_adapters(
             ))
         })
         .collect()
-}
-
-/// The guests of a host, behind their seams.
-pub struct Guests {
-    /// Reads live traffic and hosts episodes.
-    pub environment: Arc<dyn Environment>,
-    /// Judges.
-    pub judge: Arc<dyn Judge>,
-    /// Rewards.
-    pub reward: Arc<dyn RewardRule>,
-}
-
-impl std::fmt::Debug for Guests {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Guests").finish_non_exhaustive()
-    }
-}
-
-/// Loads the configured plugins.
-///
-/// # Errors
-/// The plugin that is unknown, asks for more than it was granted, or is damaged.
-pub fn load_plugins(plugins: &Plugins, seed: rl::Seed) -> anyhow::Result<Guests> {
-    let host = plugin::PluginHost::new(plugin::Limits::default())?;
-    let load = |name: &str| load_plugin(&host, plugins, name);
-    let judge: Arc<dyn Judge> = match plugins.judge.as_str() {
-        "words" => Arc::new(rl::seam::WordJudge),
-        name => Arc::new(plugin::GuestJudge::new(&load(name)?)?),
-    };
-    let reward: Arc<dyn RewardRule> = match plugins.reward.as_str() {
-        "majority" => Arc::new(rl::seam::MajorityRule),
-        name => Arc::new(plugin::GuestReward::new(&load(name)?)?),
-    };
-    let environment =
-        plugin::GuestEnvironment::new(&load(&plugins.environment)?, seed.derive("environment"))?;
-    let used = [&plugins.environment, &plugins.judge, &plugins.reward];
-    for section in plugins.config.keys() {
-        let read = used.iter().any(|name| plugin_name(name) == *section);
-        anyhow::ensure!(
-            read,
-            "[plugins.config.{section}] is set, but no such plugin is used by this host"
-        );
-    }
-    Ok(Guests {
-        environment: Arc::new(environment),
-        judge,
-        reward,
-    })
-}
-
-/// What a plugin's sections are called: its name, without the version of an installed one, or its folder's.
-fn plugin_name(name: &str) -> String {
-    let last = Path::new(name).file_name();
-    let last = last.map_or_else(|| name.into(), |last| last.to_string_lossy());
-    split(&last).0.to_owned()
-}
-
-/// What to write where, when it is a grant that is missing.
-fn hinted(error: anyhow::Error, section: &str) -> anyhow::Error {
-    match error.downcast_ref() {
-        Some(plugin::Error::Load {
-            problem: plugin::LoadProblem::NotGranted(capability),
-            ..
-        }) => {
-            let hint = format!(
-                "plugin `{section}` was not granted `{capability}`; to grant it: [plugins.grants] {section} = [\"{capability}\"]"
-            );
-            error.context(hint)
-        }
-        _ => error,
-    }
-}
-
-fn load_plugin(
-    host: &plugin::PluginHost,
-    plugins: &Plugins,
-    name: &str,
-) -> anyhow::Result<plugin::Plugin> {
-    let section_name = plugin_name(name);
-    let section = plugins
-        .config
-        .get(&section_name)
-        .cloned()
-        .unwrap_or_default();
-    let grants = plugins
-        .grants
-        .get(&section_name)
-        .map(|names| {
-            let capability = |name: &String| {
-                let mut all = plugin::Capability::ALL.into_iter();
-                all.find(|known| known.as_str() == name).with_context(|| {
-                    format!("[plugins.grants] {section_name}: there is no capability `{name}`")
-                })
-            };
-            names
-                .iter()
-                .map(capability)
-                .collect::<anyhow::Result<Vec<_>>>()
-        })
-        .transpose()?;
-    let source = Source::find(name)?;
-    let grants = grants.unwrap_or_else(|| source.grants.clone());
-    source
-        .load(host, &grants, &section)
-        .map_err(|error| hinted(error, &section_name))
 }

@@ -184,7 +184,6 @@ impl Loops {
             (board.clone(), watch.clone()),
             recovered.sessions,
         );
-        let sees = seams.rule.sees();
         let judge = judge::Parts {
             config: config.judge.clone(),
             algorithm: config.algorithm,
@@ -226,22 +225,19 @@ impl Loops {
             ledger: ledger.clone(),
             board: board.clone(),
             control,
-            sees,
+            sees: judge.rule.sees(),
         };
-        let places = recovered.places;
-        Ok((
-            Self {
-                config,
-                ledger,
-                serve,
-                judge,
-                train,
-                places,
-                line: recovered.line,
-                board,
-            },
-            handle,
-        ))
+        let all = Self {
+            config,
+            ledger,
+            serve,
+            judge,
+            train,
+            places: recovered.places,
+            line: recovered.line,
+            board,
+        };
+        Ok((all, handle))
     }
 
     /// Makes the newest committed version live, before anything is served: call it before the gateway opens.

@@ -298,7 +298,7 @@ impl Judging {
                 }
                 continue;
             }
-            let turnwise = self.turnwise.clone();
+            let turnwise = self.turnwise.of_this_moment();
             tasks.spawn(async move {
                 let result = turnwise.judge(&turn).await;
                 (turn, result)

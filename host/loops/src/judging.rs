@@ -144,6 +144,21 @@ impl Turnwise {
         }
     }
 
+    /// The same with the plugins of this moment: one that is exchanged meanwhile has no say in what was begun without it.
+    pub(crate) fn of_this_moment(&self) -> Self {
+        let (judge, rule) = (self.parts.judge.now(), self.parts.rule.now());
+        if judge.is_none() && rule.is_none() {
+            return self.clone();
+        }
+        let mut parts = (*self.parts).clone();
+        parts.judge = judge.unwrap_or(parts.judge);
+        parts.rule = rule.unwrap_or(parts.rule);
+        Self {
+            parts: Arc::new(parts),
+            ..self.clone()
+        }
+    }
+
     /// Judges a turn, when that is due, and records the result.
     #[tracing::instrument(skip_all, fields(turn = %id))]
     pub(crate) async fn judge(&self, id: &TurnId) -> Result<()> {

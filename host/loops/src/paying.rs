@@ -121,7 +121,9 @@ impl Purse {
             let turns = gathered.iter().flatten().flat_map(|m| &m.episode.turns);
             let being_judged = turns.into_iter().find(|turn| busy.contains(*turn));
             match (being_judged.cloned(), gathered) {
-                (None, Ok(members)) => self.settle(&open.group, members).await?,
+                (None, Ok(members)) => {
+                    Self::settle(&self.turnwise.of_this_moment(), &open.group, members).await?
+                }
                 (Some(turn), _) | (None, Err(turn)) => {
                     open.waits_for = Some(turn);
                     self.open.push(open);
@@ -131,9 +133,9 @@ impl Purse {
         Ok(())
     }
 
-    async fn settle(&self, group: &GroupRecord, members: Vec<Member>) -> Result<()> {
-        let parts = &self.turnwise.parts;
-        let ruled = self.ask(&members).await;
+    async fn settle(turnwise: &Turnwise, group: &GroupRecord, members: Vec<Member>) -> Result<()> {
+        let parts = &turnwise.parts;
+        let ruled = ask(turnwise, &members).await;
         let equal = parts.config.drop_equal_groups && equal_outcomes(&members);
         let mut paid = PaidRecord {
             group: group.group.clone(),
@@ -166,8 +168,8 @@ impl Purse {
                     advantage: advantages.get(turn).copied().flatten(),
                 };
                 let reward = rewards.get(turn).copied();
-                let entry = self.turn(dossier, known, reward, equal, paid.why.as_deref());
-                decided.extend(entry.await);
+                let why = paid.why.as_deref();
+                decided.extend(turn_paid(turnwise, dossier, known, reward, (equal, why)));
             }
         }
         let mut entries = vec![paid.to_entry()?];
@@ -191,113 +193,111 @@ impl Purse {
         tracing::debug!(group = group.group, turns = decided.len(), "paid a group");
         Ok(())
     }
+}
 
-    /// What a turn is paid; none for a turn that was decided otherwise, or never can be trained.
-    async fn turn(
-        &self,
-        dossier: Dossier,
-        paid: Paid,
-        reward: Option<TurnReward>,
-        equal: bool,
-        failed: Option<&str>,
-    ) -> Option<(JudgedRecord, Dossier)> {
-        let served = dossier.record.as_ref()?;
-        let awaits = |judged: &JudgedRecord| {
-            judged.paid.is_none() && judged.not_trainable == Some(NotTrainable::AwaitsGroup)
-        };
-        if served.not_trainable.is_some() || dossier.is_spent() {
-            return None;
+/// What a turn is paid; none for a turn that was decided otherwise, or never can be trained.
+fn turn_paid(
+    turnwise: &Turnwise,
+    dossier: Dossier,
+    paid: Paid,
+    reward: Option<TurnReward>,
+    (equal, failed): (bool, Option<&str>),
+) -> Option<(JudgedRecord, Dossier)> {
+    let served = dossier.record.as_ref()?;
+    let awaits = |judged: &JudgedRecord| {
+        judged.paid.is_none() && judged.not_trainable == Some(NotTrainable::AwaitsGroup)
+    };
+    if served.not_trainable.is_some() || dossier.is_spent() {
+        return None;
+    }
+    let earlier = match (dossier.judged(), &dossier.closing) {
+        (Some(judged), _) if awaits(judged) => Some(judged.clone()),
+        (None, Some(Closing::Without(_))) => None,
+        _ => return None,
+    };
+    let parts = &turnwise.parts;
+    let revision = earlier.as_ref().map_or(0, |judged| judged.revision + 1);
+    let mut record = earlier.unwrap_or_else(|| turnwise.unjudged(&served.turn.id));
+    record.revision = revision;
+    record.rule = parts.rule.name();
+    record.reward = reward;
+    let advantage = paid.advantage;
+    record.paid = Some(paid);
+    let judged = Judged {
+        turn: &served.turn,
+        reward: advantage,
+        rl_weight: reward.map_or(0.0, |reward| reward.rl_weight),
+        opd_weight: reward.map_or(0.0, |reward| reward.opd_weight),
+        teachers: record.teachers.clone(),
+    };
+    (record.sample, record.not_trainable) = match failed {
+        Some(why) => {
+            record.notes.push(format!("no reward: {why}"));
+            (None, Some(NotTrainable::RewardRefused))
         }
-        let earlier = match (dossier.judged(), &dossier.closing) {
-            (Some(judged), _) if awaits(judged) => Some(judged.clone()),
-            (None, Some(Closing::Without(_))) => None,
-            _ => return None,
-        };
-        let parts = &self.turnwise.parts;
-        let revision = earlier.as_ref().map_or(0, |judged| judged.revision + 1);
-        let mut record = earlier.unwrap_or_else(|| self.turnwise.unjudged(&served.turn.id));
-        record.revision = revision;
-        record.rule = parts.rule.name();
-        record.reward = reward;
-        let advantage = paid.advantage;
-        record.paid = Some(paid);
-        let judged = Judged {
-            turn: &served.turn,
-            reward: advantage,
-            rl_weight: reward.map_or(0.0, |reward| reward.rl_weight),
-            opd_weight: reward.map_or(0.0, |reward| reward.opd_weight),
-            teachers: record.teachers.clone(),
-        };
-        (record.sample, record.not_trainable) = match failed {
-            Some(why) => {
-                record.notes.push(format!("no reward: {why}"));
+        None if equal => (None, Some(NotTrainable::NoAdvantage)),
+        None => match sample_of(&*parts.rule, &parts.algorithm, &judged) {
+            Ok((None, _)) if advantage == Some(0.0) && judged_by_reward(parts) => {
+                (None, Some(NotTrainable::NoAdvantage))
+            }
+            Ok(sample) => sample,
+            Err(error) => {
+                record.notes.push(format!("no advantages: {error}"));
                 (None, Some(NotTrainable::RewardRefused))
             }
-            None if equal => (None, Some(NotTrainable::NoAdvantage)),
-            None => match sample_of(&*parts.rule, &parts.algorithm, &judged) {
-                Ok((None, _)) if advantage == Some(0.0) && judged_by_reward(parts) => {
-                    (None, Some(NotTrainable::NoAdvantage))
-                }
-                Ok(sample) => sample,
-                Err(error) => {
-                    record.notes.push(format!("no advantages: {error}"));
-                    (None, Some(NotTrainable::RewardRefused))
-                }
-            },
-        };
-        Some((record, dossier))
-    }
+        },
+    };
+    Some((record, dossier))
+}
 
-    /// The rule's word on the whole group, checked.
-    async fn ask(&self, members: &[Member]) -> rl::Result<Ruled> {
-        let rule = self.turnwise.parts.rule.clone();
-        let trajectories: Vec<_> = members
-            .iter()
-            .map(|member| (member.judged_turns(), member.outcome()))
-            .collect();
-        self.turnwise
-            .rule
-            .call("the reward rule", move |_| {
-                let mut rewards = Vec::with_capacity(trajectories.len());
-                for (turns, outcome) in &trajectories {
-                    let paid = rule.turn_rewards(turns, *outcome)?;
-                    if paid.len() != turns.len() || !paid.iter().all(is_finite) {
-                        let why =
-                            format!("{} usable rewards for {} turns", paid.len(), turns.len());
-                        return Err(refused(why));
-                    }
-                    rewards.push(paid);
-                }
-                let bare = |paid: &Vec<TurnReward>| paid.iter().map(|one| one.reward).collect();
-                let rewards_gt: Vec<Vec<Option<f32>>> = rewards.iter().map(bare).collect();
-                let advantages = match rule.sees() {
-                    Sees::Group => rule.advantages(&rewards_gt)?,
-                    Sees::Turn | Sees::Episode => rewards_gt
-                        .iter()
-                        .map(|one| {
-                            let mut alone = rule.advantages(std::slice::from_ref(one))?;
-                            alone
-                                .pop()
-                                .ok_or_else(|| refused("no advantages".to_owned()))
-                        })
-                        .collect::<rl::Result<_>>()?,
-                };
-                let shape = |group: &[Vec<Option<f32>>]| {
-                    let turns = group.iter().map(|turns| turns.iter().map(Option::is_some));
-                    turns.map(Iterator::collect).collect::<Vec<Vec<bool>>>()
-                };
-                let mut numbers = advantages.iter().flatten().flatten();
-                if shape(&advantages) != shape(&rewards_gt) || !numbers.all(|a| a.is_finite()) {
-                    let why = "advantages that are not finite, or not one a reward".to_owned();
+/// The rule's word on the whole group, checked.
+async fn ask(turnwise: &Turnwise, members: &[Member]) -> rl::Result<Ruled> {
+    let rule = turnwise.parts.rule.clone();
+    let trajectories: Vec<_> = members
+        .iter()
+        .map(|member| (member.judged_turns(), member.outcome()))
+        .collect();
+    turnwise
+        .rule
+        .call("the reward rule", move |_| {
+            let mut rewards = Vec::with_capacity(trajectories.len());
+            for (turns, outcome) in &trajectories {
+                let paid = rule.turn_rewards(turns, *outcome)?;
+                if paid.len() != turns.len() || !paid.iter().all(is_finite) {
+                    let why = format!("{} usable rewards for {} turns", paid.len(), turns.len());
                     return Err(refused(why));
                 }
-                Ok(Ruled {
-                    rewards,
-                    advantages,
-                })
+                rewards.push(paid);
+            }
+            let bare = |paid: &Vec<TurnReward>| paid.iter().map(|one| one.reward).collect();
+            let rewards_gt: Vec<Vec<Option<f32>>> = rewards.iter().map(bare).collect();
+            let advantages = match rule.sees() {
+                Sees::Group => rule.advantages(&rewards_gt)?,
+                Sees::Turn | Sees::Episode => rewards_gt
+                    .iter()
+                    .map(|one| {
+                        let mut alone = rule.advantages(std::slice::from_ref(one))?;
+                        alone
+                            .pop()
+                            .ok_or_else(|| refused("no advantages".to_owned()))
+                    })
+                    .collect::<rl::Result<_>>()?,
+            };
+            let shape = |group: &[Vec<Option<f32>>]| {
+                let turns = group.iter().map(|turns| turns.iter().map(Option::is_some));
+                turns.map(Iterator::collect).collect::<Vec<Vec<bool>>>()
+            };
+            let mut numbers = advantages.iter().flatten().flatten();
+            if shape(&advantages) != shape(&rewards_gt) || !numbers.all(|a| a.is_finite()) {
+                let why = "advantages that are not finite, or not one a reward".to_owned();
+                return Err(refused(why));
+            }
+            Ok(Ruled {
+                rewards,
+                advantages,
             })
-            .await
-    }
+        })
+        .await
 }
 
 fn judged_by_reward(parts: &crate::judge::Parts) -> bool {

@@ -5,6 +5,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 /// What a plugin host can offer beyond computation. Nothing by default.
 #[derive(Clone, Default)]
 pub struct Outside {
@@ -24,7 +26,7 @@ impl fmt::Debug for Outside {
 }
 
 /// Why an outside capability did not do what a guest asked. It becomes a fault that the guest reads.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum Refusal {
     /// The guest asked for what it may not have.
     #[error("{0}")]
@@ -38,7 +40,7 @@ pub enum Refusal {
 }
 
 /// How a command ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Ending {
     /// With this code.
     Exited(u32),
@@ -49,7 +51,7 @@ pub enum Ending {
 }
 
 /// What a command did.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Output {
     /// How it ended.
     pub ending: Ending,
@@ -62,7 +64,7 @@ pub struct Output {
 }
 
 /// How a file differs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ChangeKind {
     /// It is new.
     Added,
@@ -116,7 +118,7 @@ pub trait Machine: Send {
 }
 
 /// A node of an accessibility tree; see `wit/capabilities.wit`.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the contract's own names")]
 pub struct Node {
     pub id: u32,
@@ -141,7 +143,7 @@ pub trait Pages: Send + Sync {
 }
 
 /// One thing that is done to a page.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Gesture {
     /// Clicks the middle of a node.
     Click(u32),

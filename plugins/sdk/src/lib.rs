@@ -29,6 +29,7 @@ pub mod browser;
 pub mod config;
 mod environment;
 mod fault;
+pub mod groups;
 mod judge;
 pub mod log;
 pub mod majority;

@@ -262,5 +262,10 @@ pub(crate) fn faulty(abuse: &str) -> anyhow::Result<Arc<dyn RewardRule>> {
     plugins
         .config
         .insert(section, settings.into_iter().collect());
-    Ok(app::host::load_plugins(&plugins, rl::Seed::new(0))?.reward)
+    Ok(app::guests::load_plugins(
+        &plugins,
+        rl::Seed::new(0),
+        plugin::outside::Outside::default(),
+    )?
+    .reward)
 }

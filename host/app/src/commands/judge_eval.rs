@@ -78,7 +78,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         judge: args.judge.clone(),
         ..Plugins::default()
     };
-    let judge = crate::host::load_plugins(&plugins, Seed::new(0))?.judge;
+    let judge =
+        crate::guests::load_plugins(&plugins, Seed::new(0), plugin::outside::Outside::default())?
+            .judge;
     let mut right = 0u32;
     let mut counts = [[0u32; 4]; 3];
     let mut margins = Vec::new();

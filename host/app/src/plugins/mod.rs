@@ -6,14 +6,17 @@
 
 mod build;
 mod check;
+pub mod crossings;
 pub mod drive;
 mod inspect;
 mod install;
 mod new;
 pub mod package;
+mod replay;
 pub mod source;
 pub mod store;
 mod test;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -38,6 +41,10 @@ pub enum PluginAction {
     Check(Which),
     /// Run its unit tests, then call it with made-up traffic and show what it answers; no model is needed
     Test(TestArgs),
+    /// Build and check it again whenever its sources change; a host that uses the folder takes the new build at its next turn
+    Watch(Folder),
+    /// Play recorded episodes to another build, and say where it answers otherwise
+    Replay(replay::ReplayArgs),
     /// Show what a plugin is and asks for
     Inspect(InspectArgs),
     /// Put a built plugin into one signed file
@@ -143,6 +150,8 @@ pub fn run(command: PluginCommand) -> anyhow::Result<()> {
         PluginAction::Build(args) => build::run(&args),
         PluginAction::Check(args) => check::run(&args),
         PluginAction::Test(args) => test::run(&args),
+        PluginAction::Watch(args) => watch::run(&args),
+        PluginAction::Replay(args) => replay::run(&args),
         PluginAction::Inspect(args) => inspect::run(&args),
         PluginAction::Pack(args) => install::pack(&args),
         PluginAction::Install(args) => install::install(&args),

@@ -6,8 +6,8 @@
 use crate::{
     Action, AdapterName, Answer, AnswerForm, Choice, Decider, Environment, Feedback, FinishReason,
     Hint, Judge, JudgedTurn, Message, NextState, PolicyVersion, Question, Rating, RequestView,
-    RewardRule, Role, Sampling, Seed, Served, SessionId, Shelf, Stored, TenantId, Turn, TurnId,
-    TurnKind, TurnRequest, TurnSink, Verdict, Vote, VoteValue,
+    RewardRule, Role, Sampling, Seed, Sees, Served, SessionId, Shelf, Stored, TenantId, Turn,
+    TurnId, TurnKind, TurnRequest, TurnSink, Verdict, Vote, VoteValue,
 };
 
 /// A rule that an implementation broke.
@@ -268,17 +268,13 @@ pub fn reward_rule(rule: &dyn RewardRule) -> Suite {
             by: Decider::Judge,
         })
     };
-    let rewards = works(
-        "rewards are made",
-        rule.turn_rewards(
-            &[decided(Positive), decided(Negative), None].map(|verdict| JudgedTurn {
-                process: verdict.map(|verdict| verdict.value.sign()),
-                tokens: 8,
-                ..JudgedTurn::by(verdict)
-            }),
-            None,
-        ),
-    )?;
+    let turns = [decided(Positive), decided(Negative), None].map(|verdict| JudgedTurn {
+        process: verdict.map(|verdict| verdict.value.sign()),
+        tokens: 8,
+        ..JudgedTurn::by(verdict)
+    });
+    let paid = |outcome| works("rewards are made", rule.turn_rewards(&turns, outcome));
+    let rewards = paid(None)?;
     hold("one reward a turn", rewards.len() == 3, &rewards)?;
     let finite = rewards
         .iter()
@@ -289,13 +285,24 @@ pub fn reward_rule(rule: &dyn RewardRule) -> Suite {
         rewards[2].reward.is_none(),
         rewards[2],
     )?;
-    let ordered =
-        matches!((rewards[0].reward, rewards[1].reward), (Some(good), Some(bad)) if good > bad);
-    hold(
-        "a positive verdict is worth more than a negative one",
-        ordered,
-        &rewards,
-    )?;
+    if rule.sees() == Sees::Turn {
+        let ordered =
+            matches!((rewards[0].reward, rewards[1].reward), (Some(good), Some(bad)) if good > bad);
+        hold(
+            "a positive verdict is worth more than a negative one",
+            ordered,
+            &rewards,
+        )?;
+    } else {
+        let (failed, solved) = (paid(Some(0.0))?, paid(Some(1.0))?);
+        let pairs = || failed.iter().zip(&solved);
+        hold(
+            "a better outcome is never worth less, and is worth more somewhere",
+            pairs().all(|(failed, solved)| solved.reward >= failed.reward)
+                && pairs().any(|(failed, solved)| solved.reward > failed.reward),
+            (&failed, &solved),
+        )?;
+    }
     let group = [vec![Some(1.0), None], vec![Some(-1.0)]];
     let advantages = works("advantages are made", rule.advantages(&group))?;
     let shape = |group: &[Vec<Option<f32>>]| group.iter().map(Vec::len).collect::<Vec<_>>();
@@ -442,13 +449,16 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     use super::*;
-    use crate::seam::{MajorityRule, MemoryShelf, MemorySink, StepwiseRule, Transcript, WordJudge};
+    use crate::seam::{
+        MajorityRule, MemoryShelf, MemorySink, NoJudge, StepwiseRule, Transcript, WordJudge,
+    };
 
     #[test]
     fn the_native_implementations_conform() {
         let lines = ["Hello", "Thanks."].map(str::to_owned).to_vec();
         environment(&Transcript::new(vec![lines]), "train").unwrap();
         judge(&WordJudge).unwrap();
+        judge(&NoJudge).unwrap();
         reward_rule(&MajorityRule).unwrap();
         reward_rule(&StepwiseRule).unwrap();
         let memory = MemoryShelf::default();

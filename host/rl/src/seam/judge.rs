@@ -1,6 +1,8 @@
 //! PRM prompts: asks, reads the vote, extracts and places hints. Cannot reach the model by itself: the host
 //! calls it, counts the votes and records everything.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{FinishReason, Hint, Message, NextState, Result, Seed, Turn, VoteValue};
@@ -79,6 +81,11 @@ impl Question {
 pub trait Judge: Send + Sync {
     /// The plugin's name and version, for the ledger.
     fn name(&self) -> String;
+
+    /// What answers at this moment, where that can change: whoever asks several things about one turn asks the same one.
+    fn now(&self) -> Option<Arc<dyn Judge>> {
+        None
+    }
 
     /// The question for one vote, or what is clear without one. `seed` differs by vote.
     ///

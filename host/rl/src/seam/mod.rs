@@ -32,7 +32,9 @@ pub use environment::{
 };
 pub use judge::{Answer, AnswerForm, Choice, Judge, JudgePrompt, Question};
 pub use learner::{Learner, Proposal, candidate_of, is_candidate};
-pub use native::{MajorityRule, MemoryShelf, MemorySink, StepwiseRule, Transcript, WordJudge};
+pub use native::{
+    MajorityRule, MemoryShelf, MemorySink, NoJudge, StepwiseRule, Transcript, WordJudge,
+};
 pub use policy::{
     Completion, FinishReason, Policy, PolicyCard, SampleRequest, SampledToken, ScoreRequest,
     TokenFlow, Weights,

@@ -212,6 +212,46 @@ impl Judge for WordJudge {
     }
 }
 
+/// A judge that asks nobody: for reward rules that go by outcomes alone.
+#[derive(Clone, Debug, Default)]
+pub struct NoJudge;
+
+impl Judge for NoJudge {
+    fn name(&self) -> String {
+        "none native".into()
+    }
+
+    fn evaluate(&self, _turn: &Turn, _next: &NextState, _seed: Seed) -> Result<Question> {
+        Ok(Question::Skip)
+    }
+
+    fn read_vote(
+        &self,
+        _turn: &Turn,
+        _next: &NextState,
+        _answer: &Answer,
+    ) -> Result<Option<(VoteValue, Option<f32>)>> {
+        Ok(None)
+    }
+
+    fn ask_hint(
+        &self,
+        _turn: &Turn,
+        _next: &NextState,
+        _seed: Seed,
+    ) -> Result<Option<JudgePrompt>> {
+        Ok(None)
+    }
+
+    fn read_hint(&self, _turn: &Turn, _next: &NextState, _answer: &Answer) -> Result<Option<Hint>> {
+        Ok(None)
+    }
+
+    fn place_hint(&self, messages: &[Message], hint: &Hint) -> Result<Vec<Message>> {
+        WordJudge.place_hint(messages, hint)
+    }
+}
+
 /// Binary reward by majority, without a plugin.
 #[derive(Clone, Debug, Default)]
 pub struct MajorityRule;

@@ -1,5 +1,7 @@
 //! A reward scheme: votes and outcomes in, rewards, weights and advantages out. Never touches text or token ids.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Result, Verdict, Vote};
@@ -66,6 +68,11 @@ pub struct TokenStreams<'a> {
 pub trait RewardRule: Send + Sync {
     /// The plugin's name and version, for the ledger.
     fn name(&self) -> String;
+
+    /// What decides at this moment, where that can change: as [`crate::Judge::now`].
+    fn now(&self) -> Option<Arc<dyn RewardRule>> {
+        None
+    }
 
     /// What it pays at once.
     fn sees(&self) -> Sees {

@@ -1,0 +1,19 @@
+//! Real jails, with what guests do and with what hostile guests try.
+//!
+//! Needs bubblewrap and user namespaces: without them every test fails with the message that says so. What is left behind after
+//! the end of a host is in `shell_cleanup.rs`.
+
+#[path = "shell/hostile.rs"]
+mod hostile;
+#[path = "shell/isolation.rs"]
+mod isolation;
+#[path = "shell/ordinary_user.rs"]
+mod ordinary_user;
+#[path = "shell/paths.rs"]
+mod paths;
+#[path = "shell/states.rs"]
+mod states;
+#[path = "shell/support.rs"]
+mod support;
+#[path = "shell/work.rs"]
+mod work;
