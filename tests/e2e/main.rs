@@ -5,6 +5,7 @@
 mod exchange;
 mod history;
 mod learning;
+mod modalities;
 mod openai;
 mod recipes;
 mod support;

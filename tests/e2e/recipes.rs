@@ -81,6 +81,68 @@ fn chat_combined_runs_a_few_steps() {
     a_few_steps("chat-combined");
 }
 
+/// A recipe of hosted episodes, practised for a round on the tiny model, whose replies are nonsense: the whole path, to a payment.
+fn a_round(name: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = recipe(name, folder.path());
+    config.engine.context = 4096;
+    config.rollout = app::rollout::Section {
+        rounds: 1,
+        groups: 1,
+        attempts: 2,
+        concurrency: 2,
+        max_turns: 2,
+        exam: 1,
+        sampling: Sampling {
+            max_tokens: 8,
+            ..Sampling::default()
+        },
+        exam_sampling: Sampling {
+            max_tokens: 8,
+            temperature: 0.0,
+            ..Sampling::default()
+        },
+        ..config.rollout
+    };
+    let loaded = app::host::Loaded::from_config(&config.model).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let recordings = folder.path().join("recordings");
+    let played = app::rollout::play::play(config, loaded, Some(recordings.clone()));
+    let story = runtime.block_on(played).unwrap();
+    assert!(story.failed.is_empty(), "{story:?}");
+    assert_eq!(story.rounds.len(), 1);
+    assert!(
+        story.rounds[0].turns >= 2 && story.after.is_some(),
+        "{story:?}"
+    );
+    // What crossed the border is there to be played to another build: two exams of one task, two attempts.
+    assert_eq!(std::fs::read_dir(&recordings).unwrap().count(), 4);
+}
+
+#[test]
+fn tool_call_practises_a_round() {
+    a_round("tool-call");
+}
+
+#[test]
+fn terminal_practises_a_round() {
+    a_round("terminal");
+}
+
+#[test]
+fn swe_practises_a_round() {
+    a_round("swe");
+}
+
+#[test]
+fn gui_practises_a_round() {
+    a_round("gui");
+}
+
 #[test]
 fn your_own_agent_serves_any_openai_client() {
     let folder = tempfile::tempdir().unwrap();

@@ -3,6 +3,8 @@
 //! Needs bubblewrap and user namespaces: without them every test fails with the message that says so. What is left behind after
 //! the end of a host is in `shell_cleanup.rs`.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 #[path = "shell/hostile.rs"]
 mod hostile;
 #[path = "shell/isolation.rs"]

@@ -2,6 +2,8 @@
 //!
 //! The tests of this file count what the whole process has, and so run one at a time.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
@@ -248,16 +250,17 @@ fn a_host_to_be_killed() {
         // One is in the middle of a command.
         let mut busy = all.pop().unwrap();
         scope.spawn(move || busy.run("echo y > y; sleep 50", "/work", Duration::from_secs(55)));
-        println_unlocked("ready");
+        tell("ready");
         // Until it is killed.
         let mut nothing = Vec::new();
         std::io::stdin().read_to_end(&mut nothing).unwrap();
     });
 }
 
-fn println_unlocked(line: &str) {
+fn tell(line: &str) {
     use std::io::Write as _;
-    writeln!(std::io::stdout(), "{line}").unwrap();
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").unwrap();
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub(crate) fn command(probes: &[Probe]) -> String {
         script.push_str(&lines);
     }
     format!(
-        "cd / && exec /usr/bin/env -i {CLEAN} /bin/bash --noprofile --norc -c {} </dev/null",
+        "cd /usr && exec /usr/bin/env -i {CLEAN} /bin/bash --noprofile --norc -c {} </dev/null",
         quote(&script)
     )
 }

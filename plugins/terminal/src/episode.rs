@@ -1,7 +1,7 @@
 //! One attempt at one task on a machine of its own.
 //!
-//! Thin on purpose: it asks the machine and puts the answers together. What a reply means is [`action`](crate::action)'s, what is
-//! shown [`screen`](crate::screen)'s, what is right [`task`](crate::task)'s; what is counted is [`Progress`], which knows no machine. There
+//! Thin on purpose: it asks the machine and puts the answers together. What a reply means is [`action`]'s, what is
+//! shown [`screen`]'s, what is right [`task`](crate::task)'s; what is counted is [`Progress`], which knows no machine. There
 //! is no snapshot: after a restart the host replays the actions, on a fresh machine.
 
 use sdk::{
@@ -42,6 +42,9 @@ const SNAPSHOTS: usize = 16;
 
 /// Time of a setup, and of a check, in milliseconds: both are ours, and short.
 const OWN_MS: u32 = 30_000;
+
+/// Where shells begin, before they go to where they belong. Not `/work`: a model that closes it can still open it again.
+const SHELL_FOLDER: &str = "/tmp";
 
 /// Where a command leaves the name of the folder that it ended in. Only the next command goes by it, never the check.
 const FOLDER_FILE: &str = "/tmp/.folder";
@@ -155,7 +158,9 @@ impl Terminal {
     fn command(&mut self, command: &str) -> Result<Seen, Fault> {
         let repeated = self.progress.begin_command(command);
         let wrapped = wrapped(command, &self.folder);
-        let output = self.machine.run(&wrapped, "/work", self.rules.command_ms)?;
+        let output = self
+            .machine
+            .run(&wrapped, SHELL_FOLDER, self.rules.command_ms)?;
         self.folder = folder(self.machine.read_file(FOLDER_FILE).ok().flatten());
         let report = Report::of(output.ending);
         let failed = report.failed == Some(true);
@@ -204,9 +209,9 @@ impl Terminal {
         if let Some(verdict) = self.progress.verdict {
             return Ok(verdict);
         }
-        let verdict = match self.machine.run(&self.task.check(), "/work", OWN_MS) {
+        let verdict = match self.machine.run(&self.task.check(), SHELL_FOLDER, OWN_MS) {
             Ok(output) => judged(&self.task, &output),
-            // Attack: a working folder that nobody can enter any more, so that there is no verdict.
+            // Attack: a folder that nobody can enter any more, so that there is no verdict.
             Err(Fault::InvalidInput(_)) => Verdict::default(),
             Err(fault) => return Err(fault),
         };

@@ -165,15 +165,19 @@ fn wrong(task: &Task, printed: Option<&String>) -> String {
 }
 
 #[test]
-fn every_task_is_unsolved_when_it_begins_and_solved_by_its_reference_solution() {
-    for_every_task(&[0, 1, FIRST_HELD_OUT], |_, task| {
+fn every_task_is_unsolved_at_first_solved_by_its_solution_and_lost_when_all_is_destroyed() {
+    for_every_task(&[0, 1, FIRST_HELD_OUT], |id, task| {
         let jail = Jail::new();
         let (setup, check) = (task.setup(), task.check());
         let solution = task.solution.iter().map(|command| in_the_machine(command));
         let solution: Vec<_> = solution.collect();
         let mut scripts = vec![setup.as_str(), "true", &check];
         scripts.extend(solution.iter().map(String::as_str));
+        let solved = scripts.len();
         scripts.push(&check);
+        if id.ends_with("/0") {
+            scripts.extend([DESTROY, &check]);
+        }
         let printed = jail.run(&scripts);
         if printed[0].is_none() {
             return Err(format!("its setup failed: {}", jail.errors(0)));
@@ -183,40 +187,37 @@ fn every_task_is_unsolved_when_it_begins_and_solved_by_its_reference_solution() 
             return Err(format!("its check is incomplete: {before}"));
         }
         if task.judge(before) != Verdict::default() {
-            return Err(format!(
-                "something is earned by nothing: {:?}",
-                task.judge(before)
-            ));
+            let verdict = task.judge(before);
+            return Err(format!("something is earned by nothing: {verdict:?}"));
         }
-        let last = printed.len() - 1;
-        let after = verdict(task, printed[last].as_ref());
+        let after = verdict(task, printed[solved].as_ref());
         if !after.solved || after.value != 1.0 {
-            let errors: Vec<_> = (3..last).map(|at| jail.errors(at)).collect();
+            let errors: Vec<_> = (3..solved).map(|at| jail.errors(at)).collect();
             return Err(format!(
                 "not solved by {:?}: {} {}",
                 task.solution,
-                wrong(task, printed[last].as_ref()),
+                wrong(task, printed[solved].as_ref()),
                 errors.concat()
             ));
         }
-        Ok(())
-    });
-}
-
-#[test]
-fn destroying_everything_earns_nothing_whatever_the_task() {
-    for_every_task(&[2], |_, task| {
-        let jail = Jail::new();
-        let destroy = "find /work -mindepth 1 -delete; for p in /proc/[0-9]*; do case $(tr '\\0' ' ' <$p/cmdline) in 'sleep '*) kill ${p#/proc/} ;; esac; done; true";
-        let printed = jail.run(&[&task.setup(), destroy, &task.check()]);
-        let after = verdict(task, printed[2].as_ref());
-        if after.value > 0.0 {
-            Err(format!("{after:?}"))
-        } else {
-            Ok(())
+        match printed
+            .get(solved + 2)
+            .map(|last| verdict(task, last.as_ref()))
+        {
+            Some(destroyed) if destroyed.value > 0.0 => {
+                Err(format!("destroying everything earns {destroyed:?}"))
+            }
+            _ => Ok(()),
         }
     });
 }
+
+/// Deletes every file and ends every process that a task may be about.
+const DESTROY: &str = "find /work -mindepth 1 -delete
+for p in /proc/[0-9]*; do
+  case $(tr '\\0' ' ' <$p/cmdline) in 'sleep '*) kill ${p#/proc/} ;; esac
+done
+true";
 
 #[test]
 fn a_check_does_not_heed_what_the_model_left_in_its_way() {

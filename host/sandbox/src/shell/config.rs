@@ -145,7 +145,8 @@ mod tests {
     #[test]
     fn the_default_is_valid_and_every_bad_value_is_named() {
         Config::default().validate().unwrap();
-        let bad: [(&str, fn(&mut Config)); 12] = [
+        type Change = fn(&mut Config);
+        let bad: [(&str, Change); 12] = [
             ("machines", |config| config.machines = 0),
             ("memory-mib", |config| config.memory_mib = 0),
             ("memory-mib", |config| {

@@ -176,10 +176,10 @@ fn a_state_that_is_kept_while_something_runs_is_whole() {
             let state = machine.snapshot().unwrap();
             said(machine, "rm -rf *; echo other > own");
             machine.roll_back(state).unwrap();
-            let all = "cat lower/file own d/y; ls; stat -c %s sparse";
+            let all = "cat lower/file own d/y; ls . d; stat -c %s sparse";
             assert_eq!(
                 said(machine, all),
-                "lowerown\ny\nd\nlower\nown\nsparse\n104857600\n"
+                "lowerown\ny\n.:\nd\nlower\nown\nsparse\n\nd:\ny\n104857600\n"
             );
         },
     );

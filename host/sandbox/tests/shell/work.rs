@@ -84,7 +84,7 @@ fn what_runs_in_the_background_lives_on() {
     // It writes to its command's stdout after that command is over, and more than a pipe holds.
     said(
         machine,
-        "(while [ ! -e go ]; do sleep 0.02; done; head -c 300000 /dev/zero; echo done > end) & echo $! > number",
+        "(while [ ! -e go ]; do sleep 0.02; done; head -c 300000 /dev/zero && echo done > end) & echo $! > number",
     );
     said(machine, "kill -0 $(cat number) && touch go");
     let waits = "for i in $(seq 500); do [ -e end ] && exit 0; sleep 0.02; done; exit 1";
@@ -127,7 +127,8 @@ fn a_command_that_runs_too_long_is_killed_with_what_it_started_and_nothing_else(
     let machine = &mut machine;
     said(machine, "sleep 1001 & disown");
     let hides = "sleep 1002 & setsid sleep 1003 & (setsid bash -c 'sleep 1004 & disown' &) ; env -i sleep 1005 & \
-                 python3 -c 'import os,time,resource; resource.setrlimit(resource.RLIMIT_LOCKS, (5, 5)); os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); os.execvp(\"sleep\", [\"sleep\", \"1006\"])' & \
+                 (ulimit -HS -x 5; exec setsid sleep 1006) & \
+                 python3 -c 'import os; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); os.execvp(\"sleep\", [\"sleep\", \"1008\"])'; \
                  sleep 1007";
     let output = machine.run(hides, "/work", Duration::from_secs(3)).unwrap();
     assert_eq!(output.ending, Ending::TimedOut);
