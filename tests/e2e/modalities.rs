@@ -160,7 +160,9 @@ fn swe_bugs_that_are_taken_out_again_score_one_on_the_hosts_own_machines() {
 /// The number of the first line that shows a node of this role and name.
 fn node(shown: &str, role: &str, name: &str) -> String {
     let label = format!("{role} \"{name}\"");
-    let line = shown.lines().find(|line| line.contains(&label));
+    // Not a line of the task's own words, nor `did: …`.
+    let is_it = |line: &&str| line.trim_start().starts_with('[') && line.contains(&label);
+    let line = shown.lines().find(is_it);
     let line = line.unwrap_or_else(|| panic!("no {label} in: {shown}"));
     let from = line.find('[').unwrap();
     line[from..=line.find(']').unwrap()].to_owned()

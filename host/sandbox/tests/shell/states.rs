@@ -267,3 +267,36 @@ fn trees_that_are_made_to_hurt_end_in_bounded_time() {
         assert_eq!(said(machine, "cat a; ls"), "aa\n");
     });
 }
+
+#[test]
+fn what_is_kept_in_layers_counts_for_the_disk() {
+    for background in ["", "sleep 1000 & "] {
+        let host = host(|config| {
+            config.disk_mib = 8;
+            config.memory_mib = 128;
+        });
+        if !host.layers() {
+            return;
+        }
+        let mut machine = host.machines.create("empty").unwrap();
+        said(
+            &mut machine,
+            &format!("{background}head -c 3000000 /dev/zero > a"),
+        );
+        let state = machine.snapshot().unwrap();
+        let more = |most: u32| format!("head -c {most} /dev/zero > a");
+        assert_eq!(
+            run(&mut machine, &more(6_000_000)).ending,
+            Ending::Exited(1)
+        );
+        said(&mut machine, &more(4_500_000));
+        machine.roll_back(state).unwrap();
+        assert_eq!(
+            run(&mut machine, &more(6_000_000)).ending,
+            Ending::Exited(1)
+        );
+        said(&mut machine, &more(4_500_000));
+        machine.roll_back(state).unwrap();
+        assert_eq!(said(&mut machine, "stat -c %s a"), "3000000\n");
+    }
+}

@@ -14,6 +14,14 @@ pub(crate) struct Host {
     pub(crate) folder: TempDir,
 }
 
+impl Host {
+    /// Whether this host may mount layers.
+    pub(crate) fn layers(&self) -> bool {
+        let mut machine = self.machines.create("empty").unwrap();
+        said(&mut machine, "cat /proc/self/mountinfo").contains("overlay overlay")
+    }
+}
+
 /// A host whose config is changed by `change`.
 pub(crate) fn host(change: impl FnOnce(&mut Config)) -> Host {
     let folder = tempfile::tempdir().unwrap();
