@@ -13,7 +13,7 @@ use app::{
 };
 use rl::{Action, Done, Environment, Episode, Message, Sampling, Seed, Step};
 
-use crate::support::{config, root};
+use crate::{recipes::recipe, support::root};
 
 /// The Python that has the packages; none, with a line that says so, when there is no such.
 fn python() -> Option<String> {
@@ -222,13 +222,13 @@ fn the_host_practises_on_an_openenv_server() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let mut config = config(folder.path());
+    let mut config = recipe("interop", folder.path());
     config.engine.context = 2048;
-    config.plugins.environment = format!("{}{}", openenv::PREFIX, served.address);
     config.plugins.judge = "none".into();
-    config.plugins.reward = "grpo-reward".into();
-    let section = "sessions = 2\nmax-turns = 3\ninvalid-reward = -0.1";
-    config.plugins.config.insert(openenv::SECTION.into(), section.parse().unwrap());
+    config.plugins.environment = format!("{}{}", openenv::PREFIX, served.address);
+    let section = config.plugins.config.get_mut(openenv::SECTION).unwrap();
+    section.insert("sessions".into(), 2.into());
+    section.insert("max-turns".into(), 3.into());
     let sampling = Sampling {
         max_tokens: 8,
         ..Sampling::default()
@@ -240,7 +240,7 @@ fn the_host_practises_on_an_openenv_server() {
         exam: 2,
         sampling: sampling.clone(),
         exam_sampling: sampling,
-        ..Section::default()
+        ..config.rollout
     };
     let loaded = app::host::Loaded::from_config(&config.model).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -81,11 +81,32 @@ fn chat_combined_runs_a_few_steps() {
     a_few_steps("chat-combined");
 }
 
+/// The tiny model with room for a task's opening: its tokens are bytes.
+fn with_room(folder: &std::path::Path) -> String {
+    let model = folder.join("tiny-llama");
+    std::fs::create_dir(&model).unwrap();
+    for file in std::fs::read_dir(crate::support::tiny().name).unwrap() {
+        let from = file.unwrap().path();
+        let to = model.join(from.file_name().unwrap());
+        if from.is_file() {
+            std::fs::copy(from, to).unwrap();
+        }
+    }
+    let path = model.join("config.json");
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["max_position_embeddings"] = 8192.into();
+    std::fs::write(&path, config.to_string()).unwrap();
+    model.to_string_lossy().into_owned()
+}
+
 /// A recipe of hosted episodes, practised for a round on the tiny model, whose replies are nonsense: the whole path, to a payment.
 fn a_round(name: &str) {
     let folder = tempfile::tempdir().unwrap();
     let mut config = recipe(name, folder.path());
-    config.engine.context = 4096;
+    config.model.name = with_room(folder.path());
+    config.engine.context = 8192;
+    config.engine.kv_bytes = 256 << 20;
     config.rollout = app::rollout::Section {
         rounds: 1,
         groups: 1,

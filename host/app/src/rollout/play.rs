@@ -241,6 +241,14 @@ impl Practice<'_> {
         })
     }
 
+    /// For whoever has to be told that nothing came of many episodes.
+    fn first_failure(&self) -> String {
+        let failed = self.failed.lock();
+        failed
+            .first()
+            .map_or_else(String::new, |first| format!("; the first to fail: {first}"))
+    }
+
     /// One round, played, judged, paid and trained.
     async fn round(&self, round: u32) -> anyhow::Result<Round> {
         let begun = Instant::now();
@@ -265,13 +273,11 @@ impl Practice<'_> {
         let played = rollout
             .run(assignments, self.host.shutdown(), self.watch())
             .await?;
-        if played.is_empty() {
-            let first = self.failed.lock().first().cloned();
-            anyhow::bail!(
-                "all {count} episodes of round {round} failed, the first because of {}",
-                first.unwrap_or_else(|| "nothing that was said".into())
-            );
-        }
+        anyhow::ensure!(
+            !played.is_empty(),
+            "all {count} episodes of round {round} failed{}",
+            self.first_failure()
+        );
         self.drain().await?;
         let (scores, metrics) = marks(&played);
         Ok(Round {
@@ -362,7 +368,8 @@ impl Practice<'_> {
         let (scores, metrics) = marks(&played);
         anyhow::ensure!(
             !scores.is_empty(),
-            "the environment's oracle scored no episode of the exam"
+            "the environment's oracle scored no episode of the exam{}",
+            self.first_failure()
         );
         let transcript = played.first().map(|one| self.transcript(one)).transpose()?;
         let exam = Exam {
