@@ -7,7 +7,7 @@ use app::http_agent::HttpAgent;
 use loops::rollout::{self, Assignment};
 use rl::{EpisodeId, PolicyVersion, Sampling, Seed, TaskId};
 
-use crate::support::{chat, config, root, until, with_host};
+use crate::support::{chat, config, has, root, until, with_host};
 
 /// The recipe as it is, with only what makes it small: model, data folder, port, sizes.
 fn recipe(name: &str, data: &std::path::Path) -> Config {
@@ -151,17 +151,23 @@ fn tool_call_practises_a_round() {
 
 #[test]
 fn terminal_practises_a_round() {
-    a_round("terminal");
+    if has(&["bwrap"]) {
+        a_round("terminal");
+    }
 }
 
 #[test]
 fn swe_practises_a_round() {
-    a_round("swe");
+    if has(&["bwrap"]) {
+        a_round("swe");
+    }
 }
 
 #[test]
 fn gui_practises_a_round() {
-    a_round("gui");
+    if has(&["chromium", "chromium-browser", "google-chrome"]) {
+        a_round("gui");
+    }
 }
 
 #[test]

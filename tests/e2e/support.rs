@@ -120,3 +120,17 @@ pub(crate) fn until(
         host.loops().status()
     );
 }
+
+/// Whether one of these programs is there. Where `NEXTSTATE_REQUIRE_SANDBOX` says that they have to be, as in CI, a test goes on and fails.
+pub(crate) fn has(programs: &[&str]) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&folders).any(|folder| {
+        programs
+            .iter()
+            .any(|program| folder.join(program).is_file())
+    });
+    if !found {
+        eprintln!("skipped: none of {programs:?} is on the path");
+    }
+    found || std::env::var_os("NEXTSTATE_REQUIRE_SANDBOX").is_some()
+}

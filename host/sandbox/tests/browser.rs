@@ -2,10 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod needs;
+
 use sandbox::browser::{Browser, Config, Node, Page};
 use tempfile::TempDir;
 
 fn browser() -> (TempDir, Browser) {
+    needs::one_of(&["chromium", "chromium-browser", "google-chrome"]);
     let folder = tempfile::tempdir().unwrap();
     let browser = Browser::new(Config::default(), folder.path()).unwrap();
     (folder, browser)

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod needs;
+
 use std::{
     fs, io,
     net::TcpListener,
@@ -23,6 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const BOUND: Duration = Duration::from_secs(15);
 
 fn with(change: impl FnOnce(&mut Config)) -> (TempDir, Browser) {
+    needs::one_of(&["chromium", "chromium-browser", "google-chrome"]);
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config {
         timeout: TIMEOUT,

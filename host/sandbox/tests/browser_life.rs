@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod needs;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -18,6 +20,7 @@ use sandbox::{
 use tempfile::TempDir;
 
 fn with(config: Config) -> (TempDir, Browser) {
+    needs::one_of(&["chromium", "chromium-browser", "google-chrome"]);
     let folder = tempfile::tempdir().unwrap();
     let browser = Browser::new(config, folder.path()).unwrap();
     (folder, browser)
@@ -262,6 +265,7 @@ fn a_folder_belongs_to_one_browser_and_is_cleared_of_leftovers() {
     fs::create_dir_all(folder.path().join("profile-left/Default")).unwrap();
     fs::write(folder.path().join("profile-left/Default/Cookies"), "x").unwrap();
     fs::write(folder.path().join("notes.txt"), "not ours").unwrap();
+    needs::one_of(&["chromium", "chromium-browser", "google-chrome"]);
     let browser = Browser::new(Config::default(), folder.path()).unwrap();
     assert_eq!(profiles(folder.path()), 0);
     assert!(folder.path().join("notes.txt").exists());

@@ -2,12 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod needs;
+
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 use sandbox::browser::{Browser, Config, Node, Page};
 use tempfile::TempDir;
 
 fn with(sites: &[(&str, &Path)]) -> (TempDir, Browser) {
+    needs::one_of(&["chromium", "chromium-browser", "google-chrome"]);
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config::default();
     for (name, files) in sites {

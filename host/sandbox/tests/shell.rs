@@ -1,9 +1,11 @@
 //! Real jails, with what guests do and with what hostile guests try.
 //!
-//! Needs bubblewrap and user namespaces: without them every test fails with the message that says so. What is left behind after
+//! Needs bubblewrap (without it these tests are skipped, see `needs`) and user namespaces. What is left behind after
 //! the end of a host is in `shell_cleanup.rs`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod needs;
 
 #[path = "shell/hostile.rs"]
 mod hostile;

@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod needs;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
@@ -23,6 +25,7 @@ const USER: u32 = 2_000_000_777;
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
+    needs::one_of(&["bwrap"]);
     ONE_AT_A_TIME.lock()
 }
 

@@ -58,6 +58,9 @@ fn chromium() -> Option<PathBuf> {
 /// Plays all cases in one run; none where there is no Chromium.
 fn play(cases: &[Case]) -> Result<Option<Vec<Value>>, Box<dyn Error>> {
     let Some(chromium) = chromium() else {
+        if env::var_os("NEXTSTATE_REQUIRE_SANDBOX").is_some() {
+            return Err("chromium is not on the path".into());
+        }
         eprintln!("skipped: there is no chromium on the path");
         return Ok(None);
     };

@@ -24,6 +24,7 @@ impl Host {
 
 /// A host whose config is changed by `change`.
 pub(crate) fn host(change: impl FnOnce(&mut Config)) -> Host {
+    crate::needs::one_of(&["bwrap"]);
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config::default();
     change(&mut config);
