@@ -181,7 +181,7 @@ fn wrong(task: &Task, printed: Option<&String>) -> String {
 
 #[test]
 fn every_task_is_unsolved_at_first_solved_by_its_solution_and_lost_when_all_is_destroyed() {
-    for_every_task(&[0, 1, FIRST_HELD_OUT], |id, task| {
+    for_every_task(&[0, FIRST_HELD_OUT], |id, task| {
         let jail = Jail::new();
         let (setup, check) = (task.setup(), task.check());
         let solution = task.solution.iter().map(|command| in_the_machine(command));
