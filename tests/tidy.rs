@@ -22,7 +22,7 @@ const FLOORS: [(&str, u8); 12] = [
 ];
 
 /// Heavy dependencies and the only crate of ours that may name them.
-const FENCES: [(&str, &[&str]); 8] = [
+const FENCES: [(&str, &[&str]); 9] = [
     ("wasmtime", &["plugin"]),
     ("rusqlite", &["ledger"]),
     ("axum", &["serving"]),
@@ -30,6 +30,7 @@ const FENCES: [(&str, &[&str]); 8] = [
     ("safetensors", &["policy", "trainer"]),
     ("minijinja", &["policy"]),
     ("clap", &["app"]),
+    ("tungstenite", &["app"]),
     ("tokio", &["serving", "loops", "app", "tests", "ledger"]),
 ];
 

@@ -4,6 +4,7 @@
 
 mod exchange;
 mod history;
+mod interop;
 mod learning;
 mod modalities;
 mod openai;

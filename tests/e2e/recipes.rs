@@ -10,7 +10,7 @@ use rl::{EpisodeId, PolicyVersion, Sampling, Seed, TaskId};
 use crate::support::{chat, config, has, root, until, with_host};
 
 /// The recipe as it is, with only what makes it small: model, data folder, port, sizes.
-fn recipe(name: &str, data: &std::path::Path) -> Config {
+pub(crate) fn recipe(name: &str, data: &std::path::Path) -> Config {
     let small = config(data);
     let mut recipe = Config::read(&root().join("examples").join(name).join("run.toml")).unwrap();
     recipe.data = small.data;
@@ -179,6 +179,7 @@ fn your_own_agent_serves_any_openai_client() {
     });
 }
 
+// The recipe "interop" needs a server in Python: `interop.rs` runs it.
 #[test]
 fn every_recipe_is_named_by_a_test() {
     let this = include_str!("recipes.rs");

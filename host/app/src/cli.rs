@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use ledger::lineage::RefKind;
 
-use crate::{commands, demo, models, plugins, rollout};
+use crate::{commands, demo, interop, models, plugins, rollout};
 
 /// nextstate trains an agent's language model while it is being used, from what happens next:
 /// the user's reply, a tool's output, a page that changed.
@@ -33,6 +33,8 @@ pub enum Command {
     Serve(commands::serve::Args),
     /// Practise on the tasks that an environment hosts, with an exam before and after
     Rollout(rollout::Args),
+    /// Host an environment plugin for OpenEnv's clients
+    ServeEnv(interop::command::Args),
     /// Show a running host: loops, queues, versions, and why a turn was not trainable
     Status(commands::status::Args),
     /// List the versions of the weights with their lineage and metrics
@@ -88,6 +90,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(args),
         Command::Serve(args) => commands::serve::run(args),
         Command::Rollout(args) => rollout::run(&args),
+        Command::ServeEnv(args) => interop::command::run(&args),
         Command::Status(args) => commands::status::run(args),
         Command::Log(args) => commands::log::run(args),
         Command::Show(args) => commands::history::show(args),

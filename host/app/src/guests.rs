@@ -17,6 +17,7 @@ use rl::{Environment, Judge, RewardRule, Seed};
 
 use crate::{
     config::Plugins,
+    interop::openenv,
     live::Live,
     plugins::{
         source::{COMPONENT, MANIFEST, Source},
@@ -104,6 +105,11 @@ impl Loader {
     }
 
     fn environment(&self) -> anyhow::Result<Arc<dyn Environment>> {
+        if let Some(address) = openenv::address(&self.plugins.environment) {
+            let section = self.plugins.config.get(openenv::SECTION);
+            let section = section.cloned().unwrap_or_default();
+            return Ok(Arc::new(openenv::open(address, &section)?));
+        }
         let plugin = self.plugin(&self.plugins.environment)?;
         let seed = self.seed.derive("environment");
         Ok(Arc::new(GuestEnvironment::new(&plugin, seed)?))
@@ -208,7 +214,10 @@ fn exchange(loader: &Loader, seams: &Seams, index: usize) -> anyhow::Result<Stri
 }
 
 /// What a plugin's sections are called: its name, without the version of an installed one, or its folder's.
-fn plugin_name(name: &str) -> String {
+pub(crate) fn plugin_name(name: &str) -> String {
+    if openenv::address(name).is_some() {
+        return openenv::SECTION.to_owned();
+    }
     let last = Path::new(name).file_name();
     let last = last.map_or_else(|| name.into(), |last| last.to_string_lossy());
     split(&last).0.to_owned()

@@ -18,6 +18,7 @@ pub mod history;
 mod home;
 pub mod host;
 pub mod http_agent;
+pub mod interop;
 pub mod live;
 pub mod logging;
 pub mod manifest;

@@ -8,19 +8,23 @@ use std::process::{Command, Output};
 
 /// Runs `nextstate plugin` where the author is; behind `operator`, with the operator's store.
 fn plugin(dir: &Path, args: &[&str]) -> Output {
+    command(dir, args).output().unwrap()
+}
+
+fn command(dir: &Path, args: &[&str]) -> Command {
     let (store, args) = match args {
         ["operator", args @ ..] => ("operator", args),
         args => ("author", args),
     };
-    Command::new(env!("CARGO_BIN_EXE_nextstate"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nextstate"));
+    command
         .arg("plugin")
         .args(args)
         .current_dir(dir)
         .env("NEXTSTATE_PLUGINS", dir.join(store))
         // All projects of the test share what they compile.
-        .env("CARGO_TARGET_DIR", dir.join("target"))
-        .output()
-        .unwrap()
+        .env("CARGO_TARGET_DIR", dir.join("target"));
+    command
 }
 
 fn said(output: &Output) -> String {
@@ -223,6 +227,123 @@ fn wrong_ones(dir: &Path, reward: &Path) {
         &["check", "my-reward", "--set", "outcome-weight=1000"],
         "1000 is greater than 100",
     );
+}
+
+/// Whether the tools of the other languages are here, or may be fetched. `.ci/run` says so.
+fn has_languages(dir: &Path) -> bool {
+    let wanted = std::env::var_os("NEXTSTATE_REQUIRE_LANGUAGES").is_some();
+    if !wanted {
+        eprintln!(
+            "{}: skipped; set NEXTSTATE_REQUIRE_LANGUAGES=1 to build guests in Python and JavaScript, with their registries at hand",
+            dir.display()
+        );
+    }
+    wanted
+}
+
+#[test]
+fn a_reward_rule_in_javascript_builds_passes_its_own_tests_and_says_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    works(
+        dir,
+        &["new", "my-js", "--kind", "reward", "--lang", "js"],
+        "plugin.js",
+    );
+    if !has_languages(dir) {
+        return;
+    }
+    works(dir, &["build", "my-js"], "plugin.wasm");
+    let said = works(dir, &["check", "my-js"], "is sound");
+    // Stubbed WASI leaves no import behind.
+    assert!(said.contains("imports     log, metric, config\n"), "{said}");
+    works(dir, &["test", "my-js"], "none failed");
+
+    let (source, manifest) = (dir.join("my-js/plugin.js"), dir.join("my-js/plugin.toml"));
+    edit(
+        &source,
+        "weight = get(\"outcome-weight\").val",
+        "weight = get(\"no-key\").val",
+    );
+    fails(dir, &["test", "my-js"], "the plugin's own tests failed");
+    works(dir, &["build", "my-js"], "plugin.wasm");
+    fails(dir, &["test", "my-js", "--no-unit"], "TypeError");
+    edit(
+        &manifest,
+        "capabilities = [\"config\"]",
+        "capabilities = []",
+    );
+    fails(
+        dir,
+        &["build", "my-js"],
+        "needs its capability in plugin.toml",
+    );
+}
+
+/// CPython takes a debug build of the host half a minute to compile, so that each command here is one that must be.
+#[test]
+fn a_reward_rule_in_python_builds_and_passes_its_own_tests() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    works(
+        dir,
+        &["new", "my-py", "--kind", "reward", "--lang", "python"],
+        "app.py",
+    );
+    if !has_languages(dir) {
+        return;
+    }
+    works(dir, &["build", "my-py"], "plugin.wasm");
+    let said = works(dir, &["test", "my-py"], "none failed");
+    assert!(said.contains("Ran 2 tests"), "{said}");
+    let source = dir.join("my-py/app.py");
+    edit(
+        &source,
+        "2.0 * trajectory.outcome",
+        "3.0 * trajectory.outcome",
+    );
+    fails(dir, &["test", "my-py"], "the plugin's own tests failed");
+    edit(&dir.join("my-py/plugin.toml"), "[\"config\"]", "[]");
+    fails(
+        dir,
+        &["build", "my-py"],
+        "needs its capability in plugin.toml",
+    );
+}
+
+#[test]
+fn a_language_s_missing_tools_are_named_with_what_to_install() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    for (language, remedy) in [
+        (
+            "python",
+            "guests in Python need Python 3.11 or later with venv",
+        ),
+        (
+            "js",
+            "guests in JavaScript need Node.js 20.6 or later with npx",
+        ),
+    ] {
+        works(
+            dir,
+            &["new", language, "--kind", "judge", "--lang", language],
+            "nextstate plugin build",
+        );
+        let output = command(dir, &["build", language])
+            .env("PATH", dir)
+            .env_remove("NEXTSTATE_PYTHON")
+            .output()
+            .unwrap();
+        let said = said(&output);
+        assert!(!output.status.success() && said.contains(remedy), "{said}");
+    }
+    let output = command(dir, &["build", "python"])
+        .env("NEXTSTATE_PYTHON", "/usr/bin/false")
+        .output()
+        .unwrap();
+    let said = said(&output);
+    assert!(said.contains("-m pip install componentize-py"), "{said}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use wasmtime::{
 use crate::{
     capabilities::{self, State},
     error::{Error, Result},
-    limits::Limits,
+    limits::{CORE_INSTANCES, Limits, MEMORIES, TABLES},
     outside::Outside,
 };
 
@@ -30,9 +30,6 @@ pub(crate) const TICK: Duration = Duration::from_millis(5);
 /// How much of a used slot's memory is kept, so that the next instance in it faults less; with `pagemap_scan` only dirty pages
 /// are cleared.
 const KEEP_RESIDENT_BYTES: usize = 1 << 20;
-
-/// Core instances of a component: its module, and the two adapters that `wit-component` puts around it.
-const CORE_INSTANCES: u32 = 3;
 
 /// Most compiled components that are kept in memory for another load.
 const COMPILED: usize = 64;
@@ -162,11 +159,17 @@ impl Runtime {
 }
 
 fn config(limits: &Limits, budget: Budget) -> Config {
+    // Sized for the hungriest component, so that only the number of components counts: core instances are a counter, memories
+    // and tables address space, and none of it costs a guest in Rust anything.
+    let all = |each: u32| limits.instances.saturating_mul(each);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(limits.instances)
-        .total_core_instances(limits.instances.saturating_mul(CORE_INSTANCES))
-        .total_memories(limits.instances)
-        .total_tables(limits.instances.saturating_mul(CORE_INSTANCES))
+        .total_core_instances(all(CORE_INSTANCES))
+        .total_memories(all(MEMORIES))
+        .total_tables(all(TABLES))
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .max_memories_per_component(MEMORIES)
+        .max_tables_per_component(TABLES)
         .max_memory_size(limits.memory_bytes)
         .table_elements(limits.table_elements)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
@@ -180,9 +183,9 @@ fn config(limits: &Limits, budget: Budget) -> Config {
         // The same bytes on every machine and on every replay.
         .cranelift_nan_canonicalization(true)
         .wasm_relaxed_simd(false)
-        // Nothing here needs them, and each is surface.
+        // Nothing here needs it, and it is surface. Several memories stay on, though no module of a guest may have them
+        // (`load.rs`): the engine's own adapters between two components need them, and it panics where they are off.
         .wasm_memory64(false)
-        .wasm_multi_memory(false)
         .concurrency_support(false)
         .consume_fuel(budget == Budget::Fuel)
         .epoch_interruption(budget == Budget::Deadline);

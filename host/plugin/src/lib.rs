@@ -21,6 +21,7 @@ mod load;
 mod manifest;
 pub mod outside;
 mod reward;
+mod runtimes;
 mod shell;
 
 pub use capabilities::Metric;

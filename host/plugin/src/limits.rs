@@ -3,14 +3,23 @@
 use serde::{Deserialize, Serialize};
 use wasmtime::ResourceLimiter;
 
+/// What one component may be made of. A Rust guest has 3 core instances (its module, and the two adapters that `wit-component`
+/// puts around it), one memory and one table; QuickJS 11, 3 and 3; CPython 38, 1 and 2.
+pub(crate) const CORE_INSTANCES: u32 = 64;
+pub(crate) const MEMORIES: u32 = 4;
+pub(crate) const TABLES: u32 = 4;
+
 /// `[plugins.limits]`: what every instance may use.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Limits {
-    /// Largest component. Rust guests are 30 to 130 KB; compile time grows with size.
+    /// Largest component, and most code of one beside a known language runtime. Rust guests are 30 to 130 KB, JavaScript ones
+    /// 1.6 MB; compile time grows with size.
     pub component_bytes: usize,
+    /// Largest component with a known language runtime inside. Python ones are 18 MB, most of it data.
+    pub runtime_component_bytes: usize,
     /// Largest function body of a component: register allocation is superlinear in it, so that one huge function is a
-    /// compile bomb (a module of 372 KB was seen to take half a minute).
+    /// compile bomb (a module of 372 KB was seen to take half a minute). A known language runtime is exempt.
     pub function_bytes: usize,
     /// Most linear memory of an instance.
     pub memory_bytes: usize,
@@ -40,6 +49,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             component_bytes: 8 << 20,
+            runtime_component_bytes: 32 << 20,
             function_bytes: 64 << 10,
             memory_bytes: 64 << 20,
             table_elements: 20_000,
@@ -117,6 +127,8 @@ pub(crate) struct Breach {
 #[derive(Debug)]
 pub(crate) struct Growth {
     memory_bytes: usize,
+    /// Of all memories together: a component may have several.
+    used_bytes: usize,
     table_elements: usize,
     pub(crate) breach: Option<Breach>,
 }
@@ -125,6 +137,7 @@ impl Growth {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             memory_bytes: limits.memory_bytes,
+            used_bytes: 0,
             table_elements: limits.table_elements,
             breach: None,
         }
@@ -146,11 +159,17 @@ impl Growth {
 impl ResourceLimiter for Growth {
     fn memory_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(self.decide(Limit::Memory, desired, self.memory_bytes))
+        let more = desired.saturating_sub(current);
+        let desired = self.used_bytes.saturating_add(more);
+        let granted = self.decide(Limit::Memory, desired, self.memory_bytes);
+        if granted {
+            self.used_bytes = desired;
+        }
+        Ok(granted)
     }
 
     fn table_growing(
@@ -162,16 +181,34 @@ impl ResourceLimiter for Growth {
         Ok(self.decide(Limit::Table, desired, self.table_elements))
     }
 
-    // A component of one Rust module has one core instance and one memory; interpreters have a few dozen.
+    // A store holds one component.
     fn instances(&self) -> usize {
-        64
+        CORE_INSTANCES as usize
     }
 
     fn tables(&self) -> usize {
-        64
+        TABLES as usize
     }
 
     fn memories(&self) -> usize {
-        8
+        MEMORIES as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memories_of_an_instance_share_its_limit() {
+        let mut growth = Growth::new(&Limits {
+            memory_bytes: 100,
+            ..Limits::default()
+        });
+        assert!(growth.memory_growing(0, 60, None).unwrap());
+        assert!(!growth.memory_growing(0, 60, None).unwrap());
+        let breach = growth.breach.unwrap();
+        assert_eq!((breach.used, breach.allowed), (120, 100));
+        assert!(growth.memory_growing(60, 100, None).unwrap());
     }
 }

@@ -1,6 +1,6 @@
 //! Loading: what is checked before a byte of a guest is compiled, and what it becomes.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
 
 use sha2::{Digest, Sha256};
 use wasmparser::{Parser, Payload, Validator, WasmFeatures};
@@ -12,6 +12,7 @@ use crate::{
     host::{Budget, PluginHost},
     limits::Limits,
     manifest::{Capability, Manifest, Value, World},
+    runtimes,
 };
 
 /// The package and version that this host speaks.
@@ -174,15 +175,14 @@ fn check_component(
     manifest: &Manifest,
     limits: &Limits,
 ) -> Result<Vec<String>, LoadProblem> {
-    if bytes.len() > limits.component_bytes {
-        return Err(LoadProblem::Size {
-            bytes: bytes.len(),
-            allowed: limits.component_bytes,
-        });
+    let too_large = |bytes, allowed| Err(LoadProblem::Size { bytes, allowed });
+    if bytes.len() > limits.runtime_component_bytes.max(limits.component_bytes) {
+        return too_large(bytes.len(), limits.component_bytes);
     }
     let invalid = |error: wasmparser::BinaryReaderError| LoadProblem::Invalid(error.to_string());
     let mut depth = 0usize;
     let mut imports = Vec::new();
+    let mut code = Code::default();
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(invalid)? {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
@@ -200,24 +200,62 @@ fn check_component(
                     imports.push(import.map_err(invalid)?.name.name.to_owned());
                 }
             }
-            Payload::CodeSectionEntry(body) if body.range().len() > limits.function_bytes => {
-                return Err(LoadProblem::Function {
-                    bytes: body.range().len(),
-                    allowed: limits.function_bytes,
-                });
-            }
+            Payload::CodeSectionStart { range, .. } => code.section(bytes, range, limits),
+            Payload::CodeSectionEntry(body) => code.function(body.range().len(), limits)?,
             _ => {}
         }
+    }
+    if code.runtimes.is_empty() && bytes.len() > limits.component_bytes {
+        return too_large(bytes.len(), limits.component_bytes);
+    }
+    if code.foreign_bytes > limits.component_bytes {
+        return too_large(code.foreign_bytes, limits.component_bytes);
     }
     if let Some(import) = imports.iter().find(|import| !is_listed(import, manifest)) {
         let import = import.clone();
         return Err(LoadProblem::Import { import });
     }
-    let features = WasmFeatures::default() & !WasmFeatures::THREADS & !WasmFeatures::MEMORY64;
+    // What the engine leaves on for itself: the adapters that it makes between two components' memories need several.
+    let features = WasmFeatures::default()
+        & !WasmFeatures::THREADS
+        & !WasmFeatures::MEMORY64
+        & !WasmFeatures::MULTI_MEMORY;
     Validator::new_with_features(features)
         .validate_all(bytes)
         .map_err(invalid)?;
     Ok(imports)
+}
+
+/// What there is to compile: see `runtimes.rs` for why a function is capped, and which are not.
+#[derive(Default)]
+struct Code {
+    runtimes: Vec<&'static str>,
+    is_known: bool,
+    foreign_bytes: usize,
+}
+
+impl Code {
+    /// A code section begins; its functions follow.
+    fn section(&mut self, bytes: &[u8], range: Range<usize>, limits: &Limits) {
+        // A smaller section has no function over the cap, and need not be known.
+        let runtime = (range.len() > limits.function_bytes)
+            .then(|| runtimes::known(bytes.get(range.clone())?))
+            .flatten()
+            .filter(|runtime| !self.runtimes.contains(runtime));
+        self.is_known = runtime.is_some();
+        match runtime {
+            Some(runtime) => self.runtimes.push(runtime),
+            None => self.foreign_bytes = self.foreign_bytes.saturating_add(range.len()),
+        }
+    }
+
+    fn function(&self, bytes: usize, limits: &Limits) -> Result<(), LoadProblem> {
+        if bytes > limits.function_bytes && !self.is_known {
+            let allowed = limits.function_bytes;
+            return Err(LoadProblem::Function { bytes, allowed });
+        }
+        Ok(())
+    }
 }
 
 fn is_listed(import: &str, manifest: &Manifest) -> bool {

@@ -10,6 +10,7 @@ pub mod crossings;
 pub mod drive;
 mod inspect;
 mod install;
+mod language;
 mod new;
 pub mod package;
 mod replay;
@@ -21,6 +22,8 @@ mod watch;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+
+pub use language::Language;
 
 /// Makes, builds, checks, tests and installs plugins: environments, judges and reward rules.
 #[derive(Debug, Clone, Args)]
@@ -86,14 +89,19 @@ pub enum Kind {
 
 /// `nextstate plugin new`
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Example: nextstate plugin new my-reward --kind reward\n\
-                        Then:    nextstate plugin build my-reward && nextstate plugin test my-reward")]
+#[command(
+    after_help = "Example: nextstate plugin new my-reward --kind reward --lang python\n\
+                        Then:    nextstate plugin build my-reward && nextstate plugin test my-reward"
+)]
 pub struct NewArgs {
     /// The folder to make; its last part is the plugin's name: lower-case words joined by `-`
     pub folder: PathBuf,
     /// What the plugin is for
     #[arg(long, value_enum)]
     pub kind: Kind,
+    /// What it is written in
+    #[arg(long, value_enum, default_value_t = Language::Rust)]
+    pub lang: Language,
 }
 
 /// A plugin's folder.
@@ -121,7 +129,7 @@ pub struct TestArgs {
     /// The plugin.
     #[command(flatten)]
     pub which: Which,
-    /// Leave out the project's own tests (`cargo test`), which run outside the sandbox
+    /// Leave out the project's own tests (`cargo test`, `python -m unittest`, `node --test`), which run outside the sandbox
     #[arg(long)]
     pub no_unit: bool,
     /// Machine-readable: one call a line

@@ -1,39 +1,20 @@
 //! `nextstate plugin test`: the project's own tests, then made-up traffic with every answer shown.
 
-use std::process::Command;
+use std::path::Path;
+use std::process::Stdio;
 
 use anyhow::{Context as _, ensure};
 
-use super::TestArgs;
 use super::drive::{self, Answer};
 use super::source::{Source, section};
+use super::{Language, TestArgs};
 
 pub(super) fn run(args: &TestArgs) -> anyhow::Result<()> {
     let source = Source::find(&args.which.plugin)?;
-    let cargo = source
-        .folder
-        .as_ref()
-        .map(|folder| folder.join("Cargo.toml"));
-    if let Some(cargo) = cargo.filter(|cargo| cargo.is_file() && !args.no_unit) {
-        let mut command = Command::new("cargo");
-        command
-            .args(["test", "--quiet", "--lib", "--manifest-path"])
-            .arg(&cargo);
-        builder::without_the_outer_build(&mut command);
-        if let Some(target) = std::env::var_os("CARGO_TARGET_DIR") {
-            command.env("CARGO_TARGET_DIR", target);
-        }
-        // What is asked for with --json is the calls, and nothing else.
-        if args.json {
-            command.stdout(std::process::Stdio::null());
-        }
-        let status = command
-            .status()
-            .context("failed to start cargo for the plugin's own tests")?;
-        ensure!(
-            status.success(),
-            "the plugin's own tests failed; see the messages above"
-        );
+    if let Some(folder) = source.folder.as_ref().filter(|_| !args.no_unit)
+        && let Some(language) = Language::of(folder)
+    {
+        unit_tests(language, folder, args.json)?;
     }
     let plugin = source.load_trusted(&section(&args.which.set)?)?;
     let calls = drive::drive(&plugin, 1).context("failed to start the plugin")?;
@@ -64,5 +45,23 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<()> {
     if !args.json {
         println!("{}: {} calls, none failed", plugin.name(), calls.len());
     }
+    Ok(())
+}
+
+/// The project's own tests, as its language has them.
+fn unit_tests(language: Language, folder: &Path, is_json: bool) -> anyhow::Result<()> {
+    let mut command = language.unit_tests(folder)?;
+    // What is asked for with --json is the calls, and nothing else.
+    if is_json {
+        command.stdout(Stdio::null());
+    }
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command
+        .status()
+        .with_context(|| format!("failed to start `{program}` for the plugin's own tests"))?;
+    ensure!(
+        status.success(),
+        "the plugin's own tests failed; see the messages above"
+    );
     Ok(())
 }

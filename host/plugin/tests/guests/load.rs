@@ -134,6 +134,38 @@ fn a_component_beyond_the_size_cap_is_refused_unread() {
     assert!(said.contains("a function of the component has"), "{said}");
 }
 
+/// A component of two that call each other with a string (`two-components.wat`): between their memories the engine puts an adapter of its
+/// own, which once made it panic. JavaScript guests are made of several.
+#[test]
+fn components_inside_a_component_are_joined_and_what_does_not_fit_its_world_is_refused() {
+    let plugin = host().load(
+        BINARY_REWARD.manifest,
+        include_bytes!("two-components.wasm"),
+        &Capability::ALL,
+        &toml::Table::new(),
+    );
+    let refused = GuestReward::new(&plugin.unwrap()).map(drop);
+    let said = format!("{:?}", refused.unwrap_err());
+    assert!(said.contains("reward-plugin"), "{said}");
+}
+
+#[test]
+fn a_module_with_several_memories_is_refused_though_the_engine_knows_them() {
+    let mut component = b"\0asm\x0d\0\x01\0".to_vec();
+    // A core module of one section: two memories.
+    component.extend([1, 15]);
+    component.extend(b"\0asm\x01\0\0\0");
+    component.extend([5, 5, 2, 0, 1, 0, 1]);
+    let refused = host().load(
+        BINARY_REWARD.manifest,
+        &component,
+        &Capability::ALL,
+        &toml::Table::new(),
+    );
+    let said = load_error(refused);
+    assert!(said.contains("multiple memories"), "{said}");
+}
+
 #[test]
 fn a_component_of_another_world_than_its_manifest_says_is_refused() {
     let host = host();

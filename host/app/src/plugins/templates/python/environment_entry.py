@@ -1,0 +1,3 @@
+"""componentize-py looks for a resource in a module of its interface's name: `environment.Episode`."""
+
+from app import Episode
