@@ -16,7 +16,7 @@ use crate::{
     plan::{Plan, Request},
     reader::{self, Call, Reading},
     snapshot::{Reply, Snapshot},
-    task::Task,
+    task::{TRAIN, Task},
     wire::{self, ToolsIn},
 };
 
@@ -35,6 +35,8 @@ pub struct Rules {
     pub calls_per_reply: usize,
     /// Replies in a row that cannot be read, after which it is abandoned.
     pub patience: usize,
+    /// Solved requests of the same kind that are shown before the first.
+    pub examples: usize,
 }
 
 /// The user's requests of a task, each with its reference solution and what the final answer has to say.
@@ -43,6 +45,19 @@ pub struct Rules {
 /// `invalid-input` for a task that does not exist.
 pub fn reference(task: &str, style: Style) -> Result<Vec<Request>, Fault> {
     plan(&Task::read(task)?, style).map(|plan| plan.requests)
+}
+
+/// Other training tasks of the same family and difficulty, each with the first call of its reference solution.
+fn examples(task: &Task, rules: Rules) -> Result<Vec<(String, String)>, Fault> {
+    let others = TRAIN.rev().filter(|number| *number != task.number);
+    let mut examples = Vec::new();
+    for number in others.take(rules.examples) {
+        let plan = plan(&Task { number, ..*task }, rules.style)?;
+        let first = plan.requests.into_iter().next();
+        examples
+            .extend(first.and_then(|first| Some((first.words, first.calls.first()?.to_json()))));
+    }
+    Ok(examples)
 }
 
 fn plan(task: &Task, style: Style) -> Result<Plan, Fault> {
@@ -342,6 +357,7 @@ impl Episode for Session {
         Ok(Observation::new(wire::opening(
             functions,
             self.rules.tools_in,
+            &examples(&self.task, self.rules)?,
             request,
         )))
     }

@@ -108,6 +108,7 @@ fn rules() -> Result<Rules, Fault> {
         max_calls: config::count("max-calls")?.max(1),
         calls_per_reply: config::count("calls-per-reply")?.max(1),
         patience: config::count("patience")?.max(1),
+        examples: config::count("examples")?,
     })
 }
 

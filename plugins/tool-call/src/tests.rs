@@ -18,6 +18,7 @@ fn configure(other: &[(&str, Value)]) {
         ("max-calls", Value::Integer(16)),
         ("calls-per-reply", Value::Integer(4)),
         ("patience", Value::Integer(3)),
+        ("examples", Value::Integer(0)),
     ];
     for (key, value) in defaults.iter().chain(other) {
         native::set_config(key, value.clone());
@@ -93,6 +94,7 @@ fn the_manifest_names_every_key_that_is_read() {
         "max-calls",
         "calls-per-reply",
         "patience",
+        "examples",
     ] {
         assert!(manifest.contains(&format!("\nname = \"{key}\"\n")), "{key}");
     }

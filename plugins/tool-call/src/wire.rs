@@ -31,17 +31,25 @@ fn instructions(functions: &[Function]) -> String {
     )
 }
 
-/// What the model is shown first.
-pub fn opening(functions: &[Function], tools_in: ToolsIn, request: &str) -> Vec<Message> {
+/// What the model is shown first. `examples` are requests with their first call, for models that follow an example rather than
+/// an instruction.
+pub fn opening(
+    functions: &[Function],
+    tools_in: ToolsIn,
+    examples: &[(String, String)],
+    request: &str,
+) -> Vec<Message> {
+    let shown = |(request, call): &(String, String)| format!("\n\nRequest: {request}\n{call}");
+    let shown: String = examples.iter().map(shown).collect();
     match tools_in {
         ToolsIn::Message => {
             let instructions = instructions(functions);
             vec![Message::user(format!(
-                "{instructions}\n\nRequest: {request}"
+                "{instructions}{shown}\n\nRequest: {request}"
             ))]
         }
         ToolsIn::System => vec![
-            Message::new(Role::System, instructions(functions)),
+            Message::new(Role::System, instructions(functions) + &shown),
             Message::user(request),
         ],
         ToolsIn::Card => vec![Message::user(request)],
@@ -133,7 +141,7 @@ mod tests {
     #[test]
     fn the_opening_says_tools_format_and_request_in_the_place_that_is_wanted() {
         let functions = &apis::calendar::FUNCTIONS;
-        let [message] = opening(functions, ToolsIn::Message, "Book it.")
+        let [message] = opening(functions, ToolsIn::Message, &[], "Book it.")
             .try_into()
             .unwrap();
         assert!(
@@ -144,7 +152,7 @@ mod tests {
         assert!(
             message.content.contains(EXAMPLE) && message.content.ends_with("\n\nRequest: Book it.")
         );
-        let [system, user] = opening(functions, ToolsIn::System, "Book it.")
+        let [system, user] = opening(functions, ToolsIn::System, &[], "Book it.")
             .try_into()
             .unwrap();
         assert_eq!(
@@ -152,7 +160,7 @@ mod tests {
             (Role::System, "Book it.")
         );
         assert!(message.content.starts_with(&system.content));
-        let [user] = opening(functions, ToolsIn::Card, "Book it.")
+        let [user] = opening(functions, ToolsIn::Card, &[], "Book it.")
             .try_into()
             .unwrap();
         assert_eq!(user.content, "Book it.");
@@ -160,9 +168,14 @@ mod tests {
 
     #[test]
     fn a_copied_opening_is_no_call() {
-        let [message] = opening(&apis::calendar::FUNCTIONS, ToolsIn::Message, "Book it.")
-            .try_into()
-            .unwrap();
+        let [message] = opening(
+            &apis::calendar::FUNCTIONS,
+            ToolsIn::Message,
+            &[],
+            "Book it.",
+        )
+        .try_into()
+        .unwrap();
         assert_eq!(
             reader::read(&message.content),
             Err("nothing may follow a call".into())

@@ -14,6 +14,7 @@ const RULES: Rules = Rules {
     max_calls: 16,
     calls_per_reply: 4,
     patience: 3,
+    examples: 0,
 };
 
 fn start(task: &str) -> Session {
@@ -479,4 +480,23 @@ fn a_snapshot_of_another_config_is_a_fault() {
         "{error:?}"
     );
     assert!(Session::start("files-write/1/0", 1, RULES).is_err());
+}
+
+#[test]
+fn examples_are_other_tasks_of_the_family_with_their_first_call() {
+    let rules = Rules {
+        examples: 2,
+        ..RULES
+    };
+    let shown = |task: &str| {
+        let mut session = Session::start(task, 1, rules).unwrap();
+        session.observe().unwrap().messages[0].content.clone()
+    };
+    let opening = shown("calendar-move/1/1000");
+    assert_eq!(opening.matches("\n\nRequest: ").count(), 3);
+    assert_eq!(opening.matches("\n{\"name\": \"move_event\"").count(), 2);
+    // Its own solution is not among them.
+    let own = reference("calendar-move/1/1000", rules.style).unwrap();
+    assert!(!opening.contains(&own[0].calls[0].to_json()));
+    assert!(opening.ends_with(&own[0].words));
 }

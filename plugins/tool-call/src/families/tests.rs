@@ -160,7 +160,7 @@ fn an_easy_opening_is_short_enough_for_a_small_model() {
     // JSON and names are about three characters a token: 700 are about 230 tokens.
     for task in tasks().filter(|task| task.difficulty == 1) {
         let Plan { world, requests } = plan(&task, Style::Plain);
-        let [opening] = wire::opening(world.functions(), ToolsIn::Message, &requests[0].words)
+        let [opening] = wire::opening(world.functions(), ToolsIn::Message, &[], &requests[0].words)
             .try_into()
             .unwrap();
         let length = opening.content.chars().count();

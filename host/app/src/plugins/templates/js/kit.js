@@ -22,6 +22,24 @@ globalThis.console = {
   error: line("error"),
 };
 
+// The clock of the system would end the call without a word.
+function noClock() {
+  if (isServing) throw new Error("a guest has no clock but `nextstate:plugin/clock@0.1.0`");
+}
+
+const SystemDate = Date;
+globalThis.Date = class Date extends SystemDate {
+  constructor(...given) {
+    if (given.length === 0) noClock();
+    super(...given);
+  }
+
+  static now() {
+    noClock();
+    return SystemDate.now();
+  }
+};
+
 function unsupported(name) {
   return () => {
     throw { tag: "unsupported", val: name };
