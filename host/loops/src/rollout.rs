@@ -65,6 +65,15 @@ pub struct Assignment {
 }
 
 impl Assignment {
+    /// What the policy's tokens derive from. Attempts of a group have one seed, so that they meet the same environment: their tokens
+    /// must differ all the same, or there is nothing to compare.
+    fn tokens(&self) -> Seed {
+        match &self.group {
+            Some(_) => self.seed.derive(self.episode.as_str()),
+            None => self.seed,
+        }
+    }
+
     fn group(&self) -> &str {
         self.group
             .as_deref()
@@ -342,7 +351,7 @@ impl Table {
         watch: &Watch,
     ) -> Result<Option<Step>> {
         let mut sampling = rollout.config.sampling.clone();
-        sampling.seed = assignment.seed.derive(&format!("turn/{}", self.index));
+        sampling.seed = assignment.tokens().derive(&format!("turn/{}", self.index));
         let request = AgentRequest {
             session: session_of(assignment),
             messages: self.messages.clone(),

@@ -7,10 +7,11 @@ use loops::{
     records::{GROUP, GroupRecord, JUDGED, JudgedRecord, PAID, PaidRecord},
     rollout::{Assignment, Config},
 };
+use parking_lot::Mutex;
 use rl::{
-    Action, Classification, Done, Environment, Episode, JudgedTurn, Message, ModalityCard,
-    NextState, NotTrainable, Observation, Outcome, RequestView, RewardRule, Seed, Sees, Step,
-    TaskId, TokenStreams, Turn, TurnReward, Verdict, Vote,
+    Action, Agent, AgentReply, AgentRequest, Classification, Done, Environment, Episode,
+    JudgedTurn, Message, ModalityCard, NextState, NotTrainable, Observation, Outcome, RequestView,
+    RewardRule, Seed, Sees, Step, TaskId, TokenStreams, Turn, TurnReward, Verdict, Vote,
     algorithm::Method,
     seam::{MajorityRule, StepwiseRule, Transcript},
 };
@@ -215,6 +216,46 @@ async fn attempts_that_did_equally_well_teach_nothing() {
             .await;
         assert_eq!(status.samples, 0, "one attempt alone is better than none");
         rig.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_that_meet_the_same_environment_draw_tokens_of_their_own() {
+    let dir = folder();
+    let rig = Rig::with(dir.path(), config(), plugins(StepwiseRule));
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let agent = Arc::new(Seeds(seen.clone(), agent(&rig, 99)));
+    let rollout = rig
+        .handle
+        .rollout(Config::default(), Arc::new(Scored), agent)
+        .unwrap();
+    let mut attempts = attempts(&[9, 2]);
+    for attempt in &mut attempts {
+        attempt.seed = Seed::new(7);
+    }
+    let (_stop, shutdown) = loops::shutdown();
+    let played = rollout.run(attempts, shutdown, Arc::new(|_| {})).await;
+    assert_eq!(played.unwrap().len(), 2);
+    let mut seeds = seen.lock().clone();
+    assert_eq!(seeds.len(), 4);
+    seeds.sort();
+    seeds.dedup();
+    assert_eq!(
+        seeds.len(),
+        4,
+        "every turn of every attempt has a seed of its own"
+    );
+    drop(rollout);
+    rig.stop().await;
+}
+
+/// Notes the seeds that are asked with.
+struct Seeds(Arc<Mutex<Vec<u64>>>, Arc<dyn Agent>);
+
+impl Agent for Seeds {
+    fn reply(&self, request: AgentRequest) -> rl::Result<AgentReply> {
+        self.0.lock().push(request.sampling.seed.get());
+        self.1.reply(request)
     }
 }
 
