@@ -17,7 +17,11 @@ impl Reward for Binary {
     fn turn_rewards(trajectory: Trajectory) -> Result<Vec<TurnReward>, Fault> {
         let rl_weight = config::number("rl-weight")?;
         let reward = |verdict: Option<Decision>| majority::reward(verdict, rl_weight, 0.0);
-        Ok(trajectory.turns.into_iter().map(|turn| reward(turn.verdict)).collect())
+        Ok(trajectory
+            .turns
+            .into_iter()
+            .map(|turn| reward(turn.verdict))
+            .collect())
     }
 }
 

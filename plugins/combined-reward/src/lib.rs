@@ -17,7 +17,11 @@ impl Reward for Combined {
     fn turn_rewards(trajectory: Trajectory) -> Result<Vec<TurnReward>, Fault> {
         let (rl_weight, opd_weight) = (config::number("rl-weight")?, config::number("opd-weight")?);
         let reward = |verdict: Option<Decision>| majority::reward(verdict, rl_weight, opd_weight);
-        Ok(trajectory.turns.into_iter().map(|turn| reward(turn.verdict)).collect())
+        Ok(trajectory
+            .turns
+            .into_iter()
+            .map(|turn| reward(turn.verdict))
+            .collect())
     }
 }
 

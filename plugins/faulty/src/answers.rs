@@ -62,5 +62,11 @@ pub(crate) fn rewards(trajectory: &Trajectory) -> Result<Option<Vec<TurnReward>>
             ..honest
         }
     };
-    Ok(Some(trajectory.turns.iter().map(|turn| reward(&turn.verdict)).collect()))
+    Ok(Some(
+        trajectory
+            .turns
+            .iter()
+            .map(|turn| reward(&turn.verdict))
+            .collect(),
+    ))
 }

@@ -3,8 +3,8 @@
 use sdk::{
     Action, ActionKind, Answer, Capabilities, Completion, Decider, Decision, Environment, Episode,
     Fault, Judge, Line, Message, ModalityCard, Observation, ObservationKind, OutcomeScore, Prompt,
-    PromptFormat, PromptMessage, PromptPart, Question, Request, Reward, Role, Sign, Split, Step, Trajectory,
-    Turn, TurnReward, Vote,
+    PromptFormat, PromptMessage, PromptPart, Question, Request, Reward, Role, Sign, Split, Step,
+    Trajectory, Turn, TurnReward, Vote,
 };
 
 use crate::{answers, misbehave};
@@ -132,7 +132,9 @@ impl Episode for Attempt {
         if !self.polite {
             misbehave()?;
         }
-        Ok(Observation::new(vec![Message::user(answers::text("Hello.")?)]))
+        Ok(Observation::new(vec![Message::user(answers::text(
+            "Hello.",
+        )?)]))
     }
 
     fn act(&mut self, _: Action) -> Result<Step, Fault> {

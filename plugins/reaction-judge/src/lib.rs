@@ -9,7 +9,9 @@ pub mod hint;
 pub mod outside;
 pub mod vote;
 
-use sdk::{Completion, Fault, Hint, Judge, Message, Observation, Prompt, Question, Turn, Vote, config};
+use sdk::{
+    Completion, Fault, Hint, Judge, Message, Observation, Prompt, Question, Turn, Vote, config,
+};
 
 /// The plugin.
 #[derive(Debug)]

@@ -217,9 +217,6 @@ mod tests {
     fn nothing_is_asked_when_nobody_said_anything() {
         configure();
         assert_eq!(ask(&turn(), &observation("  \n")).unwrap(), None);
-        assert_eq!(
-            ask(&turn(), &Observation::new(vec![])).unwrap(),
-            None
-        );
+        assert_eq!(ask(&turn(), &Observation::new(vec![])).unwrap(), None);
     }
 }
