@@ -3,6 +3,8 @@
 //! Input is chromium's, as trusted as a person's; scripts of ours only look at a field, select what it holds, and choose from lists,
 //! whose menus belong to no page.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -17,6 +19,9 @@ const MOST_TEXT: usize = 10_000;
 
 /// In how many moves a drag gets there: pages follow the moves, not only their end.
 const MOVES: u32 = 8;
+
+/// How often, ten milliseconds apart, we look whether chromium has said that something is dragged.
+const LOOKS: u32 = 20;
 
 /// Where the pointer is.
 #[derive(Debug, Clone, Copy)]
@@ -99,6 +104,18 @@ fn mouse(
     on.begin("Input.dispatchMouseEvent", event)
 }
 
+/// What chromium says that is being dragged. It says so beside its answers to the mouse and after them, the later the busier the machine is;
+/// for a slider, which moves by the mouse alone, it never does.
+fn dragged(on: &Operation<'_>) -> Option<Value> {
+    for _ in 0..LOOKS {
+        if let Some(data) = on.session.take_dragged() {
+            return Some(data);
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    on.session.take_dragged()
+}
+
 /// Drags from one point to another.
 pub(super) fn drag(
     on: &Operation<'_>,
@@ -125,7 +142,7 @@ pub(super) fn drag(
         on.wait(waiting)?;
     }
     // What the page lets drag is taken over by chromium, which tells us, and waits for us to say where it goes.
-    if let Some(data) = on.session.take_dragged() {
+    if let Some(data) = dragged(on) {
         for kind in ["dragEnter", "dragOver", "drop"] {
             let event = json!({ "type": kind, "x": to.0, "y": to.1, "data": data });
             on.call("Input.dispatchDragEvent", event)?;
