@@ -2,7 +2,7 @@
 
 use sandbox::shell::{ChangeKind, Config, Ending, Machine};
 
-use crate::support::{Host, LONG, appears, host, image, run, said};
+use crate::support::{Host, LONG, appears, host, image, machine, run, said};
 
 /// The same test with layers, where this host may mount them, and with copies.
 fn both_ways(files: &[(&str, &str)], test: impl Fn(&mut Machine)) {
@@ -299,4 +299,17 @@ fn what_is_kept_in_layers_counts_for_the_disk() {
         machine.roll_back(state).unwrap();
         assert_eq!(said(&mut machine, "stat -c %s a"), "3000000\n");
     }
+}
+
+#[test]
+fn a_state_of_many_folders_is_kept_while_something_runs() {
+    let (_host, mut machine) = machine();
+    // Folders take no room, and yet each is a file of the layer that is copied.
+    said(
+        &mut machine,
+        "sleep 60 & mkdir -p d{1..300}; for n in {1..60}; do echo $n > d$n/file; done",
+    );
+    let kept = machine.snapshot().unwrap();
+    said(&mut machine, "rm -r d1");
+    assert_eq!(machine.changes(kept).unwrap().len(), 2);
 }
