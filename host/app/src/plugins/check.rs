@@ -49,7 +49,7 @@ pub(super) fn run(args: &Which) -> anyhow::Result<()> {
          Take randomness and time from the capabilities `random` and `clock`, and keep nothing between calls",
         plugin.name()
     );
-    println!("replays     the same calls gave the same answers on another host");
+    println!("replays     the same calls gave the same answers in other instances");
     ensure!(
         failed == 0,
         "{} failed in {failed} of {} calls, see above",
