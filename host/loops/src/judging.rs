@@ -22,8 +22,8 @@ use crate::{
     paying::mean,
     praise::Speaker,
     records::{
-        self, ACTION, ActionRecord, CLOSED, ClosedRecord, Closing, FEEDBACK, HintAsk, JUDGED,
-        JudgedRecord, SPENT, TURN, TurnRecord,
+        self, ActionRecord, CLOSED, ClosedRecord, Closing, FEEDBACK, HintAsk, JUDGED, JudgedRecord,
+        SPENT, TURN, TurnRecord,
     },
     status::Before,
 };
@@ -111,12 +111,14 @@ impl Dossier {
         let Some(record) = &self.record else {
             return Ok(false);
         };
-        for action in ledger.by_subject(record.turn.session.as_str()) {
-            let action = action.map_err(Error::ledger("judge", "read an episode's actions"))?;
-            if action.kind == ACTION
-                && !action.erased
-                && records::decode::<ActionRecord>(&action)?.turn == record.turn.id
-            {
+        // Attack: a session named as something that has many records of another kind. By key there is nothing to walk through.
+        for index in 0.. {
+            let key = records::action_key(record.turn.session.as_str(), index);
+            let action = ledger
+                .by_key(&key)
+                .map_err(Error::ledger("judge", "read an episode's actions"))?;
+            let Some(action) = action else { break };
+            if !action.erased && records::decode::<ActionRecord>(&action)?.turn == record.turn.id {
                 return Ok(true);
             }
         }

@@ -80,19 +80,31 @@ impl Purse {
             if records.is_empty() {
                 return Ok(());
             }
-            for record in records {
-                let group: GroupRecord = records::decode(&record)?;
-                let paid = self
-                    .turnwise
-                    .parts
-                    .ledger
-                    .by_key(&records::paid_key(&group.group))
-                    .map_err(Error::ledger("judge", "look up a payment"))?;
-                if paid.is_none() {
-                    let waits_for = None;
-                    self.open.push(Open { group, waits_for });
+            let ledger = self.turnwise.parts.ledger.clone();
+            let unpaid = move || {
+                let mut unpaid = Vec::new();
+                for record in records {
+                    let group: GroupRecord = records::decode(&record)?;
+                    let paid = ledger
+                        .by_key(&records::paid_key(&group.group))
+                        .map_err(Error::ledger("judge", "look up a payment"))?;
+                    if paid.is_none() {
+                        unpaid.push(group);
+                    }
                 }
-            }
+                Ok::<_, Error>(unpaid)
+            };
+            let unpaid =
+                tokio::task::spawn_blocking(unpaid)
+                    .await
+                    .map_err(|_| Error::Panicked {
+                        what: "looking up payments".to_owned(),
+                    })??;
+            let open = |group| Open {
+                group,
+                waits_for: None,
+            };
+            self.open.extend(unpaid.into_iter().map(open));
         }
     }
 
@@ -212,7 +224,9 @@ fn turn_paid(
     }
     let earlier = match (dossier.judged(), &dossier.closing) {
         (Some(judged), _) if awaits(judged) => Some(judged.clone()),
-        (None, Some(Closing::Without(_))) => None,
+        // The last turn of an episode: nothing reacts to it, and the outcome is about it all the same. A turn that was orphaned or
+        // cancelled is no part of what was played.
+        (None, Some(Closing::Without(NotTrainable::NoNextState))) => None,
         _ => return None,
     };
     let parts = &turnwise.parts;

@@ -361,6 +361,11 @@ pub struct PaidRecord {
     pub why: Option<String>,
 }
 
+/// The key of an episode's action.
+pub fn action_key(episode: &str, index: u32) -> String {
+    format!("{ACTION}/{episode}/{index}")
+}
+
 /// The key of a group's record.
 pub fn group_key(group: &str) -> String {
     format!("{GROUP}/{group}")
@@ -451,7 +456,7 @@ impl ActionRecord {
     /// # Errors
     /// [`Error::Encode`].
     pub fn to_entry(&self) -> Result<Entry> {
-        let key = format!("{ACTION}/{}/{}", self.episode, self.index);
+        let key = action_key(self.episode.as_str(), self.index);
         Ok(encode(ACTION, self.episode.as_str(), self)?
             .sealed()
             .with_key(key))
