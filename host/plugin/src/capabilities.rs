@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
+use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable, ResourceTableError};
 
 use crate::{
     bindings::{browser, clock, config, log, metric, random, shell, types},
@@ -149,7 +149,15 @@ impl State {
             .into());
         }
         let started = Instant::now();
-        let answer = call(&mut self.table);
+        let answer = call(&mut self.table).map_err(|error| match error.downcast_ref() {
+            Some(ResourceTableError::Full) => Breach {
+                limit: Limit::Held,
+                used: HELD as u64 + 1,
+                allowed: HELD as u64,
+            }
+            .into(),
+            _ => error,
+        });
         self.outside += started.elapsed();
         // Attack: text from a page or a program that forges log lines where a fault is shown; it is cut and cleaned there.
         Ok(answer?.map_err(|refusal| match refusal {

@@ -87,6 +87,8 @@ pub enum Limit {
     HostCalls,
     /// Live instances of all plugins of an engine.
     Instances,
+    /// Machines and pages of an instance at once.
+    Held,
     /// Time of a call that was spent in outside capabilities, in milliseconds.
     Outside,
 }
@@ -103,6 +105,7 @@ impl Limit {
             Limit::Output => "output (bytes)",
             Limit::HostCalls => "host calls",
             Limit::Instances => "live instances",
+            Limit::Held => "machines and pages held",
             Limit::Outside => "time outside (ms)",
         }
     }
