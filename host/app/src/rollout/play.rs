@@ -11,6 +11,7 @@ use loops::rollout::{Assignment, Event, Rollout, Watch};
 use parking_lot::Mutex;
 use rl::{Agent, Environment, EpisodeId, Seed, TaskId};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use super::Section;
 use crate::config::Config;
@@ -109,9 +110,11 @@ pub async fn play(
     let section = config.rollout.clone();
     let (seed, reward) = (config.loops.seed.get(), config.plugins.reward.clone());
     let batch = u64::try_from(config.loops.train.batch_size)?;
+    let recipe = recipe(&config)?;
     let host = Host::start(config, loaded).await?;
     let card = host.environment().card();
     let practice = Practice {
+        recipe,
         section: &section,
         host: &host,
         seed: Seed::new(seed).derive("rollout"),
@@ -170,6 +173,19 @@ pub async fn play(
     Ok(story)
 }
 
+/// Eight digits of what shapes the episodes and their pay. How many rounds there are does not: a run can be made longer.
+fn recipe(config: &Config) -> anyhow::Result<String> {
+    let rollout = Section {
+        rounds: 0,
+        exam: 0,
+        concurrency: 0,
+        ..config.rollout.clone()
+    };
+    let shapes = (&config.plugins, &config.loops, &config.train, rollout);
+    let digest = Sha256::digest(serde_json::to_vec(&shapes)?);
+    Ok(hex::encode(&digest[..4]))
+}
+
 fn say(round: &Round, of: u32) {
     let metrics: Vec<String> = round
         .metrics
@@ -207,6 +223,8 @@ fn tasks(host: &Host, split: &str, seed: u64) -> anyhow::Result<Vec<TaskId>> {
 }
 
 struct Practice<'a> {
+    /// Names what shapes the episodes: an episode that was played by another recipe is another one, whatever lies in the folder.
+    recipe: String,
     section: &'a Section,
     host: &'a Host,
     seed: Seed,
@@ -241,6 +259,10 @@ impl Practice<'_> {
         })
     }
 
+    fn group(&self, index: u32) -> String {
+        format!("practice-{}-{index}", self.recipe)
+    }
+
     /// For whoever has to be told that nothing came of many episodes.
     fn first_failure(&self) -> String {
         let failed = self.failed.lock();
@@ -256,7 +278,7 @@ impl Practice<'_> {
         for group in 0..self.section.groups {
             let index = (round - 1) * self.section.groups + group;
             let task = &self.train[usize::try_from(index)? % self.train.len()];
-            let name = format!("practice-{index}");
+            let name = self.group(index);
             for attempt in 0..self.section.attempts {
                 let episode = EpisodeId::new(format!("{name}-{attempt}"));
                 assignments.push(Assignment {
@@ -296,7 +318,7 @@ impl Practice<'_> {
         let mut useful = 0;
         for group in 0..self.section.groups {
             let index = (round - 1) * self.section.groups + group;
-            let key = records::paid_key(&format!("practice-{index}"));
+            let key = records::paid_key(&self.group(index));
             let Some(record) = self.host.ledger().by_key(&key)? else {
                 continue;
             };
@@ -351,7 +373,7 @@ impl Practice<'_> {
         let mut assignments = Vec::new();
         for task in chosen {
             for attempt in 0..self.section.exam_attempts {
-                let episode = format!("exam-{name}-v{version}-{task}-{attempt}");
+                let episode = format!("exam-{}-{name}-v{version}-{task}-{attempt}", self.recipe);
                 assignments.push(Assignment {
                     seed: seed.derive(&format!("{task}/{attempt}")),
                     task: task.clone(),
@@ -432,4 +454,26 @@ fn marks(played: &[EpisodeRecord]) -> (Vec<f64>, BTreeMap<String, f64>) {
         .into_iter()
         .map(|(name, (sum, count))| (name, sum / f64::from(count)));
     (scores, means.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_recipe_plays_other_episodes_and_a_longer_run_goes_on() {
+        let name = |text: &str| recipe(&Config::parse(text).unwrap()).unwrap();
+        let first = name("");
+        assert_eq!(first.len(), 8);
+        assert_eq!(first, name("[rollout]\nrounds = 99\nexam = 3"));
+        for other in [
+            "[plugins]\nreward = 'grpo-reward'",
+            "[plugins.config.tool-call]\ndifficulty = 2",
+            "[rollout]\nattempts = 4",
+            "[rollout.sampling]\ntemperature = 0.5",
+            "[train]\nlr = 0.5",
+        ] {
+            assert_ne!(first, name(other), "{other}");
+        }
+    }
 }
