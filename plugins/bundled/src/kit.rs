@@ -19,13 +19,14 @@ macro_rules! files {
 }
 
 /// The contract, and the SDK's sources.
-pub const FILES: [File; 20] = files![
+pub const FILES: [File; 21] = files![
     "wit/capabilities.wit",
     "wit/environment.wit",
     "wit/judge.wit",
     "wit/reward.wit",
     "wit/types.wit",
     "wit/worlds.wit",
+    "plugins/sdk/src/answers.rs",
     "plugins/sdk/src/bindings.rs",
     "plugins/sdk/src/browser.rs",
     "plugins/sdk/src/config.rs",

@@ -5,8 +5,8 @@
 //! two into a fitting rule, and of two thank-yous both into a rule. A larger model may, and is then less exposed to what users write.
 
 use sdk::{
-    Answer, Completion, Fault, Hint, Message, Observation, Prompt, PromptFormat, PromptMessage,
-    PromptPart, Role, Sign, TextAnswer, config, random,
+    Answer, Completion, Fault, Hint, Observation, Prompt, PromptFormat, PromptMessage, PromptPart,
+    Role, Sign, TextAnswer, config, random,
 };
 
 use crate::{
@@ -135,25 +135,9 @@ pub fn quote(next: &Observation, completion: &Completion) -> Result<Option<Hint>
     Ok((is_bad && LENGTH.contains(&text.chars().count())).then_some(Hint { text }))
 }
 
-/// Appends the hint to the last user message, under a fixed heading.
-pub fn place(
-    mut messages: Vec<Message>,
-    hint: &Hint,
-    heading: &str,
-) -> Result<Vec<Message>, Fault> {
-    let last = messages
-        .iter_mut()
-        .rev()
-        .find(|message| message.role == Role::User);
-    let last = last
-        .ok_or_else(|| Fault::InvalidInput("there is no user message to place a hint in".into()))?;
-    last.content = format!("{}\n\n{heading} {}", last.content, hint.text);
-    Ok(messages)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
-    use sdk::{Finish, ScoredAnswer, Turn, native};
+    use sdk::{Finish, Message, ScoredAnswer, Turn, native};
 
     use super::*;
 
@@ -269,25 +253,6 @@ pub(crate) mod tests {
         assert_eq!(hint, Some("So much text.".into()));
         assert_eq!(quote(&next, &answered(-0.5, -1.0)).unwrap(), None);
         assert_eq!(quote(&next, &written("bad")).unwrap(), None);
-    }
-
-    #[test]
-    fn a_hint_is_placed_in_the_last_user_message_and_nowhere_else() {
-        let messages = vec![
-            Message::user("One"),
-            Message::new(Role::Assistant, "Two"),
-            Message::user("Three"),
-        ];
-        let hint = Hint {
-            text: "Keep it short.".into(),
-        };
-        let placed = place(messages.clone(), &hint, "Note:").unwrap();
-        assert_eq!(placed[2].content, "Three\n\nNote: Keep it short.");
-        assert_eq!(placed[..2], messages[..2]);
-        assert!(matches!(
-            place(vec![], &hint, "Note:"),
-            Err(Fault::InvalidInput(_))
-        ));
     }
 
     #[test]

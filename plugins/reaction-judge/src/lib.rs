@@ -10,7 +10,8 @@ pub mod outside;
 pub mod vote;
 
 use sdk::{
-    Completion, Fault, Hint, Judge, Message, Observation, Prompt, Question, Turn, Vote, config,
+    Completion, Fault, Hint, Judge, Message, Observation, Prompt, Question, Turn, Vote, answers,
+    config,
 };
 
 /// The plugin.
@@ -48,7 +49,7 @@ impl Judge for Plugin {
     }
 
     fn place_hint(messages: Vec<Message>, hint: Hint) -> Result<Vec<Message>, Fault> {
-        hint::place(messages, &hint, &config::text("hint-heading")?)
+        answers::place_hint(messages, &hint, &config::text("hint-heading")?)
     }
 }
 

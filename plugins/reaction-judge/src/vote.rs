@@ -2,7 +2,7 @@
 
 use sdk::{
     Answer, Completion, Fault, Observation, Prompt, PromptFormat, PromptMessage, PromptPart, Role,
-    Sign, Turn, Vote, config, random,
+    Turn, Vote, answers, config, random,
 };
 
 use crate::outside::{self, Fence};
@@ -87,40 +87,16 @@ fn context(turn: &Turn, fence: &Fence) -> Result<Vec<PromptPart>, Fault> {
     Ok(parts)
 }
 
-/// The log-odds of the two answers without its bias, as a vote. None when an answer is missing or has no log-prob.
+/// The log-odds of the two answers without their bias, as a vote. None when an answer is missing or has no log-prob.
 pub fn read(completion: &Completion) -> Result<Option<Vote>, Fault> {
-    let log_prob = |key: &str| {
-        let answer = config::text(key)?;
-        let scored = completion
-            .answers
-            .iter()
-            .find(|scored| scored.text == answer);
-        Ok::<_, Fault>(
-            scored
-                .map(|scored| scored.log_prob)
-                .filter(|log_prob| log_prob.is_finite()),
-        )
-    };
-    let (Some(good), Some(bad)) = (log_prob("good-answer")?, log_prob("bad-answer")?) else {
-        return Ok(None);
-    };
-    let score = good - bad - config::number("bias")?;
-    let sign = if score.abs() <= config::number("margin")? {
-        Sign::Neutral
-    } else if score > 0.0 {
-        Sign::Good
-    } else {
-        Sign::Bad
-    };
-    Ok(Some(Vote {
-        sign,
-        score: Some(score.clamp(-100.0, 100.0)),
-    }))
+    let (good, bad) = (config::text("good-answer")?, config::text("bad-answer")?);
+    let (bias, margin) = (config::number("bias")?, config::number("margin")?);
+    Ok(answers::vote(completion, (&good, &bad), bias, margin))
 }
 
 #[cfg(test)]
 mod tests {
-    use sdk::{Finish, ScoredAnswer, native};
+    use sdk::{Finish, ScoredAnswer, Sign, native};
 
     use super::*;
     use crate::hint::tests::{configure, observation, shown, turn};

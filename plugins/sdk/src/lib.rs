@@ -24,6 +24,7 @@
 //! sdk::export_reward!(OutcomeOnly);
 //! ```
 
+pub mod answers;
 pub mod bindings;
 pub mod browser;
 pub mod config;

@@ -3,7 +3,7 @@
 //! A small model cannot write a usable hint. The hint is a rule that the operator wrote, so no text from outside reaches the
 //! teacher's context, and the worst that a hostile tool or page can do is to pick another of those rules.
 
-use sdk::{Completion, Fault, Hint, Message, Observation, Prompt, PromptPart, Role, config};
+use sdk::{Completion, Fault, Hint, Observation, Prompt, PromptPart, config};
 
 use crate::{evidence::Evidence, outside::Fence, scene, vote};
 
@@ -100,20 +100,4 @@ pub fn read(completion: &Completion) -> Result<Option<Hint>, Fault> {
         .map(|(_, rule)| rule.hint)
         .filter(|hint| !hint.is_empty());
     Ok(hint.map(|text| Hint { text }))
-}
-
-/// Appends the hint to the last user message, under a heading.
-pub fn place(
-    mut messages: Vec<Message>,
-    hint: &Hint,
-    heading: &str,
-) -> Result<Vec<Message>, Fault> {
-    let last = messages
-        .iter_mut()
-        .rev()
-        .find(|message| message.role == Role::User);
-    let last = last
-        .ok_or_else(|| Fault::InvalidInput("there is no user message to place a hint in".into()))?;
-    last.content = format!("{}\n\n{heading} {}", last.content, hint.text);
-    Ok(messages)
 }

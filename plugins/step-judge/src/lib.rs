@@ -13,7 +13,7 @@ pub mod vote;
 
 use sdk::{
     Completion, Fault, Finish, Hint, Judge, Message, Observation, Prompt, Question, Turn, Vote,
-    config,
+    answers, config,
 };
 
 use crate::evidence::{Clarity, Evidence};
@@ -52,7 +52,7 @@ impl Judge for Plugin {
     }
 
     fn place_hint(messages: Vec<Message>, hint: Hint) -> Result<Vec<Message>, Fault> {
-        hint::place(messages, &hint, &config::text("hint-heading")?)
+        answers::place_hint(messages, &hint, &config::text("hint-heading")?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use sdk::{
     Answer, Completion, Fault, Observation, Prompt, PromptFormat, PromptMessage, PromptPart, Role,
-    Sign, Turn, Vote, config, random,
+    Turn, Vote, answers, config, random,
 };
 
 use crate::{outside::Fence, scene};
@@ -81,28 +81,9 @@ fn lines_of(example: &str, fence: &Fence) -> Result<Vec<PromptPart>, Fault> {
     Ok(parts)
 }
 
-/// The log-odds of the two answers without its bias, as a vote. None when an answer is missing or has no log-prob.
+/// The log-odds of the two answers without their bias, as a vote. None when an answer is missing or has no log-prob.
 pub fn read(completion: &Completion) -> Result<Option<Vote>, Fault> {
-    let log_prob = |key: &str| {
-        let answer = config::text(key)?;
-        let scored = completion
-            .answers
-            .iter()
-            .find(|scored| scored.text == answer);
-        let log_prob = scored.map(|scored| scored.log_prob);
-        Ok::<_, Fault>(log_prob.filter(|log_prob| log_prob.is_finite()))
-    };
-    let (Some(good), Some(bad)) = (log_prob("good-answer")?, log_prob("bad-answer")?) else {
-        return Ok(None);
-    };
-    let score = good - bad - config::number("bias")?;
-    let sign = if score.abs() <= config::number("margin")? {
-        Sign::Neutral
-    } else if score > 0.0 {
-        Sign::Good
-    } else {
-        Sign::Bad
-    };
-    let score = Some(score.clamp(-100.0, 100.0));
-    Ok(Some(Vote { sign, score }))
+    let (good, bad) = (config::text("good-answer")?, config::text("bad-answer")?);
+    let (bias, margin) = (config::number("bias")?, config::number("margin")?);
+    Ok(answers::vote(completion, (&good, &bad), bias, margin))
 }
