@@ -162,6 +162,55 @@ async fn a_failed_vote_is_absent_and_the_others_decide() {
     rig.stop().await;
 }
 
+/// Sees an error in the evidence, and asks nobody.
+struct Evident;
+
+impl Judge for Evident {
+    fn name(&self) -> String {
+        "evident".into()
+    }
+    fn evaluate(&self, _: &Turn, _: &NextState, _: Seed) -> Result<Question> {
+        Ok(Question::Decided(VoteValue::Negative, Some(f32::INFINITY)))
+    }
+    fn read_vote(
+        &self,
+        _: &Turn,
+        _: &NextState,
+        _: &Answer,
+    ) -> Result<Option<(VoteValue, Option<f32>)>> {
+        Ok(Some((VoteValue::Positive, None)))
+    }
+    fn ask_hint(&self, _: &Turn, _: &NextState, _: Seed) -> Result<Option<JudgePrompt>> {
+        Ok(None)
+    }
+    fn read_hint(&self, _: &Turn, _: &NextState, _: &Answer) -> Result<Option<Hint>> {
+        Ok(None)
+    }
+    fn place_hint(&self, messages: &[Message], _: &Hint) -> Result<Vec<Message>> {
+        Ok(messages.to_vec())
+    }
+}
+
+#[tokio::test]
+async fn evidence_that_decides_is_one_vote_however_many_are_asked_for() {
+    let dir = folder();
+    let plugins = Plugins {
+        judge: Arc::new(Evident),
+        ..Plugins::default()
+    };
+    let rig = Rig::with(dir.path(), config(), plugins);
+    let turns = rig.talk("s", &["hi", "thank you"]).await;
+    rig.handle.until(|s| s.judged == 1).await;
+    let judged = rig.judged(&turns[0]).remove(0);
+    let [vote] = judged.votes.as_slice() else {
+        panic!("{:?}", judged.votes);
+    };
+    assert_eq!(vote.value, Some(VoteValue::Negative));
+    assert_eq!((vote.score, vote.answers.len()), (None, 0));
+    assert_eq!(judged.verdict.unwrap().value, VoteValue::Negative);
+    rig.stop().await;
+}
+
 #[tokio::test]
 async fn no_vote_present_is_no_verdict_and_never_a_reward_of_zero() {
     let dir = folder();

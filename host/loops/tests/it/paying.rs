@@ -9,9 +9,10 @@ use loops::{
 };
 use parking_lot::Mutex;
 use rl::{
-    Action, Agent, AgentReply, AgentRequest, Classification, Done, Environment, Episode,
-    JudgedTurn, Message, ModalityCard, NextState, NotTrainable, Observation, Outcome, RequestView,
-    RewardRule, Seed, Sees, Step, TaskId, TokenStreams, Turn, TurnReward, Verdict, Vote,
+    Action, Agent, AgentReply, AgentRequest, Classification, Done, Environment, Episode, Feedback,
+    JudgedTurn, Message, ModalityCard, NextState, NotTrainable, Observation, Outcome, Rating,
+    RequestView, RewardRule, Seed, Sees, Step, TaskId, TokenStreams, Turn, TurnReward, Verdict,
+    Vote,
     algorithm::Method,
     seam::{MajorityRule, StepwiseRule, Transcript},
 };
@@ -186,6 +187,58 @@ async fn a_group_that_was_over_before_a_kill_is_paid_once_after_it() {
     }
     let report = ledger::verify(dir.path()).unwrap();
     assert!(report.is_sound(), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn turns_that_another_rule_has_paid_already_are_not_paid_again() {
+    let dir = folder();
+    let mut config = config();
+    config.train.batch_size = 100;
+    let rig = Rig::with(dir.path(), config.clone(), plugins(MajorityRule));
+    play(&rig, &[9, 2]).await;
+    rig.handle.until(|s| s.samples == 2).await;
+    let before = rig.records::<JudgedRecord>(JUDGED);
+    rig.stop().await;
+    let rig = Rig::with(dir.path(), config, plugins(StepwiseRule));
+    play(&rig, &[9, 2]).await;
+    // The last turns, which nobody had judged, are paid by the outcome.
+    rig.handle.until(|s| s.samples == 4).await;
+    let after = rig.records::<JudgedRecord>(JUDGED);
+    assert_eq!(after[..before.len()], before);
+    assert_eq!(after.len(), before.len() + 2);
+    assert!(
+        after[before.len()..]
+            .iter()
+            .all(|record| record.revision == 0)
+    );
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn feedback_after_the_payment_changes_nothing() {
+    let dir = folder();
+    let mut config = config();
+    config.train.batch_size = 100;
+    let rig = Rig::with(dir.path(), config, plugins(StepwiseRule));
+    play(&rig, &[9, 2]).await;
+    rig.handle.until(|s| s.samples == 4).await;
+    let paid: PaidRecord = rig.records(PAID).remove(0);
+    let turn = paid.attempts[0].turns[0].clone();
+    let before = rig.judged(&turn);
+    let feedback = Feedback {
+        tenant: "tenant".into(),
+        turn: turn.clone(),
+        rating: Some(Rating::Up),
+        correction: None,
+    };
+    rig.sink().feedback(feedback).await.unwrap();
+    // Something that is judged later than it: by then it has been looked at.
+    rig.talk("s", &["hi", "thank you"]).await;
+    rig.handle
+        .until(|s| s.samples == 5 && s.feedback == 1)
+        .await;
+    assert_eq!(rig.judged(&turn), before);
+    rig.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
