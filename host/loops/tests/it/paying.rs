@@ -22,7 +22,7 @@ use crate::{
     rollout::agent,
 };
 
-/// Two turns an attempt; the seed's number is its outcome in tenths, and whether its user is content after the first turn.
+/// Two turns an attempt; the seed's last digit is its outcome in tenths. From 5 on its user is content after the first turn.
 struct Scored;
 
 impl Environment for Scored {
@@ -76,7 +76,7 @@ impl Episode for Attempt {
     }
     fn outcome(&mut self) -> rl::Result<Option<Outcome>> {
         Ok(Some(Outcome {
-            score: self.0 as f64 / 10.0,
+            score: (self.0 % 10) as f64 / 10.0,
             metrics: Vec::new(),
         }))
     }
@@ -268,6 +268,20 @@ async fn attempts_that_did_equally_well_teach_nothing() {
             .until(|s| s.not_trainable.get(&NotTrainable::NoAdvantage) == Some(&2))
             .await;
         assert_eq!(status.samples, 0, "one attempt alone is better than none");
+        rig.stop().await;
+        // The same outcome, and one user was content where the other was not: that counts unless the recipe says otherwise.
+        let dir = folder();
+        let mut config = crate::rig::config();
+        config.judge.drop_equal_groups = drop_equal_groups;
+        config.algorithm.method = Method::Binary;
+        let rig = Rig::with(dir.path(), config, plugins(StepwiseRule));
+        play(&rig, &[2, 102]).await;
+        let nothing = if drop_equal_groups { 4 } else { 2 };
+        let status = rig
+            .handle
+            .until(|s| s.not_trainable.get(&NotTrainable::NoAdvantage) == Some(&nothing))
+            .await;
+        assert_eq!(status.samples, 4 - nothing);
         rig.stop().await;
     }
 }
