@@ -79,6 +79,9 @@ pub enum Command {
     Train(commands::train::Args),
     /// Measure the judge on labelled reactions
     JudgeEval(commands::judge_eval::Args),
+    /// Be a worker process of a host, which starts it and speaks to it
+    #[command(hide = true)]
+    Worker,
 }
 
 /// Runs one command.
@@ -113,5 +116,6 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Generate(args) => commands::generate::run(args),
         Command::Train(args) => commands::train::run(args),
         Command::JudgeEval(args) => commands::judge_eval::run(args),
+        Command::Worker => Ok(worker::run()?),
     }
 }

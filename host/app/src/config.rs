@@ -116,12 +116,28 @@ pub struct Plugins {
     /// Whether a plugin that changes (a folder built again, another version installed or in use) takes the old one's place at the next
     /// turn. A plugin named with its version stays as it is.
     pub reload: bool,
+    /// What stands between plugins and the host, and between one plugin and another: `wasm`, or `process`, where each plugin runs in a sealed
+    /// process of its own as well. For plugins of people who do not trust each other; a call takes some 30 µs longer.
+    pub isolation: Isolation,
+    /// How much those processes may use.
+    pub workers: worker::Config,
     /// Capabilities granted, by plugin name, beside those of the shipped plugins; `conversation = []` takes theirs away. No other
     /// plugin has any by default.
     #[serde(deserialize_with = "beside_the_shipped")]
     pub grants: BTreeMap<String, Vec<String>>,
     /// Each plugin's own section, checked against the schema in its manifest.
     pub config: BTreeMap<String, toml::Table>,
+}
+
+/// What stands between a plugin and everything else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// WebAssembly.
+    #[default]
+    Wasm,
+    /// WebAssembly, and a process that has given up everything but computing.
+    Process,
 }
 
 /// Granting something to one's own plugin takes nothing from the shipped ones.
@@ -146,6 +162,8 @@ impl Default for Plugins {
             judge: "reaction-judge".into(),
             reward: "combined-reward".into(),
             reload: true,
+            isolation: Isolation::Wasm,
+            workers: worker::Config::default(),
             // The shipped guests ask for nothing that reaches outside; an operator may still take it away.
             grants: BTreeMap::from([
                 grant("conversation", &["config"]),

@@ -12,11 +12,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use plugin::{GuestEnvironment, GuestJudge, GuestReward, PluginHost, outside::Outside};
+use plugin::{Capability, GuestEnvironment, GuestJudge, GuestReward, PluginHost, outside::Outside};
 use rl::{Environment, Judge, RewardRule, Seed};
+use worker::{Given, Program, SealedEnvironment, SealedJudge, SealedReward, Workers};
 
 use crate::{
-    config::Plugins,
+    config::{Isolation, Plugins},
     interop::openenv,
     live::Live,
     plugins::{
@@ -24,6 +25,9 @@ use crate::{
         store::{Store, split},
     },
 };
+
+/// The command that makes this program a worker.
+const WORKER: &str = "worker";
 
 /// How often plugins are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -48,9 +52,21 @@ impl std::fmt::Debug for Guests {
 
 /// What loading needs, kept for the next time.
 struct Loader {
-    host: PluginHost,
+    place: Place,
     plugins: Plugins,
     seed: Seed,
+}
+
+/// Where guests run.
+enum Place {
+    Here(PluginHost),
+    Apart(Outside),
+}
+
+/// A plugin where it runs.
+enum Loaded {
+    Here(plugin::Plugin),
+    Apart(Workers),
 }
 
 /// Loads the configured plugins. `offers` is what stands behind their capabilities.
@@ -58,8 +74,12 @@ struct Loader {
 /// # Errors
 /// The plugin that is unknown, asks for more than it was granted, or is damaged.
 pub fn load_plugins(plugins: &Plugins, seed: Seed, offers: Outside) -> anyhow::Result<Guests> {
+    let place = match plugins.isolation {
+        Isolation::Wasm => Place::Here(PluginHost::with(plugin::Limits::default(), offers)?),
+        Isolation::Process => Place::Apart(offers),
+    };
     let loader = Loader {
-        host: PluginHost::with(plugin::Limits::default(), offers)?,
+        place,
         plugins: plugins.clone(),
         seed,
     };
@@ -92,7 +112,10 @@ impl Loader {
         Ok(match self.plugins.judge.as_str() {
             "words" => Arc::new(rl::seam::WordJudge),
             "none" => Arc::new(rl::seam::NoJudge),
-            name => Arc::new(GuestJudge::new(&self.plugin(name)?)?),
+            name => match self.plugin(name)? {
+                Loaded::Here(plugin) => Arc::new(GuestJudge::new(&plugin)?),
+                Loaded::Apart(workers) => Arc::new(SealedJudge::new(workers)?),
+            },
         })
     }
 
@@ -100,7 +123,10 @@ impl Loader {
         Ok(match self.plugins.reward.as_str() {
             "majority" => Arc::new(rl::seam::MajorityRule),
             "step-wise" => Arc::new(rl::seam::StepwiseRule),
-            name => Arc::new(GuestReward::new(&self.plugin(name)?)?),
+            name => match self.plugin(name)? {
+                Loaded::Here(plugin) => Arc::new(GuestReward::new(&plugin)?),
+                Loaded::Apart(workers) => Arc::new(SealedReward::new(workers)?),
+            },
         })
     }
 
@@ -110,13 +136,42 @@ impl Loader {
             let section = section.cloned().unwrap_or_default();
             return Ok(Arc::new(openenv::open(address, &section)?));
         }
-        let plugin = self.plugin(&self.plugins.environment)?;
-        let seed = self.seed.derive("environment");
-        Ok(Arc::new(GuestEnvironment::new(&plugin, seed)?))
+        Ok(match self.plugin(&self.plugins.environment)? {
+            Loaded::Here(plugin) => Arc::new(GuestEnvironment::new(&plugin, self.run())?),
+            Loaded::Apart(workers) => Arc::new(SealedEnvironment::new(workers)?),
+        })
     }
 
-    fn plugin(&self, name: &str) -> anyhow::Result<plugin::Plugin> {
-        load_plugin(&self.host, &self.plugins, name)
+    /// Where an environment's random numbers on live traffic come from.
+    fn run(&self) -> Seed {
+        self.seed.derive("environment")
+    }
+
+    fn plugin(&self, name: &str) -> anyhow::Result<Loaded> {
+        let plugins = &self.plugins;
+        let section_name = plugin_name(name);
+        let section = plugins.config.get(&section_name);
+        let section = section.cloned().unwrap_or_default();
+        let source = Source::find(name)?;
+        let grants = granted(plugins, &section_name)?;
+        let grants = grants.unwrap_or_else(|| source.grants.clone());
+        let loaded = match &self.place {
+            Place::Here(host) => source.load(host, &grants, &section).map(Loaded::Here),
+            Place::Apart(offers) => {
+                let given = Given {
+                    manifest: source.manifest,
+                    component: source.component,
+                    grants,
+                    section,
+                    limits: plugin::Limits::default(),
+                    run: self.run(),
+                };
+                let config = plugins.workers.clone();
+                let started = Workers::start(given, offers.clone(), program(&config)?, config);
+                started.map(Loaded::Apart).map_err(Into::into)
+            }
+        };
+        loaded.map_err(|error| hinted(error, &section_name))
     }
 }
 
@@ -239,32 +294,31 @@ fn hinted(error: anyhow::Error, section: &str) -> anyhow::Error {
     }
 }
 
-fn load_plugin(host: &PluginHost, plugins: &Plugins, name: &str) -> anyhow::Result<plugin::Plugin> {
-    let section_name = plugin_name(name);
-    let section = plugins
-        .config
-        .get(&section_name)
-        .cloned()
-        .unwrap_or_default();
-    let grants = plugins
-        .grants
-        .get(&section_name)
-        .map(|names| {
-            let capability = |name: &String| {
-                let mut all = plugin::Capability::ALL.into_iter();
-                all.find(|known| known.as_str() == name).with_context(|| {
-                    format!("[plugins.grants] {section_name}: there is no capability `{name}`")
-                })
-            };
-            names
-                .iter()
-                .map(capability)
-                .collect::<anyhow::Result<Vec<_>>>()
-        })
-        .transpose()?;
-    let source = Source::find(name)?;
-    let grants = grants.unwrap_or_else(|| source.grants.clone());
-    source
-        .load(host, &grants, &section)
-        .map_err(|error| hinted(error, &section_name))
+/// What to start as a worker: this program, unless the operator names another.
+fn program(config: &worker::Config) -> anyhow::Result<Program> {
+    // By its file's own link: the name may belong to another version by now, which speaks otherwise.
+    let own = if cfg!(target_os = "linux") {
+        Ok("/proc/self/exe".into())
+    } else {
+        std::env::current_exe()
+    };
+    let own = || own.context("failed to find this program's own file");
+    Ok(Program {
+        path: config.program.clone().map_or_else(own, Ok)?,
+        arguments: vec![WORKER.into()],
+    })
+}
+
+/// What the configuration grants a plugin; none where it does not name it.
+fn granted(plugins: &Plugins, section: &str) -> anyhow::Result<Option<Vec<Capability>>> {
+    let Some(names) = plugins.grants.get(section) else {
+        return Ok(None);
+    };
+    let capability = |name: &String| {
+        let mut all = Capability::ALL.into_iter();
+        all.find(|known| known.as_str() == name)
+            .with_context(|| format!("[plugins.grants] {section}: there is no capability `{name}`"))
+    };
+    let granted: anyhow::Result<Vec<_>> = names.iter().map(capability).collect();
+    granted.map(Some)
 }

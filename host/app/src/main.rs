@@ -13,7 +13,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = app::cli::Cli::parse();
-    app::logging::start(cli.verbose);
+    // A worker's log is a host's to read, and has its own form.
+    if !matches!(cli.command, app::cli::Command::Worker) {
+        app::logging::start(cli.verbose);
+    }
     match app::cli::run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -18,11 +18,16 @@ struct Process {
 
 impl Process {
     fn start(folder: &Path) -> Self {
+        Self::with(folder, "")
+    }
+
+    /// With more lines in `[plugins]`.
+    fn with(folder: &Path, plugins: &str) -> Self {
         let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/fixtures/tiny-llama");
         let config = folder.join("host.toml");
         let text = format!(
             "data = {data:?}\n[model]\nname = {model:?}\ndtype = \"f32\"\n[gateway]\nlisten = \"127.0.0.1:0\"\n\
-             [engine]\ncontext = 512\nkv-bytes = 67108864\n[plugins]\njudge = \"words\"\n\
+             [engine]\ncontext = 512\nkv-bytes = 67108864\n[plugins]\njudge = \"words\"\n{plugins}\n\
              [loops.train]\nbatch-size = 2\n[train]\nrank = 4\n",
             data = folder.join("data"),
         );
@@ -109,6 +114,35 @@ impl Process {
 }
 
 /// The turns that a status counts, however they were classified.
+/// The processes that this one started.
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let of = |task: std::io::Result<std::fs::DirEntry>| {
+        let list = std::fs::read_to_string(task.ok()?.path().join("children")).ok()?;
+        let pids = list.split_whitespace().map(|pid| pid.parse().unwrap());
+        Some(pids.collect::<Vec<u32>>())
+    };
+    tasks.filter_map(of).flatten().collect()
+}
+
+#[test]
+fn a_host_whose_plugins_run_apart_learns_though_their_workers_are_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::with(folder.path(), "isolation = \"process\"");
+    let judged = |status: &Value| status["judged"].as_u64().unwrap();
+    for round in 1..=3 {
+        process.complain(&format!("s{round}"));
+        process.until("a verdict", |status| judged(status) == round);
+        let workers = children(process.child.id());
+        assert!(workers.len() >= 2, "an environment and a rule: {workers:?}");
+        for pid in workers {
+            let killed = Command::new("kill").arg("-9").arg(pid.to_string()).status();
+            assert!(killed.is_ok());
+        }
+    }
+    process.kill();
+}
+
 fn turns(status: &Value) -> u64 {
     status["turns"]
         .as_object()

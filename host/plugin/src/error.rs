@@ -1,5 +1,7 @@
 //! The four ways in which a guest goes wrong, and what a loop needs to know of each.
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::Limit;
 
 /// A result of this crate.
@@ -113,7 +115,7 @@ pub enum Error {
 }
 
 /// Why a plugin was refused before it ran.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum LoadProblem {
     /// The manifest is not valid.

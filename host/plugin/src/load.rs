@@ -61,23 +61,12 @@ impl PluginHost {
         grants: &[Capability],
         section: &toml::Table,
     ) -> Result<Plugin> {
-        let unnamed = |problem| Error::Load {
-            plugin: "(unnamed)".into(),
-            problem,
-        };
-        let manifest = Manifest::parse(manifest).map_err(unnamed)?;
+        let (manifest, config) = admit(manifest, grants, section)?;
+        let config = Arc::new(config);
         let refuse = |problem| Error::Load {
             plugin: manifest.name.clone(),
             problem,
         };
-        if let Some(refused) = manifest
-            .capabilities
-            .iter()
-            .find(|wanted| !grants.contains(wanted))
-        {
-            return Err(refuse(LoadProblem::NotGranted(refused.to_string())));
-        }
-        let config = Arc::new(manifest.check(section).map_err(refuse)?);
         let imports = check_component(component, &manifest, self.limits()).map_err(refuse)?;
         let misfit = |error: wasmtime::Error| {
             refuse(LoadProblem::World {
@@ -101,6 +90,38 @@ impl PluginHost {
             inner: Arc::new(inner),
         })
     }
+}
+
+impl Manifest {
+    /// Reads a manifest and checks what a recipe gives its plugin: all that can be checked without the component.
+    ///
+    /// # Errors
+    /// [`Error::Load`].
+    pub fn admit(text: &str, grants: &[Capability], section: &toml::Table) -> Result<Self> {
+        Ok(admit(text, grants, section)?.0)
+    }
+}
+
+fn admit(
+    manifest: &str,
+    grants: &[Capability],
+    section: &toml::Table,
+) -> Result<(Manifest, BTreeMap<String, Value>)> {
+    let unnamed = |problem| Error::Load {
+        plugin: "(unnamed)".into(),
+        problem,
+    };
+    let manifest = Manifest::parse(manifest).map_err(unnamed)?;
+    let refuse = |problem| Error::Load {
+        plugin: manifest.name.clone(),
+        problem,
+    };
+    let mut wanted = manifest.capabilities.iter();
+    if let Some(refused) = wanted.find(|wanted| !grants.contains(wanted)) {
+        return Err(refuse(LoadProblem::NotGranted(refused.to_string())));
+    }
+    let config = manifest.check(section).map_err(refuse)?;
+    Ok((manifest, config))
 }
 
 impl Plugin {

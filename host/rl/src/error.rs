@@ -1,11 +1,13 @@
 //! What can go wrong behind a seam. A caller that must decide asks a question ([`Error::is_retryable`]),
 //! not a variant.
 
+use serde::{Deserialize, Serialize};
+
 /// The result of a call through a seam.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A failure behind a seam, said so that the other side can act without knowing the implementation.
-#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Error {
     /// The callee is overloaded, starting or stopping; the same call may work later.

@@ -57,7 +57,7 @@ pub struct Answer {
 }
 
 /// What a judge makes of a turn before the model is asked.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Question {
     /// The turn is not for this judge.
     Skip,

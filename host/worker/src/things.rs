@@ -1,0 +1,129 @@
+//! The host's side of what a worker's guest holds outside: machines and pages, by number.
+
+use std::{collections::HashMap, io};
+
+use plugin::outside::{Machine, Outside, Page, Refusal};
+use serde::Serialize;
+use serde_bytes::ByteBuf;
+
+use crate::wire::{Ask, MachineAsk, PageAsk, encode};
+
+/// Most machines and pages that one episode, or one call on live traffic, holds at once.
+const MOST: usize = 64;
+
+/// What one episode, or one call on live traffic, holds. It goes when this is dropped, whatever the worker does.
+pub(crate) struct Things {
+    offers: Outside,
+    machines: HashMap<u64, Box<dyn Machine>>,
+    pages: HashMap<u64, Box<dyn Page>>,
+    next: u64,
+}
+
+impl Things {
+    pub(crate) fn new(offers: Outside) -> Self {
+        Self {
+            offers,
+            machines: HashMap::new(),
+            pages: HashMap::new(),
+            next: 1,
+        }
+    }
+
+    /// Does what a guest asks for. Blocks as long as that takes.
+    pub(crate) fn answer(&mut self, ask: Ask) -> Result<ByteBuf, Refusal> {
+        match ask {
+            Ask::CreateMachine(image) => {
+                let machines = self
+                    .offers
+                    .shell
+                    .clone()
+                    .ok_or_else(|| not_offered("shell"))?;
+                let number = self.number()?;
+                self.machines.insert(number, machines.create(&image)?);
+                given(&number)
+            }
+            Ask::CreatePage => {
+                let pages = self
+                    .offers
+                    .browser
+                    .clone()
+                    .ok_or_else(|| not_offered("browser"))?;
+                let number = self.number()?;
+                self.pages.insert(number, pages.create()?);
+                given(&number)
+            }
+            Ask::Machine(number, ask) => {
+                let machine = self.machines.get_mut(&number).ok_or_else(gone)?;
+                on_machine(machine.as_mut(), ask)
+            }
+            Ask::Page(number, ask) => {
+                let page = self.pages.get_mut(&number).ok_or_else(gone)?;
+                on_page(page.as_mut(), ask)
+            }
+            Ask::LetGo(number) => {
+                drop((self.machines.remove(&number), self.pages.remove(&number)));
+                given(&())
+            }
+        }
+    }
+
+    /// The next number. Attack: a worker that is in its guest's hands counts nothing.
+    fn number(&mut self) -> Result<u64, Refusal> {
+        if self.machines.len() + self.pages.len() >= MOST {
+            let why = format!("{MOST} machines and pages are held already");
+            return Err(Refusal::Failed(why));
+        }
+        self.next += 1;
+        Ok(self.next)
+    }
+}
+
+fn not_offered(what: &str) -> Refusal {
+    Refusal::Unsupported(format!("this host offers no {what}"))
+}
+
+fn gone() -> Refusal {
+    Refusal::Failed("it is gone: what a call on live traffic holds goes with the call, what an episode holds with the episode".into())
+}
+
+fn given(value: &impl Serialize) -> Result<ByteBuf, Refusal> {
+    let failed = |error: io::Error| Refusal::Failed(error.to_string());
+    encode(value).map(ByteBuf::from).map_err(failed)
+}
+
+fn on_machine(machine: &mut dyn Machine, ask: MachineAsk) -> Result<ByteBuf, Refusal> {
+    match ask {
+        MachineAsk::Run {
+            command,
+            folder,
+            timeout,
+        } => given(&machine.run(&command, &folder, timeout)?),
+        MachineAsk::WriteFile {
+            path,
+            content,
+            executable,
+        } => {
+            machine.write_file(&path, &content, executable)?;
+            given(&())
+        }
+        MachineAsk::ReadFile(path) => given(&machine.read_file(&path)?.map(ByteBuf::from)),
+        MachineAsk::Snapshot => given(&machine.snapshot()?),
+        MachineAsk::RollBack(snapshot) => {
+            machine.roll_back(snapshot)?;
+            given(&())
+        }
+        MachineAsk::Changes(since) => given(&machine.changes(since)?),
+    }
+}
+
+fn on_page(page: &mut dyn Page, ask: PageAsk) -> Result<ByteBuf, Refusal> {
+    match ask {
+        PageAsk::Show(html) => page.show(&html)?,
+        PageAsk::Open(site, path) => page.open(&site, &path)?,
+        PageAsk::Act(gesture) => page.act(gesture)?,
+        PageAsk::Tree => return given(&page.tree()?),
+        PageAsk::EvaluateJson(script) => return given(&page.evaluate_json(&script)?),
+        PageAsk::ScreenshotPng => return given(&ByteBuf::from(page.screenshot_png()?)),
+    }
+    given(&())
+}

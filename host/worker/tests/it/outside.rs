@@ -1,0 +1,150 @@
+//! Machines and pages of the host in the hands of a guest in a worker.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bundled::fixtures::REACHING;
+use plugin::outside::{
+    ChangeKind, Ending, Gesture, Machine, Machines, Node, Output, Outside, Page, Pages, Refusal,
+};
+use rl::{Environment as _, Episode, Seed, TaskId};
+use worker::{SealedEnvironment, Workers};
+
+use crate::rig::{config, given, program, reply};
+
+/// Machines of nothing, counted.
+#[derive(Clone, Default)]
+struct Nothing(Arc<AtomicUsize>);
+
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Machines for Nothing {
+    fn create(&self, _: &str) -> Result<Box<dyn Machine>, Refusal> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(Counted(Arc::clone(&self.0))))
+    }
+}
+
+impl Pages for Nothing {
+    fn create(&self) -> Result<Box<dyn Page>, Refusal> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(Counted(Arc::clone(&self.0))))
+    }
+}
+
+impl Page for Counted {
+    fn show(&mut self, _: &str) -> Result<(), Refusal> {
+        Ok(())
+    }
+    fn open(&mut self, _: &str, _: &str) -> Result<(), Refusal> {
+        Ok(())
+    }
+    fn tree(&mut self) -> Result<Vec<Node>, Refusal> {
+        let named = |name: &str| Node {
+            name: name.to_owned(),
+            ..Node::default()
+        };
+        Ok(vec![named("one"), named("two")])
+    }
+    fn act(&mut self, _: Gesture) -> Result<(), Refusal> {
+        Ok(())
+    }
+    fn evaluate_json(&mut self, _: &str) -> Result<String, Refusal> {
+        Ok("null".into())
+    }
+    fn screenshot_png(&mut self) -> Result<Vec<u8>, Refusal> {
+        Ok(Vec::new())
+    }
+}
+
+impl Machine for Counted {
+    fn run(&mut self, command: &str, _: &str, timeout: Duration) -> Result<Output, Refusal> {
+        Ok(Output {
+            ending: Ending::Exited(0),
+            stdout: format!(
+                "{command} for {timeout:?} on {:?}",
+                std::thread::current().id()
+            ),
+            stderr: String::new(),
+            cut: false,
+        })
+    }
+    fn write_file(&mut self, _: &str, _: &[u8], _: bool) -> Result<(), Refusal> {
+        Ok(())
+    }
+    fn read_file(&mut self, path: &str) -> Result<Option<Vec<u8>>, Refusal> {
+        Err(Refusal::Invalid(format!("{path} leads outside")))
+    }
+    fn snapshot(&mut self) -> Result<u32, Refusal> {
+        Ok(0)
+    }
+    fn roll_back(&mut self, _: u32) -> Result<(), Refusal> {
+        Ok(())
+    }
+    fn changes(&mut self, _: u32) -> Result<Vec<(String, ChangeKind)>, Refusal> {
+        Ok(Vec::new())
+    }
+}
+
+fn environment(nothing: &Nothing) -> SealedEnvironment {
+    let offers = Outside {
+        shell: Some(Arc::new(nothing.clone())),
+        browser: Some(Arc::new(nothing.clone())),
+    };
+    let workers = Workers::start(given(REACHING, ""), offers, program(), config()).unwrap();
+    SealedEnvironment::new(workers).unwrap()
+}
+
+fn begun(environment: &SealedEnvironment, task: &str) -> Box<dyn Episode> {
+    environment.start(&TaskId::new(task), Seed::new(1)).unwrap()
+}
+
+fn said(episode: &mut dyn Episode) -> rl::Result<String> {
+    let step = episode.act(&reply("go"))?;
+    Ok(step.observation.messages[0].content.clone())
+}
+
+#[test]
+fn a_guest_in_a_worker_reaches_what_it_was_granted_on_the_thread_that_plays_it() {
+    let nothing = Nothing::default();
+    let environment = environment(&nothing);
+    let here = std::thread::current().id();
+    // Recordings find an episode by its thread.
+    assert_eq!(
+        said(&mut *begun(&environment, "sleep")).unwrap(),
+        format!("sleep for 1s on {here:?}")
+    );
+    assert_eq!(nothing.0.load(Ordering::SeqCst), 0, "it let go of it");
+    let error = said(&mut *begun(&environment, "elsewhere"))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("/etc/shadow leads outside"), "{error}");
+    assert_eq!(said(&mut *begun(&environment, "tree")).unwrap(), "one two");
+}
+
+#[test]
+fn what_an_episode_holds_goes_with_it_or_with_its_worker() {
+    let nothing = Nothing::default();
+    let environment = environment(&nothing);
+    let mut episode = begun(&environment, "keep-one");
+    assert_eq!(said(&mut *episode).unwrap(), "kept");
+    assert_eq!(nothing.0.load(Ordering::SeqCst), 1);
+    drop(episode);
+    assert_eq!(nothing.0.load(Ordering::SeqCst), 0);
+    let mut hoard = begun(&environment, "hoard");
+    let error = said(&mut *hoard).unwrap_err().to_string();
+    assert!(error.contains("machines and pages held"), "{error}");
+    drop(hoard);
+    assert_eq!(nothing.0.load(Ordering::SeqCst), 0);
+}
