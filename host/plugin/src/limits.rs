@@ -214,4 +214,16 @@ mod tests {
         assert_eq!((breach.used, breach.allowed), (120, 100));
         assert!(growth.memory_growing(60, 100, None).unwrap());
     }
+
+    #[test]
+    fn a_table_grows_to_its_limit_and_no_further() {
+        let mut growth = Growth::new(&Limits {
+            table_elements: 100,
+            ..Limits::default()
+        });
+        assert!(growth.table_growing(0, 100, None).unwrap());
+        assert!(!growth.table_growing(100, 101, None).unwrap());
+        let breach = growth.breach.unwrap();
+        assert_eq!((breach.limit, breach.allowed), (Limit::Table, 100));
+    }
 }

@@ -20,6 +20,7 @@ fn misbehave() -> Result<(), Fault> {
         "recurse" => drop(recurse(size)),
         "fault" => return Err(Fault::Internal("the guest says no".into())),
         "long-fault" => return Err(Fault::Internal("x".repeat(size))),
+        "invalid-utf8" => return Err(Fault::Internal(no_text())),
         "log" => (0..size).for_each(|line| log::info(&format!("line {line}"))),
         "long-log" => log::info(&"x".repeat(size)),
         "metric" => (0..size).for_each(|at| log::metric(&format!("name-{at}"), f64::NAN)),
@@ -30,6 +31,19 @@ fn misbehave() -> Result<(), Fault> {
         _ => {}
     }
     Ok(())
+}
+
+/// Bytes that say they are text and are none.
+fn no_text() -> String {
+    let bytes = b"not \xff\xfe text".to_vec();
+    #[expect(
+        unsafe_code,
+        reason = "the contract's rule is what is broken here, on purpose"
+    )]
+    // SAFETY: none; nothing in the guest reads it as text, and the host must not believe it.
+    unsafe {
+        String::from_utf8_unchecked(bytes)
+    }
 }
 
 fn spin() {

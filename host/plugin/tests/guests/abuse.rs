@@ -81,6 +81,11 @@ fn a_fault_of_a_megabyte_is_cut() {
 }
 
 #[test]
+fn text_that_is_no_text_is_refused_before_the_host_reads_it() {
+    reward_says("invalid-utf8", 0, &["broke", "utf-8"]);
+}
+
+#[test]
 fn numbers_that_the_contract_rules_out_are_refused() {
     reward_says("nan", 0, &["NaN, which is not finite"]);
     reward_says("infinite", 0, &["inf, which is not finite"]);

@@ -167,6 +167,23 @@ fn a_module_with_several_memories_is_refused_though_the_engine_knows_them() {
 }
 
 #[test]
+fn a_table_that_begins_beyond_its_limit_is_refused() {
+    let mut component = b"\0asm\x0d\0\x01\0".to_vec();
+    // A core module of one section: a table of 2^27 - 1 functions.
+    component.extend([1, 17]);
+    component.extend(b"\0asm\x01\0\0\0");
+    component.extend([4, 7, 1, 0x70, 0, 0xff, 0xff, 0xff, 0x3f]);
+    let refused = host().load(
+        BINARY_REWARD.manifest,
+        &component,
+        &Capability::ALL,
+        &toml::Table::new(),
+    );
+    let said = load_error(refused);
+    assert!(said.contains("table"), "{said}");
+}
+
+#[test]
 fn a_component_of_another_world_than_its_manifest_says_is_refused() {
     let host = host();
     let manifest = BINARY_REWARD
