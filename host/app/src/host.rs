@@ -14,7 +14,8 @@ use anyhow::Context as _;
 use ledger::Ledger;
 use parking_lot::Mutex;
 use policy::{Checkpoint, Deployed, Model, Slot};
-use rl::{AdapterName, Environment, Judge};
+use prometheus_client::registry::Registry;
+use rl::{AdapterName, Environment, Judge, Weights};
 use serving::engine::{Engine, EngineHandle, Parts, Running};
 use serving::gateway::{Backend, Gateway};
 use tokio::sync::mpsc;
@@ -23,7 +24,8 @@ use tokio::task::JoinHandle;
 use crate::config::Config;
 use crate::guests::{Guests, load_plugins};
 use crate::history::{self, Workbench};
-use crate::outside::outside;
+use crate::named_models::NamedModels;
+use crate::outside::{outside, with_models};
 use crate::training;
 
 /// What a host may be given instead of reading it from disk: tests bring a tiny model.
@@ -152,7 +154,9 @@ impl Host {
         };
         let engine = Engine::build(config.engine.clone(), parts, &registry)?.start()?;
 
+        let models = named_models(&config, &engine.handle(), &mut registry.lock())?;
         let offers = outside(&config, config.data.join("sandbox"));
+        let offers = with_models(offers, Arc::new(models));
         let guests = load_plugins(&config.plugins, config.loops.seed, offers)?;
         // The first failure ends the host; there is no second.
         let (failed, failures) = mpsc::channel(1);
@@ -385,8 +389,23 @@ fn unless_full(error: anyhow::Error) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn prometheus_registry() -> prometheus_client::registry::Registry {
-    prometheus_client::registry::Registry::with_prefix("nextstate")
+/// The models of `[models]`, of what clients can ask for too.
+fn named_models(
+    config: &Config,
+    engine: &EngineHandle,
+    registry: &mut Registry,
+) -> anyhow::Result<NamedModels> {
+    let base = &engine.card().model;
+    let adapters = engine.adapters().filter(|name| !rl::is_candidate(name));
+    let served = adapters
+        .map(|name| (format!("{base}:{name}"), Weights::Adapter(name.clone())))
+        .chain([(base.clone(), Weights::Base)])
+        .collect();
+    NamedModels::new(&config.models, Arc::new(engine.clone()), &served, registry)
+}
+
+fn prometheus_registry() -> Registry {
+    Registry::with_prefix("nextstate")
 }
 
 fn unix_seconds() -> u64 {
