@@ -55,6 +55,7 @@ fn converse(host: &Host, recordings: &Path) -> (Vec<EpisodeRecord>, Vec<String>)
     });
     let loops = host.loops();
     let rollout = loops.rollout(config, Arc::new(environment.unwrap()), agent);
+    let rollout = rollout.unwrap();
     let (failures, failed) = std::sync::mpsc::channel();
     let watch = move |event| {
         if let Event::Failed { error, .. } = event {
@@ -65,10 +66,10 @@ fn converse(host: &Host, recordings: &Path) -> (Vec<EpisodeRecord>, Vec<String>)
         .enable_all()
         .build()
         .unwrap();
-    let run = rollout
-        .unwrap()
-        .run(assignments.collect(), host.shutdown(), Arc::new(watch));
-    (runtime.block_on(run).unwrap(), failed.iter().collect())
+    let run = rollout.run(assignments.collect(), host.shutdown(), Arc::new(watch));
+    let episodes = runtime.block_on(run).unwrap();
+    drop(rollout);
+    (episodes, failed.try_iter().collect())
 }
 
 /// The recordings, by their tasks.

@@ -13,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use ledger::Ledger;
 use parking_lot::Mutex;
+use plugin::outside::Outside;
 use policy::{Checkpoint, Deployed, Model, Slot};
 use prometheus_client::registry::Registry;
 use rl::{AdapterName, Environment, Judge, Weights};
@@ -154,9 +155,7 @@ impl Host {
         };
         let engine = Engine::build(config.engine.clone(), parts, &registry)?.start()?;
 
-        let models = named_models(&config, &engine.handle(), &mut registry.lock())?;
-        let offers = outside(&config, config.data.join("sandbox"));
-        let offers = with_models(offers, Arc::new(models));
+        let offers = offers(&config, &engine.handle(), &mut registry.lock())?;
         let guests = load_plugins(&config.plugins, config.loops.seed, offers)?;
         // The first failure ends the host; there is no second.
         let (failed, failures) = mpsc::channel(1);
@@ -389,19 +388,22 @@ fn unless_full(error: anyhow::Error) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The models of `[models]`, of what clients can ask for too.
-fn named_models(
+/// What guests may reach, the models of `[models]` included: what clients can ask for, they can.
+fn offers(
     config: &Config,
     engine: &EngineHandle,
     registry: &mut Registry,
-) -> anyhow::Result<NamedModels> {
+) -> anyhow::Result<Outside> {
     let base = &engine.card().model;
     let adapters = engine.adapters().filter(|name| !rl::is_candidate(name));
     let served = adapters
         .map(|name| (format!("{base}:{name}"), Weights::Adapter(name.clone())))
         .chain([(base.clone(), Weights::Base)])
         .collect();
-    NamedModels::new(&config.models, Arc::new(engine.clone()), &served, registry)
+    let engine = Arc::new(engine.clone());
+    let models = NamedModels::new(&config.models, engine, &served, registry)?;
+    let offers = outside(config, config.data.join("sandbox"));
+    Ok(with_models(offers, Arc::new(models)))
 }
 
 fn prometheus_registry() -> Registry {

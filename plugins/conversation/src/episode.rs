@@ -216,14 +216,12 @@ impl Episode for Conversation {
             replied,
             u64::from(self.model.is_some()),
         ];
-        let mut text = format!("{SNAPSHOT_VERSION}\n{}\n", self.task);
-        for number in numbers {
-            text.push_str(&format!("{number}\n"));
-        }
-        for said in &self.history {
-            text.push_str(&format!("{}\n{said}", said.len()));
-        }
-        Ok(text.into_bytes())
+        let head = [SNAPSHOT_VERSION.to_owned(), self.task.clone()];
+        let numbers = numbers.iter().map(u64::to_string);
+        let texts = self.history.iter();
+        let texts = texts.map(|said| format!("{}\n{said}", said.len()));
+        let lines = head.into_iter().chain(numbers).map(|line| line + "\n");
+        Ok(lines.chain(texts).collect::<String>().into_bytes())
     }
 }
 

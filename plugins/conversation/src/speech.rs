@@ -102,17 +102,20 @@ fn request(name: &str, situation: &Situation<'_>) -> Request {
         who(*speaker),
         wants(*rule)
     );
-    let mut talk = String::from("The conversation so far:\n");
-    for (back, said) in situation.history.iter().rev().enumerate().rev() {
-        // The last one is the assistant's.
-        let name = if back % 2 == 0 { "Assistant" } else { "Person" };
-        let shown: String = said.chars().take(SHOWN_CHARS).collect();
-        talk.push_str(&format!("\n{name}: {}\n", one_line(&shown)));
-    }
-    talk.push_str(&format!(
-        "\nThe person now says this to the assistant, in his or her own words: {}",
+    let shown = situation.history.iter().rev().enumerate().rev();
+    let talk: Vec<String> = shown
+        .map(|(back, said)| {
+            // The last one is the assistant's.
+            let name = if back % 2 == 0 { "Assistant" } else { "Person" };
+            let shown: String = said.chars().take(SHOWN_CHARS).collect();
+            format!("{name}: {}", one_line(&shown))
+        })
+        .collect();
+    let talk = format!(
+        "The conversation so far:\n\n{}\n\nThe person now says this to the assistant, in his or her own words: {}",
+        talk.join("\n\n"),
         situation.phrase
-    ));
+    );
     Request {
         model: name.to_owned(),
         messages: vec![Message::new(Role::System, system), Message::user(talk)],
