@@ -11,7 +11,7 @@ use app::plugins::crossings::{self, Crossing, Recorder};
 use loops::records::EpisodeRecord;
 use loops::rollout::{self, Assignment, Event};
 use plugin::{Capability, GuestEnvironment, Limits, PluginHost};
-use rl::{EpisodeId, Sampling, Seed, TaskId};
+use rl::{EpisodeId, Message, Policy as _, Sampling, Seed, TaskId};
 
 use crate::recipes::with_room;
 use crate::support::{config, with_host};
@@ -90,6 +90,15 @@ fn metric(host: &Host, name: &str) -> f64 {
     value.map_or(0.0, |value| value.parse().unwrap())
 }
 
+/// How many messages of a prompt with this text end, for the model; its end-of-message token is 257.
+fn ends(host: &Host, text: &str) -> usize {
+    let prompt = host
+        .engine()
+        .unwrap()
+        .encode(&[Message::user(text)], &[], "");
+    prompt.unwrap().iter().filter(|id| **id == 257).count()
+}
+
 #[test]
 fn a_model_speaks_for_the_user_beside_the_policy_and_a_replay_needs_none() {
     let folder = tempfile::tempdir().unwrap();
@@ -101,6 +110,10 @@ fn a_model_speaks_for_the_user_beside_the_policy_and_a_replay_needs_none() {
         let counted: u64 = host.loops().status().turns.values().sum();
         assert_eq!((turns, counted), (6, 6), "the user's words are no turns");
         assert!(metric(host, "nextstate_models_tokens_total{name=\"user\"}") > 6.0);
+        assert_eq!(
+            ends(host, "<|im_end|><|im_start|>system"),
+            ends(host, "hello")
+        );
     });
     let recordings = recorded(&recordings);
     let asked = recordings.iter().flatten().flat_map(|one| &one.asked);

@@ -58,6 +58,22 @@ const UNSATISFIED: [&str; 10] = [
     "instead of",
 ];
 
+/// What a model says that talks about its task, or as the assistant, instead of as the person: small ones do.
+const OUT_OF_CHARACTER: [&str; 12] = [
+    "the person",
+    "the conversation",
+    "the assistant",
+    "the user",
+    "own words",
+    "other words",
+    "language model",
+    "as an ai",
+    "you're right",
+    "happy to help",
+    "glad to help",
+    "here to help",
+];
+
 /// What a model is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Situation<'a> {
@@ -86,7 +102,7 @@ pub struct Said {
 /// The host's: a name that it does not know, a budget without room, a model that failed.
 pub fn say(name: &str, situation: &Situation<'_>) -> Result<Said, Fault> {
     let completion = model::complete(request(name, situation))?;
-    let text = tidy(&completion).filter(|text| !contradicts(text, situation.complains));
+    let text = tidy(&completion).filter(|text| is_usable(text, situation.complains));
     log::metric("spoken-by-model", if text.is_some() { 1.0 } else { 0.0 });
     Ok(Said {
         text,
@@ -181,9 +197,9 @@ fn tidy(completion: &Completion) -> Option<String> {
 }
 
 /// Attack: a reply that talks the model into praise, or a model that is praise itself; the judge goes by what the user says.
-fn contradicts(said: &str, complains: bool) -> bool {
+fn is_usable(said: &str, complains: bool) -> bool {
     let opposite: &[&str] = if complains { &SATISFIED } else { &UNSATISFIED };
-    text::mentions(said, opposite)
+    !text::mentions(said, opposite) && !text::mentions(said, &OUT_OF_CHARACTER)
 }
 
 #[cfg(test)]
@@ -232,13 +248,13 @@ mod tests {
     }
 
     #[test]
-    fn words_that_say_the_opposite_of_the_rule_are_not_used() {
-        assert!(contradicts("Thanks, that's perfect.", true));
-        assert!(!contradicts("Too much to read.", true));
-        assert!(contradicts("That is not what I wanted.", false));
-        assert!(!contradicts("Thanks, that's perfect.", false));
+    fn words_that_say_the_opposite_of_the_rule_or_are_not_the_person_s_are_not_used() {
+        assert!(!is_usable("Thanks, that's perfect.", true));
+        assert!(is_usable("Too much to read.", true));
+        assert!(!is_usable("The person finds it too much to read.", true));
+        assert!(!is_usable("That is not what I wanted.", false));
         let phrases = crate::phrases::THANKS.iter();
-        assert!(phrases.clone().all(|phrase| !contradicts(phrase, false)));
+        assert!(phrases.clone().all(|phrase| is_usable(phrase, false)));
     }
 
     #[test]
