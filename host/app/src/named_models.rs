@@ -9,6 +9,7 @@ use std::thread::park_timeout;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use parking_lot::{Condvar, Mutex};
 use plugin::outside::{Account, Completion, CompletionRequest, Models, Refusal};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -19,6 +20,8 @@ use serde::{Deserialize, Serialize};
 
 /// Longest computation of a completion; the engine's queue has a limit of its own.
 const LONGEST: Duration = Duration::from_secs(120);
+/// Completions at once. More would not be computed any sooner, and would leave the judge no place in the engine's queue.
+const AT_ONCE: usize = 32;
 /// An engine whose queue is full is asked this often before the guest is told.
 const ATTEMPTS: u32 = 6;
 /// The wait after the first failed attempt; it doubles.
@@ -86,6 +89,47 @@ struct Inner {
     policy: Arc<dyn Policy>,
     known: BTreeMap<String, Known>,
     tokens: Family<Label, Counter>,
+    door: Door,
+}
+
+/// Lets so many in at once; the others wait.
+struct Door {
+    free: Mutex<usize>,
+    left: Condvar,
+}
+
+/// Somebody who was let in, until it is dropped.
+struct Inside<'a>(&'a Door);
+
+impl Door {
+    fn new(at_once: usize) -> Self {
+        Self {
+            free: Mutex::new(at_once),
+            left: Condvar::new(),
+        }
+    }
+
+    /// None when it took too long.
+    fn enter(&self, longest: Duration) -> Option<Inside<'_>> {
+        let mut free = self.free.lock();
+        let full = |free: &mut usize| *free == 0;
+        if self
+            .left
+            .wait_while_for(&mut free, full, longest)
+            .timed_out()
+        {
+            return None;
+        }
+        *free -= 1;
+        Some(Inside(self))
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock() += 1;
+        self.0.left.notify_one();
+    }
 }
 
 impl NamedModels {
@@ -129,6 +173,7 @@ impl NamedModels {
             policy,
             known,
             tokens,
+            door: Door::new(AT_ONCE),
         })))
     }
 }
@@ -213,6 +258,8 @@ impl Inner {
         prompt: Vec<rl::TokenId>,
         sampling: &Sampling,
     ) -> Result<rl::Completion, Refusal> {
+        let busy = || Refusal::Failed(format!("the model had no time within {LONGEST:?}"));
+        let _inside = self.door.enter(LONGEST).ok_or_else(busy)?;
         let mut wait = FIRST_WAIT;
         for attempt in 1.. {
             let request = SampleRequest {
@@ -386,6 +433,20 @@ mod tests {
             name: "user".to_owned(),
         };
         assert_eq!(models.0.tokens.get_or_create(&label).get(), 22);
+    }
+
+    #[test]
+    fn no_more_than_a_few_are_inside_at_once_and_who_waits_too_long_is_told() {
+        let door = Door::new(2);
+        let first = door.enter(Duration::ZERO).unwrap();
+        let _second = door.enter(Duration::ZERO).unwrap();
+        assert!(door.enter(Duration::from_millis(1)).is_none());
+        std::thread::scope(|scope| {
+            let third = scope.spawn(|| door.enter(LONGEST).is_some());
+            drop(first);
+            assert!(third.join().unwrap());
+        });
+        assert_eq!(*door.free.lock(), 1);
     }
 
     #[test]

@@ -181,11 +181,19 @@ impl Episode for Conversation {
             return Err(Fault::InvalidInput("the conversation is over".into()));
         }
         let truncated = action.finish == Finish::Length;
+        let before = self.clone();
         let (answered, asked) = (self.user.at, self.user.asked());
         let reaction = self.user.react(&action.reply.content, truncated);
         let over = reaction.over;
         self.remember(action.reply.content);
-        let text = self.words(&asked, reaction)?;
+        let text = match self.words(&asked, reaction) {
+            Ok(text) => text,
+            Err(fault) => {
+                // As if nobody had replied: the host may try again.
+                *self = before;
+                return Err(fault);
+            }
+        };
         self.remember(text.clone());
         self.over = over;
         self.last = Some((truncated, answered));
@@ -399,8 +407,10 @@ mod tests {
         };
         let mut episode = Conversation::start("ta/held-out/3", 9, &habits).unwrap();
         assert!(episode.act(reply("No.")).unwrap().done.is_some());
-        let fault = spoken().act(reply("No."));
+        let mut episode = spoken();
+        let fault = episode.act(reply("No."));
         assert!(matches!(fault, Err(Fault::Unsupported(_))), "{fault:?}");
+        assert_eq!(episode, spoken(), "and nothing was said");
     }
 
     #[test]
