@@ -11,3 +11,4 @@ mod openai;
 mod recipes;
 mod support;
 mod tenants;
+mod users;

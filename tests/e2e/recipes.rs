@@ -82,7 +82,7 @@ fn chat_combined_runs_a_few_steps() {
 }
 
 /// The tiny model with room for a task's opening: its tokens are bytes.
-fn with_room(folder: &std::path::Path) -> String {
+pub(crate) fn with_room(folder: &std::path::Path) -> String {
     let model = folder.join("tiny-llama");
     std::fs::create_dir(&model).unwrap();
     for file in std::fs::read_dir(crate::support::tiny().name).unwrap() {
@@ -142,6 +142,11 @@ fn a_round(name: &str) {
     );
     // What crossed the border is there to be played to another build: two exams of one task, two attempts.
     assert_eq!(std::fs::read_dir(&recordings).unwrap().count(), 4);
+}
+
+#[test]
+fn conversation_practises_a_round() {
+    a_round("conversation");
 }
 
 #[test]

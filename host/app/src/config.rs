@@ -27,6 +27,8 @@ pub struct Config {
     pub shell: sandbox::shell::Config,
     /// What stands behind the capability `browser`: sites, and how many pages there may be.
     pub browser: sandbox::browser::Config,
+    /// What stands behind the capability `model`, by name: the models that simulated users speak by. None unless one is named.
+    pub models: BTreeMap<String, crate::named_models::NamedModel>,
     /// How `nextstate rollout` practises.
     pub rollout: crate::rollout::Section,
     /// Sessions, votes, the algorithm, batches.
@@ -50,6 +52,7 @@ impl Default for Config {
             plugins: Plugins::default(),
             shell: sandbox::shell::Config::default(),
             browser: sandbox::browser::Config::default(),
+            models: BTreeMap::new(),
             rollout: crate::rollout::Section::default(),
             loops: loops::Config::default(),
             train: trainer::Config::default(),
@@ -164,9 +167,10 @@ impl Default for Plugins {
             reload: true,
             isolation: Isolation::Wasm,
             workers: worker::Config::default(),
-            // The shipped guests ask for nothing that reaches outside; an operator may still take it away.
+            // The shipped guests ask for nothing that reaches outside: `model` reaches what `[models]` names, and that is nothing
+            // unless the operator names it. He may still take it away.
             grants: BTreeMap::from([
-                grant("conversation", &["config"]),
+                grant("conversation", &["config", "model"]),
                 grant("reaction-judge", &["random", "config"]),
                 grant("binary-reward", &["config"]),
                 grant("combined-reward", &["config"]),
@@ -215,6 +219,11 @@ impl Config {
         self.engine.validate().context("[engine]")?;
         self.shell.validate().context("[shell]")?;
         self.browser.validate().context("[browser]")?;
+        for (name, model) in &self.models {
+            model
+                .validate()
+                .with_context(|| format!("[models.{name}]"))?;
+        }
         self.rollout.validate().context("[rollout]")?;
         self.loops.validate().context("[loops]")?;
         self.train.validate().context("[train]")?;
@@ -258,7 +267,7 @@ mod tests {
         let text = "[plugins.grants]\nmine = [\"random\"]\nreaction-judge = []";
         let grants = Config::parse(text).unwrap().plugins.grants;
         assert_eq!(grants["mine"], ["random"]);
-        assert_eq!(grants["conversation"], ["config"]);
+        assert_eq!(grants["conversation"], ["config", "model"]);
         assert!(grants["reaction-judge"].is_empty());
     }
 

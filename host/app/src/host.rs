@@ -13,8 +13,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use ledger::Ledger;
 use parking_lot::Mutex;
+use plugin::outside::Outside;
 use policy::{Checkpoint, Deployed, Model, Slot};
-use rl::{AdapterName, Environment, Judge};
+use prometheus_client::registry::Registry;
+use rl::{AdapterName, Environment, Judge, Weights};
 use serving::engine::{Engine, EngineHandle, Parts, Running};
 use serving::gateway::{Backend, Gateway};
 use tokio::sync::mpsc;
@@ -23,7 +25,8 @@ use tokio::task::JoinHandle;
 use crate::config::Config;
 use crate::guests::{Guests, load_plugins};
 use crate::history::{self, Workbench};
-use crate::outside::outside;
+use crate::named_models::NamedModels;
+use crate::outside::{outside, with_models};
 use crate::training;
 
 /// What a host may be given instead of reading it from disk: tests bring a tiny model.
@@ -152,7 +155,7 @@ impl Host {
         };
         let engine = Engine::build(config.engine.clone(), parts, &registry)?.start()?;
 
-        let offers = outside(&config, config.data.join("sandbox"));
+        let offers = offers(&config, &engine.handle(), &mut registry.lock())?;
         let guests = load_plugins(&config.plugins, config.loops.seed, offers)?;
         // The first failure ends the host; there is no second.
         let (failed, failures) = mpsc::channel(1);
@@ -385,8 +388,26 @@ fn unless_full(error: anyhow::Error) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn prometheus_registry() -> prometheus_client::registry::Registry {
-    prometheus_client::registry::Registry::with_prefix("nextstate")
+/// What guests may reach, the models of `[models]` included: what clients can ask for, they can.
+fn offers(
+    config: &Config,
+    engine: &EngineHandle,
+    registry: &mut Registry,
+) -> anyhow::Result<Outside> {
+    let base = &engine.card().model;
+    let adapters = engine.adapters().filter(|name| !rl::is_candidate(name));
+    let served = adapters
+        .map(|name| (format!("{base}:{name}"), Weights::Adapter(name.clone())))
+        .chain([(base.clone(), Weights::Base)])
+        .collect();
+    let engine = Arc::new(engine.clone());
+    let models = NamedModels::new(&config.models, engine, &served, registry)?;
+    let offers = outside(config, config.data.join("sandbox"));
+    Ok(with_models(offers, Arc::new(models)))
+}
+
+fn prometheus_registry() -> Registry {
+    Registry::with_prefix("nextstate")
 }
 
 fn unix_seconds() -> u64 {

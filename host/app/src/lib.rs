@@ -23,6 +23,7 @@ pub mod live;
 pub mod logging;
 pub mod manifest;
 pub mod models;
+pub mod named_models;
 pub mod outside;
 pub mod plugins;
 pub mod rollout;

@@ -1,6 +1,7 @@
-//! What stands behind the capabilities `shell` and `browser`: the sandbox's jail and browser, as the plugin host wants them.
+//! What stands behind the capabilities `shell`, `browser` and `model`: the sandbox's jail and browser, as the plugin host wants them, and
+//! the engine ([`crate::named_models`]).
 //!
-//! Both are made when the first guest asks: a host whose plugins need neither starts no program and misses none.
+//! Jail and browser are made when the first guest asks: a host whose plugins need neither starts no program and misses none.
 
 use std::{
     path::PathBuf,
@@ -9,7 +10,8 @@ use std::{
 };
 
 use plugin::outside::{
-    ChangeKind, Ending, Gesture, Machine, Machines, Node, Output, Outside, Page, Pages, Refusal,
+    ChangeKind, Ending, Gesture, Machine, Machines, Models, Node, Output, Outside, Page, Pages,
+    Refusal,
 };
 use sandbox::{browser, shell};
 
@@ -29,7 +31,21 @@ pub fn outside(config: &Config, folder: PathBuf) -> Outside {
             folder: folder.join("browser"),
             made: OnceLock::new(),
         })),
+        // Only a host that runs a model has one.
+        model: None,
     })
+}
+
+/// The same, and models.
+pub(crate) fn with_models(offers: Outside, models: Arc<dyn Models>) -> Outside {
+    let noted = noting(Outside {
+        model: Some(models),
+        ..Outside::default()
+    });
+    Outside {
+        model: noted.model,
+        ..offers
+    }
 }
 
 fn refusal(error: sandbox::Error) -> Refusal {

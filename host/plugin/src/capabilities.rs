@@ -1,7 +1,7 @@
 //! What a guest can reach: the one file in which capabilities are given.
 //!
 //! A guest gets `log` and `metric` always, and the others by its manifest. Nothing here reaches a file, a socket, the environment
-//! or real time; `shell` and `browser` do, and only through what the host's owner put behind them ([`crate::outside`]).
+//! or real time; `shell`, `browser` and `model` do, and only through what the host's owner put behind them ([`crate::outside`]).
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,10 +13,11 @@ use parking_lot::Mutex;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable, ResourceTableError};
 
 use crate::{
-    bindings::{browser, clock, config, log, metric, random, shell, types},
+    bindings::{browser, clock, config, log, metric, model as wit_model, random, shell, types},
     error::LogTail,
     limits::{Breach, Growth, Limit, Limits},
     manifest::{Manifest, Value},
+    model,
     outside::{Outside, Refusal},
 };
 
@@ -56,9 +57,11 @@ pub(crate) struct State {
     pub(crate) growth: Growth,
     tail: VecDeque<String>,
     offers: Outside,
+    pub(crate) account: model::Opened,
     table: ResourceTable,
     // The call under way.
     function: &'static str,
+    seed: rl::Seed,
     random: u64,
     calls_before: u32,
     host_calls: u64,
@@ -82,6 +85,7 @@ impl State {
         table.set_max_capacity(HELD);
         Self {
             offers,
+            account: model::Opened::default(),
             table,
             outside: Duration::ZERO,
             started: Instant::now(),
@@ -92,6 +96,7 @@ impl State {
             limits,
             tail: VecDeque::new(),
             function: "instantiate",
+            seed: rl::Seed::default(),
             random: 0,
             calls_before: 0,
             host_calls: 0,
@@ -104,7 +109,7 @@ impl State {
     /// Begins a call: its budgets are full, its random numbers are those of `seed`, and the clock has advanced.
     pub(crate) fn begin(&mut self, function: &'static str, seed: rl::Seed) {
         self.function = function;
-        self.random = seed.get();
+        (self.seed, self.random) = (seed, seed.get());
         self.calls_before = self.calls_before.saturating_add(1);
         self.host_calls = 0;
         self.passed_bytes = 0;
@@ -129,6 +134,11 @@ impl State {
     /// What the host offers beyond computation.
     pub(crate) fn offers(&self) -> &Outside {
         &self.offers
+    }
+
+    /// The function under way, and the seed of this call of it.
+    pub(crate) fn under_way(&self) -> (&'static str, rl::Seed) {
+        (self.function, self.seed)
     }
 
     /// A call that leaves the guest: its time does not count as the guest's own, but has a limit of its own.
@@ -218,7 +228,8 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     clock::add_to_linker::<State, Own>(linker, |state| state)?;
     config::add_to_linker::<State, Own>(linker, |state| state)?;
     shell::add_to_linker::<State, Own>(linker, |state| state)?;
-    browser::add_to_linker::<State, Own>(linker, |state| state)
+    browser::add_to_linker::<State, Own>(linker, |state| state)?;
+    wit_model::add_to_linker::<State, Own>(linker, |state| state)
 }
 
 impl types::Host for State {}

@@ -19,6 +19,7 @@ mod judge;
 mod limits;
 mod load;
 mod manifest;
+mod model;
 pub mod outside;
 mod reward;
 mod runtimes;

@@ -1,6 +1,6 @@
-//! What reaches beyond a guest's own memory: the traits behind the capabilities `shell` and `browser`.
+//! What reaches beyond a guest's own memory: the traits behind the capabilities `shell`, `browser` and `model`.
 //!
-//! The host's owner gives implementations to [`crate::PluginHost::with`]; this crate knows neither a jail nor a browser. What a
+//! The host's owner gives implementations to [`crate::PluginHost::with`]; this crate knows neither a jail nor a browser nor a model. What a
 //! guest may ask of them is in `wit/capabilities.wit`.
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -14,6 +14,8 @@ pub struct Outside {
     pub shell: Option<Arc<dyn Machines>>,
     /// Behind the capability `browser`.
     pub browser: Option<Arc<dyn Pages>>,
+    /// Behind the capability `model`.
+    pub model: Option<Arc<dyn Models>>,
 }
 
 impl fmt::Debug for Outside {
@@ -21,6 +23,7 @@ impl fmt::Debug for Outside {
         f.debug_struct("Outside")
             .field("shell", &self.shell.is_some())
             .field("browser", &self.browser.is_some())
+            .field("model", &self.model.is_some())
             .finish()
     }
 }
@@ -193,4 +196,49 @@ pub trait Page: Send {
     /// # Errors
     /// A page that hangs or is gone.
     fn screenshot_png(&mut self) -> Result<Vec<u8>, Refusal>;
+}
+
+/// What a model shall complete; see `wit/capabilities.wit`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct CompletionRequest {
+    /// The operator's name for it.
+    pub model: String,
+    /// What it goes on from. Texts are data.
+    pub messages: Vec<rl::Message>,
+    /// Most tokens of the completion.
+    pub max_tokens: u32,
+    /// 0 takes the likeliest.
+    pub temperature: f64,
+    /// Texts that end it.
+    pub stop: Vec<String>,
+    /// The host's: of the episode, and of the call.
+    pub seed: rl::Seed,
+}
+
+/// What a model said.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Completion {
+    /// Without special tokens.
+    pub text: String,
+    /// Why it ended.
+    pub finish: rl::FinishReason,
+    /// Tokens of prompt and completion.
+    pub tokens: u32,
+    /// Tokens that the account has left for this model.
+    pub left: u32,
+}
+
+/// The models that guests may ask.
+pub trait Models: Send + Sync {
+    /// A fresh account: nothing of any budget is used. One for each episode that asks.
+    fn account(&self) -> Box<dyn Account>;
+}
+
+/// What one episode asks, on its budget.
+pub trait Account: Send {
+    /// Completes; blocks, for a bounded time.
+    ///
+    /// # Errors
+    /// An unknown name, a budget that has no room, messages that the model refuses, an engine that is busy or broken.
+    fn complete(&mut self, request: CompletionRequest) -> Result<Completion, Refusal>;
 }

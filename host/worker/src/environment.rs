@@ -89,7 +89,7 @@ impl Environment for SealedEnvironment {
         let process = self.workers.current()?;
         let mut episode = SealedEpisode {
             number: process.number(),
-            things: self.workers.things(),
+            things: self.workers.things(true),
             workers: self.workers.clone(),
             process,
         };

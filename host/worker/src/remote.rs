@@ -6,7 +6,8 @@ use crossbeam_channel::Receiver;
 use plugin::{
     Capability,
     outside::{
-        ChangeKind, Gesture, Machine, Machines, Node, Output, Outside, Page, Pages, Refusal,
+        Account, ChangeKind, Completion, CompletionRequest, Gesture, Machine, Machines, Models,
+        Node, Output, Outside, Page, Pages, Refusal,
     },
 };
 use serde::de::DeserializeOwned;
@@ -42,6 +43,7 @@ pub(crate) fn outside(offers: &[Capability]) -> Outside {
     Outside {
         shell: offered(Capability::Shell).then(|| Arc::new(Remote) as Arc<dyn Machines>),
         browser: offered(Capability::Browser).then(|| Arc::new(Remote) as Arc<dyn Pages>),
+        model: offered(Capability::Model).then(|| Arc::new(Remote) as Arc<dyn Models>),
     }
 }
 
@@ -70,6 +72,18 @@ impl Machines for Remote {
 impl Pages for Remote {
     fn create(&self) -> Result<Box<dyn Page>, Refusal> {
         Ok(Box::new(Thing(ask(Ask::CreatePage)?)))
+    }
+}
+
+impl Models for Remote {
+    fn account(&self) -> Box<dyn Account> {
+        Box::new(Remote)
+    }
+}
+
+impl Account for Remote {
+    fn complete(&mut self, request: CompletionRequest) -> Result<Completion, Refusal> {
+        ask(Ask::Complete(request))
     }
 }
 

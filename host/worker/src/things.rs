@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, io};
 
-use plugin::outside::{Machine, Outside, Page, Refusal};
+use plugin::outside::{Account, Machine, Outside, Page, Refusal};
 use serde::Serialize;
 use serde_bytes::ByteBuf;
 
@@ -14,15 +14,21 @@ const MOST: usize = 64;
 /// What one episode, or one call on live traffic, holds. It goes when this is dropped, whatever the worker does.
 pub(crate) struct Things {
     offers: Outside,
+    /// Whether they are an episode's.
+    hosted: bool,
+    /// What has been asked of models; none before the first question.
+    account: Option<Box<dyn Account>>,
     machines: HashMap<u64, Box<dyn Machine>>,
     pages: HashMap<u64, Box<dyn Page>>,
     next: u64,
 }
 
 impl Things {
-    pub(crate) fn new(offers: Outside) -> Self {
+    pub(crate) fn new(offers: Outside, hosted: bool) -> Self {
         Self {
             offers,
+            hosted,
+            account: None,
             machines: HashMap::new(),
             pages: HashMap::new(),
             next: 1,
@@ -60,11 +66,19 @@ impl Things {
                 let page = self.pages.get_mut(&number).ok_or_else(gone)?;
                 on_page(page.as_mut(), ask)
             }
+            Ask::Complete(request) => given(&self.account()?.complete(request)?),
             Ask::LetGo(number) => {
                 drop((self.machines.remove(&number), self.pages.remove(&number)));
                 given(&())
             }
         }
+    }
+
+    /// Attack: a budget is an episode's, and a worker that asks during live traffic would have a fresh one each time.
+    fn account(&mut self) -> Result<&mut Box<dyn Account>, Refusal> {
+        let offered = self.offers.model.as_ref().filter(|_| self.hosted);
+        let models = offered.ok_or_else(|| not_offered("model"))?;
+        Ok(self.account.get_or_insert_with(|| models.account()))
     }
 
     /// The next number. Attack: a worker that is in its guest's hands counts nothing.

@@ -10,7 +10,7 @@ use std::{
 
 use plugin::{
     Capability, Limits, LoadProblem,
-    outside::{Gesture, Refusal},
+    outside::{CompletionRequest, Gesture, Refusal},
 };
 use rl::{
     Action, Answer, Hint, JudgedTurn, Message, ModalityCard, NextState, Seed, TaskId, ToolSpec,
@@ -142,6 +142,7 @@ pub(crate) enum Ask {
     Machine(u64, MachineAsk),
     Page(u64, PageAsk),
     LetGo(u64),
+    Complete(CompletionRequest),
 }
 
 #[derive(Serialize, Deserialize)]

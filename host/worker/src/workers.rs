@@ -98,6 +98,7 @@ impl Workers {
         let offered = [
             (Capability::Shell, offers.shell.is_some()),
             (Capability::Browser, offers.browser.is_some()),
+            (Capability::Model, offers.model.is_some()),
         ];
         let limits = given.limits.clone();
         let begin = Begin {
@@ -164,9 +165,9 @@ impl Workers {
         format!("{} {}", manifest.name, manifest.version)
     }
 
-    /// What an episode, or a call on live traffic, begins with: nothing held.
-    pub(crate) fn things(&self) -> Things {
-        Things::new(self.inner.offers.clone())
+    /// What an episode, or else a call on live traffic, begins with: nothing held.
+    pub(crate) fn things(&self, hosted: bool) -> Things {
+        Things::new(self.inner.offers.clone(), hosted)
     }
 
     pub(crate) fn expect(&self, wanted: World) -> Result<(), Error> {
@@ -188,7 +189,7 @@ impl Workers {
         let ask = || {
             let current = self.current();
             let current = current.map_err(|why| Failed { why, ended: false })?;
-            current.call(call, &mut self.things())
+            current.call(call, &mut self.things(false))
         };
         match ask() {
             Err(failed) if failed.ended => ask(),

@@ -19,7 +19,7 @@ macro_rules! files {
 }
 
 /// The contract, and the SDK's sources.
-pub const FILES: [File; 21] = files![
+pub const FILES: [File; 22] = files![
     "wit/capabilities.wit",
     "wit/environment.wit",
     "wit/judge.wit",
@@ -37,6 +37,7 @@ pub const FILES: [File; 21] = files![
     "plugins/sdk/src/lib.rs",
     "plugins/sdk/src/log.rs",
     "plugins/sdk/src/majority.rs",
+    "plugins/sdk/src/model.rs",
     "plugins/sdk/src/native.rs",
     "plugins/sdk/src/random.rs",
     "plugins/sdk/src/reward.rs",

@@ -5,7 +5,7 @@
 
 use sdk::{Fault, NamedValue, OutcomeScore};
 
-use crate::{questions::Question, text};
+use crate::{questions::Question, taste, text};
 
 /// A user with a preference.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,6 +16,12 @@ pub enum Persona {
     Warm,
     /// A number first, and metric units only.
     Metric,
+    /// Hands in homework that does not look as if a machine had written it.
+    Student,
+    /// Grades homework: feedback that names the mistake, and is friendly.
+    Ta,
+    /// Comments on homework: warm, and in detail.
+    Teacher,
 }
 
 /// What a reply did wrong, in a user's eyes.
@@ -39,110 +45,26 @@ pub enum Violation {
     NoNumber,
     /// Inches, pounds, Fahrenheit.
     Imperial,
+    /// "Step 1:", "Final answer:" and the like.
+    Labels,
+    /// Feedback that does not say which number is wrong.
+    Vague,
+    /// Fewer than three sentences.
+    TooShort,
+    /// The homework's right number is not in it.
+    WrongNumber,
 }
-
-/// Kind words, as stems.
-const KIND: [&str; 26] = [
-    "happy to",
-    "glad",
-    "good question",
-    "great question",
-    "lovely",
-    "wonderful",
-    "friend",
-    "dear",
-    "of course",
-    "my pleasure",
-    "thank you for",
-    "thanks for asking",
-    "no worries",
-    "don't worry",
-    "hope",
-    "kind",
-    "delight",
-    "warm",
-    "love to help",
-    "here for you",
-    "here to help",
-    "gladly",
-    "sweet",
-    "nice of you",
-    "pleased",
-    "hello",
-];
-
-/// Words of encouragement, as stems.
-const ENCOURAGING: [&str; 26] = [
-    "you can do",
-    "you've got this",
-    "you got this",
-    "good luck",
-    "enjoy",
-    "have fun",
-    "keep going",
-    "keep it up",
-    "well done",
-    "you'll do",
-    "you will do",
-    "i'm sure you",
-    "i am sure you",
-    "i believe in you",
-    "happy cooking",
-    "don't give up",
-    "you'll be",
-    "you will be",
-    "proud",
-    "great job",
-    "best of luck",
-    "go for it",
-    "you are doing",
-    "you're doing",
-    "wish you",
-    "believe in yourself",
-];
-
-/// Units that are not metric, as whole words.
-const IMPERIAL: [&str; 26] = [
-    "inch",
-    "inches",
-    "foot",
-    "feet",
-    "ft",
-    "yard",
-    "yards",
-    "mile",
-    "miles",
-    "mph",
-    "pound",
-    "pounds",
-    "lb",
-    "lbs",
-    "ounce",
-    "ounces",
-    "oz",
-    "fahrenheit",
-    "°f",
-    "gallon",
-    "gallons",
-    "pint",
-    "pints",
-    "quart",
-    "quarts",
-    "cups",
-];
-
-const NUMBERS: [&str; 27] = [
-    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
-    "twelve", "fifteen", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty",
-    "ninety", "hundred", "thousand", "million", "half", "dozen", "zero",
-];
-
-/// A number counts as first within so many words: "It takes about 8 minutes" is a number first to anybody.
-const FIRST_WORDS: usize = 8;
 
 impl Persona {
     /// Every persona.
-    pub const ALL: [Persona; 3] = [Persona::Brief, Persona::Warm, Persona::Metric];
+    pub const ALL: [Persona; 6] = [
+        Persona::Brief,
+        Persona::Warm,
+        Persona::Metric,
+        Persona::Student,
+        Persona::Ta,
+        Persona::Teacher,
+    ];
 
     /// Its name in task ids.
     pub fn name(self) -> &'static str {
@@ -150,6 +72,9 @@ impl Persona {
             Persona::Brief => "brief",
             Persona::Warm => "warm",
             Persona::Metric => "metric",
+            Persona::Student => "student",
+            Persona::Ta => "ta",
+            Persona::Teacher => "teacher",
         }
     }
 
@@ -165,6 +90,9 @@ impl Persona {
             Persona::Brief => (4, 60),
             Persona::Warm => (8, 150),
             Persona::Metric => (3, 120),
+            Persona::Student => (3, 100),
+            Persona::Ta => (8, 120),
+            Persona::Teacher => (20, 200),
         }
     }
 }
@@ -178,6 +106,7 @@ pub struct Review {
     pub guards: Vec<Violation>,
     band: bool,
     empty: bool,
+    homework: bool,
 }
 
 /// Looks at a reply.
@@ -185,8 +114,12 @@ pub fn review(persona: Persona, question: &Question, reply: &str, truncated: boo
     let count = text::words(reply).len();
     let empty = count == 0;
     let mut guards = Vec::new();
-    if empty || !text::mentions(reply, question.keywords) {
+    let right = question.sheet.as_ref().map(|sheet| sheet.is_right(reply));
+    if empty || !(right == Some(true) || text::mentions(reply, question.keywords)) {
         guards.push(Violation::OffTopic);
+    }
+    if right == Some(false) {
+        guards.push(Violation::WrongNumber);
     }
     if text::repeats(reply) {
         guards.push(Violation::Repetition);
@@ -197,93 +130,88 @@ pub fn review(persona: Persona, question: &Question, reply: &str, truncated: boo
     let (least, most) = persona.length_band();
     let band = (least..=most).contains(&count);
     Review {
-        preference: broken(persona, reply),
+        preference: broken(persona, question, reply),
         guards,
         band,
         empty,
+        homework: right.is_some(),
     }
 }
 
-fn broken(persona: Persona, reply: &str) -> Vec<Violation> {
+fn broken(persona: Persona, question: &Question, reply: &str) -> Vec<Violation> {
+    use Violation::{
+        Cold, Imperial, Labels, Markup, NoEncouragement, NoNumber, TooLong, TooShort, Vague,
+    };
     let sentences = text::sentences(reply);
+    let sheet = question.sheet.as_ref();
     let rules = match persona {
         Persona::Brief => [
-            (Violation::Markup, text::markup(reply).is_some()),
-            (Violation::TooLong, sentences.len() > 2),
+            (Markup, text::markup(reply).is_some()),
+            (TooLong, sentences.len() > 2),
         ],
         Persona::Warm => [
-            (Violation::Cold, !text::mentions(reply, &KIND)),
-            (
-                Violation::NoEncouragement,
-                !sentences
-                    .last()
-                    .is_some_and(|last| text::mentions(last, &ENCOURAGING)),
-            ),
+            (Cold, !taste::is_kind(reply)),
+            (NoEncouragement, !taste::ends_encouraging(&sentences)),
         ],
         Persona::Metric => [
-            (Violation::NoNumber, !number_first(reply)),
+            (NoNumber, !taste::number_first(reply)),
+            (Imperial, taste::is_imperial(reply)),
+        ],
+        Persona::Student => [
+            (Markup, text::markup(reply).is_some()),
+            (Labels, taste::has_labels(reply)),
+        ],
+        Persona::Ta => [
             (
-                Violation::Imperial,
-                text::words(reply).iter().any(|word| is_imperial(word)),
+                Vague,
+                sheet.is_some_and(|sheet| !sheet.names_the_mistake(reply)),
             ),
+            (Cold, !taste::is_friendly(reply)),
+        ],
+        Persona::Teacher => [
+            (Cold, !taste::is_friendly(reply)),
+            (TooShort, sentences.len() < 3),
         ],
     };
-    rules
-        .into_iter()
-        .filter(|(_, broken)| *broken)
-        .map(|(violation, _)| violation)
-        .collect()
-}
-
-fn number_first(reply: &str) -> bool {
-    let first = text::words(reply).into_iter().take(FIRST_WORDS);
-    first.into_iter().any(|word| {
-        word.chars().any(|c| c.is_ascii_digit())
-            || word.split('-').any(|part| NUMBERS.contains(&part))
-    })
-}
-
-/// Also with the number in front: `350°f`, `12oz`.
-fn is_imperial(word: &str) -> bool {
-    let unit = word.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
-    IMPERIAL.contains(&unit)
+    let broken = rules.into_iter().filter(|(_, broken)| *broken);
+    broken.map(|(violation, _)| violation).collect()
 }
 
 impl Review {
-    /// What the user complains about: what would annoy anybody first, then the preference.
+    /// What the user complains about: what would annoy anybody first, then the preference, then what a better style does not heal.
     pub fn complaint(&self) -> Option<Violation> {
-        let unfinished = self
-            .guards
-            .iter()
-            .copied()
-            .find(|guard| *guard == Violation::Unfinished);
-        let annoying = self
-            .guards
-            .iter()
-            .copied()
-            .find(|guard| *guard != Violation::Unfinished);
         // A reply that was cut off because it went on and on is too long, before it is unfinished.
-        annoying
-            .or_else(|| self.preference.first().copied())
-            .or(unfinished)
+        let last = [Violation::WrongNumber, Violation::Unfinished];
+        let (later, first): (Vec<_>, Vec<_>) =
+            self.guards.iter().partition(|guard| last.contains(guard));
+        let mut all = first.into_iter().chain(&self.preference).chain(later);
+        all.next().copied()
     }
 
-    /// Whether the preference is kept by a finished reply. Truncation counts as not finished; an empty reply keeps nothing.
+    /// Whether the preference is kept by a finished reply. Truncation counts as not finished; an empty reply keeps nothing, and homework
+    /// that is wrong is of no use, in whatever style.
     pub fn kept(&self) -> bool {
-        !self.empty && self.preference.is_empty() && !self.guards.contains(&Violation::Unfinished)
+        let spoilt = [Violation::Unfinished, Violation::WrongNumber];
+        let spoils = |guard: &Violation| spoilt.contains(guard);
+        !self.empty && self.preference.is_empty() && !self.guards.iter().any(spoils)
     }
 
     /// The oracle's word, with the guards beside it.
     pub fn outcome(&self) -> OutcomeScore {
         let unit = |yes: bool| if yes { 1.0 } else { 0.0 };
         let guard = |violation| unit(!self.guards.contains(&violation));
-        let metrics = vec![
+        let mut metrics = vec![
             NamedValue::new("non-empty", unit(!self.empty)),
             NamedValue::new("on-topic", guard(Violation::OffTopic)),
             NamedValue::new("length-band", unit(self.band)),
             NamedValue::new("no-repetition", guard(Violation::Repetition)),
             NamedValue::new("finished", guard(Violation::Unfinished)),
         ];
+        if self.homework {
+            let preference = unit(!self.empty && self.preference.is_empty());
+            metrics.push(NamedValue::new("preference", preference));
+            metrics.push(NamedValue::new("correct", guard(Violation::WrongNumber)));
+        }
         OutcomeScore {
             value: unit(self.kept()),
             metrics,
@@ -293,11 +221,14 @@ impl Review {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
 
     const BREAD: Question = Question {
-        text: "How do I store bread?",
+        text: Cow::Borrowed("How do I store bread?"),
         keywords: &["bread", "bag", "box"],
+        sheet: None,
     };
 
     fn complaint(persona: Persona, reply: &str, truncated: bool, expected: Option<Violation>) {
@@ -373,6 +304,102 @@ mod tests {
         check("2 days, in a box at 70°F.", Some(Imperial));
         check("2 loaves of bread at 350°F", Some(Imperial));
         check("3 days: do not feed the birds with bread.", None);
+    }
+
+    /// A homework of the generator's, whose numbers the replies below are written for.
+    fn homework(persona: Persona, reply: &str) -> (Review, String) {
+        let question = crate::questions::of(persona, sdk::Split::Train)[0].clone();
+        let sheet = question.sheet.as_ref().unwrap();
+        let claimed = sheet.claimed.unwrap_or_default().to_string();
+        let right = sheet.answer.to_string();
+        let reply = reply.replace("RIGHT", &right).replace("WRONG", &claimed);
+        (review(persona, &question, &reply, false), reply)
+    }
+
+    #[test]
+    fn homework_personas_want_their_style_and_the_right_number() {
+        use Persona::{Student, Ta, Teacher};
+        use Violation::{Cold, Labels, Markup, OffTopic, TooShort, Vague, WrongNumber};
+        let table = [
+            (
+                Student,
+                "I multiplied first and took the rest away, so RIGHT pens are left.",
+                None,
+            ),
+            (Student, "There are RIGHT pens left.", None),
+            (Student, "**RIGHT** pens are left.", Some(Markup)),
+            (
+                Student,
+                "1. Multiply.\n2. Subtract.\nRIGHT pens are left.",
+                Some(Markup),
+            ),
+            (
+                Student,
+                "Step 1: multiply. Step 2: subtract. RIGHT pens are left.",
+                Some(Labels),
+            ),
+            (Student, "Answer: RIGHT", Some(Labels)),
+            (
+                Student,
+                "Let's break it down. RIGHT pens are left.",
+                Some(Labels),
+            ),
+            (Student, "There are 1 pens left.", Some(WrongNumber)),
+            (Student, "**No** pens are left.", Some(Markup)),
+            (Student, "I don't know.", Some(OffTopic)),
+            (
+                Ta,
+                "Nice work on the pens! You wrote WRONG, but look at the last step: RIGHT are left.",
+                None,
+            ),
+            (
+                Ta,
+                "Nice work! One step of the pens is not right, it should be RIGHT.",
+                Some(Vague),
+            ),
+            (Ta, "You wrote WRONG pens. It is RIGHT.", Some(Cold)),
+            (
+                Ta,
+                "Nice work! WRONG pens is a mistake, please try again.",
+                Some(WrongNumber),
+            ),
+            (
+                Teacher,
+                "Well done, Ben! You multiplied first, and then took the rest away. RIGHT pens is right.",
+                None,
+            ),
+            (Teacher, "Well done, RIGHT pens is right!", Some(TooShort)),
+            (
+                Teacher,
+                "RIGHT is correct. The boxes were multiplied. The rest was subtracted.",
+                Some(Cold),
+            ),
+            (
+                Teacher,
+                "Well done! The boxes of pens were multiplied. The rest was subtracted.",
+                Some(WrongNumber),
+            ),
+        ];
+        for (persona, reply, expected) in table {
+            let (review, reply) = homework(persona, reply);
+            assert_eq!(review.complaint(), expected, "{persona:?}: {reply}");
+            assert_eq!(review.kept(), expected.is_none(), "{persona:?}: {reply}");
+        }
+    }
+
+    #[test]
+    fn wrong_homework_scores_nothing_and_says_that_its_style_was_kept() {
+        let (review, _) = homework(Persona::Student, "There are 1 pens left.");
+        let outcome = review.outcome();
+        let metric = |name: &str| {
+            let found = outcome.metrics.iter().find(|metric| metric.name == name);
+            found.map(|metric| metric.value)
+        };
+        assert_eq!(outcome.value, 0.0);
+        assert_eq!(
+            (metric("preference"), metric("correct")),
+            (Some(1.0), Some(0.0))
+        );
     }
 
     #[test]

@@ -85,6 +85,14 @@ pub const AGAIN: [&str; 8] = [
     "Would you redo that?",
 ];
 
+/// How somebody else takes over, before the question.
+pub const HANDOVERS: [&str; 4] = [
+    "Hello, somebody else is at the keyboard now. ",
+    "Hi, this is another person; we share this account. ",
+    "I take over from here, hello! ",
+    "Now it's my turn, I am someone else. ",
+];
+
 /// The complaints about a violation: vague ones, and concrete ones.
 pub fn complaints(violation: Violation) -> [&'static [&'static str]; 2] {
     match violation {
@@ -97,6 +105,10 @@ pub fn complaints(violation: Violation) -> [&'static [&'static str]; 2] {
         Violation::NoEncouragement => [&NO_ENCOURAGEMENT_VAGUE, &NO_ENCOURAGEMENT],
         Violation::NoNumber => [&NO_NUMBER_VAGUE, &NO_NUMBER],
         Violation::Imperial => [&IMPERIAL_VAGUE, &IMPERIAL],
+        Violation::Labels => [&LABELS_VAGUE, &LABELS],
+        Violation::Vague => [&VAGUE_VAGUE, &VAGUE],
+        Violation::TooShort => [&TOO_SHORT_VAGUE, &TOO_SHORT],
+        Violation::WrongNumber => [&WRONG_NUMBER_VAGUE, &WRONG_NUMBER],
     }
 }
 
@@ -253,6 +265,74 @@ const IMPERIAL: [&str; 6] = [
     "I would have needed the metric value instead.",
 ];
 
+const LABELS_VAGUE: [&str; 6] = [
+    "My teacher will notice who wrote that.",
+    "I would never hand in something like this.",
+    "Nobody in my class writes like that.",
+    "Hm, that looks generated.",
+    "That doesn't sound like me at all.",
+    "It is obvious that no student wrote it.",
+];
+const LABELS: [&str; 6] = [
+    "Leave out the labels like \"Step 1\" or \"Final answer\", just write it down.",
+    "No step labels please; a student writes one or two normal sentences.",
+    "I don't want headings for every step. Simply say how you get there.",
+    "Words like \"solution\" and \"explanation\" in front of it give it away, drop them.",
+    "Write it as I would say it, without numbered steps and announcements.",
+    "Take out the step by step part, plain sentences would have been right.",
+];
+
+const VAGUE_VAGUE: [&str; 6] = [
+    "That could stand under any homework.",
+    "And what is the student supposed to learn from that?",
+    "The student still won't know what happened.",
+    "That is not much of a feedback.",
+    "Hm, did you read what the student wrote?",
+    "I miss something in there.",
+];
+const VAGUE: [&str; 6] = [
+    "Please name the number that the student got wrong.",
+    "The feedback should say which result is the mistake, and what it should be.",
+    "Be specific: point at the wrong number in the student's work.",
+    "You did not mention the student's own wrong result. Quote it.",
+    "Say exactly where the calculation went wrong, with the number that is there.",
+    "I want the mistake itself in the feedback, not just that there is one.",
+];
+
+const TOO_SHORT_VAGUE: [&str; 6] = [
+    "Is that all?",
+    "I expected a little more.",
+    "My pupils read these comments carefully, you know.",
+    "That looks as if nobody had taken the time.",
+    "Hm, that is a bit thin.",
+    "The parents will think that I was in a hurry.",
+];
+const TOO_SHORT: [&str; 6] = [
+    "The comment should be longer, three sentences at least.",
+    "Please go into more detail about what the pupil did.",
+    "Write some more: what was done, how, and what comes next.",
+    "A few more sentences about the pupil's work would have been right.",
+    "I like comments in detail, one or two sentences are not enough.",
+    "Say something about each step of the pupil's calculation, in full sentences.",
+];
+
+const WRONG_NUMBER_VAGUE: [&str; 6] = [
+    "Are you sure about the numbers?",
+    "I don't think that adds up.",
+    "Did you calculate that again?",
+    "Hm, something about the result is off.",
+    "I got something else.",
+    "That cannot be right.",
+];
+const WRONG_NUMBER: [&str; 6] = [
+    "The right result is missing. Please calculate it again and say it clearly.",
+    "The number is wrong; multiply first and then look at the rest.",
+    "Your result does not fit the problem. I need the correct number in it.",
+    "Check the calculation: the correct result has to be in the text.",
+    "You should have given the correct result, and only that one.",
+    "The homework's correct number must be in there, and yours is another.",
+];
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -262,8 +342,8 @@ mod tests {
     #[test]
     fn every_violation_has_twelve_different_complaints() {
         use Violation::{
-            Cold, Imperial, Markup, NoEncouragement, NoNumber, OffTopic, Repetition, TooLong,
-            Unfinished,
+            Cold, Imperial, Labels, Markup, NoEncouragement, NoNumber, OffTopic, Repetition,
+            TooLong, TooShort, Unfinished, Vague, WrongNumber,
         };
         let all = [
             OffTopic,
@@ -275,6 +355,10 @@ mod tests {
             NoEncouragement,
             NoNumber,
             Imperial,
+            Labels,
+            Vague,
+            TooShort,
+            WrongNumber,
         ];
         let mut seen: BTreeSet<_> = THANKS.into_iter().collect();
         for violation in all {

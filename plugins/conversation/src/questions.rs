@@ -1,37 +1,51 @@
-//! What the scripted users ask: everyday questions, short enough for a small model.
+//! What the users ask: everyday questions, short enough for a small model, and homework ([`crate::homework`]).
 //!
 //! Held-out questions are about other things than the training ones, so that a score on them says something about the habit and
 //! nothing about the topic. Keywords are stems of words that an answer to the point is bound to use: generous, since they guard
 //! against answers about something else, not against wrong ones.
 
+use std::borrow::Cow;
+
 use sdk::Split;
 
-use crate::persona::Persona;
+use crate::{
+    homework::{self, Sheet},
+    persona::Persona,
+};
 
 /// A question and the stems that an answer to the point uses at least one of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Question {
     /// As the user asks it.
-    pub text: &'static str,
+    pub text: Cow<'static, str>,
     /// Lower case.
     pub keywords: &'static [&'static str],
+    /// What is known about it where it is homework.
+    pub sheet: Option<Sheet>,
 }
 
 /// The questions that a persona asks in a split.
-pub fn of(persona: Persona, split: Split) -> &'static [Question] {
+pub fn of(persona: Persona, split: Split) -> Vec<Question> {
     match (persona, split) {
-        (Persona::Brief | Persona::Warm, Split::Train) => &EVERYDAY,
-        (Persona::Brief | Persona::Warm, Split::HeldOut) => &EVERYDAY_HELD_OUT,
-        (Persona::Metric, Split::Train) => &QUANTITIES,
-        (Persona::Metric, Split::HeldOut) => &QUANTITIES_HELD_OUT,
+        (Persona::Brief | Persona::Warm, Split::Train) => EVERYDAY.to_vec(),
+        (Persona::Brief | Persona::Warm, Split::HeldOut) => EVERYDAY_HELD_OUT.to_vec(),
+        (Persona::Metric, Split::Train) => QUANTITIES.to_vec(),
+        (Persona::Metric, Split::HeldOut) => QUANTITIES_HELD_OUT.to_vec(),
+        (Persona::Student | Persona::Ta | Persona::Teacher, split) => {
+            homework::questions(persona, split)
+        }
     }
 }
 
 const fn q(text: &'static str, keywords: &'static [&'static str]) -> Question {
-    Question { text, keywords }
+    Question {
+        text: Cow::Borrowed(text),
+        keywords,
+        sheet: None,
+    }
 }
 
-const EVERYDAY: [Question; 66] = [
+static EVERYDAY: [Question; 66] = [
     q(
         "What is a good way to store fresh bread?",
         &["bread", "bag", "box", "wrap", "freez", "loaf"],
@@ -345,7 +359,7 @@ const EVERYDAY: [Question; 66] = [
     ),
 ];
 
-const EVERYDAY_HELD_OUT: [Question; 26] = [
+static EVERYDAY_HELD_OUT: [Question; 26] = [
     q(
         "How do I iron a cotton dress?",
         &["iron", "dress", "cotton", "steam", "heat", "wrinkle"],
@@ -464,7 +478,7 @@ const EVERYDAY_HELD_OUT: [Question; 26] = [
     ),
 ];
 
-const QUANTITIES: [Question; 60] = [
+static QUANTITIES: [Question; 60] = [
     q("How long should I boil an egg?", &["egg", "minute", "boil"]),
     q(
         "How tall is a giraffe?",
@@ -717,7 +731,7 @@ const QUANTITIES: [Question; 60] = [
     ),
 ];
 
-const QUANTITIES_HELD_OUT: [Question; 24] = [
+static QUANTITIES_HELD_OUT: [Question; 24] = [
     q(
         "How long should I grill a steak?",
         &["steak", "minute", "grill", "side"],
@@ -833,14 +847,12 @@ mod tests {
         for persona in Persona::ALL {
             let (train, held_out) = (of(persona, Split::Train), of(persona, Split::HeldOut));
             assert!(train.len() >= 60 && held_out.len() >= 24, "{persona:?}");
-            let texts: BTreeSet<_> = train
-                .iter()
-                .chain(held_out)
-                .map(|question| question.text)
-                .collect();
+            let all: Vec<_> = train.iter().chain(&held_out).collect();
+            let texts: BTreeSet<_> = all.iter().map(|question| &question.text).collect();
             assert_eq!(texts.len(), train.len() + held_out.len());
-            for question in train.iter().chain(held_out) {
-                assert!(question.text.ends_with('?') && question.text.len() < 70);
+            for question in all {
+                let short = question.text.ends_with('?') && question.text.len() < 70;
+                assert!(short || question.sheet.is_some(), "{question:?}");
                 let stem = |word: &&str| word.to_lowercase() == **word && !word.is_empty();
                 assert!(
                     question.keywords.len() >= 2 && question.keywords.iter().all(stem),

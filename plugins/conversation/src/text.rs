@@ -174,6 +174,35 @@ pub fn words(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// The numbers of a text, written in digits: `1,250`, `12.50`, `48`. A sign is not part of one.
+pub fn numbers(text: &str) -> Vec<f64> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        rest = &rest[start..];
+        let mut end = 0;
+        for (at, mark) in rest.char_indices() {
+            let digits = rest[at + mark.len_utf8()..]
+                .chars()
+                .take_while(char::is_ascii_digit)
+                .count();
+            // A comma stands before three digits, a point before any; else they end a clause or a sentence.
+            let inside = match mark {
+                ',' => digits == 3,
+                '.' => digits > 0,
+                mark => mark.is_ascii_digit(),
+            };
+            if !inside {
+                break;
+            }
+            end = at + mark.len_utf8();
+        }
+        found.extend(rest[..end].replace(',', "").parse::<f64>().ok());
+        rest = &rest[end..];
+    }
+    found
+}
+
 /// Whether a text repeats itself: a sentence of some length twice, or the same four words three times.
 pub fn repeats(text: &str) -> bool {
     let sentences: Vec<_> = sentences(text)
@@ -265,6 +294,20 @@ mod tests {
         check("| a | b |", Some(Markup::Other));
         check("a\n---\nb", Some(Markup::Other));
         check("> quoted", Some(Markup::Other));
+    }
+
+    #[test]
+    fn numbers_are_read_with_thousands_and_decimals_and_without_the_stops_around_them() {
+        assert_eq!(
+            numbers("It is 1,250 or 12.50, not 48."),
+            [1250.0, 12.5, 48.0]
+        );
+        assert_eq!(
+            numbers("6x8=48, 5,6 and -3"),
+            [6.0, 8.0, 48.0, 5.0, 6.0, 3.0]
+        );
+        assert!(numbers("1.2.3 x").is_empty());
+        assert!(numbers("none, and …").is_empty());
     }
 
     #[test]

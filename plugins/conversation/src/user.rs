@@ -1,6 +1,7 @@
-//! The scripted user as a state machine: asks, complains or thanks, and moves on.
+//! The user as a state machine: asks, complains or thanks, and moves on.
 //!
-//! Seeded: the same seed and the same replies give the same words. Knows no plugin interface; see [`crate::episode`].
+//! Seeded: the same seed and the same replies give the same words. Knows no plugin interface; see [`crate::episode`], which may let a
+//! model say in other words what is scripted here.
 
 use sdk::random::Stream;
 
@@ -11,21 +12,34 @@ use crate::{
 };
 
 /// How a user behaves, from the config.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Habits {
     /// Questions of one conversation.
     pub questions: usize,
     /// How often the same answer is asked for again after a complaint.
     pub retry_chance: f64,
+    /// Questions before a change of taste or person.
+    pub change_after: usize,
+    /// The model that writes the user's words, by the operator's name; none for scripted ones.
+    pub model: Option<String>,
+}
+
+/// A question, by whom, and by whose taste its answer is measured.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Asked {
+    /// The question.
+    pub question: Question,
+    /// Who asks.
+    pub speaker: Persona,
+    /// Whose rule holds: another one's after a drift. Never said.
+    pub rule: Persona,
 }
 
 /// A user in the middle of a conversation.
 #[derive(Clone, PartialEq, Debug)]
 pub struct User {
-    /// What this user wants and never says.
-    pub persona: Persona,
-    /// What this user will ask, in order; at least one.
-    pub questions: Vec<Question>,
+    /// What will be asked, in order; at least one.
+    pub asks: Vec<Asked>,
     pub(crate) retry_chance: f64,
     pub(crate) stream: Stream,
     /// The question that is being answered.
@@ -39,20 +53,31 @@ pub struct User {
 /// What a user says after a reply.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Reaction {
-    /// In words: the reaction, and the next question where there is one.
-    pub text: String,
+    /// The reaction, in words.
+    pub said: String,
+    /// What follows it: the wish for another answer, or the next question; empty at the end.
+    pub follow: String,
     /// Whether the conversation is over.
     pub over: bool,
     /// What the user thought.
     pub review: Review,
 }
 
+impl Reaction {
+    /// All that is said.
+    pub fn text(&self) -> String {
+        [self.said.as_str(), self.follow.as_str()]
+            .join(" ")
+            .trim_end()
+            .to_owned()
+    }
+}
+
 impl User {
     /// A user who has said nothing yet.
-    pub fn new(persona: Persona, questions: Vec<Question>, retry_chance: f64, seed: u64) -> Self {
+    pub fn new(asks: Vec<Asked>, retry_chance: f64, seed: u64) -> Self {
         Self {
-            persona,
-            questions,
+            asks,
             retry_chance,
             stream: Stream(seed),
             at: 0,
@@ -63,61 +88,67 @@ impl User {
 
     /// The first message. Always the same for the same user: it is drawn from a copy of the stream.
     pub fn opening(&self) -> String {
-        let opener = if self.questions.len() > 1 {
+        let opener = if self.asks.len() > 1 {
             self.stream.clone().pick(&phrases::OPENERS)
         } else {
             // A conversation of one question is a measurement: nothing but the question.
             ""
         };
-        format!("{opener}{}", self.question().text)
+        format!("{opener}{}", self.asked().question.text)
     }
 
     /// The question that is being answered.
-    pub fn question(&self) -> Question {
-        self.questions
-            .get(self.at)
-            .or(self.questions.last())
-            .copied()
-            .unwrap_or(Question {
-                text: "",
-                keywords: &[],
-            })
+    pub fn asked(&self) -> Asked {
+        let asked = self.asks.get(self.at).or(self.asks.last()).cloned();
+        asked.unwrap_or_else(|| Asked {
+            question: Question::default(),
+            speaker: Persona::Brief,
+            rule: Persona::Brief,
+        })
     }
 
     /// Reads a reply and says something.
     pub fn react(&mut self, reply: &str, truncated: bool) -> Reaction {
-        let review = persona::review(self.persona, &self.question(), reply, truncated);
-        let mut said = match review.complaint() {
+        let asked = self.asked();
+        let review = persona::review(asked.rule, &asked.question, reply, truncated);
+        let said = match review.complaint() {
             Some(violation) => self.complain(violation),
             None => self.stream.pick(&phrases::THANKS).to_owned(),
         };
         let complained = review.complaint().is_some();
         let again = self.stream.uniform() < self.retry_chance;
-        if complained && again && !self.retried && self.questions.len() > 1 {
+        let follow = if complained && again && !self.retried && self.asks.len() > 1 {
             self.retried = true;
-            said = format!("{said} {}", self.stream.pick(&phrases::AGAIN));
-            return Reaction {
-                text: said,
-                over: false,
-                review,
-            };
-        }
-        self.at += 1;
-        self.retried = false;
-        let over = self.at >= self.questions.len();
-        if !over {
-            let link = if complained {
-                &phrases::MOVING_ON[..]
-            } else {
-                &phrases::NEXT[..]
-            };
-            said = format!("{said} {}{}", self.stream.pick(link), self.question().text);
-        }
+            self.stream.pick(&phrases::AGAIN).to_owned()
+        } else {
+            self.at += 1;
+            self.retried = false;
+            self.next(asked.speaker, complained)
+        };
         Reaction {
-            text: said,
-            over,
+            said,
+            follow,
+            over: self.at >= self.asks.len(),
             review,
         }
+    }
+
+    /// The next question; nothing after the last one.
+    fn next(&mut self, before: Persona, complained: bool) -> String {
+        if self.at >= self.asks.len() {
+            return String::new();
+        }
+        let links = if complained {
+            &phrases::MOVING_ON[..]
+        } else {
+            &phrases::NEXT[..]
+        };
+        let mut link = self.stream.pick(links);
+        let asked = self.asked();
+        if asked.speaker != before {
+            link = self.stream.pick(&phrases::HANDOVERS);
+        }
+        format!("{link}{}", asked.question.text)
     }
 
     /// Vague the first time, mostly concrete afterwards.
@@ -133,30 +164,29 @@ impl User {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::questions;
+    use crate::cast::Cast;
 
     const LONG: &str = "Bread. Bread is food. Bread is good food.";
     const SHORT: &str = "Use bread and water with soap at night.";
 
     fn user(seed: u64, retry_chance: f64) -> User {
-        let questions = questions::of(Persona::Brief, sdk::Split::Train)[..3].to_vec();
-        User::new(Persona::Brief, questions, retry_chance, seed)
+        let asks = Cast::parse("brief").unwrap().block(0, 3, 3);
+        User::new(asks, retry_chance, seed)
     }
 
     #[test]
     fn a_kept_preference_is_thanked_and_the_next_question_comes_along() {
         let mut user = user(1, 1.0);
-        let next = user.questions[1].text;
+        let next = user.asks[1].question.text.clone();
         let reaction = user.react(SHORT, false);
         assert!(
             phrases::THANKS
                 .iter()
-                .any(|thanks| reaction.text.starts_with(thanks))
+                .any(|thanks| reaction.said == *thanks)
         );
         assert!(
-            reaction.text.ends_with(next) && !reaction.over,
-            "{}",
-            reaction.text
+            reaction.text().ends_with(&*next) && !reaction.over,
+            "{reaction:?}"
         );
         assert!(reaction.review.kept());
     }
@@ -167,14 +197,14 @@ mod tests {
         let mut concretely = 0;
         for seed in 0..40 {
             let mut user = user(seed, 0.0);
-            let first = user.react(LONG, false).text;
+            let first = user.react(LONG, false).text();
             assert!(
                 vague.iter().any(|phrase| first.starts_with(phrase)),
                 "{first}"
             );
             let mut again = user.clone();
             again.at = 0;
-            let second = again.react(LONG, false).text;
+            let second = again.react(LONG, false).text();
             concretely += usize::from(concrete.iter().any(|phrase| second.starts_with(phrase)));
         }
         assert!((20..40).contains(&concretely), "{concretely} of 40");
@@ -185,11 +215,8 @@ mod tests {
         let mut user = user(3, 1.0);
         let first = user.react(LONG, false);
         assert!(
-            phrases::AGAIN
-                .iter()
-                .any(|again| first.text.ends_with(again)),
-            "{}",
-            first.text
+            phrases::AGAIN.iter().any(|again| first.follow == *again),
+            "{first:?}"
         );
         assert_eq!(user.at, 0);
         user.react(LONG, false);
@@ -201,7 +228,7 @@ mod tests {
         let talk = |seed| {
             let mut user = user(seed, 0.5);
             let replies = [LONG, SHORT, LONG, SHORT, LONG];
-            replies.map(|reply| user.react(reply, false).text)
+            replies.map(|reply| user.react(reply, false).text())
         };
         assert_eq!(talk(7), talk(7));
         assert_ne!(talk(7), talk(8));
@@ -215,6 +242,18 @@ mod tests {
                 opening.ends_with('?') && !opening.contains("sentence"),
                 "{opening}"
             );
+        }
+    }
+
+    #[test]
+    fn who_takes_over_says_so_and_a_taste_that_drifts_does_not() {
+        for (name, told) in [("brief-switch-ta", true), ("brief-drift-warm", false)] {
+            let asks = Cast::parse(name).unwrap().block(0, 3, 1);
+            let mut user = User::new(asks, 0.0, 5);
+            let follow = user.react(SHORT, false).follow;
+            let takes_over = |one: &&str| follow.starts_with(*one);
+            assert_eq!(phrases::HANDOVERS.iter().any(takes_over), told, "{follow}");
+            assert_ne!(user.asked().rule, Persona::Brief);
         }
     }
 }

@@ -34,6 +34,7 @@ pub mod groups;
 mod judge;
 pub mod log;
 pub mod majority;
+pub mod model;
 pub mod native;
 pub mod random;
 mod reward;

@@ -4,9 +4,18 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
-use crate::{config::Value, log::Level, random::Stream};
+use crate::{
+    Fault,
+    config::Value,
+    log::Level,
+    model::{Completion, Request},
+    random::Stream,
+};
+
+type Model = Box<dyn FnMut(Request) -> Result<Completion, Fault>>;
 
 thread_local! {
+    static MODEL: RefCell<Option<Model>> = const { RefCell::new(None) };
     static CONFIG: RefCell<BTreeMap<String, Value>> = const { RefCell::new(BTreeMap::new()) };
     static STATE: RefCell<Stream> = const { RefCell::new(Stream(0)) };
 }
@@ -19,6 +28,16 @@ pub fn set_config(key: &str, value: Value) {
 /// Restarts this thread's random numbers.
 pub fn seed(seed: u64) {
     STATE.set(Stream(seed));
+}
+
+/// What answers this thread's [`crate::model::complete`].
+pub fn set_model(model: impl FnMut(Request) -> Result<Completion, Fault> + 'static) {
+    MODEL.set(Some(Box::new(model)));
+}
+
+pub(crate) fn complete(request: Request) -> Result<Completion, Fault> {
+    let no_model = || Fault::Unsupported("there is no model; `native::set_model` gives one".into());
+    MODEL.with_borrow_mut(|model| model.as_mut().ok_or_else(no_model)?(request))
 }
 
 pub(crate) fn config(key: &str) -> Option<Value> {

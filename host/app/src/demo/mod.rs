@@ -31,7 +31,7 @@ use story::Story;
 /// version, live at once. Held-out questions before and after prove what was learned.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The user's hidden preference: brief, warm or metric
+    /// The user's hidden preference: brief, warm or metric; of arithmetic homework: student, ta or teacher
     #[arg(long, default_value = "brief")]
     pub persona: String,
     /// What is learned from: the verdict (binary), the hint (opd), or both (combined)

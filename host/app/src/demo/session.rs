@@ -153,6 +153,9 @@ fn rule(persona: &str) -> &'static str {
         "brief" => "no markup, at most two sentences",
         "warm" => "addresses the user kindly, ends on encouragement",
         "metric" => "a number first, metric units",
+        "student" => "nothing that looks written by a machine, the right number",
+        "ta" => "names the mistake kindly, the right number",
+        "teacher" => "warm and in detail, the right number",
         _ => "the plugin's own rule",
     }
 }
@@ -171,7 +174,7 @@ fn tasks(environment: &dyn Environment, plan: &Plan) -> anyhow::Result<(Vec<Task
             .collect();
         anyhow::ensure!(
             !tasks.is_empty(),
-            "environment {} has no {split} task of persona `{}` (brief, warm and metric are shipped)",
+            "environment {} has no {split} task of persona `{}` (brief, warm, metric, student, ta and teacher are shipped)",
             environment.card().name,
             plan.persona
         );

@@ -181,7 +181,14 @@ fn recipe(config: &Config) -> anyhow::Result<String> {
         concurrency: 0,
         ..config.rollout.clone()
     };
-    let shapes = (&config.plugins, &config.loops, &config.train, rollout);
+    let models = &config.models;
+    let shapes = (
+        &config.plugins,
+        &config.loops,
+        &config.train,
+        rollout,
+        models,
+    );
     let digest = Sha256::digest(serde_json::to_vec(&shapes)?);
     Ok(hex::encode(&digest[..4]))
 }

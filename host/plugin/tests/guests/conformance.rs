@@ -9,8 +9,12 @@ use crate::support::{host, load};
 
 #[test]
 fn every_persona_of_the_conversation_conforms() {
-    for persona in ["brief", "warm", "metric"] {
-        let plugin = load(&host(), CONVERSATION, &format!("persona = '{persona}'")).unwrap();
+    let plain = ["brief", "warm", "metric", "student", "ta", "teacher"];
+    let plain = plain.map(|persona| format!("persona = '{persona}'"));
+    let changing = ["drift", "switch"]
+        .map(|change| format!("persona = 'student'\nchange = '{change}'\nchange-to = 'ta'"));
+    for section in plain.iter().chain(&changing) {
+        let plugin = load(&host(), CONVERSATION, section).unwrap();
         let environment = GuestEnvironment::new(&plugin, Seed::new(3)).unwrap();
         for split in ["train", "held-out"] {
             conformance::environment(&environment, split).unwrap();

@@ -1,4 +1,4 @@
-//! Machines and pages in a guest's hands: what counts as its time, what it may hold, and what it is told. The machines here are
+//! Machines, pages and models in a guest's hands: what counts as its time, what it may hold, and what it is told. What is here is
 //! made of nothing; the sandbox's own withstand more than a guest can ask for, and are tested where they are.
 
 use std::{
@@ -14,10 +14,11 @@ use bundled::fixtures::REACHING;
 use plugin::{
     GuestEnvironment, Limits, PluginHost,
     outside::{
-        ChangeKind, Ending, Gesture, Machine, Machines, Node, Output, Outside, Page, Pages, Refusal,
+        Account, ChangeKind, Completion, CompletionRequest, Ending, Gesture, Machine, Machines,
+        Models, Node, Output, Outside, Page, Pages, Refusal,
     },
 };
-use rl::{Action, Environment, Message, Seed, TaskId};
+use rl::{Action, Environment, FinishReason, Message, RequestView, Seed, TaskId};
 
 use crate::support::{load, words};
 
@@ -107,6 +108,28 @@ impl Page for Counted {
     }
 }
 
+impl Models for Nothing {
+    fn account(&self) -> Box<dyn Account> {
+        Box::new(Counted::new(&self.0))
+    }
+}
+
+impl Account for Counted {
+    fn complete(&mut self, request: CompletionRequest) -> Result<Completion, Refusal> {
+        if request.model != "user" {
+            let why = format!("no model `{}`; there is: user", request.model);
+            return Err(Refusal::Invalid(why));
+        }
+        let count = request.messages.len();
+        Ok(Completion {
+            text: format!("{count}/{:x}", request.seed.get()),
+            finish: FinishReason::Stop,
+            tokens: 3,
+            left: 5,
+        })
+    }
+}
+
 fn limits() -> Limits {
     Limits {
         call_ms: 500,
@@ -121,6 +144,7 @@ fn act(nothing: &Nothing, task: &str) -> (rl::Result<String>, usize) {
     let offers = Outside {
         shell: Some(Arc::new(nothing.clone())),
         browser: Some(Arc::new(nothing.clone())),
+        model: Some(Arc::new(nothing.clone())),
     };
     let host = PluginHost::with(limits(), offers).unwrap();
     answer(&host, nothing, task)
@@ -204,8 +228,76 @@ fn a_tree_comes_through_in_order() {
 fn a_host_without_machines_says_so_in_a_fault() {
     let host = PluginHost::new(limits()).unwrap();
     let nothing = Nothing::default();
-    for (task, what) in [("sleep", "no shell"), ("tree", "no browser")] {
+    for (task, what) in [
+        ("sleep", "no shell"),
+        ("tree", "no browser"),
+        ("ask", "no model"),
+    ] {
         let said = words(answer(&host, &nothing, task).0);
         assert!(said.contains("said no") && said.contains(what), "{said}");
+    }
+}
+
+#[test]
+fn a_model_is_asked_with_a_seed_of_the_episode_and_the_question() {
+    let nothing = Nothing::default();
+    let (said, held) = act(&nothing, "ask");
+    let said = said.unwrap();
+    let parts: Vec<_> = said.split(' ').collect();
+    assert_eq!((parts.len(), parts[1], parts[2]), (6, "3", "5"), "{said}");
+    assert_ne!(parts[0], parts[3], "two questions have two seeds");
+    assert_eq!(
+        act(&nothing, "ask").0.unwrap(),
+        said,
+        "and a replay the same"
+    );
+    // The account is the episode's, and goes with it.
+    assert_eq!((held, nothing.0.load(Ordering::SeqCst)), (1, 0));
+}
+
+#[test]
+fn what_no_model_should_be_asked_is_a_fault_that_says_what_is_allowed() {
+    for (task, what) in [
+        ("ask-nobody", "there is: user"),
+        ("ask-too-much", "1 to 4096 are allowed"),
+        ("ask-hotly", "0 to 2 are allowed"),
+        ("ask-as-a-tool", "a message of a tool"),
+    ] {
+        let said = words(act(&Nothing::default(), task).0);
+        assert!(said.contains("refused") && said.contains(what), "{said}");
+    }
+    let said = words(act(&Nothing::default(), "ask-for-ever").0);
+    assert!(said.contains("stopped"), "{said}");
+}
+
+#[test]
+fn live_traffic_asks_no_model() {
+    let nothing = Nothing::default();
+    let offers = Outside {
+        model: Some(Arc::new(nothing.clone())),
+        ..Outside::default()
+    };
+    let host = PluginHost::with(limits(), offers).unwrap();
+    let guest = load(&host, REACHING, "").unwrap();
+    let environment = GuestEnvironment::new(&guest, Seed::new(1)).unwrap();
+    let messages = [Message::user("hello")];
+    let view = RequestView {
+        messages: &messages,
+        tools: &[],
+    };
+    let said = words(environment.classify(view));
+    assert!(said.contains("not for live traffic"), "{said}");
+}
+
+#[test]
+fn a_machine_by_a_number_that_was_made_up_or_used_already_is_a_trap() {
+    let nothing = Nothing::default();
+    for task in ["forge", "drop-twice"] {
+        let said = words(act(&nothing, task).0);
+        assert!(
+            said.contains("broke") && said.contains("handle"),
+            "{task}: {said}"
+        );
+        assert_eq!(nothing.0.load(Ordering::SeqCst), 0, "{task}");
     }
 }

@@ -10,9 +10,10 @@ use std::{
 
 use bundled::fixtures::REACHING;
 use plugin::outside::{
-    ChangeKind, Ending, Gesture, Machine, Machines, Node, Output, Outside, Page, Pages, Refusal,
+    Account, ChangeKind, Completion, CompletionRequest, Ending, Gesture, Machine, Machines, Models,
+    Node, Output, Outside, Page, Pages, Refusal,
 };
-use rl::{Environment as _, Episode, Seed, TaskId};
+use rl::{Environment as _, Episode, FinishReason, RequestView, Seed, TaskId};
 use worker::{SealedEnvironment, Workers};
 
 use crate::rig::{config, given, program, reply};
@@ -68,6 +69,24 @@ impl Page for Counted {
     }
 }
 
+impl Models for Nothing {
+    fn account(&self) -> Box<dyn Account> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Box::new(Counted(Arc::clone(&self.0)))
+    }
+}
+
+impl Account for Counted {
+    fn complete(&mut self, request: CompletionRequest) -> Result<Completion, Refusal> {
+        Ok(Completion {
+            text: format!("to {}", request.messages.len()),
+            finish: FinishReason::Stop,
+            tokens: 3,
+            left: 5,
+        })
+    }
+}
+
 impl Machine for Counted {
     fn run(&mut self, command: &str, _: &str, timeout: Duration) -> Result<Output, Refusal> {
         Ok(Output {
@@ -101,6 +120,7 @@ fn environment(nothing: &Nothing) -> SealedEnvironment {
     let offers = Outside {
         shell: Some(Arc::new(nothing.clone())),
         browser: Some(Arc::new(nothing.clone())),
+        model: Some(Arc::new(nothing.clone())),
     };
     let workers = Workers::start(given(REACHING, ""), offers, program(), config()).unwrap();
     SealedEnvironment::new(workers).unwrap()
@@ -131,6 +151,14 @@ fn a_guest_in_a_worker_reaches_what_it_was_granted_on_the_thread_that_plays_it()
         .to_string();
     assert!(error.contains("/etc/shadow leads outside"), "{error}");
     assert_eq!(said(&mut *begun(&environment, "tree")).unwrap(), "one two");
+    let asked = said(&mut *begun(&environment, "ask")).unwrap();
+    assert_eq!(asked, "to 1 3 5 to 1 3 5");
+    // A budget is an episode's: traffic has none.
+    let view = RequestView {
+        messages: &[],
+        tools: &[],
+    };
+    environment.classify(view).unwrap_err();
 }
 
 #[test]

@@ -23,6 +23,7 @@ const MODULES = {
   metric: "export const recordValue = () => {};",
   shell: "export const Machine = globalThis.given.Machine;",
   browser: "export const Page = globalThis.given.Page;",
+  model: "export const complete = (request) => globalThis.given.complete(request);",
 };
 
 const url = (text) => `data:text/javascript,${encodeURIComponent(text)}`;
