@@ -106,7 +106,7 @@ const TRICKS: &[(&str, &str)] = &[
     ("https://0xa9fea9fe/v1/", "https://169.254.169.254 is"),
     ("https://169.254.43518/v1/", "https://169.254.169.254 is"),
     ("https://127.0.0.256/v1/", NO_URL),
-    ("https://127.0.0.0x1g/v1/", NO_URL),
+    ("https://127.0.0.0x1g/v1/", UNLISTED),
     ("https://4294967296/v1/", NO_URL),
     ("https://1.2.3.4.5/v1/", NO_URL),
     ("https://[::1]/v1/", "https://[::1] is"),
