@@ -27,6 +27,8 @@ pub struct Config {
     pub shell: sandbox::shell::Config,
     /// What stands behind the capability `browser`: sites, and how many pages there may be.
     pub browser: sandbox::browser::Config,
+    /// What stands behind the capability `http`: the hosts that may be asked, and the secrets that they are asked with.
+    pub http: sandbox::http::Config,
     /// How `nextstate rollout` practises.
     pub rollout: crate::rollout::Section,
     /// Sessions, votes, the algorithm, batches.
@@ -50,6 +52,7 @@ impl Default for Config {
             plugins: Plugins::default(),
             shell: sandbox::shell::Config::default(),
             browser: sandbox::browser::Config::default(),
+            http: sandbox::http::Config::default(),
             rollout: crate::rollout::Section::default(),
             loops: loops::Config::default(),
             train: trainer::Config::default(),
@@ -197,6 +200,7 @@ impl Config {
         self.engine.validate().context("[engine]")?;
         self.shell.validate().context("[shell]")?;
         self.browser.validate().context("[browser]")?;
+        self.http.validate().context("[http]")?;
         self.rollout.validate().context("[rollout]")?;
         self.loops.validate().context("[loops]")?;
         self.train.validate().context("[train]")?;

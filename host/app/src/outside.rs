@@ -1,6 +1,8 @@
-//! What stands behind the capabilities `shell` and `browser`: the sandbox's jail and browser, as the plugin host wants them.
+//! What stands behind the capabilities `shell`, `browser` and `http`: the sandbox's jail, browser and client, as the plugin host wants
+//! them.
 //!
-//! Both are made when the first guest asks: a host whose plugins need neither starts no program and misses none.
+//! Each is made when the first guest asks: a host whose plugins need none starts no program, reads no secret and misses
+//! nothing.
 
 use std::{
     path::PathBuf,
@@ -9,9 +11,10 @@ use std::{
 };
 
 use plugin::outside::{
-    ChangeKind, Ending, Gesture, Machine, Machines, Node, Output, Outside, Page, Pages, Refusal,
+    ChangeKind, Client, Ending, Gesture, Machine, Machines, Method, Network, Node, Output, Outside,
+    Page, Pages, Refusal, Request, Response,
 };
-use sandbox::{browser, shell};
+use sandbox::{browser, http, shell};
 
 use crate::{config::Config, plugins::crossings::noting};
 
@@ -27,6 +30,10 @@ pub fn outside(config: &Config, folder: PathBuf) -> Outside {
         browser: Some(Arc::new(Browsers {
             config: config.browser.clone(),
             folder: folder.join("browser"),
+            made: OnceLock::new(),
+        })),
+        http: Some(Arc::new(Hosts {
+            config: config.http.clone(),
             made: OnceLock::new(),
         })),
     })
@@ -168,5 +175,47 @@ impl Page for Tab {
 
     fn screenshot_png(&mut self) -> Result<Vec<u8>, Refusal> {
         self.0.screenshot_png().map_err(refusal)
+    }
+}
+
+struct Hosts {
+    config: http::Config,
+    made: OnceLock<Result<http::Client, Refusal>>,
+}
+
+impl Network for Hosts {
+    fn client(&self) -> Box<dyn Client> {
+        let made = self.made.get_or_init(|| {
+            http::Client::new(&self.config, http::Surroundings::default()).map_err(refusal)
+        });
+        Box::new(Requests(made.clone().map(|client| client.session())))
+    }
+}
+
+/// Why there is none is said when something is asked for: a guest that only could ask misses nothing.
+struct Requests(Result<http::Session, Refusal>);
+
+impl Client for Requests {
+    fn fetch(&mut self, request: Request) -> Result<Response, Refusal> {
+        let session = self.0.as_mut().map_err(|refusal| refusal.clone())?;
+        let request = http::Request {
+            method: match request.method {
+                Method::Get => http::Method::Get,
+                Method::Head => http::Method::Head,
+                Method::Post => http::Method::Post,
+                Method::Put => http::Method::Put,
+                Method::Patch => http::Method::Patch,
+                Method::Delete => http::Method::Delete,
+            },
+            url: request.url,
+            headers: request.headers,
+            body: request.body,
+        };
+        let response = session.fetch(&request).map_err(refusal)?;
+        Ok(Response {
+            status: response.status,
+            headers: response.headers,
+            body: response.body,
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! What a guest can reach: the one file in which capabilities are given.
 //!
 //! A guest gets `log` and `metric` always, and the others by its manifest. Nothing here reaches a file, a socket, the environment
-//! or real time; `shell` and `browser` do, and only through what the host's owner put behind them ([`crate::outside`]).
+//! or real time; `shell`, `browser` and `http` do, and only through what the host's owner put behind them ([`crate::outside`]).
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable, ResourceTableError};
 
 use crate::{
-    bindings::{browser, clock, config, log, metric, random, shell, types},
+    bindings::{browser, clock, config, http, log, metric, random, shell, types},
     error::LogTail,
     limits::{Breach, Growth, Limit, Limits},
     manifest::{Manifest, Value},
@@ -57,6 +57,8 @@ pub(crate) struct State {
     tail: VecDeque<String>,
     offers: Outside,
     table: ResourceTable,
+    /// What has been asked over `http`; none before the first request.
+    pub(crate) client: Option<crate::http::Held>,
     // The call under way.
     function: &'static str,
     random: u64,
@@ -83,6 +85,7 @@ impl State {
         Self {
             offers,
             table,
+            client: None,
             outside: Duration::ZERO,
             started: Instant::now(),
             plugin: manifest.name.as_str().into(),
@@ -111,6 +114,10 @@ impl State {
         (self.started, self.outside) = (Instant::now(), Duration::ZERO);
         self.lines = 0;
         self.growth.breach = None;
+        // An instance of live traffic serves calls that have nothing to do with each other; one of an episode is its alone.
+        if !function.starts_with("episode.") {
+            self.client = None;
+        }
     }
 
     /// Ends a call: says how many log lines it lost.
@@ -218,7 +225,8 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     clock::add_to_linker::<State, Own>(linker, |state| state)?;
     config::add_to_linker::<State, Own>(linker, |state| state)?;
     shell::add_to_linker::<State, Own>(linker, |state| state)?;
-    browser::add_to_linker::<State, Own>(linker, |state| state)
+    browser::add_to_linker::<State, Own>(linker, |state| state)?;
+    http::add_to_linker::<State, Own>(linker, |state| state)
 }
 
 impl types::Host for State {}

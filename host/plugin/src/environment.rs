@@ -103,6 +103,7 @@ fn check_card(plugin: &Plugin, card: &wit::ModalityCard) -> Result<()> {
         (wit::Capabilities::CONFIG, Capability::Config),
         (wit::Capabilities::SHELL, Capability::Shell),
         (wit::Capabilities::BROWSER, Capability::Browser),
+        (wit::Capabilities::HTTP, Capability::Http),
     ];
     for (flag, capability) in wanted {
         if card.capabilities.contains(flag) && !manifest.capabilities.contains(&capability) {

@@ -81,7 +81,7 @@ impl PluginHost {
         Self::with(limits, Outside::default())
     }
 
-    /// Makes the engines and reserves their address space. `offers` is what stands behind `shell` and `browser`.
+    /// Makes the engines and reserves their address space. `offers` is what stands behind `shell`, `browser` and `http`.
     ///
     /// # Errors
     /// [`Error::Start`] when the limits do not fit this machine.

@@ -46,16 +46,20 @@ pub enum Capability {
     Shell,
     /// A headless page.
     Browser,
+    /// Requests over HTTP to listed hosts.
+    Http,
 }
 
 impl Capability {
-    /// Every capability of this version of the contract. `shell` and `browser` run other people's programs, in a jail of their own.
-    pub const ALL: [Capability; 5] = [
+    /// Every capability of this version of the contract. `shell` and `browser` run other people's programs, in a jail of their own;
+    /// `http` reaches what the operator lists.
+    pub const ALL: [Capability; 6] = [
         Capability::Random,
         Capability::Clock,
         Capability::Config,
         Capability::Shell,
         Capability::Browser,
+        Capability::Http,
     ];
 
     /// The interface's name in `wit/`.
@@ -66,6 +70,7 @@ impl Capability {
             Capability::Config => "config",
             Capability::Shell => "shell",
             Capability::Browser => "browser",
+            Capability::Http => "http",
         }
     }
 }

@@ -1,6 +1,6 @@
-//! What reaches beyond a guest's own memory: the traits behind the capabilities `shell` and `browser`.
+//! What reaches beyond a guest's own memory: the traits behind the capabilities `shell`, `browser` and `http`.
 //!
-//! The host's owner gives implementations to [`crate::PluginHost::with`]; this crate knows neither a jail nor a browser. What a
+//! The host's owner gives implementations to [`crate::PluginHost::with`]; this crate knows neither a jail nor a browser nor a network. What a
 //! guest may ask of them is in `wit/capabilities.wit`.
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -14,6 +14,8 @@ pub struct Outside {
     pub shell: Option<Arc<dyn Machines>>,
     /// Behind the capability `browser`.
     pub browser: Option<Arc<dyn Pages>>,
+    /// Behind the capability `http`.
+    pub http: Option<Arc<dyn Network>>,
 }
 
 impl fmt::Debug for Outside {
@@ -21,6 +23,7 @@ impl fmt::Debug for Outside {
         f.debug_struct("Outside")
             .field("shell", &self.shell.is_some())
             .field("browser", &self.browser.is_some())
+            .field("http", &self.http.is_some())
             .finish()
     }
 }
@@ -193,4 +196,50 @@ pub trait Page: Send {
     /// # Errors
     /// A page that hangs or is gone.
     fn screenshot_png(&mut self) -> Result<Vec<u8>, Refusal>;
+}
+
+/// What a request over HTTP asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the protocol's own names")]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+}
+
+/// A request over HTTP; see `wit/capabilities.wit`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the contract's own names")]
+pub struct Request {
+    pub method: Method,
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Option<Vec<u8>>,
+}
+
+/// A response over HTTP; see `wit/capabilities.wit`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the contract's own names")]
+pub struct Response {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+/// Reaches listed hosts.
+pub trait Network: Send + Sync {
+    /// A guest's way to them, which counts its requests.
+    fn client(&self) -> Box<dyn Client>;
+}
+
+/// One guest's requests: those of an episode, or of one call on live traffic.
+pub trait Client: Send {
+    /// Asks and waits for the answer, for a bounded time.
+    ///
+    /// # Errors
+    /// What the list does not allow; a network or a server that does not answer well.
+    fn fetch(&mut self, request: Request) -> Result<Response, Refusal>;
 }

@@ -1,10 +1,13 @@
-//! A hostile guest with machines and pages in its hands: every way we know to misuse them, chosen by the task.
+//! A hostile guest with machines, pages and requests in its hands: every way we know to misuse them, chosen by the task.
 //!
-//! A fixture of `host/plugin/tests`, never shipped. What a jail or a browser itself must withstand is tested in `host/sandbox`.
+//! A fixture of `host/plugin/tests`, never shipped. What a jail, a browser or an HTTP client itself must withstand is tested in `host/sandbox`.
 
 use sdk::{
     Action, ActionKind, Capabilities, Environment, Episode, Fault, Message, ModalityCard,
-    Observation, ObservationKind, Split, Step, browser::Page, shell::Machine,
+    Observation, ObservationKind, Split, Step,
+    browser::Page,
+    http::{self, Request},
+    shell::Machine,
 };
 
 /// The guest.
@@ -29,7 +32,7 @@ impl Environment for Reaching {
             action: ActionKind::Text,
             observation: ObservationKind::Text,
             tools: Vec::new(),
-            capabilities: Capabilities::SHELL | Capabilities::BROWSER,
+            capabilities: Capabilities::SHELL | Capabilities::BROWSER | Capabilities::HTTP,
         }
     }
 
@@ -44,6 +47,17 @@ impl Environment for Reaching {
             pages: Vec::new(),
         })
     }
+}
+
+/// Status, headers and body, as the guest sees them.
+fn get(url: &str) -> Result<String, Fault> {
+    let response = http::fetch(&Request::get(url))?;
+    let headers = response.headers.iter();
+    let headers: Vec<_> = headers
+        .map(|h| format!("{}: {}", h.name, h.value))
+        .collect();
+    let (status, body) = (response.status, response.text());
+    Ok(format!("{status} [{}] {body}", headers.join(", ")))
 }
 
 impl Attempt {
@@ -90,7 +104,18 @@ impl Attempt {
                 let names: Vec<_> = page.tree()?.into_iter().map(|node| node.name).collect();
                 Ok(names.join(" "))
             }
-            other => Err(Fault::InvalidInput(format!("no task `{other}`"))),
+            task => match task.split_once(' ') {
+                Some(("get", url)) => get(url),
+                Some(("get-forever", url)) => loop {
+                    get(url)?;
+                },
+                Some(("get-large", url)) => get(&url.repeat(100_000)),
+                Some(("get-as-admin", url)) => {
+                    let request = Request::get(url).header("Authorization", "Bearer mine");
+                    http::fetch(&request).map(|response| response.text())
+                }
+                _ => Err(Fault::InvalidInput(format!("no task `{task}`"))),
+            },
         }
     }
 }

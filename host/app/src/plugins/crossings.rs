@@ -1,7 +1,7 @@
 //! What crosses the border between a host and an environment during an episode, recorded, and played again to another build.
 //!
-//! One file an episode, one JSON object a line: what the host asked and the guest answered, and what the guest asked of `shell` and
-//! `browser` meanwhile with what it got. A replay needs no model, no machine and no browser: the recorded answers stand in for them.
+//! One file an episode, one JSON object a line: what the host asked and the guest answered, and what the guest asked of `shell`,
+//! `browser` and `http` meanwhile with what it got. A replay needs no model, no machine, no browser and no network: the recorded answers stand in for them.
 //! Calls of an episode run on one thread, which is how what is asked outside finds its episode.
 
 use std::cell::RefCell;
@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use plugin::outside::{
-    ChangeKind, Gesture, Machine, Machines, Node, Output, Outside, Page, Pages, Refusal,
+    ChangeKind, Client, Gesture, Machine, Machines, Network, Node, Output, Outside, Page, Pages,
+    Refusal, Request, Response,
 };
 use rl::{
     Action, Classification, Environment, Episode, Message, ModalityCard, NextState, Observation,
@@ -109,6 +110,9 @@ pub fn noting(offers: Outside) -> Outside {
         browser: offers
             .browser
             .map(|inner| Arc::new(Noting(inner)) as Arc<dyn Pages>),
+        http: offers
+            .http
+            .map(|inner| Arc::new(Noting(inner)) as Arc<dyn Network>),
     }
 }
 
@@ -117,6 +121,7 @@ fn script() -> Outside {
     Outside {
         shell: Some(Arc::new(Scripted)),
         browser: Some(Arc::new(Scripted)),
+        http: Some(Arc::new(Scripted)),
     }
 }
 
@@ -170,6 +175,18 @@ impl Pages for Scripted {
     }
 }
 
+impl Network for Noting<Arc<dyn Network>> {
+    fn client(&self) -> Box<dyn Client> {
+        Box::new(Noting(self.0.client()))
+    }
+}
+
+impl Network for Scripted {
+    fn client(&self) -> Box<dyn Client> {
+        Box::new(Self)
+    }
+}
+
 /// A method that is noted by one type and scripted by the other.
 macro_rules! both {
     ($trait:ident, $inner:ty, $prefix:literal; $($name:ident($($arg:ident: $kind:ty),*) -> $answer:ty;)*) => {
@@ -205,6 +222,10 @@ both! { Page, Box<dyn Page>, "page.";
     act(gesture: Gesture) -> ();
     evaluate_json(script: &str) -> String;
     screenshot_png() -> Vec<u8>;
+}
+
+both! { Client, Box<dyn Client>, "http.";
+    fetch(request: Request) -> Response;
 }
 
 /// An environment whose hosted episodes are written down, one file each.

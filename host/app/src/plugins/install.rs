@@ -152,6 +152,7 @@ fn meaning(capability: Capability) -> &'static str {
         Capability::Config => "its own section of a configuration",
         Capability::Shell => "jailed machines: runs programs of this machine, without a network",
         Capability::Browser => "headless pages: runs a browser, without a network",
+        Capability::Http => "requests over HTTP to the hosts of a configuration's [http]",
     }
 }
 

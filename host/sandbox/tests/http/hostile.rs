@@ -128,7 +128,7 @@ fn a_resolver_that_hangs_ends_at_the_time_out() {
 /// 9,000 bytes of gzip that are over a megabyte of zeros: one literal, then the longest copy of it, again and again.
 fn bomb() -> Vec<u8> {
     let copies = std::iter::repeat_n("1100010100000", 5_500);
-    let bits = ["11", "0", "00110000"]
+    let bits = ["1", "10", "00110000"]
         .into_iter()
         .chain(copies)
         .collect::<String>()

@@ -23,6 +23,7 @@ const MODULES = {
   metric: "export const recordValue = () => {};",
   shell: "export const Machine = globalThis.given.Machine;",
   browser: "export const Page = globalThis.given.Page;",
+  http: "export const fetch = (request) => globalThis.given.fetch(request);",
 };
 
 const url = (text) => `data:text/javascript,${encodeURIComponent(text)}`;
