@@ -219,3 +219,6 @@ impl Client for Requests {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

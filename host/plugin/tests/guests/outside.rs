@@ -121,6 +121,7 @@ fn act(nothing: &Nothing, task: &str) -> (rl::Result<String>, usize) {
     let offers = Outside {
         shell: Some(Arc::new(nothing.clone())),
         browser: Some(Arc::new(nothing.clone())),
+        ..Outside::default()
     };
     let host = PluginHost::with(limits(), offers).unwrap();
     answer(&host, nothing, task)
