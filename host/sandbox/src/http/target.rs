@@ -151,7 +151,96 @@ pub(super) fn check_path(path: &str, prefix: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// What URLs are made of, and what is taken for it.
+    fn pieces() -> impl Strategy<Value = String> {
+        let piece = prop::sample::select(vec![
+            "https:",
+            "http:",
+            "//",
+            "/",
+            "\\",
+            "@",
+            ":",
+            "?",
+            "#",
+            ".",
+            "..",
+            ";",
+            "%2e",
+            "%2f",
+            "%5c",
+            "%25",
+            "%00",
+            "%40",
+            "。",
+            "．",
+            "／",
+            "[",
+            "]",
+            "::1",
+            "127.0.0.1",
+            "0x7f",
+            "443",
+            "a.example",
+            "evil.example",
+            "v1",
+            "v1/",
+            "\t",
+            " ",
+            "ä",
+            "%c0%ae",
+            "xn--",
+            "-",
+        ]);
+        prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    /// The most generous of servers: decodes again and again, cuts at `;`, takes `\\` for `/`, and then goes up.
+    fn resolved(path: &str) -> String {
+        let mut path = path.to_owned();
+        for _ in 0..10 {
+            path = percent_decode(path.as_bytes())
+                .decode_utf8_lossy()
+                .into_owned();
+        }
+        let mut folders: Vec<&str> = Vec::new();
+        for segment in path.split(['/', '\\']) {
+            match segment.split(';').next().unwrap_or_default().trim() {
+                ".." => drop(folders.pop()),
+                "." => {}
+                name => folders.push(name),
+            }
+        }
+        folders.join("/")
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sent_to_a_listed_host_reads_as_that_host_again(rest in pieces()) {
+            for given in [rest.clone(), format!("https://{rest}"), format!("https://a.example{rest}")] {
+                if let Ok(target) = read(&given) && target.origin == "https://a.example" {
+                    let sent = Url::parse(&format!("{}{}", target.origin, target.path_and_query)).unwrap();
+                    prop_assert_eq!(sent.origin().ascii_serialization(), "https://a.example");
+                    prop_assert_eq!(sent.path(), target.path);
+                    prop_assert!(sent.username().is_empty() && sent.fragment().is_none());
+                }
+            }
+        }
+
+        #[test]
+        fn no_path_that_passes_leads_out_at_a_server_that_decodes(rest in pieces()) {
+            if let Ok(target) = read(&format!("https://a.example/v1/{rest}"))
+                && check_path(&target.path, "/v1/").is_ok()
+            {
+                let reached = resolved(&target.path) + "/";
+                prop_assert!(reached.starts_with("/v1/"), "{}", target.path);
+            }
+        }
+    }
 
     #[test]
     fn other_spellings_of_a_host_are_that_host() {
