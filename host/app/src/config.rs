@@ -29,6 +29,8 @@ pub struct Config {
     pub browser: sandbox::browser::Config,
     /// What stands behind the capability `model`, by name: the models that simulated users speak by. None unless one is named.
     pub models: BTreeMap<String, crate::named_models::NamedModel>,
+    /// What stands behind the capability `http`: the hosts that may be asked, and the secrets that they are asked with.
+    pub http: sandbox::http::Config,
     /// How `nextstate rollout` practises.
     pub rollout: crate::rollout::Section,
     /// Sessions, votes, the algorithm, batches.
@@ -53,6 +55,7 @@ impl Default for Config {
             shell: sandbox::shell::Config::default(),
             browser: sandbox::browser::Config::default(),
             models: BTreeMap::new(),
+            http: sandbox::http::Config::default(),
             rollout: crate::rollout::Section::default(),
             loops: loops::Config::default(),
             train: trainer::Config::default(),
@@ -224,6 +227,7 @@ impl Config {
                 .validate()
                 .with_context(|| format!("[models.{name}]"))?;
         }
+        self.http.validate().context("[http]")?;
         self.rollout.validate().context("[rollout]")?;
         self.loops.validate().context("[loops]")?;
         self.train.validate().context("[train]")?;

@@ -1,7 +1,8 @@
-//! What stands behind the capabilities `shell`, `browser` and `model`: the sandbox's jail and browser, as the plugin host wants them, and
-//! the engine ([`crate::named_models`]).
+//! What stands behind the capabilities `shell`, `browser`, `http` and `model`: the sandbox's jail, browser and client, as the plugin host
+//! wants them, and the engine ([`crate::named_models`]).
 //!
-//! Jail and browser are made when the first guest asks: a host whose plugins need neither starts no program and misses none.
+//! The first three are made when the first guest asks: a host whose plugins need none starts no program, reads no secret and misses
+//! nothing.
 
 use std::{
     path::PathBuf,
@@ -10,10 +11,10 @@ use std::{
 };
 
 use plugin::outside::{
-    ChangeKind, Ending, Gesture, Machine, Machines, Models, Node, Output, Outside, Page, Pages,
-    Refusal,
+    ChangeKind, Client, Ending, Gesture, Machine, Machines, Method, Models, Network, Node, Output,
+    Outside, Page, Pages, Refusal, Request, Response,
 };
-use sandbox::{browser, shell};
+use sandbox::{browser, http, shell};
 
 use crate::{config::Config, plugins::crossings::noting};
 
@@ -33,6 +34,10 @@ pub fn outside(config: &Config, folder: PathBuf) -> Outside {
         })),
         // Only a host that runs a model has one.
         model: None,
+        http: Some(Arc::new(Hosts {
+            config: config.http.clone(),
+            made: OnceLock::new(),
+        })),
     })
 }
 
@@ -186,3 +191,48 @@ impl Page for Tab {
         self.0.screenshot_png().map_err(refusal)
     }
 }
+
+struct Hosts {
+    config: http::Config,
+    made: OnceLock<Result<http::Client, Refusal>>,
+}
+
+impl Network for Hosts {
+    fn client(&self) -> Box<dyn Client> {
+        let made = self.made.get_or_init(|| {
+            http::Client::new(&self.config, http::Surroundings::default()).map_err(refusal)
+        });
+        Box::new(Requests(made.clone().map(|client| client.session())))
+    }
+}
+
+/// Why there is none is said when something is asked for: a guest that only could ask misses nothing.
+struct Requests(Result<http::Session, Refusal>);
+
+impl Client for Requests {
+    fn fetch(&mut self, request: Request) -> Result<Response, Refusal> {
+        let session = self.0.as_mut().map_err(|refusal| refusal.clone())?;
+        let request = http::Request {
+            method: match request.method {
+                Method::Get => http::Method::Get,
+                Method::Head => http::Method::Head,
+                Method::Post => http::Method::Post,
+                Method::Put => http::Method::Put,
+                Method::Patch => http::Method::Patch,
+                Method::Delete => http::Method::Delete,
+            },
+            url: request.url,
+            headers: request.headers,
+            body: request.body,
+        };
+        let response = session.fetch(&request).map_err(refusal)?;
+        Ok(Response {
+            status: response.status,
+            headers: response.headers,
+            body: response.body,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! What a guest can reach: the one file in which capabilities are given.
 //!
 //! A guest gets `log` and `metric` always, and the others by its manifest. Nothing here reaches a file, a socket, the environment
-//! or real time; `shell`, `browser` and `model` do, and only through what the host's owner put behind them ([`crate::outside`]).
+//! or real time; `shell`, `browser`, `http` and `model` do, and only through what the host's owner put behind them ([`crate::outside`]).
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,7 +13,9 @@ use parking_lot::Mutex;
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable, ResourceTableError};
 
 use crate::{
-    bindings::{browser, clock, config, log, metric, model as wit_model, random, shell, types},
+    bindings::{
+        browser, clock, config, http, log, metric, model as wit_model, random, shell, types,
+    },
     error::LogTail,
     limits::{Breach, Growth, Limit, Limits},
     manifest::{Manifest, Value},
@@ -59,6 +61,8 @@ pub(crate) struct State {
     offers: Outside,
     pub(crate) account: model::Opened,
     table: ResourceTable,
+    /// What has been asked over `http`; none before the first request.
+    pub(crate) client: Option<crate::http::Held>,
     // The call under way.
     function: &'static str,
     seed: rl::Seed,
@@ -87,6 +91,7 @@ impl State {
             offers,
             account: model::Opened::default(),
             table,
+            client: None,
             outside: Duration::ZERO,
             started: Instant::now(),
             plugin: manifest.name.as_str().into(),
@@ -116,6 +121,10 @@ impl State {
         (self.started, self.outside) = (Instant::now(), Duration::ZERO);
         self.lines = 0;
         self.growth.breach = None;
+        // An instance of live traffic serves calls that have nothing to do with each other; one of an episode is its alone.
+        if !function.starts_with("episode.") {
+            self.client = None;
+        }
     }
 
     /// Ends a call: says how many log lines it lost.
@@ -229,7 +238,8 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     config::add_to_linker::<State, Own>(linker, |state| state)?;
     shell::add_to_linker::<State, Own>(linker, |state| state)?;
     browser::add_to_linker::<State, Own>(linker, |state| state)?;
-    wit_model::add_to_linker::<State, Own>(linker, |state| state)
+    wit_model::add_to_linker::<State, Own>(linker, |state| state)?;
+    http::add_to_linker::<State, Own>(linker, |state| state)
 }
 
 impl types::Host for State {}

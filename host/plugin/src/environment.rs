@@ -104,6 +104,7 @@ fn check_card(plugin: &Plugin, card: &wit::ModalityCard) -> Result<()> {
         (wit::Capabilities::SHELL, Capability::Shell),
         (wit::Capabilities::BROWSER, Capability::Browser),
         (wit::Capabilities::MODEL, Capability::Model),
+        (wit::Capabilities::HTTP, Capability::Http),
     ];
     for (flag, capability) in wanted {
         if card.capabilities.contains(flag) && !manifest.capabilities.contains(&capability) {

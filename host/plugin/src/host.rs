@@ -81,7 +81,7 @@ impl PluginHost {
         Self::with(limits, Outside::default())
     }
 
-    /// Makes the engines and reserves their address space. `offers` is what stands behind `shell`, `browser` and `model`.
+    /// Makes the engines and reserves their address space. `offers` is what stands behind `shell`, `browser`, `http` and `model`.
     ///
     /// # Errors
     /// [`Error::Start`] when the limits do not fit this machine.

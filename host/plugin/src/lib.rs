@@ -1,7 +1,7 @@
 //! Loads, limits, grants and calls guests: WebAssembly components that target a world of `wit/`.
 //!
 //! A guest is hostile until proven otherwise. Every call has a budget of work, memory, stack, output and host calls; a trap or a
-//! limit ends that instance, never the host; every number that comes back is checked. Knows no GPU, no HTTP, no ledger.
+//! limit ends that instance, never the host; every number that comes back is checked. Knows no GPU, no HTTP (`http` hands it over), no ledger.
 //!
 //! Start at [`PluginHost::load`], then [`GuestEnvironment`], [`GuestJudge`] and [`GuestReward`], which stand behind the seams of
 //! `rl`; [`Error`] says in which of four ways a guest goes wrong. What a guest can reach is in `capabilities.rs`, and only there.
@@ -14,6 +14,7 @@ mod convert;
 mod environment;
 mod error;
 mod host;
+mod http;
 mod instance;
 mod judge;
 mod limits;

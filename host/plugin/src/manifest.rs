@@ -48,18 +48,21 @@ pub enum Capability {
     Browser,
     /// Completions of a model, for simulated users.
     Model,
+    /// Requests over HTTP to listed hosts.
+    Http,
 }
 
 impl Capability {
     /// Every capability of this version of the contract. `shell` and `browser` run other people's programs, in a jail of their own;
-    /// `model` asks the models that the operator named.
-    pub const ALL: [Capability; 6] = [
+    /// `model` asks the models that the operator named, and `http` reaches the hosts that he lists.
+    pub const ALL: [Capability; 7] = [
         Capability::Random,
         Capability::Clock,
         Capability::Config,
         Capability::Shell,
         Capability::Browser,
         Capability::Model,
+        Capability::Http,
     ];
 
     /// The interface's name in `wit/`.
@@ -71,6 +74,7 @@ impl Capability {
             Capability::Shell => "shell",
             Capability::Browser => "browser",
             Capability::Model => "model",
+            Capability::Http => "http",
         }
     }
 }

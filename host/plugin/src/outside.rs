@@ -1,6 +1,6 @@
-//! What reaches beyond a guest's own memory: the traits behind the capabilities `shell`, `browser` and `model`.
+//! What reaches beyond a guest's own memory: the traits behind the capabilities `shell`, `browser`, `http` and `model`.
 //!
-//! The host's owner gives implementations to [`crate::PluginHost::with`]; this crate knows neither a jail nor a browser nor a model. What a
+//! The host's owner gives implementations to [`crate::PluginHost::with`]; this crate knows no jail, browser, network or model. What a
 //! guest may ask of them is in `wit/capabilities.wit`.
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -16,6 +16,8 @@ pub struct Outside {
     pub browser: Option<Arc<dyn Pages>>,
     /// Behind the capability `model`.
     pub model: Option<Arc<dyn Models>>,
+    /// Behind the capability `http`.
+    pub http: Option<Arc<dyn Network>>,
 }
 
 impl fmt::Debug for Outside {
@@ -24,6 +26,7 @@ impl fmt::Debug for Outside {
             .field("shell", &self.shell.is_some())
             .field("browser", &self.browser.is_some())
             .field("model", &self.model.is_some())
+            .field("http", &self.http.is_some())
             .finish()
     }
 }
@@ -241,4 +244,50 @@ pub trait Account: Send {
     /// # Errors
     /// An unknown name, a budget that has no room, messages that the model refuses, an engine that is busy or broken.
     fn complete(&mut self, request: CompletionRequest) -> Result<Completion, Refusal>;
+}
+
+/// What a request over HTTP asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the protocol's own names")]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+}
+
+/// A request over HTTP; see `wit/capabilities.wit`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the contract's own names")]
+pub struct Request {
+    pub method: Method,
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Option<Vec<u8>>,
+}
+
+/// A response over HTTP; see `wit/capabilities.wit`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the contract's own names")]
+pub struct Response {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+/// Reaches listed hosts.
+pub trait Network: Send + Sync {
+    /// A guest's way to them, which counts its requests.
+    fn client(&self) -> Box<dyn Client>;
+}
+
+/// One guest's requests: those of an episode, or of one call on live traffic.
+pub trait Client: Send {
+    /// Asks and waits for the answer, for a bounded time.
+    ///
+    /// # Errors
+    /// What the list does not allow; a network or a server that does not answer well.
+    fn fetch(&mut self, request: Request) -> Result<Response, Refusal>;
 }

@@ -10,7 +10,7 @@ pub enum Error {
     /// This machine cannot offer it: a program is missing, or the kernel does not allow it. Says what to do.
     #[error("{capability} is not available on this machine: {why}")]
     Unavailable {
-        /// `shell` or `browser`.
+        /// `shell`, `browser` or `http`.
         capability: &'static str,
         /// Why, and what to do.
         why: String,

@@ -2,7 +2,7 @@
 //!
 //! A worker process loads one plugin, compiles it, and answers calls over a socket; before it sees the component's first byte it gives up files,
 //! network, programs and everything else of the kernel that computing does not need ([`seal`]). Should a guest break out of
-//! WebAssembly, it is alone in there. What its guest asks of `shell` and `browser` the host does for it, and what comes back is checked again: the process itself is not trusted either.
+//! WebAssembly, it is alone in there. What its guest asks for outside the host does for it, and what comes back is checked again: the process itself is not trusted either.
 //! A worker that dies costs the episodes it had; a spare one takes its place at once.
 //!
 //! The main flow: [`Workers`] starts and replaces processes, [`SealedEnvironment`], [`SealedJudge`] and [`SealedReward`] stand behind the

@@ -6,8 +6,8 @@ use crossbeam_channel::Receiver;
 use plugin::{
     Capability,
     outside::{
-        Account, ChangeKind, Completion, CompletionRequest, Gesture, Machine, Machines, Models,
-        Node, Output, Outside, Page, Pages, Refusal,
+        Account, ChangeKind, Client, Completion, CompletionRequest, Gesture, Machine, Machines,
+        Models, Network, Node, Output, Outside, Page, Pages, Refusal, Request, Response,
     },
 };
 use serde::de::DeserializeOwned;
@@ -43,6 +43,7 @@ pub(crate) fn outside(offers: &[Capability]) -> Outside {
     Outside {
         shell: offered(Capability::Shell).then(|| Arc::new(Remote) as Arc<dyn Machines>),
         browser: offered(Capability::Browser).then(|| Arc::new(Remote) as Arc<dyn Pages>),
+        http: offered(Capability::Http).then(|| Arc::new(Remote) as Arc<dyn Network>),
         model: offered(Capability::Model).then(|| Arc::new(Remote) as Arc<dyn Models>),
     }
 }
@@ -78,6 +79,18 @@ impl Pages for Remote {
 impl Models for Remote {
     fn account(&self) -> Box<dyn Account> {
         Box::new(Remote)
+    }
+}
+
+impl Network for Remote {
+    fn client(&self) -> Box<dyn Client> {
+        Box::new(Remote)
+    }
+}
+
+impl Client for Remote {
+    fn fetch(&mut self, request: Request) -> Result<Response, Refusal> {
+        ask(Ask::Fetch(request))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, io};
 
-use plugin::outside::{Account, Machine, Outside, Page, Refusal};
+use plugin::outside::{Account, Client, Machine, Outside, Page, Refusal};
 use serde::Serialize;
 use serde_bytes::ByteBuf;
 
@@ -18,6 +18,8 @@ pub(crate) struct Things {
     hosted: bool,
     /// What has been asked of models; none before the first question.
     account: Option<Box<dyn Account>>,
+    /// What has been asked over `http`; none before the first request.
+    client: Option<Box<dyn Client>>,
     machines: HashMap<u64, Box<dyn Machine>>,
     pages: HashMap<u64, Box<dyn Page>>,
     next: u64,
@@ -29,6 +31,7 @@ impl Things {
             offers,
             hosted,
             account: None,
+            client: None,
             machines: HashMap::new(),
             pages: HashMap::new(),
             next: 1,
@@ -67,6 +70,7 @@ impl Things {
                 on_page(page.as_mut(), ask)
             }
             Ask::Complete(request) => given(&self.account()?.complete(request)?),
+            Ask::Fetch(request) => given(&self.client()?.fetch(request)?),
             Ask::LetGo(number) => {
                 drop((self.machines.remove(&number), self.pages.remove(&number)));
                 given(&())
@@ -79,6 +83,12 @@ impl Things {
         let offered = self.offers.model.as_ref().filter(|_| self.hosted);
         let models = offered.ok_or_else(|| not_offered("model"))?;
         Ok(self.account.get_or_insert_with(|| models.account()))
+    }
+
+    fn client(&mut self) -> Result<&mut Box<dyn Client>, Refusal> {
+        let network = self.offers.http.as_ref();
+        let network = network.ok_or_else(|| not_offered("http"))?;
+        Ok(self.client.get_or_insert_with(|| network.client()))
     }
 
     /// The next number. Attack: a worker that is in its guest's hands counts nothing.

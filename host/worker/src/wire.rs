@@ -10,7 +10,7 @@ use std::{
 
 use plugin::{
     Capability, Limits, LoadProblem,
-    outside::{CompletionRequest, Gesture, Refusal},
+    outside::{CompletionRequest, Gesture, Refusal, Request},
 };
 use rl::{
     Action, Answer, Hint, JudgedTurn, Message, ModalityCard, NextState, Seed, TaskId, ToolSpec,
@@ -143,6 +143,7 @@ pub(crate) enum Ask {
     Page(u64, PageAsk),
     LetGo(u64),
     Complete(CompletionRequest),
+    Fetch(Request),
 }
 
 #[derive(Serialize, Deserialize)]

@@ -98,6 +98,7 @@ impl Workers {
         let offered = [
             (Capability::Shell, offers.shell.is_some()),
             (Capability::Browser, offers.browser.is_some()),
+            (Capability::Http, offers.http.is_some()),
             (Capability::Model, offers.model.is_some()),
         ];
         let limits = given.limits.clone();

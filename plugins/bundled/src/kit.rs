@@ -19,7 +19,7 @@ macro_rules! files {
 }
 
 /// The contract, and the SDK's sources.
-pub const FILES: [File; 22] = files![
+pub const FILES: [File; 23] = files![
     "wit/capabilities.wit",
     "wit/environment.wit",
     "wit/judge.wit",
@@ -33,6 +33,7 @@ pub const FILES: [File; 22] = files![
     "plugins/sdk/src/environment.rs",
     "plugins/sdk/src/fault.rs",
     "plugins/sdk/src/groups.rs",
+    "plugins/sdk/src/http.rs",
     "plugins/sdk/src/judge.rs",
     "plugins/sdk/src/lib.rs",
     "plugins/sdk/src/log.rs",

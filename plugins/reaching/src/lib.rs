@@ -1,10 +1,14 @@
-//! A hostile guest with machines, pages and models in its hands: every way we know to misuse them, chosen by the task.
+//! A hostile guest with machines, pages, requests and models in its hands: every way we know to misuse them, chosen by the task.
 //!
-//! A fixture of `host/plugin/tests`, never shipped. What a jail or a browser itself must withstand is tested in `host/sandbox`.
+//! A fixture of `host/plugin/tests`, never shipped. What a jail, a browser or an HTTP client itself must withstand is tested in `host/sandbox`.
 
 use sdk::{
     Action, ActionKind, Capabilities, Environment, Episode, Fault, Message, ModalityCard,
-    Observation, ObservationKind, Request, Split, Step, browser::Page, model, shell::Machine,
+    Observation, ObservationKind, Split, Step,
+    browser::Page,
+    http::{self, Request},
+    model,
+    shell::Machine,
 };
 
 /// The guest.
@@ -29,11 +33,14 @@ impl Environment for Reaching {
             action: ActionKind::Text,
             observation: ObservationKind::Text,
             tools: Vec::new(),
-            capabilities: Capabilities::SHELL | Capabilities::BROWSER | Capabilities::MODEL,
+            capabilities: Capabilities::SHELL
+                | Capabilities::BROWSER
+                | Capabilities::HTTP
+                | Capabilities::MODEL,
         }
     }
 
-    fn classify(request: Request) -> Result<sdk::Line, Fault> {
+    fn classify(request: sdk::Request) -> Result<sdk::Line, Fault> {
         drop(request);
         model::complete(question("user", 8, 0.0)).map(|_| sdk::Line::Main)
     }
@@ -76,6 +83,17 @@ fn forged(handle: u32) -> Machine {
     unsafe {
         Machine::from_handle(handle)
     }
+}
+
+/// Status, headers and body, as the guest sees them.
+fn get(url: &str) -> Result<String, Fault> {
+    let response = http::fetch(&Request::get(url))?;
+    let headers = response.headers.iter();
+    let headers: Vec<_> = headers
+        .map(|h| format!("{}: {}", h.name, h.value))
+        .collect();
+    let (status, body) = (response.status, response.text());
+    Ok(format!("{status} [{}] {body}", headers.join(", ")))
 }
 
 impl Attempt {
@@ -144,7 +162,18 @@ impl Attempt {
             "ask-for-ever" => loop {
                 ask(question("user", 8, 0.0))?;
             },
-            other => Err(Fault::InvalidInput(format!("no task `{other}`"))),
+            task => match task.split_once(' ') {
+                Some(("get", url)) => get(url),
+                Some(("get-forever", url)) => loop {
+                    get(url)?;
+                },
+                Some(("get-large", url)) => get(&url.repeat(100_000)),
+                Some(("get-as-admin", url)) => {
+                    let request = Request::get(url).header("Authorization", "Bearer mine");
+                    http::fetch(&request).map(|response| response.text())
+                }
+                _ => Err(Fault::InvalidInput(format!("no task `{task}`"))),
+            },
         }
     }
 }

@@ -31,6 +31,7 @@ pub mod config;
 mod environment;
 mod fault;
 pub mod groups;
+pub mod http;
 mod judge;
 pub mod log;
 pub mod majority;

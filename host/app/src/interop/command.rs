@@ -28,7 +28,7 @@ pub struct Args {
     /// A capability granted to it, beside those of the shipped plugins
     #[arg(long = "grant", value_name = "CAPABILITY")]
     pub grant: Vec<String>,
-    /// A recipe, for what stands behind `shell` and `browser`
+    /// A recipe, for what stands behind `shell`, `browser` and `http`
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Where to listen; only this machine can be reached from

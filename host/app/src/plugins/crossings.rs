@@ -1,7 +1,7 @@
 //! What crosses the border between a host and an environment during an episode, recorded, and played again to another build.
 //!
 //! One file an episode, one JSON object a line: what the host asked and the guest answered, and what the guest asked of `shell`,
-//! `browser` and `model` meanwhile with what it got. A replay needs no model, no machine and no browser: the recorded answers stand in for them.
+//! `browser`, `http` and `model` meanwhile with what it got. A replay needs no model, no machine and no browser: the recorded answers stand in for them.
 //! Calls of an episode run on one thread, which is how what is asked outside finds its episode.
 
 use std::cell::RefCell;
@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use plugin::outside::{
-    Account, ChangeKind, Completion, CompletionRequest, Gesture, Machine, Machines, Models, Node,
-    Output, Outside, Page, Pages, Refusal,
+    Account, ChangeKind, Client, Completion, CompletionRequest, Gesture, Machine, Machines, Models,
+    Network, Node, Output, Outside, Page, Pages, Refusal, Request, Response,
 };
 use rl::{
     Action, Classification, Environment, Episode, Message, ModalityCard, NextState, Observation,
@@ -113,6 +113,9 @@ pub fn noting(offers: Outside) -> Outside {
         model: offers
             .model
             .map(|inner| Arc::new(Noting(inner)) as Arc<dyn Models>),
+        http: offers
+            .http
+            .map(|inner| Arc::new(Noting(inner)) as Arc<dyn Network>),
     }
 }
 
@@ -122,6 +125,7 @@ fn script() -> Outside {
         shell: Some(Arc::new(Scripted)),
         browser: Some(Arc::new(Scripted)),
         model: Some(Arc::new(Scripted)),
+        http: Some(Arc::new(Scripted)),
     }
 }
 
@@ -188,6 +192,18 @@ impl Models for Scripted {
     }
 }
 
+impl Network for Noting<Arc<dyn Network>> {
+    fn client(&self) -> Box<dyn Client> {
+        Box::new(Noting(self.0.client()))
+    }
+}
+
+impl Network for Scripted {
+    fn client(&self) -> Box<dyn Client> {
+        Box::new(Self)
+    }
+}
+
 /// A method that is noted by one type and scripted by the other.
 macro_rules! both {
     ($trait:ident, $inner:ty, $prefix:literal; $($name:ident($($arg:ident: $kind:ty),*) -> $answer:ty;)*) => {
@@ -227,6 +243,10 @@ both! { Page, Box<dyn Page>, "page.";
 
 both! { Account, Box<dyn Account>, "model.";
     complete(request: CompletionRequest) -> Completion;
+}
+
+both! { Client, Box<dyn Client>, "http.";
+    fetch(request: Request) -> Response;
 }
 
 /// An environment whose hosted episodes are written down, one file each.

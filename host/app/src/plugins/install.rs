@@ -153,6 +153,7 @@ fn meaning(capability: Capability) -> &'static str {
         Capability::Shell => "jailed machines: runs programs of this machine, without a network",
         Capability::Browser => "headless pages: runs a browser, without a network",
         Capability::Model => "completions of the models in [models], on a budget",
+        Capability::Http => "requests over HTTP to the hosts of a configuration's [http]",
     }
 }
 

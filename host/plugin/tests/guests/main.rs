@@ -8,6 +8,7 @@
 
 mod abuse;
 mod conformance;
+mod http;
 mod load;
 mod outside;
 mod seams;

@@ -145,6 +145,7 @@ fn act(nothing: &Nothing, task: &str) -> (rl::Result<String>, usize) {
         shell: Some(Arc::new(nothing.clone())),
         browser: Some(Arc::new(nothing.clone())),
         model: Some(Arc::new(nothing.clone())),
+        ..Outside::default()
     };
     let host = PluginHost::with(limits(), offers).unwrap();
     answer(&host, nothing, task)

@@ -10,8 +10,8 @@ use std::{
 
 use bundled::fixtures::REACHING;
 use plugin::outside::{
-    Account, ChangeKind, Completion, CompletionRequest, Ending, Gesture, Machine, Machines, Models,
-    Node, Output, Outside, Page, Pages, Refusal,
+    Account, ChangeKind, Client, Completion, CompletionRequest, Ending, Gesture, Machine, Machines,
+    Models, Network, Node, Output, Outside, Page, Pages, Refusal, Request, Response,
 };
 use rl::{Environment as _, Episode, FinishReason, RequestView, Seed, TaskId};
 use worker::{SealedEnvironment, Workers};
@@ -69,6 +69,23 @@ impl Page for Counted {
     }
 }
 
+impl Network for Nothing {
+    fn client(&self) -> Box<dyn Client> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Box::new(Counted(Arc::clone(&self.0)))
+    }
+}
+
+impl Client for Counted {
+    fn fetch(&mut self, request: Request) -> Result<Response, Refusal> {
+        Ok(Response {
+            status: 200,
+            headers: Vec::new(),
+            body: request.url.into_bytes(),
+        })
+    }
+}
+
 impl Models for Nothing {
     fn account(&self) -> Box<dyn Account> {
         self.0.fetch_add(1, Ordering::SeqCst);
@@ -120,6 +137,7 @@ fn environment(nothing: &Nothing) -> SealedEnvironment {
     let offers = Outside {
         shell: Some(Arc::new(nothing.clone())),
         browser: Some(Arc::new(nothing.clone())),
+        http: Some(Arc::new(nothing.clone())),
         model: Some(Arc::new(nothing.clone())),
     };
     let workers = Workers::start(given(REACHING, ""), offers, program(), config()).unwrap();
@@ -153,6 +171,8 @@ fn a_guest_in_a_worker_reaches_what_it_was_granted_on_the_thread_that_plays_it()
     assert_eq!(said(&mut *begun(&environment, "tree")).unwrap(), "one two");
     let asked = said(&mut *begun(&environment, "ask")).unwrap();
     assert_eq!(asked, "to 1 3 5 to 1 3 5");
+    let got = said(&mut *begun(&environment, "get https://a.test/b")).unwrap();
+    assert_eq!(got, "200 [] https://a.test/b");
     // A budget is an episode's: traffic has none.
     let view = RequestView {
         messages: &[],

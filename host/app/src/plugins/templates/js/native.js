@@ -24,6 +24,7 @@ const MODULES = {
   shell: "export const Machine = globalThis.given.Machine;",
   browser: "export const Page = globalThis.given.Page;",
   model: "export const complete = (request) => globalThis.given.complete(request);",
+  http: "export const fetch = (request) => globalThis.given.fetch(request);",
 };
 
 const url = (text) => `data:text/javascript,${encodeURIComponent(text)}`;
