@@ -27,7 +27,7 @@ def answer(request):
         return source.tasks()
     if request["do"] == "open":
         return source.opened(request["task"])
-    results, states = image.play(source.Game(request["setup"]), request["turns"])
+    results, states = image.play(source.Game(json.loads(request["setup"])), request["turns"])
     made = [result for turn in results for result in turn]
     return {"results": made[request["known"]:], "state": states[-1]}
 

@@ -99,7 +99,7 @@ pub struct Opened {
     /// What the model's words have to name.
     pub communicate: Vec<String>,
     /// What the driver needs to begin again; nobody else reads it.
-    pub setup: Value,
+    pub setup: String,
 }
 
 /// What came of a call.
@@ -183,7 +183,7 @@ impl<J: Jail> Driver<J> {
     /// Only where the machine itself is broken.
     pub fn play(
         &self,
-        setup: &Value,
+        setup: &str,
         turns: &[Vec<Made>],
         known: usize,
         timeout_ms: u32,

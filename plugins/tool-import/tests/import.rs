@@ -102,6 +102,27 @@ fn the_right_calls_are_worth_one_and_idleness_and_wrong_calls_nothing() {
     }
 }
 
+/// `NEXTSTATE_TOOL_IMAGES` names a folder with what `examples/tool-import/fetch.py` makes, as `bfcl` and `tau2`; without it there is
+/// nothing to do. `NEXTSTATE_TOOL_STEP`: every how manieth task.
+#[test]
+fn the_right_calls_of_published_tasks_are_worth_one_where_somebody_fetched_them() {
+    let Ok(images) = std::env::var("NEXTSTATE_TOOL_IMAGES") else {
+        return;
+    };
+    let step = std::env::var("NEXTSTATE_TOOL_STEP").map_or(40, |step| step.parse().unwrap());
+    for (name, format) in [("bfcl", Format::Bfcl), ("tau2", Format::Tau2)] {
+        let image = format!("{images}/{name}");
+        for task in everywhere(&image, format).iter().step_by(step) {
+            let driver: Driver<Bubble> = Driver::create(&image, format).unwrap();
+            let opened = driver.open(task).unwrap();
+            let mut session = start(&image, format, task);
+            let words = format!("Done: {}", opened.communicate.join("; "));
+            play(&mut session, &opened.reference, &words);
+            assert_eq!(value(&mut session), 1.0, "{task}");
+        }
+    }
+}
+
 #[test]
 fn splits_and_families_are_those_of_the_lists() {
     let bfcl = image("bfcl");
