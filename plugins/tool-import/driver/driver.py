@@ -42,6 +42,8 @@ def main():
         said = {"ok": answer(request)}
     except image.Trouble as trouble:
         said = {"error": str(trouble)[:2000]}
+    except Exception as error:
+        said = {"error": f"the image is of another form than is known: {type(error).__name__}: {error}"[:2000]}
     said = json.dumps(said, ensure_ascii=False).encode("utf-8", "replace")
     if len(said) > MOST_BYTES:
         said = json.dumps({"error": f"this takes {len(said)} bytes, and {MOST_BYTES} can be read"}).encode()

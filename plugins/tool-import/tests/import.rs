@@ -199,16 +199,20 @@ fn a_call_that_never_ends_has_not_happened_and_the_episode_goes_on() {
     assert_eq!(value(&mut session), 1.0);
 }
 
-/// An image of BFCL's with one file replaced.
+/// An image of BFCL's with one file of the package replaced.
 fn with_file(path: &str, content: &str) -> (TempDir, String) {
+    with_file_of("bfcl", &format!("bfcl_eval/{path}"), content)
+}
+
+fn with_file_of(name: &str, path: &str, content: &str) -> (TempDir, String) {
     let place = tempfile::tempdir().unwrap();
     let copied = std::process::Command::new("cp")
-        .args(["-r", &image("bfcl"), &place.path().display().to_string()])
+        .args(["-r", &image(name), &place.path().display().to_string()])
         .status()
         .unwrap();
     assert!(copied.success());
-    let image = place.path().join("bfcl");
-    fs::write(image.join("bfcl_eval").join(path), content).unwrap();
+    let image = place.path().join(name);
+    fs::write(image.join(path), content).unwrap();
     (place, image.display().to_string())
 }
 
@@ -323,6 +327,66 @@ fn a_task_that_cannot_be_used_is_a_fault_that_says_why() {
         let source = Source::Image(image, Format::Bfcl);
         let started = begin::<Bubble>(&source, "multi_turn_base_4", TIMEOUT_MS, RULES);
         match started {
+            Err(Fault::InvalidConfig(why)) => assert!(why.contains(part), "{why}"),
+            other => panic!("{content}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_domain_that_cannot_be_used_is_a_fault_that_says_why() {
+    let one = |more: &str| {
+        let actions = r#"[{"name": "get_book", "arguments": {"title": "Moss"}}]"#;
+        format!(
+            r#"[{{"id": "lend", "user_scenario": {{"instructions": "?"}}, "evaluation_criteria": {{"actions": {actions}}}{more}}}]"#
+        )
+    };
+    let data = "data/tau2/domains/library";
+    for (path, content, part) in [
+        (format!("{data}/tasks.json"), "{".to_owned(), "is no JSON"),
+        (format!("{data}/tasks.json"), "{}".to_owned(), "is no list"),
+        (
+            format!("{data}/tasks.json"),
+            "[]".to_owned(),
+            "there is no task",
+        ),
+        (
+            format!("{data}/tasks.json"),
+            one(r#", "evaluation_criteria": 3"#),
+            "of another form",
+        ),
+        (
+            format!("{data}/tasks.json"),
+            one(r#", "user_scenario": {}"#),
+            "has no instructions",
+        ),
+        (
+            format!("{data}/tasks.json"),
+            one(r#", "id": "a b""#),
+            "there is no task",
+        ),
+        (
+            format!("{data}/tasks.json"),
+            one(
+                r#", "initial_state": {"initialization_actions": [{"env_type": "assistant", "func_name": "gone"}]}"#,
+            ),
+            "cannot begin",
+        ),
+        (format!("{data}/db.json"), "[]".to_owned(), "cannot begin"),
+        (
+            "tau2/domains/library/tools.py".into(),
+            String::new(),
+            "nothing to use",
+        ),
+        (
+            "tau2/domains/library/tools.py".into(),
+            "import gone".into(),
+            "cannot be imported",
+        ),
+    ] {
+        let (_place, image) = with_file_of("tau2", &path, &content);
+        let source = Source::Image(image, Format::Tau2);
+        match begin::<Bubble>(&source, "library/lend", TIMEOUT_MS, RULES) {
             Err(Fault::InvalidConfig(why)) => assert!(why.contains(part), "{why}"),
             other => panic!("{content}: {other:?}"),
         }

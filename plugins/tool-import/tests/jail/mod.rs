@@ -72,38 +72,18 @@ impl Jail for Bubble {
     fn run(&self, command: &str, timeout_ms: u32) -> Result<Output, Fault> {
         let host = |name: &str| self.place.path().join(name).display().to_string();
         let seconds = f64::from(timeout_ms) / 1000.0;
+        let args = format!(
+            "-s KILL {seconds} bwrap --unshare-all --die-with-parent --clearenv --setenv PATH /usr/bin:/bin --setenv HOME /tmp \
+             --ro-bind /usr /usr --symlink usr/bin /bin --symlink usr/lib /lib --symlink usr/lib64 /lib64 --proc /proc --dev /dev \
+             --bind {} /work --bind {} /tmp --chdir /work bash -c",
+            host("work"),
+            host("tmp")
+        );
         let done = Command::new("timeout")
-            .args(["-s", "KILL", &seconds.to_string(), "bwrap"])
-            .args(["--unshare-all", "--die-with-parent", "--clearenv"])
-            .args([
-                "--setenv",
-                "PATH",
-                "/usr/bin:/bin",
-                "--setenv",
-                "HOME",
-                "/tmp",
-            ])
-            .args(["--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin"])
-            .args([
-                "--symlink",
-                "usr/lib",
-                "/lib",
-                "--symlink",
-                "usr/lib64",
-                "/lib64",
-            ])
-            .args(["--proc", "/proc", "--dev", "/dev"])
-            .args([
-                "--bind",
-                &host("work"),
-                "/work",
-                "--bind",
-                &host("tmp"),
-                "/tmp",
-            ])
-            .args(["--chdir", "/work", "bash", "-c", command])
+            .args(args.split_whitespace())
+            .arg(command)
             .output()
-            .expect("bubblewrap and coreutils are installed");
+            .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let ending = match done.status.code() {
             Some(code) => Ending::Exited(u32::try_from(code).unwrap()),
