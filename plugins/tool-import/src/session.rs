@@ -158,10 +158,10 @@ impl Session {
             Ok(Reading::Calls(calls)) => {
                 self.tally.streak = 0;
                 let names: Vec<_> = calls.iter().map(|call| call.name.clone()).collect();
-                let mut reaction = self.make(calls)?;
-                let results = names.into_iter().zip(std::mem::take(&mut reaction.0));
-                reaction.1.messages = vec![wire::results(results.collect())];
-                Ok(reaction.1)
+                let (answers, mut reaction) = self.make(calls)?;
+                let results = names.into_iter().zip(answers).collect();
+                reaction.messages = vec![wire::results(results)];
+                Ok(reaction)
             }
             Ok(Reading::Answer(said)) => Ok(self.listen(said)),
         }
