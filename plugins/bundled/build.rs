@@ -11,11 +11,12 @@ use anyhow::{Context, Result};
 use builder::Job;
 
 /// The guests that are built; each is a folder of `plugins/` and exposed by `src/lib.rs`.
-const GUESTS: [&str; 17] = [
+const GUESTS: [&str; 18] = [
     "conversation",
     "tool-call",
     "terminal",
     "swe",
+    "tool-import",
     "gui",
     "reaction-judge",
     "step-judge",
@@ -60,11 +61,11 @@ fn watch() {
     for file in ["build.rs", "../../wit", "../../Cargo.lock"] {
         println!("cargo::rerun-if-changed={file}");
     }
-    for guest in GUESTS.iter().chain(&["sdk"]) {
+    for guest in GUESTS.iter().chain(&["sdk", "calls"]) {
         println!("cargo::rerun-if-changed=../{guest}/src");
         println!("cargo::rerun-if-changed=../{guest}/Cargo.toml");
         // What sources embed.
-        for folder in ["pages", "repos", "score"] {
+        for folder in ["driver", "pages", "repos", "score"] {
             if Path::new("..").join(guest).join(folder).is_dir() {
                 println!("cargo::rerun-if-changed=../{guest}/{folder}");
             }

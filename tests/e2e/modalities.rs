@@ -1,7 +1,7 @@
 //! The modalities on the real host: reference solutions through the guests, the jail and the browser score 1, nothing scores nothing, and
 //! nothing is left behind.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use app::config::Config;
 use app::guests::{Guests, load_plugins};
@@ -12,6 +12,11 @@ use crate::support::{has, root};
 
 /// The guests of a recipe, without a model: environment, jail and browser are what it takes.
 fn guests(recipe: &str, section: &str, folder: &Path) -> Guests {
+    guests_with(recipe, section, &[], folder)
+}
+
+/// The same, on a host that has these images.
+fn guests_with(recipe: &str, section: &str, images: &[(&str, PathBuf)], folder: &Path) -> Guests {
     let path = root().join("examples").join(recipe).join("run.toml");
     let mut config = Config::read(&path).unwrap();
     config.plugins.judge = "none".into();
@@ -20,6 +25,9 @@ fn guests(recipe: &str, section: &str, folder: &Path) -> Guests {
         .plugins
         .config
         .insert(recipe.into(), section.parse().unwrap());
+    let images = images.iter().cloned();
+    let images = images.map(|(name, folder)| (name.to_owned(), folder));
+    config.shell.images.extend(images);
     let offers = outside(&config, folder.join("sandbox"));
     load_plugins(&config.plugins, Seed::new(1), offers).unwrap()
 }
@@ -159,6 +167,79 @@ fn swe_bugs_that_are_taken_out_again_score_one_on_the_hosts_own_machines() {
             "```bash\npython3 - <<'END'\ns = open('{file}').read()\nopen('{file}', 'w').write(s[:{from}] + {before} + s[{to}:])\nEND\n```"
         ));
         play.say("DONE");
+        play.assert_solved();
+    }
+}
+
+#[test]
+fn tool_import_right_calls_score_one_on_the_hosts_own_machines_and_silence_scores_nothing() {
+    if !has(&["bwrap"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let fixtures = root().join("plugins/tool-import/tests/fixtures");
+    let images = ["bfcl", "tau2"].map(|name| (name, fixtures.join(name)));
+    let cases: [(&str, &str, &[&str]); 2] = [
+        (
+            "bfcl",
+            "multi_turn_base_0",
+            &[
+                r#"{"name": "set_lamp", "arguments": {"room": "kitchen", "lamp": "ceiling"}}"#,
+                "It is on.",
+                r#"{"name": "see_room", "arguments": {"room": "kitchen"}}"#,
+                r#"{"name": "add", "arguments": {"numbers": [100, 30]}}"#,
+                "130.",
+            ],
+        ),
+        (
+            "tau2",
+            "library/lend",
+            &[
+                r#"{"name": "get_book", "arguments": {"title": "Moss"}}"#,
+                "It is on shelf 1,204. Shall I lend it to you?",
+                r#"{"name": "lend_book", "arguments": {"title": "Moss", "reader": "bob"}}"#,
+                "It is yours now.",
+                "Goodbye.",
+            ],
+        ),
+    ];
+    for (format, task, replies) in cases {
+        let section = format!("tasks-from = \"{format}\"\nimage = \"{format}\"");
+        let place = folder.path().join(format);
+        let guests = guests_with("tool-import", &section, &images, &place);
+        let tasks = guests.environment.tasks("train").unwrap();
+        assert!(tasks.contains(&TaskId::new(task)), "{tasks:?}");
+        let mut idle = Play::start(&guests, task);
+        while idle.done.is_none() {
+            idle.say("I cannot do that.");
+        }
+        assert!(idle.outcome().score < 0.01, "{task}");
+        let mut play = Play::start(&guests, task);
+        for reply in replies {
+            play.say(reply);
+        }
+        play.assert_solved();
+    }
+}
+
+#[test]
+fn code_problems_are_solved_by_their_programs_on_the_hosts_own_machines() {
+    if !has(&["bwrap"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let guests = guests("tool-import", "difficulty = 3", folder.path());
+    let tasks = guests.environment.tasks("train").unwrap();
+    for task in tasks.iter().step_by(tasks.len() / 12) {
+        let problem = tool_import::problems::problem(task.as_str()).unwrap();
+        let mut idle = Play::start(&guests, task.as_str());
+        idle.say("I do not know.");
+        assert!(idle.outcome().score < 0.01, "{task}");
+        let mut play = Play::start(&guests, task.as_str());
+        let arguments = serde_json::json!({"code": problem.program});
+        play.say(&serde_json::json!({"name": "python", "arguments": arguments}).to_string());
+        assert!(play.shown.contains("\"exit-code\":0"), "{}", play.shown);
+        play.say(&format!("Answer: {}", problem.answer));
         play.assert_solved();
     }
 }

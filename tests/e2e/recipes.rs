@@ -169,6 +169,13 @@ fn swe_practises_a_round() {
 }
 
 #[test]
+fn tool_import_practises_a_round() {
+    if has(&["bwrap"]) {
+        a_round("tool-import");
+    }
+}
+
+#[test]
 fn gui_practises_a_round() {
     if has(&["chromium", "chromium-browser", "google-chrome"]) {
         a_round("gui");

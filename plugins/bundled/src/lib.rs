@@ -39,6 +39,9 @@ pub const TERMINAL: Bundled = bundled!("terminal");
 /// Environment: small repositories with a bug.
 pub const SWE: Bundled = bundled!("swe");
 
+/// Environment: tool-call tasks of BFCL and tau2-bench, and a code interpreter, on a jailed machine.
+pub const TOOL_IMPORT: Bundled = bundled!("tool-import");
+
 /// Environment: web pages.
 pub const GUI: Bundled = bundled!("gui");
 
@@ -73,11 +76,12 @@ pub const RLOO_REWARD: Bundled = bundled!("rloo-reward");
 pub const LENGTH_GUARDED_REWARD: Bundled = bundled!("length-guarded-reward");
 
 /// Every guest that is shipped.
-pub const ALL: [Bundled; 15] = [
+pub const ALL: [Bundled; 16] = [
     CONVERSATION,
     TOOL_CALL,
     TERMINAL,
     SWE,
+    TOOL_IMPORT,
     GUI,
     REACTION_JUDGE,
     STEP_JUDGE,

@@ -11,12 +11,13 @@ pub mod episode;
 pub mod families;
 pub mod oracle;
 pub mod plan;
-pub mod reader;
 pub mod schema;
 pub mod snapshot;
 pub mod task;
 pub mod traffic;
 pub mod wire;
+
+pub use calls::reader;
 
 use sdk::{
     ActionKind, Capabilities, Environment, Fault, Line, Message, ModalityCard, Observation,
