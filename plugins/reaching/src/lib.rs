@@ -3,7 +3,7 @@
 //! A fixture of `host/plugin/tests`, never shipped. What a jail, a browser or an HTTP client itself must withstand is tested in `host/sandbox`.
 
 use sdk::{
-    Action, ActionKind, Capabilities, Environment, Episode, Fault, Message, ModalityCard,
+    Action, ActionKind, Capabilities, Environment, Episode, Fault, Line, Message, ModalityCard,
     Observation, ObservationKind, Split, Step,
     browser::Page,
     http::{self, Request},
@@ -34,6 +34,11 @@ impl Environment for Reaching {
             tools: Vec::new(),
             capabilities: Capabilities::SHELL | Capabilities::BROWSER | Capabilities::HTTP,
         }
+    }
+
+    fn classify(_: sdk::Request) -> Result<Line, Fault> {
+        get("https://a.example/live")?;
+        Ok(Line::Main)
     }
 
     fn tasks(_: Split) -> Result<Vec<String>, Fault> {
