@@ -3,7 +3,7 @@
 //! A fixture of `host/plugin/tests`, never shipped. What a jail, a browser or an HTTP client itself must withstand is tested in `host/sandbox`.
 
 use sdk::{
-    Action, ActionKind, Capabilities, Environment, Episode, Fault, Message, ModalityCard,
+    Action, ActionKind, Capabilities, Environment, Episode, Fault, Line, Message, ModalityCard,
     Observation, ObservationKind, Split, Step,
     browser::Page,
     http::{self, Request},
@@ -40,9 +40,14 @@ impl Environment for Reaching {
         }
     }
 
-    fn classify(request: sdk::Request) -> Result<sdk::Line, Fault> {
-        drop(request);
-        model::complete(question("user", 8, 0.0)).map(|_| sdk::Line::Main)
+    /// A request without messages is for the network, another for a model.
+    fn classify(request: sdk::Request) -> Result<Line, Fault> {
+        if request.messages.is_empty() {
+            get("https://a.example/live")?;
+        } else {
+            model::complete(question("user", 8, 0.0))?;
+        }
+        Ok(Line::Main)
     }
 
     fn tasks(_: Split) -> Result<Vec<String>, Fault> {

@@ -15,7 +15,7 @@ use plugin::{
     GuestEnvironment, Limits, PluginHost,
     outside::{Client, Network, Outside, Refusal, Request, Response},
 };
-use rl::{Action, Environment, Message, Seed, TaskId};
+use rl::{Action, Classification, Environment, Message, RequestView, Seed, TaskId};
 
 use crate::support::{load, words};
 
@@ -130,6 +130,22 @@ fn the_requests_of_an_episode_are_counted_together_and_those_of_another_apart() 
         assert!(words(said.into_iter().next_back().unwrap()).contains("2 requests were made"));
     }
     assert_eq!(network.clients.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn the_requests_of_live_traffic_are_counted_a_call() {
+    let host = PluginHost::with(limits(), offering(&Scripted::default())).unwrap();
+    let guest = load(&host, REACHING, "").unwrap();
+    let environment = GuestEnvironment::new(&guest, Seed::new(1)).unwrap();
+    let request = RequestView {
+        messages: &[],
+        tools: &[],
+    };
+    // The instance is the same, and has two requests.
+    for _ in 0..4 {
+        let line = environment.classify(request).unwrap();
+        assert_eq!(line, Classification::Main);
+    }
 }
 
 #[test]

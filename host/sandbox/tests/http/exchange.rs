@@ -1,5 +1,7 @@
 //! What an allowed request sends, and what of the answer its guest sees.
 
+use std::time::Duration;
+
 use sandbox::{
     Error,
     http::{Client, Config, Host, Method, Request},
@@ -219,4 +221,20 @@ fn without_hosts_or_a_secret_there_is_no_http_and_the_reason_names_no_secret() {
     let error = Client::new(&config, surroundings(&Names::default())).unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
     assert!(!error.to_string().contains("MISSING"), "{error}");
+}
+
+#[test]
+fn a_server_that_cannot_prove_who_it_is_gets_no_secret() {
+    let server = Server::saying("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    let name = format!("https://tls.example:{}", server.port);
+    let names = Names::of("tls.example", &[&["127.0.0.1"]]);
+    let host = Host {
+        timeout: Duration::from_secs(2),
+        ..with_secret()
+    };
+    let mut session = session(&[(&name, host)], &names);
+    failed(session.fetch(&get(&name)));
+    drop(session);
+    let seen = server.seen().concat();
+    assert!(!seen.contains("hunter2") && !seen.contains("GET"), "{seen}");
 }

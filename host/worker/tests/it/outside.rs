@@ -13,7 +13,7 @@ use plugin::outside::{
     Account, ChangeKind, Client, Completion, CompletionRequest, Ending, Gesture, Machine, Machines,
     Models, Network, Node, Output, Outside, Page, Pages, Refusal, Request, Response,
 };
-use rl::{Environment as _, Episode, FinishReason, RequestView, Seed, TaskId};
+use rl::{Environment as _, Episode, FinishReason, Message, RequestView, Seed, TaskId};
 use worker::{SealedEnvironment, Workers};
 
 use crate::rig::{config, given, program, reply};
@@ -175,7 +175,7 @@ fn a_guest_in_a_worker_reaches_what_it_was_granted_on_the_thread_that_plays_it()
     assert_eq!(got, "200 [] https://a.test/b");
     // A budget is an episode's: traffic has none.
     let view = RequestView {
-        messages: &[],
+        messages: &[Message::user("hello")],
         tools: &[],
     };
     environment.classify(view).unwrap_err();
