@@ -3,7 +3,7 @@
 #![no_main]
 
 use arbitrary::Unstructured;
-use fuzz::{contract, load_and_call};
+use fuzz::{call, contract, load};
 use libfuzzer_sys::{Corpus, fuzz_target};
 
 fuzz_target!(|data: &[u8]| -> Corpus {
@@ -15,6 +15,6 @@ fuzz_target!(|data: &[u8]| -> Corpus {
         return Corpus::Reject;
     };
     let component = shape.component(&module).expect("it has the world's shape");
-    load_and_call(world, &component).expect("such a guest loads");
+    call(&load(world, &component).expect("such a guest loads"));
     Corpus::Keep
 });

@@ -3,19 +3,21 @@
 #![no_main]
 
 use arbitrary::Unstructured;
-use fuzz::{edit, load_and_call};
+use fuzz::{call, edit, load};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use plugin::World;
 
 fuzz_target!(|data: &[u8]| -> Corpus {
     if data.starts_with(b"\0asm") {
-        let _ = load_and_call(World::RewardPlugin, data);
+        let _ = load(World::RewardPlugin, data);
         return Corpus::Keep;
     }
     let mut u = Unstructured::new(data);
     let Ok((world, bytes)) = edit::guest(&mut u) else {
         return Corpus::Reject;
     };
-    let _ = load_and_call(world, &bytes);
+    if let Ok(plugin) = load(world, &bytes) {
+        call(&plugin);
+    }
     Corpus::Keep
 });

@@ -39,6 +39,18 @@ const WORLDS: [World; 3] = [
 /// Where a guest's own allocator begins; below lies what the fuzzer wrote.
 const HEAP: i32 = 32 << 10;
 const PAGES: u64 = 4;
+/// Where the polite answers lie, and in them: the list of tasks, the episode that began, and the name.
+const CARD: i32 = 24 << 10;
+const TASKS: i32 = 40;
+const BEGUN: i32 = 64;
+const TEXT: i32 = 80;
+/// What every guest is called.
+pub const NAME: &str = "fuzzed";
+const WORD: MemArg = MemArg {
+    offset: 0,
+    align: 0,
+    memory_index: 0,
+};
 
 static SHAPES: LazyLock<Vec<Shape>> =
     LazyLock::new(|| WORLDS.iter().map(|world| shape(*world)).collect());
@@ -177,10 +189,10 @@ impl Shape {
             functions.function(index);
             exports.export(name, ExportKind::Func, index);
             index += 1;
-            code.function(&if name == "cabi_realloc" && u.ratio(15, 16)? {
-                allocator()
-            } else {
-                self.body(u, ty)?
+            let polite = self.polite(name);
+            code.function(&match polite {
+                Some(polite) if u.ratio(15, 16)? => polite,
+                _ => self.body(u, ty)?,
             });
         }
         exports.export("memory", ExportKind::Memory, 0);
@@ -205,6 +217,7 @@ impl Shape {
         }
         let mut data = DataSection::new();
         data.active(0, &ConstExpr::i32_const(0), words);
+        data.active(0, &ConstExpr::i32_const(CARD), card());
         let mut module = Module::new();
         module
             .section(&types)
@@ -216,6 +229,46 @@ impl Shape {
             .section(&code)
             .section(&data);
         Ok(module.finish())
+    }
+
+    /// What a function does where anything else ends the acquaintance: a host calls nothing more of an environment whose name is
+    /// wrong, or of an episode that did not begin.
+    fn polite(&self, name: &str) -> Option<Function> {
+        // Beside each function there is one that frees what it answered, `cabi_post_…`.
+        let own = name.strip_prefix("nextstate:plugin/environment@0.1.0#");
+        let instructions = match own.unwrap_or(name) {
+            "cabi_realloc" => vec![
+                Instruction::GlobalGet(0),
+                Instruction::GlobalGet(0),
+                Instruction::LocalGet(3),
+                Instruction::I32Add,
+                Instruction::I32Const(15),
+                Instruction::I32Add,
+                Instruction::I32Const(-16),
+                Instruction::I32And,
+                Instruction::GlobalSet(0),
+            ],
+            "describe" => vec![Instruction::I32Const(CARD)],
+            "tasks" => vec![Instruction::I32Const(CARD + TASKS)],
+            "[static]episode.start" | "[static]episode.restore" => {
+                let mut names = self.imports.iter().map(|(_, name, _)| name);
+                let new = names.position(|name| name == "[resource-new]episode")?;
+                vec![
+                    Instruction::I32Const(CARD + BEGUN + 4),
+                    Instruction::I32Const(7),
+                    Instruction::Call(u32::try_from(new).expect("few")),
+                    Instruction::I32Store(WORD),
+                    Instruction::I32Const(CARD + BEGUN),
+                ]
+            }
+            _ => return None,
+        };
+        let mut body = Function::new([]);
+        for instruction in instructions {
+            body.instruction(&instruction);
+        }
+        body.instruction(&Instruction::End);
+        Some(body)
     }
 
     fn body(&self, u: &mut Unstructured<'_>, ty: &Signature) -> Result<Function> {
@@ -259,11 +312,7 @@ impl Shape {
 fn store(u: &mut Unstructured<'_>, body: &mut Function, last: u32) -> Result<()> {
     body.instruction(&Instruction::I32Const(word(u)?));
     push(u, body, ValType::I32, last)?;
-    body.instruction(&Instruction::I32Store(MemArg {
-        offset: 0,
-        align: 0,
-        memory_index: 0,
-    }));
+    body.instruction(&Instruction::I32Store(WORD));
     Ok(())
 }
 
@@ -289,24 +338,23 @@ fn abuse(u: &mut Unstructured<'_>, body: &mut Function) -> Result<()> {
     Ok(())
 }
 
-/// Gives what is asked for, from the heap on upwards.
-fn allocator() -> Function {
-    let mut body = Function::new([]);
-    for instruction in [
-        Instruction::GlobalGet(0),
-        Instruction::GlobalGet(0),
-        Instruction::LocalGet(3),
-        Instruction::I32Add,
-        Instruction::I32Const(15),
-        Instruction::I32Add,
-        Instruction::I32Const(-16),
-        Instruction::I32And,
-        Instruction::GlobalSet(0),
-        Instruction::End,
-    ] {
-        body.instruction(&instruction);
-    }
-    body
+/// The answers of [`Shape::polite`], as the canonical ABI lays them out.
+fn card() -> Vec<u8> {
+    let mut bytes = vec![0; 128];
+    let mut put = |at: i32, words: &[i32]| {
+        let at = usize::try_from(at).expect("it is in the card");
+        for (word, place) in words.iter().zip(bytes[at..].chunks_exact_mut(4)) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+    };
+    // Ok: name, version, kinds of action and observation, no tools, no capabilities.
+    put(0, &[0, CARD + TEXT, 6, CARD + TEXT, 1, 0, 0, 0, 0]);
+    // Ok: one task.
+    put(TASKS, &[0, CARD + TASKS + 12, 1, CARD + TEXT, 6]);
+    put(BEGUN, &[0, 0]);
+    let text = usize::try_from(TEXT).expect("as above");
+    bytes[text..text + NAME.len()].copy_from_slice(NAME.as_bytes());
+    bytes
 }
 
 fn push(u: &mut Unstructured<'_>, body: &mut Function, ty: ValType, last: u32) -> Result<()> {

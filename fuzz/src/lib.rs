@@ -7,7 +7,8 @@ pub mod edit;
 
 use std::sync::OnceLock;
 
-use plugin::{Capability, Limits, PluginHost, World};
+use app::plugins::drive::drive;
+use plugin::{Capability, Limits, Plugin, PluginHost, World};
 
 /// A host on which a guest meets its limits soon.
 pub fn host() -> &'static PluginHost {
@@ -30,20 +31,32 @@ pub fn host() -> &'static PluginHost {
     })
 }
 
-/// Loads a component as a host does, and calls all that it has. Whatever it is, this returns.
-pub fn load_and_call(world: World, component: &[u8]) -> Result<usize, String> {
+/// Loads a component as a host does, granted everything.
+///
+/// # Errors
+/// What an operator would read.
+pub fn load(world: World, component: &[u8]) -> Result<Plugin, String> {
+    let own = match world {
+        World::RewardPlugin => "token-level = true\nsees = 'group'\n",
+        World::EnvironmentPlugin | World::JudgePlugin => "",
+    };
     let manifest = format!(
-        "name = 'fuzzed'\nversion = '1'\nworld = '{}'\ndoc = 'x'\ncapabilities = ['random', 'clock', 'config', 'shell', 'browser']\n{}\
+        "name = '{}'\nversion = '1'\nworld = '{}'\ndoc = 'x'\n{own}\
+         capabilities = ['random', 'clock', 'config', 'shell', 'browser']\n\
          [[config]]\nname = 'a-key'\ntype = 'text'\ndefault = 'x'\ndoc = 'x'\n",
+        contract::NAME,
         world.as_str(),
-        if world == World::RewardPlugin {
-            "token-level = true\nsees = 'group'\n"
-        } else {
-            ""
-        },
     );
-    let loaded = host().load(&manifest, component, &Capability::ALL, &toml::Table::new());
-    let plugin = loaded.map_err(|error| error.to_string())?;
-    let calls = app::plugins::drive::drive(&plugin, 1).map_err(|error| format!("{error:#}"))?;
-    Ok(calls.iter().filter(|call| !call.is_failure()).count())
+    let section = toml::Table::new();
+    host()
+        .load(&manifest, component, &Capability::ALL, &section)
+        .map_err(|error| format!("{error:?}"))
+}
+
+/// Calls all that a plugin has, as `plugin check` does. Whatever it answers, this returns.
+pub fn call(plugin: &Plugin) {
+    if let Ok(calls) = drive(plugin, 1) {
+        // What a person would be shown.
+        let _ = format!("{calls:?}");
+    }
 }

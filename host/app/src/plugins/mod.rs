@@ -19,6 +19,7 @@ pub mod source;
 pub mod store;
 mod test;
 mod watch;
+mod wit;
 
 use std::path::PathBuf;
 
@@ -51,6 +52,8 @@ pub enum PluginAction {
     Replay(replay::ReplayArgs),
     /// Show what a plugin is and asks for
     Inspect(InspectArgs),
+    /// Show the contract between host and plugins: what a plugin exports, and what it can be granted
+    Wit(wit::WitArgs),
     /// Put a built plugin into one signed file
     Pack(install::PackArgs),
     /// Put a package into an OCI registry, for others to install from there
@@ -166,6 +169,7 @@ pub fn run(command: PluginCommand) -> anyhow::Result<()> {
         PluginAction::Watch(args) => watch::run(&args),
         PluginAction::Replay(args) => replay::run(&args),
         PluginAction::Inspect(args) => inspect::run(&args),
+        PluginAction::Wit(args) => wit::run(&args),
         PluginAction::Pack(args) => install::pack(&args),
         PluginAction::Push(args) => oci::push(&args),
         PluginAction::Pull(args) => oci::pull(&args),
