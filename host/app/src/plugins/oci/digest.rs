@@ -7,6 +7,8 @@ use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::artifact::shown;
+
 /// `sha256:` and 64 hexadecimal digits: the one algorithm that every registry must know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -23,9 +25,12 @@ impl FromStr for Digest {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
-        let digits = text
-            .strip_prefix("sha256:")
-            .with_context(|| format!("`{text}` is no SHA-256 digest: sha256: and 64 digits"))?;
+        let digits = text.strip_prefix("sha256:").with_context(|| {
+            format!(
+                "`{}` is no SHA-256 digest: sha256: and 64 digits",
+                shown(text)
+            )
+        })?;
         // A digest is part of a path: one in capitals would be another name for the same thing.
         let lower = !digits.bytes().any(|byte| byte.is_ascii_uppercase());
         let bytes = hex::decode(digits)
@@ -33,7 +38,8 @@ impl FromStr for Digest {
             .and_then(|bytes| bytes.try_into().ok());
         ensure!(
             lower && bytes.is_some(),
-            "`{text}` is no SHA-256 digest: 64 lower-case hexadecimal digits follow sha256:"
+            "`{}` is no SHA-256 digest: 64 lower-case hexadecimal digits follow sha256:",
+            shown(text)
         );
         Ok(Self(bytes.unwrap_or_default()))
     }

@@ -150,6 +150,10 @@ fn what_is_no_plugin_is_refused_before_its_layer_is_fetched() {
         |manifest| manifest["layers"][0]["digest"] = json!("sha256:../../../etc"),
         "no SHA-256 digest",
     );
+    check(
+        |manifest| manifest["layers"][0]["digest"] = json!("\u{1b}[2J"),
+        "` [2J` is no SHA-256 digest",
+    );
     check(|manifest| *manifest = json!([1]), "no image manifest");
     check(|manifest| manifest["config"] = json!(1), "damaged");
 }
