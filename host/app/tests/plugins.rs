@@ -6,6 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+#[path = "../src/plugins/oci/registry.rs"]
+#[expect(dead_code, reason = "the library's own tests use the rest")]
+mod registry;
+
 /// Runs `nextstate plugin` where the author is; behind `operator`, with the operator's store.
 fn plugin(dir: &Path, args: &[&str]) -> Output {
     command(dir, args).output().unwrap()
@@ -22,6 +26,10 @@ fn command(dir: &Path, args: &[&str]) -> Command {
         .args(args)
         .current_dir(dir)
         .env("NEXTSTATE_PLUGINS", dir.join(store))
+        // Nobody's passwords.
+        .env("DOCKER_CONFIG", dir)
+        .env_remove("NEXTSTATE_OCI_USER")
+        .env_remove("NEXTSTATE_OCI_PASSWORD")
         // All projects of the test share what they compile.
         .env("CARGO_TARGET_DIR", dir.join("target"));
     command
@@ -358,5 +366,59 @@ fn what_is_no_plugin_is_said_to_be_none() {
         dir.path(),
         &["check", "combined-reward", "--set", "opd-weight=0.5"],
         "is sound",
+    );
+}
+
+#[test]
+fn a_package_from_a_registry_is_installed_on_the_same_terms_as_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let (guest, folder) = (bundled::BINARY_REWARD, dir.join("my-rule"));
+    fs::create_dir(&folder).unwrap();
+    let manifest = guest.manifest.replace("binary-reward", "my-rule");
+    fs::write(folder.join("plugin.toml"), manifest).unwrap();
+    fs::write(folder.join("plugin.wasm"), guest.component).unwrap();
+    let registry = registry::Registry::start();
+    let place = format!("{}/ann/my-rule", registry.address);
+    let said = works(
+        dir,
+        &["push", "my-rule", &place],
+        "plugin install oci://127.0.0.1",
+    );
+    let fixed = said.split_whitespace().last().unwrap();
+    works(dir, &["pack", "my-rule"], "my-rule-0.1.0.nsplugin");
+    works(
+        dir,
+        &["push", "my-rule-0.1.0.nsplugin", &format!("{place}:latest")],
+        &format!("{place}:latest: my-rule 0.1.0"),
+    );
+
+    let key = works(dir, &["key"], "").trim().to_owned();
+    fails(
+        dir,
+        &["operator", "install", fixed],
+        &format!("nextstate plugin trust NAME {key}"),
+    );
+    works(dir, &["operator", "trust", "ann", &key], "ann");
+    fails(dir, &["operator", "install", fixed], "--grant config");
+    works(
+        dir,
+        &["operator", "install", fixed, "--grant", "config"],
+        "signed by   ann",
+    );
+    works(dir, &["operator", "list"], "installed, in use");
+
+    let tag = format!("oci://{place}:0.1.0");
+    fails(dir, &["pull", &tag], "--out names another");
+    works(dir, &["pull", &tag, "--out", "again.nsplugin"], "signed by");
+    assert_eq!(
+        fs::read(dir.join("again.nsplugin")).unwrap(),
+        fs::read(dir.join("my-rule-0.1.0.nsplugin")).unwrap()
+    );
+    fails(dir, &["pull", "my-rule"], "names a registry");
+    fails(
+        dir,
+        &["push", "my-rule", "ann/my-rule"],
+        "no registry's host",
     );
 }

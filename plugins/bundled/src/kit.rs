@@ -19,7 +19,8 @@ macro_rules! files {
 }
 
 /// The contract, and the SDK's sources.
-pub const FILES: [File; 23] = files![
+pub const FILES: [File; 24] = files![
+    "wit/README.md",
     "wit/capabilities.wit",
     "wit/environment.wit",
     "wit/judge.wit",

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use indicatif::HumanBytes;
 use plugin::{Capability, PluginHost};
 
+use super::oci;
 use super::package;
 use super::source::{COMPONENT, Source, is_taken};
 use super::store::{Store, split};
@@ -26,12 +27,19 @@ pub struct PackArgs {
 
 /// `nextstate plugin install`
 #[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Examples: nextstate plugin install my-reward-0.1.0.nsplugin\n          \
+                            nextstate plugin install oci://ghcr.io/ann/my-reward:0.1.0 --grant config"
+)]
 pub struct InstallArgs {
-    /// A package that `nextstate plugin pack` made
-    pub file: PathBuf,
+    /// A package that `nextstate plugin pack` made, or oci://registry/repository with :tag or @sha256:… (see `plugin pull --help`)
+    pub package: String,
     /// Grant these capabilities without being asked: --grant config,random
     #[arg(long, value_delimiter = ',', value_name = "CAPABILITY")]
     pub grant: Vec<String>,
+    /// Speak HTTP without TLS to a registry that is not on this machine
+    #[arg(long)]
+    pub plain_http: bool,
 }
 
 /// `nextstate plugin trust`
@@ -52,7 +60,7 @@ pub(super) fn pack(args: &PackArgs) -> anyhow::Result<()> {
     let plugin = source.load_trusted(&toml::Table::new())?;
     let bytes = package::seal(&source.manifest, &source.component, &store.signing_key()?)?;
     let manifest = plugin.manifest();
-    let file = format!("{}-{}.nsplugin", manifest.name, manifest.version);
+    let file = format!("{}-{}.{}", manifest.name, manifest.version, package::SUFFIX);
     let path = args.out.clone().unwrap_or_else(|| PathBuf::from(file));
     fs::write(&path, &bytes).with_context(|| format!("failed to write {}", path.display()))?;
     println!(
@@ -93,7 +101,11 @@ pub(super) fn trust(args: &TrustArgs) -> anyhow::Result<()> {
 
 pub(super) fn install(args: &InstallArgs) -> anyhow::Result<()> {
     let store = Store::from_environment()?;
-    let (package, bytes) = package::read(&args.file)?;
+    let (package, bytes) = if oci::is_reference(&args.package) {
+        oci::fetch(&args.package, args.plain_http)?
+    } else {
+        package::read(Path::new(&args.package))?
+    };
     let signer = store.signer(&package)?;
     let manifest = &package.manifest;
     ensure!(

@@ -2,7 +2,7 @@
 //!
 //! A plugin is named as the configuration names it: a shipped or installed one by its name, any other by its folder, which holds
 //! `plugin.toml` and, once it is built, `plugin.wasm`. Runs no model and no host. Read next: [`source`] for where a plugin is found,
-//! [`drive`] for what `check` and `test` do with it, [`package`] and [`store`] for what is installed.
+//! [`drive`] for what `check` and `test` do with it, [`package`] and [`store`] for what is installed, [`oci`] for registries.
 
 mod build;
 mod check;
@@ -12,12 +12,14 @@ mod inspect;
 mod install;
 mod language;
 mod new;
+pub mod oci;
 pub mod package;
 mod replay;
 pub mod source;
 pub mod store;
 mod test;
 mod watch;
+mod wit;
 
 use std::path::PathBuf;
 
@@ -50,8 +52,14 @@ pub enum PluginAction {
     Replay(replay::ReplayArgs),
     /// Show what a plugin is and asks for
     Inspect(InspectArgs),
+    /// Show the contract between host and plugins: what a plugin exports, and what it can be granted
+    Wit(wit::WitArgs),
     /// Put a built plugin into one signed file
     Pack(install::PackArgs),
+    /// Put a package into an OCI registry, for others to install from there
+    Push(oci::PushArgs),
+    /// Fetch a package from an OCI registry into a file
+    Pull(oci::PullArgs),
     /// Install a package whose author is trusted; shows what it asks for, and asks
     Install(install::InstallArgs),
     /// Use another installed version: pin one, or roll back
@@ -161,7 +169,10 @@ pub fn run(command: PluginCommand) -> anyhow::Result<()> {
         PluginAction::Watch(args) => watch::run(&args),
         PluginAction::Replay(args) => replay::run(&args),
         PluginAction::Inspect(args) => inspect::run(&args),
+        PluginAction::Wit(args) => wit::run(&args),
         PluginAction::Pack(args) => install::pack(&args),
+        PluginAction::Push(args) => oci::push(&args),
+        PluginAction::Pull(args) => oci::pull(&args),
         PluginAction::Install(args) => install::install(&args),
         PluginAction::Use { plugin } => install::use_version(&plugin),
         PluginAction::Remove { plugin } => install::remove(&plugin),

@@ -13,6 +13,8 @@ use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use plugin::Manifest;
 use sha2::{Digest as _, Sha256};
 
+/// How a package's file ends.
+pub const SUFFIX: &str = "nsplugin";
 const MAGIC: &[u8; 8] = b"NSPLUG01";
 const MANIFEST_BYTES: usize = 64 << 10;
 const KEY: usize = 32;
@@ -38,6 +40,16 @@ impl Package {
     pub fn digest(&self) -> String {
         hex::encode(Sha256::digest(&self.component))
     }
+
+    /// What its file is called. The manifest's check lets nothing into either that leads elsewhere.
+    pub fn file_name(&self) -> String {
+        format!("{}-{}.{SUFFIX}", self.manifest.name, self.manifest.version)
+    }
+}
+
+/// The longest package that is read: one whose component has a language's runtime inside.
+pub fn most_bytes() -> u64 {
+    (plugin::Limits::default().runtime_component_bytes + MANIFEST_BYTES + 1024) as u64
 }
 
 /// A package's bytes.
@@ -67,13 +79,13 @@ pub fn seal(manifest: &str, component: &[u8], key: &SigningKey) -> anyhow::Resul
 /// # Errors
 /// A file that is no package, longer than a plugin may be, or changed after it was signed.
 pub fn read(path: &Path) -> anyhow::Result<(Package, Vec<u8>)> {
-    let most = plugin::Limits::default().component_bytes + MANIFEST_BYTES + 1024;
+    let most = most_bytes();
     let mut bytes = Vec::new();
     fs::File::open(path)
-        .and_then(|file| file.take(most as u64 + 1).read_to_end(&mut bytes))
+        .and_then(|file| file.take(most + 1).read_to_end(&mut bytes))
         .with_context(|| format!("failed to read {}", path.display()))?;
     ensure!(
-        bytes.len() <= most,
+        bytes.len() as u64 <= most,
         "{} is longer than a plugin may be: more than {most} bytes",
         path.display()
     );
@@ -184,6 +196,21 @@ mod tests {
         let at = 12 + bundled::BINARY_REWARD.manifest.len();
         bytes[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
         assert!(format!("{:#}", open(&bytes).unwrap_err()).contains("cut off"));
+    }
+
+    #[test]
+    fn a_component_with_a_language_s_runtime_inside_is_read_and_a_longer_file_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("large.nsplugin");
+        let component = vec![7; plugin::Limits::default().component_bytes * 2];
+        let bytes = seal(bundled::BINARY_REWARD.manifest, &component, &key(1)).unwrap();
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(read(&path).unwrap().0.component.len(), component.len());
+        fs::File::create(&path)
+            .unwrap()
+            .set_len(most_bytes() + 1)
+            .unwrap();
+        assert!(format!("{:#}", read(&path).unwrap_err()).contains("longer than a plugin"));
     }
 
     #[test]

@@ -14,10 +14,9 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use plugin::Capability;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::package::{self, Package};
+use super::package::{self, Package, SUFFIX};
 use crate::{durable, home, signing};
 
-const SUFFIX: &str = "nsplugin";
 const STATE: &str = "state.toml";
 // With a dot, which no plugin's name has: neither can take the other's place.
 const KEY: &str = "signing.key";

@@ -35,5 +35,6 @@ mod turn;
 
 pub use auth::KeyConfig;
 pub use config::Config;
+pub use request::understand;
 pub use server::{Gateway, Handle};
 pub use service::{AdmitFn, AnswerFn, Backend, Operator, StatusFn, UnixSeconds};
