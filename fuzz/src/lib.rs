@@ -42,7 +42,7 @@ pub fn load(world: World, component: &[u8]) -> Result<Plugin, String> {
     };
     let manifest = format!(
         "name = '{}'\nversion = '1'\nworld = '{}'\ndoc = 'x'\n{own}\
-         capabilities = ['random', 'clock', 'config', 'shell', 'browser']\n\
+         capabilities = ['random', 'clock', 'config', 'shell', 'browser', 'http', 'model']\n\
          [[config]]\nname = 'a-key'\ntype = 'text'\ndefault = 'x'\ndoc = 'x'\n",
         contract::NAME,
         world.as_str(),

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How often the deadline engine looks at the clock; a call may run this much longer than its limit.
-pub(crate) const TICK: Duration = Duration::from_millis(5);
+pub(crate) const TICK: Duration = Duration::from_millis(2);
 
 /// How much of a used slot's memory is kept, so that the next instance in it faults less; with `pagemap_scan` only dirty pages
 /// are cleared.
