@@ -157,7 +157,7 @@ impl State {
         call: impl FnOnce(&mut ResourceTable) -> wasmtime::Result<Result<T, Refusal>>,
     ) -> Answer<T> {
         self.charge(passed)?;
-        let allowed = Duration::from_millis(self.limits.outside_ms);
+        let allowed = self.limits.outside(self.function);
         if self.outside >= allowed {
             let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
             return Err(Breach {
@@ -330,5 +330,33 @@ impl config::Host for State {
             Value::Boolean(boolean) => config::Value::Boolean(boolean),
             Value::Texts(texts) => config::Value::Texts(texts),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_on_live_traffic_that_has_waited_long_enough_is_stopped_and_one_of_an_episode_goes_on()
+    {
+        let manifest = "name = 'a'\nversion = '0.1.0'\nworld = 'environment-plugin'\ndoc = 'A.'";
+        let mut state = State::new(
+            &Manifest::parse(manifest).unwrap(),
+            Arc::default(),
+            Metrics::default(),
+            Arc::default(),
+            Outside::default(),
+        );
+        let mut waited = |function| {
+            state.begin(function, rl::Seed::new(1));
+            state.outside = Duration::from_secs(5);
+            state.outside(0, |_| Ok(Ok(())))
+        };
+        assert!(waited("episode.act").is_ok());
+        assert!(waited("tasks").is_ok());
+        let error = waited("classify").unwrap_err();
+        let breach = error.downcast_ref::<Breach>().unwrap();
+        assert_eq!((breach.limit, breach.allowed), (Limit::Outside, 5_000));
     }
 }

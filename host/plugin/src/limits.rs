@@ -1,5 +1,7 @@
 //! What a guest may use, and the breach that says which limit it met.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use wasmtime::ResourceLimiter;
 
@@ -8,6 +10,10 @@ use wasmtime::ResourceLimiter;
 pub(crate) const CORE_INSTANCES: u32 = 64;
 pub(crate) const MEMORIES: u32 = 4;
 pub(crate) const TABLES: u32 = 4;
+
+/// Longest time outside of a call on live traffic, in milliseconds. A user waits for it, and what lets a few such calls in at once is
+/// held meanwhile: a few that wait for a slow server must not keep the others out for minutes.
+const LIVE_OUTSIDE_MS: u64 = 5_000;
 
 /// `[plugins.limits]`: what every instance may use.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -30,6 +36,7 @@ pub struct Limits {
     /// Longest call of an environment. A wall clock, since an environment has no other limit of work.
     pub call_ms: u64,
     /// Longest time that one call of an environment may spend in `shell`, `browser`, `http` and `model`, which does not count as its own.
+    /// One on live traffic may spend 5 s at most.
     pub outside_ms: u64,
     /// Most fuel (about one a Wasm instruction) of a call of a judge or a reward rule. Deterministic: the limit itself replays.
     pub call_fuel: u64,
@@ -63,6 +70,16 @@ impl Default for Limits {
             log_line_chars: 1_000,
             instances: 256,
         }
+    }
+}
+
+impl Limits {
+    /// Longest time that a call of this function may spend outside.
+    pub fn outside(&self, function: &str) -> Duration {
+        // No user waits for what is asked of a plugin at its start.
+        let hosted = function.starts_with("episode.") || ["describe", "tasks"].contains(&function);
+        let most = if hosted { u64::MAX } else { LIVE_OUTSIDE_MS };
+        Duration::from_millis(self.outside_ms.min(most))
     }
 }
 
@@ -201,6 +218,25 @@ impl ResourceLimiter for Growth {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn live_traffic_may_spend_little_time_outside_whatever_episodes_may() {
+        let check = |outside_ms: u64, function: &str, expected: u64| {
+            let limits = Limits {
+                outside_ms,
+                ..Limits::default()
+            };
+            let found = limits.outside(function).as_millis();
+            assert_eq!(found, u128::from(expected), "{function}");
+        };
+        for function in ["episode.start", "episode.act", "tasks", "describe"] {
+            check(180_000, function, 180_000);
+        }
+        for function in ["classify", "next-state", "session-ends", "instantiate"] {
+            check(180_000, function, LIVE_OUTSIDE_MS);
+            check(1_000, function, 1_000);
+        }
+    }
 
     #[test]
     fn the_memories_of_an_instance_share_its_limit() {

@@ -1,9 +1,11 @@
 //! The capability `model`, as a guest calls it: checks, counts, seeds, and hands over to [`crate::outside::Models`].
 
+use rl::{Message, Role};
+
 use crate::{
     bindings::{
         model as wit,
-        types::{Fault, Message, Role},
+        types::{Fault, Message as Handed},
     },
     capabilities::{Answer, State},
     convert,
@@ -18,6 +20,9 @@ const TOKENS: u32 = 4_096;
 
 /// Most stop texts.
 const STOPS: usize = 8;
+
+/// Longest stop text. Each is looked for at every token, on the engine's thread.
+const STOP_BYTES: usize = 256;
 
 /// Most bytes of a completion's text; a token can stand for many.
 const TEXT_BYTES: usize = 65_536;
@@ -56,7 +61,8 @@ impl wit::Host for State {
         let account = self.account.account.take();
         let mut account = account.unwrap_or_else(|| models.account());
         let answer = self.outside(passed, |_| {
-            Ok(checked(request, seed).and_then(|request| account.complete(request)))
+            let request = handed_over(request, seed);
+            Ok(request.check().and_then(|()| account.complete(request)))
         });
         self.account.account = Some(account);
         Ok(answer?.map(|completion| wit::Completion {
@@ -70,7 +76,7 @@ impl wit::Host for State {
 
 /// Bytes that a request hands over.
 fn size(request: &wit::Request) -> usize {
-    let message = |message: &Message| {
+    let message = |message: &Handed| {
         let texts = [&message.reasoning, &message.name, &message.tool_call_id];
         let others = texts.into_iter().flatten().map(String::len).sum::<usize>();
         message.content.len() + others
@@ -80,38 +86,55 @@ fn size(request: &wit::Request) -> usize {
     messages + stop + request.model.len()
 }
 
-fn checked(request: wit::Request, seed: rl::Seed) -> Result<CompletionRequest, Refusal> {
-    let invalid = |why: String| Err(Refusal::Invalid(why));
-    let count = request.messages.len();
-    if !(1..=MESSAGES).contains(&count) {
-        return invalid(format!("{count} messages; 1 to {MESSAGES} are allowed"));
-    }
-    let foreign = |message: &Message| message.role == Role::Tool || !message.tool_calls.is_empty();
-    if request.messages.iter().any(foreign) {
-        return invalid("a message of a tool, or with tool calls; `model` calls none".to_owned());
-    }
-    let tokens = request.max_tokens;
-    if !(1..=TOKENS).contains(&tokens) {
-        return invalid(format!("{tokens} max-tokens; 1 to {TOKENS} are allowed"));
-    }
-    let temperature = request.temperature;
-    // Also what is no number.
-    if !(0.0..=2.0).contains(&temperature) {
-        return invalid(format!(
-            "a temperature of {temperature}; 0 to 2 are allowed"
-        ));
-    }
-    if request.stop.len() > STOPS || request.stop.iter().any(String::is_empty) {
-        return invalid(format!("more than {STOPS} stop texts, or an empty one"));
-    }
-    Ok(CompletionRequest {
+fn handed_over(request: wit::Request, seed: rl::Seed) -> CompletionRequest {
+    CompletionRequest {
         model: request.model,
         messages: convert::messages_back(request.messages),
-        max_tokens: tokens,
-        temperature,
+        max_tokens: request.max_tokens,
+        temperature: request.temperature,
         stop: request.stop,
         seed,
-    })
+    }
+}
+
+impl CompletionRequest {
+    /// Checks all that the contract says of a request. Whoever has a model asks again: a request that crossed from a worker process
+    /// may have been made by a guest that took the worker over.
+    ///
+    /// # Errors
+    /// [`Refusal::Invalid`] with the first limit that is not kept.
+    pub fn check(&self) -> Result<(), Refusal> {
+        let invalid = |why: String| Err(Refusal::Invalid(why));
+        let count = self.messages.len();
+        if !(1..=MESSAGES).contains(&count) {
+            return invalid(format!("{count} messages; 1 to {MESSAGES} are allowed"));
+        }
+        let foreign =
+            |message: &Message| message.role == Role::Tool || !message.tool_calls.is_empty();
+        if self.messages.iter().any(foreign) {
+            return invalid(
+                "a message of a tool, or with tool calls; `model` calls none".to_owned(),
+            );
+        }
+        let tokens = self.max_tokens;
+        if !(1..=TOKENS).contains(&tokens) {
+            return invalid(format!("{tokens} max-tokens; 1 to {TOKENS} are allowed"));
+        }
+        let temperature = self.temperature;
+        // Also what is no number.
+        if !(0.0..=2.0).contains(&temperature) {
+            return invalid(format!(
+                "a temperature of {temperature}; 0 to 2 are allowed"
+            ));
+        }
+        let unfit = |stop: &String| !(1..=STOP_BYTES).contains(&stop.len());
+        if self.stop.len() > STOPS || self.stop.iter().any(unfit) {
+            return invalid(format!(
+                "more than {STOPS} stop texts, an empty one, or one of more than {STOP_BYTES} bytes"
+            ));
+        }
+        Ok(())
+    }
 }
 
 fn cut(mut text: String) -> String {
@@ -122,6 +145,46 @@ fn cut(mut text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn request() -> CompletionRequest {
+        CompletionRequest {
+            model: "user".to_owned(),
+            messages: vec![Message::user("hi")],
+            max_tokens: 1,
+            temperature: 0.0,
+            stop: vec!["s".repeat(STOP_BYTES); STOPS],
+            seed: rl::Seed::new(1),
+        }
+    }
+
+    #[test]
+    fn what_the_contract_does_not_allow_is_refused_whoever_made_it() {
+        assert_eq!(request().check(), Ok(()));
+        let check = |change: fn(&mut CompletionRequest), expected: &str| {
+            let mut request = request();
+            change(&mut request);
+            match request.check() {
+                Err(Refusal::Invalid(why)) => assert!(why.contains(expected), "{why}"),
+                other => panic!("{expected}: {other:?}"),
+            }
+        };
+        check(|request| request.messages.clear(), "0 messages");
+        check(
+            |request| request.messages = vec![Message::user("hi"); 257],
+            "257 messages",
+        );
+        check(
+            |request| request.messages[0].role = Role::Tool,
+            "a message of a tool",
+        );
+        check(|request| request.max_tokens = 0, "0 max-tokens");
+        check(|request| request.max_tokens = 4_097, "4097 max-tokens");
+        check(|request| request.temperature = 2.1, "0 to 2 are allowed");
+        check(|request| request.temperature = f64::NAN, "NaN");
+        check(|request| request.stop[0].clear(), "an empty one");
+        check(|request| request.stop[7].push('s'), "more than 256 bytes");
+        check(|request| request.stop.push("s".into()), "more than 8");
+    }
 
     #[test]
     fn a_long_text_is_cut_between_two_characters() {

@@ -127,10 +127,13 @@ fn take_text(bytes: &mut Vec<u8>) -> String {
 
 /// The length of the longest end of `text` that is a beginning of `stop`.
 pub(crate) fn overlap(text: &str, stop: &str) -> usize {
-    let lengths = stop.char_indices().map(|(at, _)| at).rev();
-    lengths
-        .into_iter()
-        .find(|&n| text.as_bytes().ends_with(&stop.as_bytes()[..n]))
+    // Neither the whole of `stop` nor more than there is of `text`, however long `stop` is.
+    let longest = text.len().min(stop.len().saturating_sub(1));
+    let (text, stop) = (text.as_bytes(), stop.as_bytes());
+    // `text` ends between two characters, and so does a beginning of `stop` that equals its end.
+    (1..=longest)
+        .rev()
+        .find(|&n| text.ends_with(&stop[..n]))
         .unwrap_or(0)
 }
 

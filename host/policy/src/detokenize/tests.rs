@@ -78,6 +78,22 @@ fn an_unfinished_character_at_the_end_becomes_the_replacement_character() {
     assert_eq!(text.finish(), "\u{FFFD}");
 }
 
+#[test]
+fn an_overlap_is_no_longer_than_the_text_and_never_the_whole_stop() {
+    let check = |text: &str, stop: &str, expected: usize| {
+        assert_eq!(overlap(text, stop), expected, "{text} {stop}");
+    };
+    check("xab", "abc", 2);
+    check("a", "aaaa", 1);
+    check("aaaa", "aaa", 2);
+    check("ab", "ab", 0);
+    check("xé", "éa", 2);
+    check("é", "è", 0);
+    check("", "abc", 0);
+    check("abc", "", 0);
+    check("abc", "x", 0);
+}
+
 proptest! {
     #[test]
     fn pieces_add_up_to_the_whole_for_any_bytes(
