@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use crate::config::Config;
 use crate::guests::{Guests, load_plugins};
 use crate::history::{self, Workbench};
-use crate::named_models::NamedModels;
+use crate::named_models::{self, NamedModels};
 use crate::outside::{outside, with_models};
 use crate::training;
 
@@ -401,7 +401,8 @@ fn offers(
         .chain([(base.clone(), Weights::Base)])
         .collect();
     let engine = Arc::new(engine.clone());
-    let models = NamedModels::new(&config.models, engine, &served, registry)?;
+    let at_once = named_models::at_once(&config.engine);
+    let models = NamedModels::new(&config.models, engine, &served, at_once, registry)?;
     let offers = outside(config, config.data.join("sandbox"));
     Ok(with_models(offers, Arc::new(models)))
 }

@@ -15,13 +15,14 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-use rl::{FinishReason, Policy, SampleRequest, Sampling, TokenFlow, Weights};
+use rl::{FinishReason, Message, Policy, SampleRequest, Sampling, TokenFlow, Weights};
 use serde::{Deserialize, Serialize};
 
-/// Longest computation of a completion; the engine's queue has a limit of its own.
+/// Longest that a plugin waits for a completion, from its question to the last token. (What is in the engine's queue when it is over stays
+/// there for as long as the engine's `max-wait` allows, and gives no token after that.)
 const LONGEST: Duration = Duration::from_secs(120);
-/// Completions at once. More would not be computed any sooner, and would leave the judge no place in the engine's queue.
-const AT_ONCE: usize = 32;
+/// A prompt with more bytes for each token that is left has no room, and is not read to be refused. Few tokens of any vocabulary are longer.
+const BYTES_PER_TOKEN: u64 = 64;
 /// An engine whose queue is full is asked this often before the guest is told.
 const ATTEMPTS: u32 = 6;
 /// The wait after the first failed attempt; it doubles.
@@ -92,6 +93,12 @@ struct Inner {
     door: Door,
 }
 
+/// Completions at once: half of what the engine computes for the loops at once, so that the judge, who asks the same way, always has a
+/// place. More would not be computed any sooner.
+pub(crate) fn at_once(engine: &serving::engine::Config) -> usize {
+    (engine.max_loop_sequences / 2).max(1)
+}
+
 /// Lets so many in at once; the others wait.
 struct Door {
     free: Mutex<usize>,
@@ -133,7 +140,7 @@ impl Drop for Inside<'_> {
 }
 
 impl NamedModels {
-    /// Resolves the names: `served` are the weights that clients can ask for.
+    /// Resolves the names: `served` are the weights that clients can ask for, and `at_once` completions are computed at once.
     ///
     /// # Errors
     /// A name whose model this host does not serve.
@@ -141,6 +148,7 @@ impl NamedModels {
         named: &BTreeMap<String, NamedModel>,
         policy: Arc<dyn Policy>,
         served: &BTreeMap<String, Weights>,
+        at_once: usize,
         registry: &mut Registry,
     ) -> anyhow::Result<Self> {
         let resolve = |(name, named): (&String, &NamedModel)| {
@@ -173,7 +181,7 @@ impl NamedModels {
             policy,
             known,
             tokens,
-            door: Door::new(AT_ONCE),
+            door: Door::new(at_once),
         })))
     }
 }
@@ -195,19 +203,40 @@ struct Spending {
 
 impl Account for Spending {
     fn complete(&mut self, request: CompletionRequest) -> Result<Completion, Refusal> {
+        self.complete_until(request, Instant::now() + LONGEST)
+    }
+}
+
+impl Spending {
+    fn complete_until(
+        &mut self,
+        request: CompletionRequest,
+        until: Instant,
+    ) -> Result<Completion, Refusal> {
+        // Attack: a guest that took its worker process over, and with it the checks on that side.
+        request.check()?;
         let name = request.model.clone();
         let known = self.models.known(&name)?;
-        let prompt = self.models.policy.encode(&request.messages, &[], "");
-        let prompt = prompt.map_err(refusal)?;
         let budget = known.tokens_per_episode;
         let used = self.used.get(&name).copied().unwrap_or(0);
-        let length = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
-        let room = budget.saturating_sub(used).saturating_sub(length);
-        if room == 0 {
-            return Err(Refusal::Failed(format!(
-                "model `{name}`: the prompt has {length} tokens, and {used} of the episode's {budget} are used; \
+        let left = budget.saturating_sub(used);
+        let no_room = |prompt: String| {
+            Err(Refusal::Failed(format!(
+                "model `{name}`: the prompt has {prompt}, and {used} of the episode's {budget} tokens are used; \
                  [models.{name}] tokens-per-episode sets them"
-            )));
+            )))
+        };
+        // Attack: megabytes, question after question, that are made into tokens only to be refused.
+        let bytes: usize = request.messages.iter().map(bytes).sum();
+        if bytes as u64 > BYTES_PER_TOKEN * u64::from(left) {
+            return no_room(format!("{bytes} bytes"));
+        }
+        let prompt = self.models.policy.encode(&request.messages, &[], "");
+        let prompt = prompt.map_err(refusal)?;
+        let length = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
+        let room = left.saturating_sub(length);
+        if room == 0 {
+            return no_room(format!("{length} tokens"));
         }
         let sampling = Sampling {
             // From 0 to 2: every such number is one of f32, nearly enough.
@@ -217,8 +246,10 @@ impl Account for Spending {
             stop: request.stop,
             ..Sampling::default()
         };
-        let said = self.models.say(&known, prompt, &sampling)?;
-        let tokens = length.saturating_add(u32::try_from(said.tokens.len()).unwrap_or(u32::MAX));
+        let asked = self.models.say(&known, prompt, &sampling, until);
+        let tokens = asked
+            .sampled
+            .map_or(0, |sampled| length.saturating_add(sampled));
         let used = used.saturating_add(tokens);
         self.used.insert(name.clone(), used);
         let label = Label { name };
@@ -226,6 +257,7 @@ impl Account for Spending {
             .tokens
             .get_or_create(&label)
             .inc_by(tokens.into());
+        let said = asked.said?;
         Ok(Completion {
             text: said.text,
             finish: said.finish,
@@ -233,6 +265,27 @@ impl Account for Spending {
             left: budget.saturating_sub(used),
         })
     }
+}
+
+/// What the engine made of a question.
+struct Asked {
+    said: Result<rl::Completion, Refusal>,
+    /// Tokens that were sampled, also where nothing came of them; none where the engine did not begin.
+    sampled: Option<u32>,
+}
+
+impl Asked {
+    fn refused(why: Refusal) -> Self {
+        Self {
+            said: Err(why),
+            sampled: None,
+        }
+    }
+}
+
+/// Bytes of a message that may become tokens.
+fn bytes(message: &Message) -> usize {
+    message.content.len() + message.reasoning.as_ref().map_or(0, String::len)
 }
 
 impl Inner {
@@ -257,39 +310,64 @@ impl Inner {
         known: &Known,
         prompt: Vec<rl::TokenId>,
         sampling: &Sampling,
-    ) -> Result<rl::Completion, Refusal> {
-        let busy = || Refusal::Failed(format!("the model had no time within {LONGEST:?}"));
-        let _inside = self.door.enter(LONGEST).ok_or_else(busy)?;
+        until: Instant,
+    ) -> Asked {
+        let left = || until.saturating_duration_since(Instant::now());
+        let Some(_inside) = self.door.enter(left()) else {
+            let why = format!("the model had no time within {LONGEST:?}");
+            return Asked::refused(Refusal::Failed(why));
+        };
         let mut wait = FIRST_WAIT;
-        for attempt in 1.. {
+        let mut attempt = 1;
+        loop {
             let request = SampleRequest {
                 weights: known.weights.clone(),
                 prompt: prompt.clone(),
                 sampling: sampling.clone(),
             };
-            let begun = Instant::now();
+            let mut sampled: u32 = 0;
             let mut flow = |_| {
-                if begun.elapsed() < LONGEST {
-                    TokenFlow::Continue
-                } else {
+                sampled = sampled.saturating_add(1);
+                if left().is_zero() {
                     TokenFlow::Stop
+                } else {
+                    TokenFlow::Continue
                 }
             };
-            match self.policy.sample(request, &mut flow) {
-                Ok(said) if said.finish == FinishReason::Cancelled => {
-                    return Err(Refusal::Failed(format!(
-                        "the model took longer than {LONGEST:?}"
-                    )));
-                }
-                Ok(said) => return Ok(said),
-                Err(error) if error.is_retryable() && attempt < ATTEMPTS => {
+            let said = self.policy.sample(request, &mut flow);
+            match said {
+                // A full queue; one that was waited in is `TimedOut`.
+                Err(rl::Error::Unavailable { .. })
+                    if sampled == 0 && attempt < ATTEMPTS && left() > wait =>
+                {
                     park_timeout(wait);
                     wait *= 2;
+                    attempt += 1;
                 }
-                Err(error) => return Err(refusal(error)),
+                said => return asked(said, sampled),
             }
         }
-        Err(Refusal::Failed("the model was never asked".to_owned()))
+    }
+}
+
+fn asked(said: rl::Result<rl::Completion>, sampled: u32) -> Asked {
+    match said {
+        Ok(said) => {
+            let whole = u32::try_from(said.tokens.len()).unwrap_or(u32::MAX);
+            let cancelled = said.finish == FinishReason::Cancelled;
+            let late = || Refusal::Failed(format!("the model did not finish within {LONGEST:?}"));
+            Asked {
+                said: if cancelled { Err(late()) } else { Ok(said) },
+                sampled: Some(whole.max(sampled)),
+            }
+        }
+        Err(error) => {
+            let unread = error.is_retryable() || matches!(error, rl::Error::Refused { .. });
+            Asked {
+                said: Err(refusal(error)),
+                sampled: (sampled > 0 || !unread).then_some(sampled),
+            }
+        }
     }
 }
 
@@ -301,163 +379,4 @@ fn refusal(error: rl::Error) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests {
-    use rl::{
-        Message, PolicyCard, PolicyVersion, SampledToken, ScoreRequest, Seed, TokenId, ToolSpec,
-    };
-
-    use super::*;
-
-    /// A policy that says its weights and its seed; a token is a byte.
-    struct Echo;
-
-    impl Policy for Echo {
-        fn card(&self) -> PolicyCard {
-            PolicyCard {
-                model: "echo".into(),
-                context: 1 << 20,
-                vocab_size: 256,
-            }
-        }
-        fn version(&self, _: &Weights) -> rl::Result<PolicyVersion> {
-            Ok(PolicyVersion::BASE)
-        }
-        fn encode(&self, list: &[Message], _: &[ToolSpec], _: &str) -> rl::Result<Vec<TokenId>> {
-            Ok(list
-                .iter()
-                .flat_map(|one| one.content.bytes())
-                .map(TokenId::from)
-                .collect())
-        }
-        fn encode_text(&self, text: &str) -> rl::Result<Vec<TokenId>> {
-            Ok(text.bytes().map(TokenId::from).collect())
-        }
-        fn sample(
-            &self,
-            request: SampleRequest,
-            _: &mut dyn FnMut(SampledToken) -> TokenFlow,
-        ) -> rl::Result<rl::Completion> {
-            let count = request.sampling.max_tokens as usize;
-            Ok(rl::Completion {
-                tokens: vec![1; count],
-                logprobs: vec![0.0; count],
-                text: format!("{:?} {}", request.weights, request.sampling.seed.get()),
-                finish: FinishReason::Length,
-                version: PolicyVersion::BASE,
-                adapter_digest: String::new(),
-            })
-        }
-        fn score(&self, _: ScoreRequest) -> rl::Result<Vec<Vec<f32>>> {
-            Ok(Vec::new())
-        }
-    }
-
-    fn named(text: &str) -> anyhow::Result<NamedModels> {
-        let config = crate::config::Config::parse(text)?;
-        let adapter = Weights::Adapter("own".into());
-        let served = BTreeMap::from([
-            ("echo".to_owned(), Weights::Base),
-            ("echo:own".to_owned(), adapter),
-        ]);
-        NamedModels::new(
-            &config.models,
-            Arc::new(Echo),
-            &served,
-            &mut Registry::default(),
-        )
-    }
-
-    fn request(model: &str, prompt: &str, max_tokens: u32) -> CompletionRequest {
-        CompletionRequest {
-            model: model.to_owned(),
-            messages: vec![Message::user(prompt)],
-            max_tokens,
-            temperature: 0.5,
-            stop: Vec::new(),
-            seed: Seed::new(7),
-        }
-    }
-
-    #[test]
-    fn a_name_means_the_base_unless_it_says_otherwise_and_one_that_is_not_served_is_refused_at_start()
-     {
-        let text = "[models.plain]\n[models.mine]\npolicy = 'echo:own'";
-        let mut account = named(text).unwrap().account();
-        let mut said = |name| account.complete(request(name, "hi", 4)).unwrap().text;
-        assert_eq!(said("plain"), "Base 7");
-        assert!(said("mine").starts_with("Adapter("));
-        let error = named("[models.mine]\npolicy = 'gpt'")
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(
-            error.contains("`gpt`") && error.contains("echo, echo:own"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn an_unknown_name_is_told_the_known_ones() {
-        let unknown = |text: &str| {
-            let refusal = named(text)
-                .unwrap()
-                .account()
-                .complete(request("user", "hi", 4));
-            match refusal {
-                Err(Refusal::Invalid(why)) => why,
-                other => panic!("{other:?}"),
-            }
-        };
-        assert!(unknown("[models.a]\n[models.b]").contains("it names: a, b"));
-        assert!(unknown("").contains("[models.user]"));
-    }
-
-    #[test]
-    fn a_budget_holds_for_an_episode_counts_prompts_and_is_named_when_it_is_used_up() {
-        let models = named("[models.user]\ntokens-per-episode = 20\nmax-tokens = 6").unwrap();
-        let mut account = models.account();
-        let first = account.complete(request("user", "12345", 100)).unwrap();
-        assert_eq!((first.tokens, first.left), (11, 9));
-        let second = account.complete(request("user", "12345", 100)).unwrap();
-        assert_eq!((second.tokens, second.left), (9, 0));
-        let Err(Refusal::Failed(why)) = account.complete(request("user", "12345", 1)) else {
-            panic!("the budget is used up");
-        };
-        assert!(
-            why.contains("tokens-per-episode") && why.contains("20 of the episode's 20"),
-            "{why}"
-        );
-        // Another episode has one of its own; both are counted by name.
-        models.account().complete(request("user", "1", 1)).unwrap();
-        let label = Label {
-            name: "user".to_owned(),
-        };
-        assert_eq!(models.0.tokens.get_or_create(&label).get(), 22);
-    }
-
-    #[test]
-    fn no_more_than_a_few_are_inside_at_once_and_who_waits_too_long_is_told() {
-        let door = Door::new(2);
-        let first = door.enter(Duration::ZERO).unwrap();
-        let _second = door.enter(Duration::ZERO).unwrap();
-        assert!(door.enter(Duration::from_millis(1)).is_none());
-        std::thread::scope(|scope| {
-            let third = scope.spawn(|| door.enter(LONGEST).is_some());
-            drop(first);
-            assert!(third.join().unwrap());
-        });
-        assert_eq!(*door.free.lock(), 1);
-    }
-
-    #[test]
-    fn a_limit_of_nothing_is_refused_by_name() {
-        let error = format!(
-            "{:#}",
-            named("[models.user]\nmax-tokens = 0").err().unwrap()
-        );
-        assert!(
-            error.contains("[models.user]") && error.contains("max-tokens"),
-            "{error}"
-        );
-    }
-}
+mod tests;

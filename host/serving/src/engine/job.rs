@@ -140,10 +140,14 @@ impl From<Refusal> for rl::Error {
             Refusal::PromptTooLong { .. }
             | Refusal::Invalid { .. }
             | Refusal::UnknownAdapter { .. } => Self::Refused { what, why },
-            Refusal::QueueFull { .. }
-            | Refusal::TenantFull { .. }
-            | Refusal::WaitedTooLong { .. }
-            | Refusal::Draining => Self::Unavailable { what, why },
+            Refusal::QueueFull { .. } | Refusal::TenantFull { .. } | Refusal::Draining => {
+                Self::Unavailable { what, why }
+            }
+            // Its caller has waited already, and may not want to do so again.
+            Refusal::WaitedTooLong { seconds } => Self::TimedOut {
+                what: "the engine's queue".to_owned(),
+                limit_ms: seconds.saturating_mul(1_000),
+            },
             Refusal::Stopped { .. } => Self::Failed { what, why },
         }
     }
