@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
 use ureq::http::header::{HeaderMap, HeaderName};
 use ureq::http::{Method, Request, Response, Uri, header};
-use ureq::{Agent, Body};
+use ureq::{Agent, AsSendBody, Body};
 
 use super::artifact::{Descriptor, MANIFEST, MANIFEST_BYTES, shown};
 use super::challenge::{Challenge, challenges};
@@ -61,10 +61,11 @@ struct Asked<'a> {
     body: &'a [u8],
 }
 
+/// Registries say `token`, services of OAuth 2 `access_token`, and some both.
 #[derive(Deserialize)]
 struct Token {
-    #[serde(alias = "access_token")]
-    token: String,
+    token: Option<String>,
+    access_token: Option<String>,
 }
 
 impl Client {
@@ -282,10 +283,25 @@ impl Client {
         if let Some(authorization) = authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
+        let direct = Origin::of(uri)?.is_loopback();
         Ok(match asked.method {
-            Method::GET | Method::HEAD => self.agent.run(request.body(())?)?,
-            _ => self.agent.run(request.body(asked.body)?)?,
+            Method::GET | Method::HEAD => self.run(request.body(())?, direct)?,
+            _ => self.run(request.body(asked.body)?, direct)?,
         })
+    }
+
+    /// Sends, around the environment's proxy if `direct`: to a proxy, this machine is another one, and what opens the registry would be
+    /// told to it in the clear.
+    fn run<S: AsSendBody>(
+        &self,
+        request: Request<S>,
+        direct: bool,
+    ) -> Result<Response<Body>, ureq::Error> {
+        if !direct {
+            return self.agent.run(request);
+        }
+        let request = self.agent.configure_request(request).proxy(None).build();
+        self.agent.run(request)
     }
 
     /// Finds what answers the registry's challenge.
@@ -352,7 +368,10 @@ impl Client {
             .ok()
             .context("its answer holds no token")
             .with_context(failed)?;
-        Ok(token.token)
+        let said = [token.token, token.access_token].into_iter().flatten();
+        let said = { said }.find(|token| !token.is_empty());
+        said.context("its answer holds no token")
+            .with_context(failed)
     }
 }
 
@@ -422,7 +441,7 @@ fn expect(response: &mut Response<Body>, status: u16, url: &str) -> anyhow::Resu
     let said = ["code", "message"].map(|key| shown(said[key].as_str().unwrap_or_default()));
     let hint = match found.as_u16() {
         401 | 403 => {
-            "; set NEXTSTATE_OCI_USER and NEXTSTATE_OCI_PASSWORD, or use `docker login` without a credential helper"
+            "; set NEXTSTATE_OCI_REGISTRY, NEXTSTATE_OCI_USER and NEXTSTATE_OCI_PASSWORD, or use `docker login` without a credential helper"
         }
         404 => "; there is nothing of that name, or it is not for everybody",
         429 => "; it is asked too often: wait, or log in",

@@ -18,8 +18,9 @@ use crate::plugins::source::Source;
 use crate::plugins::store::Store;
 
 const ACCESS: &str = "\
-Who you are: NEXTSTATE_OCI_USER and NEXTSTATE_OCI_PASSWORD, else what `docker login` keeps in
-~/.docker/config.json (no credential helper is run), else nobody. The password goes to the registry's own site only.";
+Who you are: NEXTSTATE_OCI_USER and NEXTSTATE_OCI_PASSWORD where NEXTSTATE_OCI_REGISTRY (host[:port]) names the registry,
+else what `docker login` keeps in ~/.docker/config.json (no credential helper is run), else nobody. The password goes to the
+registry's own site only.";
 
 /// `nextstate plugin push`
 #[derive(Debug, Clone, Args)]
@@ -51,7 +52,7 @@ is trusted, and what it may do, is asked at `install`.
 pub struct PullArgs {
     /// oci://registry/repository, with :tag or @sha256:… (by default :latest)
     pub from: String,
-    /// The file to write; <name>-<version>.nsplugin by default
+    /// The file to write; NAME-VERSION.nsplugin by default
     #[arg(long)]
     pub out: Option<PathBuf>,
     /// Speak HTTP without TLS to a registry that is not on this machine

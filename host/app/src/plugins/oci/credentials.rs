@@ -1,4 +1,5 @@
-//! Who the person is to a registry: `NEXTSTATE_OCI_USER` and `NEXTSTATE_OCI_PASSWORD`, else what `docker login` left behind.
+//! Who the person is to a registry: `NEXTSTATE_OCI_USER` and `NEXTSTATE_OCI_PASSWORD` to the one that `NEXTSTATE_OCI_REGISTRY` names, else
+//! what `docker login` left behind.
 
 use std::env;
 use std::fmt;
@@ -11,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+const REGISTRY: &str = "NEXTSTATE_OCI_REGISTRY";
 const USER: &str = "NEXTSTATE_OCI_USER";
 const PASSWORD: &str = "NEXTSTATE_OCI_PASSWORD";
 /// Docker's own name for its hub, from before there were others.
@@ -38,11 +40,21 @@ impl Credentials {
     /// One of the two variables without the other; a damaged configuration.
     pub(super) fn of(registry: &str) -> anyhow::Result<Option<Self>> {
         let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
-        match (set(USER), set(PASSWORD)) {
-            (Some(user), Some(password)) => return Ok(Some(Self { user, password })),
-            (Some(_), None) => bail!("{USER} is set, and {PASSWORD} is not"),
-            (None, Some(_)) => bail!("{PASSWORD} is set, and {USER} is not"),
-            (None, None) => {}
+        Self::of_variables(registry, &set)
+    }
+
+    fn of_variables(
+        registry: &str,
+        set: &dyn Fn(&str) -> Option<String>,
+    ) -> anyhow::Result<Option<Self>> {
+        // Attack: a reference to a registry of somebody else's, which would be told the password of the person's own.
+        if set(REGISTRY).is_some_and(|named| is_for(&named, registry)) {
+            match (set(USER), set(PASSWORD)) {
+                (Some(user), Some(password)) => return Ok(Some(Self { user, password })),
+                (Some(_), None) => bail!("{USER} is set, and {PASSWORD} is not"),
+                (None, Some(_)) => bail!("{PASSWORD} is set, and {USER} is not"),
+                (None, None) => {}
+            }
         }
         let folder = set("DOCKER_CONFIG").map(PathBuf::from);
         let home = || Some(PathBuf::from(set("HOME")?).join(".docker"));
@@ -139,6 +151,39 @@ mod tests {
         fs::write(&path, "{").unwrap();
         let error = format!("{:#}", of("ghcr.io").unwrap_err());
         assert!(error.contains("config.json as JSON"), "{error}");
+    }
+
+    #[test]
+    fn the_variables_are_for_the_registry_that_they_name_and_docker_s_for_every_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = serde_json::json!({"auths": {"b.org": {"auth": STANDARD.encode("bob:c")}}});
+        fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        let of = |named: Option<&str>, password: Option<&str>, registry: &str| {
+            let set = |name: &str| match name {
+                REGISTRY => named.map(str::to_owned),
+                USER => Some("ann".to_owned()),
+                PASSWORD => password.map(str::to_owned),
+                "DOCKER_CONFIG" => Some(dir.path().display().to_string()),
+                _ => None,
+            };
+            Credentials::of_variables(registry, &set)
+        };
+        let check = |named: Option<&str>, registry: &str, expected: Option<&str>| {
+            let found = of(named, Some("secret"), registry).unwrap();
+            let found = found.as_ref().map(|found| found.user.as_str());
+            assert_eq!(found, expected, "{named:?} {registry}");
+        };
+        check(Some("a.org"), "a.org", Some("ann"));
+        check(Some("a.org:5000"), "a.org:5000", Some("ann"));
+        check(Some("docker.io"), "registry-1.docker.io", Some("ann"));
+        check(Some("a.org"), "b.org", Some("bob"));
+        check(Some("a.org"), "c.org", None);
+        check(Some("a.org"), "a.org:5000", None);
+        check(Some("a.org"), "evil.a.org", None);
+        check(None, "a.org", None);
+        let error = of(Some("a.org"), None, "a.org").unwrap_err().to_string();
+        assert!(error.contains(PASSWORD), "{error}");
+        assert_eq!(of(Some("a.org"), None, "c.org").unwrap(), None);
     }
 
     #[test]

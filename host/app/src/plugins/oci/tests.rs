@@ -238,7 +238,11 @@ fn a_registry_that_asks_for_a_password_gets_it() {
     let registry = locked("Basic realm=\"x\"".to_owned(), "Basic YW5uOnNlY3JldA==");
     pushed(&registry, ann(), "1").unwrap();
     pulled_as(&registry, ann(), "ann/rule:1").unwrap();
-    refused(&registry, None, "NEXTSTATE_OCI_USER");
+    refused(
+        &registry,
+        None,
+        "set NEXTSTATE_OCI_REGISTRY, NEXTSTATE_OCI_USER",
+    );
     let other = Some(Credentials::new("ann", "other"));
     refused(&registry, other, "401");
     assert!(
@@ -275,6 +279,22 @@ fn a_registry_that_asks_for_a_token_gets_one_for_what_is_done_and_no_more() {
 }
 
 #[test]
+fn a_token_is_found_under_either_name_and_under_both() {
+    for body in [
+        &br#"{"token": "t"}"#[..],
+        br#"{"token": "t", "access_token": "t", "expires_in": 300}"#,
+        br#"{"token": "", "access_token": "t"}"#,
+        br#"{"token": null, "access_token": "t"}"#,
+    ] {
+        let tokens = Registry::twisted(move |_| Some(Answer::new(200, body)));
+        let challenge = format!("Bearer realm=\"http://{}/\"", tokens.address);
+        let registry = locked(challenge, "Bearer t");
+        hold(&registry, |_| {});
+        pulled_as(&registry, None, "ann/rule:1").unwrap();
+    }
+}
+
+#[test]
 fn a_challenge_to_another_host_does_not_get_the_password() {
     let stranger = Registry::twisted(|_| Some(Answer::new(403, b"")));
     // Another name of this machine: to a client, another host.
@@ -300,6 +320,8 @@ fn a_token_that_is_none_is_an_error_that_does_not_show_it() {
         &b"secret"[..],
         b"{\"token\": \"secret\\n\"}",
         b"{\"token\": 1}",
+        b"{}",
+        b"{\"token\": \"\"}",
     ] {
         let body = body.to_vec();
         let tokens = Registry::twisted(move |_| Some(Answer::new(200, &body)));
