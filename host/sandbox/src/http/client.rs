@@ -87,6 +87,8 @@ pub struct Client {
 struct Shared {
     /// By origin, in its canonical form.
     hosts: BTreeMap<String, Listed>,
+    /// Of the secrets of all hosts: one may have been told another's, and repeat it.
+    masking: Masking,
     surroundings: Surroundings,
     at_once: usize,
     under_way: AtomicUsize,
@@ -99,7 +101,6 @@ struct Listed {
     host: Host,
     secrets: Vec<(HeaderName, Secret)>,
     secret_names: Vec<String>,
-    masking: Masking,
 }
 
 impl Client {
@@ -129,7 +130,9 @@ impl Client {
             })?;
             hosts.insert(origin.clone(), listed);
         }
+        let secrets = hosts.values().flat_map(|listed| &listed.secrets);
         let shared = Shared {
+            masking: Masking::of(secrets.map(|(_, secret)| secret)),
             hosts,
             surroundings,
             at_once: config.at_once,
@@ -160,7 +163,6 @@ impl Listed {
         Ok(Self {
             origin: Origin::of_config(origin)?,
             host: host.clone(),
-            masking: Masking::of(secrets.iter().map(|(_, secret)| secret)),
             secret_names: host.secrets.keys().cloned().collect(),
             secrets,
         })
@@ -192,7 +194,9 @@ impl Listed {
         }
         Ok(headers)
     }
+}
 
+impl Shared {
     fn shown(&self, incoming: Incoming) -> Response {
         let seen = |(name, value): (String, Vec<u8>)| {
             (
@@ -267,7 +271,7 @@ impl Session {
         })?;
         let (origin, status) = (listed.origin.as_str(), incoming.status);
         tracing::debug!(origin, method = %request.method, status, "a guest asked a host");
-        Ok(listed.shown(incoming))
+        Ok(self.shared.shown(incoming))
     }
 }
 

@@ -9,7 +9,7 @@
 //! | a redirect to elsewhere | none is followed: the guest sees it and may ask again, which is checked again |
 //! | a path that leaves the prefix only at the server (`..%2f`, `..;`) | every segment is decoded to the end before it is looked at (`target`) |
 //! | headers that split the request, choose another host, path, method or connection, or take a secret's place | listed in `headers`, `_` read as `-` |
-//! | a server that echoes a secret | masked, also in pieces that headers could ask for (`secret`); a body that is compressed is refused, since nothing can be masked in it |
+//! | a server that echoes a secret | masked in the answers of every host, however JSON, URLs, forms or base64 spell it, and in pieces that headers could ask for (`secret`); a body that is compressed is refused, since nothing can be masked in it |
 //! | a body without end, a byte a second, a bomb | a cap that is counted while it is read, one time-out over everything, no decompression |
 //!
 //! Cookies are neither sent nor kept nor shown, proxies of the environment are not used, and each request has a connection of its own.

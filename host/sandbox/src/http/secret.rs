@@ -4,8 +4,10 @@
 
 use std::{fmt, fs, path::PathBuf};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE},
+};
 use ureq::http::HeaderValue;
 
 /// Shortest secret. A shorter one would be found, and masked, where nobody repeated it.
@@ -100,7 +102,8 @@ impl Secret {
     }
 }
 
-/// A secret as it is, each word of it, what its Basic credentials stand for, and each of these as URLs, JSON and base64 have it.
+/// A secret as it is, each word of it, what its Basic credentials stand for, and each of these and the whole header in base64. How a
+/// server may spell any of them is [`spellings`].
 fn forms(before: &str, value: &str) -> Vec<Vec<u8>> {
     let mut plain: Vec<String> = vec![value.to_owned()];
     plain.extend(value.split_whitespace().map(str::to_owned));
@@ -117,20 +120,55 @@ fn forms(before: &str, value: &str) -> Vec<Vec<u8>> {
         plain.push(pair);
     }
     let mut forms = Vec::new();
-    for text in plain {
-        let json = serde_json::Value::from(text.as_str()).to_string();
-        forms.push(json.trim_matches('"').as_bytes().to_vec());
-        forms.push(
-            percent_encode(text.as_bytes(), NON_ALPHANUMERIC)
-                .to_string()
-                .into_bytes(),
-        );
-        let base64 = STANDARD.encode(&text);
-        forms.push(base64.trim_end_matches('=').as_bytes().to_vec());
-        forms.push(text.into_bytes());
+    for text in plain.iter().chain([&whole]) {
+        for base64 in [STANDARD, URL_SAFE] {
+            let base64 = base64.encode(text);
+            forms.push(base64.trim_end_matches('=').as_bytes().to_vec());
+        }
     }
+    forms.extend(plain.into_iter().map(String::into_bytes));
     forms.retain(|form| form.len() >= SHORTEST);
     forms
+}
+
+/// How many bytes at the front of `input` may stand for `byte`: itself, or as JSON (`\/`, `\u002f`), URLs (`%2f`) and forms (`+` for a
+/// space) have it, whichever characters the server thinks need it.
+fn spellings(input: &[u8], byte: u8) -> impl Iterator<Item = usize> {
+    let hex = |digits: &[u8]| {
+        let digits = std::str::from_utf8(digits).ok()?;
+        u8::from_str_radix(digits, 16).ok()
+    };
+    let found = match input {
+        [b'\\', b'u', b'0', b'0', high, low, ..] if hex(&[*high, *low]) == Some(byte) => Some(6),
+        [b'%', high, low, ..] if hex(&[*high, *low]) == Some(byte) => Some(3),
+        // Not `\h`: in `\\hunter2` the second backslash belongs to the first.
+        [b'\\', escaped, ..] if *escaped == byte && byte.is_ascii_punctuation() => Some(2),
+        [b'+', ..] if byte == b' ' => Some(1),
+        _ => None,
+    };
+    // A `%` may be itself, and the beginning of `%25`.
+    let itself = (input.first() == Some(&byte)).then_some(1);
+    found.into_iter().chain(itself)
+}
+
+/// The most bytes at the front of `input` that spell `form`.
+fn spelled(input: &[u8], form: &[u8]) -> Option<usize> {
+    let mut ends = vec![0];
+    for &byte in form {
+        let mut next = Vec::new();
+        for end in ends {
+            let further = spellings(&input[end..], byte).map(|length| end + length);
+            next.extend(further);
+        }
+        // Two ways to one place go on as one: there are never many.
+        next.sort_unstable();
+        next.dedup();
+        ends = next;
+        if ends.is_empty() {
+            return None;
+        }
+    }
+    ends.last().copied()
 }
 
 /// Takes secrets out of what a guest is going to see.
@@ -172,12 +210,13 @@ fn masked(bytes: Vec<u8>, form: &[u8]) -> Vec<u8> {
     let mut kept = Vec::new();
     let mut rest = bytes.as_slice();
     let mut done = 0;
-    while let Some(step) = rest[done..].iter().position(|&b| b == first) {
+    let begins = |b: &u8| *b == first || b"\\%+".contains(b);
+    while let Some(step) = rest[done..].iter().position(begins) {
         let at = done + step;
-        if rest[at..].starts_with(form) {
+        if let Some(length) = spelled(&rest[at..], form) {
             kept.extend_from_slice(&rest[..at]);
             kept.extend_from_slice(MASK);
-            rest = &rest[at + form.len()..];
+            rest = &rest[at + length..];
             done = 0;
         } else {
             done = at + 1;
@@ -238,6 +277,37 @@ mod tests {
         ] {
             assert_eq!(masking.text(seen.as_bytes()), shown);
         }
+    }
+
+    #[test]
+    fn a_secret_is_masked_however_a_server_spells_it() {
+        let secret = read("Bearer env:KEY", "a<b>&c/d-e.f_g~ h?>+%25\\").unwrap();
+        let masking = Masking::of([&secret].into_iter());
+        for seen in [
+            r"a<b>&c/d-e.f_g~ h?>+%25\",
+            r"a<b>&c\/d-e.f_g~ h?>+%25\\",
+            r"a\u003cb\u003e\u0026c/d-e.f_g~ h?\u003e+%25\\",
+            r"a\u003Cb\u003E\u0026c\/d-e.f_g~ h?\u003E\u002B%25\u005C",
+            "a%3Cb%3E%26c%2Fd-e.f_g~%20h%3F%3E%2B%2525%5C",
+            "a%3cb%3e%26c%2fd-e.f_g~%20h%3f%3e%2b%2525%5c",
+            "a%3Cb%3E%26c/d-e.f_g%7E+h%3F%3E%2B%2525%5C",
+            "a%3Cb%3E%26c%2Fd%2De%2Ef%5Fg%7E%20h%3F%3E%2B%2525%5C",
+            // In base64, in that of URLs, and with the word before it.
+            "YTxiPiZjL2QtZS5mX2d+IGg/PislMjVc",
+            "YTxiPiZjL2QtZS5mX2d-IGg_PislMjVc",
+            r"YTxiPiZjL2QtZS5mX2d+IGg\/PislMjVc",
+            "YTxiPiZjL2QtZS5mX2d%2BIGg%2fPislMjVc",
+            "QmVhcmVyIGE8Yj4mYy9kLWUuZl9nfiBoPz4rJTI1XA",
+        ] {
+            let shown = masking.text(format!("<{seen}>").as_bytes());
+            assert_eq!(shown, "<***>", "{seen}");
+        }
+        let escaped = br#""C:\\bare-secret""#;
+        let secret = read("env:KEY", "bare-secret").unwrap();
+        let bare = Masking::of([&secret].into_iter());
+        assert_eq!(bare.text(escaped), r#""C:\\***""#);
+        let other = r"%\u00 a\u003cb\u003e\u0026c%2";
+        assert_eq!(masking.text(other.as_bytes()), other);
     }
 
     #[test]

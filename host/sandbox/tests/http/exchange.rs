@@ -68,6 +68,19 @@ fn an_allowed_request_goes_out_as_it_was_asked_and_comes_back() {
 }
 
 #[test]
+fn a_secret_of_one_host_is_masked_in_what_another_says() {
+    let own = Server::saying("HTTP/1.1 204 No Content\r\n\r\n");
+    let other = Server::saying(format!(
+        "HTTP/1.1 200 OK\r\nx-a: {SECRET}\r\ncontent-length: 25\r\n\r\n<{SECRET}>"
+    ));
+    let hosts = [(&*own.origin(), with_secret()), (&*other.origin(), near())];
+    let mut session = session(&hosts, &Names::default());
+    let response = session.fetch(&get(&other.origin())).unwrap();
+    assert_eq!(response.body, b"<***>");
+    assert_eq!(response.headers[0].1, "***");
+}
+
+#[test]
 fn every_method_goes_out_with_the_body_it_has() {
     let server = Server::saying("HTTP/1.1 204 No Content\r\n\r\n");
     let mut session = session(&[(&server.origin(), near())], &Names::default());
