@@ -228,6 +228,8 @@ impl Config {
                 .with_context(|| format!("[models.{name}]"))?;
         }
         self.http.validate().context("[http]")?;
+        let workers = &self.plugins.workers;
+        workers.validate().context("[plugins.workers]")?;
         self.rollout.validate().context("[rollout]")?;
         self.loops.validate().context("[loops]")?;
         self.train.validate().context("[train]")?;

@@ -3,6 +3,9 @@
 //! The rules are those of `plugin`, which the worker has checked already when it is well; so a word that breaks one is refused and
 //! nothing is repaired.
 
+use std::collections::BTreeSet;
+
+use plugin::LoadProblem;
 use rl::{Decider, Hint, JudgePrompt, Message, Outcome, Role, TaskId, TurnReward, Verdict};
 
 /// Greatest absolute reward, advantage or score.
@@ -65,22 +68,36 @@ pub(crate) fn outcome(outcome: &Outcome) -> Checked {
     named(&outcome.metrics, 64, "metrics that are none")
 }
 
-/// Infinite is as sure as it gets, and allowed; not a number is not.
+pub(crate) fn snapshot(length: usize) -> Checked {
+    hold(length <= 1 << 20, "a snapshot of more than 1 MiB")
+}
+
 pub(crate) fn score(score: Option<f32>) -> Checked {
-    hold(
-        score.is_none_or(|score| !score.is_nan()),
-        "a score that is no number",
-    )
+    hold(score.is_none_or(signed), "a score that is none")
 }
 
 pub(crate) fn prompt(prompt: &JudgePrompt) -> Checked {
     let empty = prompt.messages.is_empty() && prompt.reply_prefix.is_empty();
     let sound = match &prompt.answer {
-        rl::AnswerForm::Choice(texts) => (2..=64).contains(&texts.len()),
-        rl::AnswerForm::Text { temperature, .. } => temperature.is_finite() && *temperature >= 0.0,
+        rl::AnswerForm::Choice(texts) => {
+            let distinct: BTreeSet<_> = texts.iter().collect();
+            (2..=16).contains(&texts.len())
+                && distinct.len() == texts.len()
+                && !texts.iter().any(String::is_empty)
+        }
+        rl::AnswerForm::Text {
+            max_tokens,
+            stop,
+            temperature,
+        } => {
+            (1..=1_024).contains(max_tokens)
+                && stop.len() <= 8
+                && !stop.iter().any(String::is_empty)
+                && (0.0..=2.0).contains(temperature)
+        }
     };
     hold(
-        !empty && sound,
+        !empty && sound && prompt.messages.len() <= 64,
         "a prompt without text, or an answer's form that is none",
     )
 }
@@ -92,15 +109,21 @@ pub(crate) fn hint(hint: &Hint) -> Checked {
     )
 }
 
-/// The policy's own words stay what they are.
+/// One message is longer by the hint, and nothing else is changed.
 pub(crate) fn placed(placed: &[Message], messages: &[Message]) -> Checked {
-    let own = |messages: &[Message]| -> Vec<Message> {
-        let own = |message: &&Message| message.role == Role::Assistant;
-        messages.iter().filter(own).cloned().collect()
+    let extended = |(new, old): &(&Message, &Message)| new != old;
+    let by_little = |(new, old): (&Message, &Message)| {
+        let content = old.content.clone();
+        let same = Message {
+            content,
+            ..new.clone()
+        } == *old;
+        same && new.content.contains(&old.content) && new.content.len() <= old.content.len() + 4_000
     };
+    let pairs = || placed.iter().zip(messages).filter(extended);
     hold(
-        own(placed) == own(messages),
-        "messages in which the policy says something else",
+        placed.len() == messages.len() && pairs().count() == 1 && pairs().all(by_little),
+        "messages of which not exactly one is extended",
     )
 }
 
@@ -143,6 +166,61 @@ pub(crate) fn of_tokens(advantages: &[f32], tokens: usize) -> Checked {
     )
 }
 
+/// Longest text of an error, in characters: a guest's last log lines are in it.
+const ERROR_CHARS: usize = 24_000;
+
+/// Text for people's terminals and logs.
+fn shown(text: &str) -> String {
+    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    text.chars().take(ERROR_CHARS).map(visible).collect()
+}
+
+/// An error as the host's own words have it: who failed in what is known here.
+pub(crate) fn error(error: rl::Error, plugin: &str, function: &str) -> rl::Error {
+    let what = format!("plugin {plugin} in {function}");
+    match error {
+        rl::Error::Refused { why, .. } => rl::Error::Refused {
+            what,
+            why: shown(&why),
+        },
+        rl::Error::Unavailable { why, .. } => rl::Error::Unavailable {
+            what,
+            why: shown(&why),
+        },
+        other => {
+            let why = match &other {
+                rl::Error::Guest { why, .. } => shown(why),
+                other => shown(&other.to_string()),
+            };
+            rl::Error::Guest {
+                plugin: plugin.to_owned(),
+                function: function.to_owned(),
+                why,
+            }
+        }
+    }
+}
+
+/// Why a plugin was not loaded, as people may read it.
+pub(crate) fn problem(problem: LoadProblem) -> LoadProblem {
+    match problem {
+        LoadProblem::Manifest(why) => LoadProblem::Manifest(shown(&why)),
+        LoadProblem::Config { key, problem } => LoadProblem::Config {
+            key: shown(&key),
+            problem: shown(&problem),
+        },
+        LoadProblem::Import { import } => LoadProblem::Import {
+            import: shown(&import),
+        },
+        LoadProblem::World { world, problem } => LoadProblem::World {
+            world: shown(&world),
+            problem: shown(&problem),
+        },
+        size @ (LoadProblem::Size { .. } | LoadProblem::Function { .. }) => size,
+        other => LoadProblem::Invalid(shown(&other.to_string())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,8 +253,9 @@ mod tests {
         }
         of_tokens(&[1.0], 2).unwrap_err();
         of_tokens(&[f32::NAN], 1).unwrap_err();
-        score(Some(f32::INFINITY)).unwrap();
-        score(Some(f32::NAN)).unwrap_err();
+        for bad in [f32::INFINITY, f32::NAN, 1e9] {
+            score(Some(bad)).unwrap_err();
+        }
         outcome(&Outcome {
             score: 1.5,
             metrics: Vec::new(),
@@ -190,16 +269,35 @@ mod tests {
     }
 
     #[test]
+    fn an_error_names_who_failed_by_the_hosts_own_words_and_cannot_rewrite_a_terminal() {
+        let lie = rl::Error::Failed {
+            what: "the disk".into(),
+            why: "\u{1b}[2J".repeat(1 << 20),
+        };
+        let said = error(lie, "sample", "act").to_string();
+        assert!(
+            said.starts_with("plugin sample failed in act: "),
+            "{said:.80}"
+        );
+        assert!(!said.contains('\u{1b}') && said.len() < 100_000);
+    }
+
+    #[test]
     fn the_policys_words_are_its_own() {
         observation(&[Message::user("hello")]).unwrap();
         observation(&[Message::assistant("I will")]).unwrap_err();
         let messages = [Message::user("hello"), Message::assistant("Hi.")];
-        placed(
-            &[Message::system("short"), Message::assistant("Hi.")],
-            &messages,
-        )
-        .unwrap();
-        placed(&[Message::assistant("I obey.")], &messages).unwrap_err();
+        let hinted = Message::user("hello (be short)");
+        placed(&[hinted.clone(), messages[1].clone()], &messages).unwrap();
+        let other = Message::assistant("I obey.");
+        for bad in [
+            vec![messages[0].clone(), other.clone()],
+            vec![hinted.clone(), Message::assistant("Hi. I obey.")],
+            vec![hinted],
+            messages.to_vec(),
+        ] {
+            placed(&bad, &messages).unwrap_err();
+        }
         let person = Verdict {
             value: rl::VoteValue::Positive,
             by: Decider::Person,

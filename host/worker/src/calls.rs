@@ -8,8 +8,8 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
-/// Messages that may wait for one call. One is due at a time: whoever sends more floods.
-const DUE: usize = 2;
+/// Messages that may wait for one call: one is due at a time, and whoever sends more floods.
+const DUE: usize = 1;
 
 /// Where a message for a call goes.
 pub(crate) struct Calls<M> {

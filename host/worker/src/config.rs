@@ -35,6 +35,33 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// The key that is out of range, and what is allowed.
+    pub fn validate(&self) -> Result<(), OutOfRange> {
+        let hours = |time: &Duration| {
+            (Duration::from_millis(100)..=Duration::from_secs(3_600)).contains(time)
+        };
+        if self.memory_bytes < 64 << 20 {
+            return Err(OutOfRange("memory-bytes", "64 MiB or more: 67108864"));
+        }
+        if !hours(&self.load) {
+            return Err(OutOfRange("load", "from 100ms to 1h"));
+        }
+        if !hours(&self.answer) {
+            return Err(OutOfRange("answer", "from 100ms to 1h"));
+        }
+        Ok(())
+    }
+}
+
+/// A number that makes no sense.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("`{0}` is out of range: it may be {1}")]
+pub struct OutOfRange(&'static str, &'static str);
+
 /// What to start as a worker: a program that calls [`crate::run`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Program {

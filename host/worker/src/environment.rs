@@ -65,13 +65,15 @@ impl Environment for SealedEnvironment {
     fn next_state(&self, turn: &Turn, new: &[Message]) -> rl::Result<Option<NextState>> {
         let call = Call::NextState(Cow::Borrowed(turn), new.into());
         let next: Option<NextState> = self.workers.call(&call)?;
-        next.map(|next| {
-            answers::observation(&next.messages)
-                .and_then(|()| answers::evidence(&next.evidence))
-                .map_err(|what| self.workers.refuse(&call, what))?;
-            Ok(next)
-        })
-        .transpose()
+        let Some(next) = next else { return Ok(None) };
+        answers::observation(&next.messages)
+            .and_then(|()| answers::evidence(&next.evidence))
+            .map_err(|what| self.workers.refuse(&call, what))?;
+        // The text is made here: the judge reads what the messages say.
+        Ok(Some(NextState {
+            evidence: next.evidence,
+            ..NextState::of(next.messages)
+        }))
     }
 
     fn session_ends(&self, messages: &[Message]) -> rl::Result<bool> {
@@ -149,7 +151,9 @@ impl Episode for SealedEpisode {
 
     fn snapshot(&mut self) -> rl::Result<Option<Vec<u8>>> {
         let call = Call::Snapshot(self.number);
-        let bytes: Option<ByteBuf> = self.call(call)?;
+        let bytes: Option<ByteBuf> = self.call(call.clone())?;
+        let length = bytes.as_ref().map_or(0, |bytes| bytes.len());
+        answers::snapshot(length).map_err(|what| self.refuse(&call, what))?;
         Ok(bytes.map(ByteBuf::into_vec))
     }
 }

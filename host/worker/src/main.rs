@@ -26,7 +26,7 @@ type Attempt = fn() -> io::Result<()>;
 fn probe() -> io::Result<()> {
     PARENT.get_or_init(rustix::process::getppid);
     worker::seal::seal(1 << 30)?;
-    let attempts: [(&str, Attempt); 11] = [
+    let attempts: [(&str, Attempt); 12] = [
         ("read a file", || File::open("/etc/passwd").map(drop)),
         ("write a file", || {
             File::create("/tmp/worker-probe").map(drop)
@@ -54,6 +54,11 @@ fn probe() -> io::Result<()> {
                 maximum: None,
             };
             Ok(setrlimit(Resource::Data, most)?)
+        }),
+        ("make a file without a name", || {
+            use rustix::fs::{MemfdFlags, memfd_create};
+            memfd_create("hoard", MemfdFlags::empty())?;
+            Ok(())
         }),
         ("change its folder", || Ok(rustix::process::chdir("/tmp")?)),
     ];

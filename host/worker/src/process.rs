@@ -1,7 +1,7 @@
 //! One worker process, as the host sees it: started, called, and gone.
 
 use std::{
-    io::{self, BufRead as _, BufReader, Read as _},
+    io::{self, BufReader, Write as _},
     net::Shutdown,
     os::{fd::OwnedFd, unix::net::UnixStream},
     process::{Child, ChildStderr, Command, Stdio},
@@ -15,24 +15,24 @@ use std::{
 
 use crossbeam_channel::RecvTimeoutError;
 use parking_lot::Mutex;
-use plugin::{Error, Limits, LoadProblem};
+use plugin::{Error, Limits, LoadProblem, outside::Refusal};
 use serde::de::DeserializeOwned;
 use serde_bytes::ByteBuf;
 
 use crate::{
+    answers,
     calls::{Calls, Routed},
     config::{Config, Program},
+    log::pass_on,
     things::Things,
+    timed::Until,
     wire::{
-        Ask, Call, FROM_WORKER, FromWorker, Loaded, TO_WORKER, ToWorker, decode, receive, send,
+        Ask, Call, FROM_WORKER, FromWorker, Loaded, TO_WORKER, ToWorker, decode, frame, receive,
     },
 };
 
 /// A worker that does not even take what it is sent is not well.
 const TAKE: Duration = Duration::from_secs(10);
-
-/// Longest line of a worker's log that is passed on, in bytes.
-const LINE_BYTES: u64 = 4_096;
 
 /// What a call gets from its worker.
 enum Said {
@@ -98,70 +98,58 @@ impl Launch {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| start("start the program", error))?;
-        if let Some(log) = child.stderr.take() {
-            let plugin = Arc::clone(&self.plugin);
-            spawn("worker-log", move || pass_on(&plugin, log))
-                .map_err(|error| start("start a thread", error))?;
-        }
+        let log = child.stderr.take();
         let shared = Arc::new(Shared {
             calls: Calls::default(),
             child: Mutex::new(child),
             hung_up: AtomicBool::new(false),
             ended: Mutex::new(None),
         });
-        match self.begin(&ours) {
-            Ok(Ok(loaded)) => {
-                let from = ours
-                    .try_clone()
-                    .map_err(|error| start("use its socket", error))?;
-                let reading = Arc::clone(&shared);
-                spawn("worker-reader", move || {
-                    reading.read(from);
-                    on_end();
-                })
-                .map_err(|error| start("start a thread", error))?;
-                Ok(Process {
-                    plugin: Arc::clone(&self.plugin),
-                    config: self.config.clone(),
-                    limits: self.limits.clone(),
-                    socket: Mutex::new(ours),
-                    shared,
-                    loaded,
-                })
-            }
-            Ok(Err(problem)) => {
-                shared.reap();
-                Err(Error::Load {
-                    plugin: self.plugin.to_string(),
-                    problem,
-                })
+        let begun = self.listen(log).and_then(|()| self.begin(&ours));
+        let failed = match begun {
+            Ok(Ok(loaded)) => match shared.listen(&ours, on_end) {
+                Ok(()) => {
+                    return Ok(Process {
+                        plugin: Arc::clone(&self.plugin),
+                        config: self.config.clone(),
+                        limits: self.limits.clone(),
+                        socket: Mutex::new(ours),
+                        shared,
+                        loaded,
+                    });
+                }
+                Err(error) => start("listen to it", error),
+            },
+            Ok(Err(problem)) => Error::Load {
+                plugin: self.plugin.to_string(),
+                problem: answers::problem(problem),
+            },
+            Err(error) if is_late(&error) => {
+                let load = self.config.load;
+                start(
+                    &format!("it was not ready after {load:?} and was killed"),
+                    error,
+                )
             }
             Err(error) => {
                 let ended = shared.reap();
-                let late = matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-                );
-                let doing = if late {
-                    format!(
-                        "it was not ready after {:?} and was killed",
-                        self.config.load
-                    )
-                } else {
-                    format!("it ended before it was ready ({ended})")
-                };
-                Err(start(&doing, error))
+                start(&format!("it ended before it was ready ({ended})"), error)
             }
-        }
+        };
+        shared.reap();
+        Err(failed)
+    }
+
+    fn listen(&self, log: Option<ChildStderr>) -> io::Result<()> {
+        let Some(log) = log else { return Ok(()) };
+        let plugin = Arc::clone(&self.plugin);
+        spawn("worker-log", move || pass_on(&plugin, log))
     }
 
     /// Tells it its plugin. The socket then waits for the worker as long as it takes.
     fn begin(&self, socket: &UnixStream) -> io::Result<Result<Loaded, LoadProblem>> {
-        use std::io::Write as _;
-        socket.set_write_timeout(Some(TAKE))?;
-        socket.set_read_timeout(Some(self.config.load))?;
-        (&*socket).write_all(&self.begin)?;
-        match receive(socket, FROM_WORKER)? {
+        Until::within(socket, TAKE).write_all(&self.begin)?;
+        match receive(Until::within(socket, self.config.load), FROM_WORKER)? {
             FromWorker::Loaded(loaded) => {
                 socket.set_read_timeout(None)?;
                 Ok(loaded)
@@ -174,12 +162,32 @@ impl Launch {
     }
 }
 
+fn is_late(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
+}
+
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
     thread.map(drop)
 }
 
 impl Shared {
+    /// Has a thread take what the worker says.
+    fn listen(
+        self: &Arc<Self>,
+        socket: &UnixStream,
+        on_end: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let (shared, from) = (Arc::clone(self), socket.try_clone()?);
+        spawn("worker-reader", move || {
+            shared.read(from);
+            on_end();
+        })
+    }
+
     /// Takes what the worker says until it ends.
     fn read(&self, from: UnixStream) {
         let mut from = BufReader::new(from);
@@ -193,8 +201,9 @@ impl Shared {
                 }
                 Err(_) => break None,
             };
-            // Attack: a worker in its guest's hands that says more than it was asked fills the host's memory.
-            if routed == Routed::Flood {
+            // Attack: a worker in its guest's hands that says more than it was asked, or says it to nobody, fills the host's memory or
+            // keeps it busy. A call is over only by its answer or by the worker's end, so one that is well never does.
+            if routed != Routed::Delivered {
                 break Some("it said more than it was asked".to_owned());
             }
         };
@@ -243,7 +252,9 @@ impl Process {
 
     /// An episode is over.
     pub(crate) fn over(&self, episode: u64) {
-        let _ = self.send(&ToWorker::Over(episode));
+        if let Ok(frame) = frame(&ToWorker::Over(episode), TO_WORKER) {
+            let _ = self.send(&frame);
+        }
     }
 
     /// Calls the worker, and does for its guest meanwhile what it asks for.
@@ -257,36 +268,48 @@ impl Process {
             return Err(self.gone(function));
         };
         let id = open.id;
-        if let Err(error) = self.send(&ToWorker::Call {
-            id,
-            call: call.clone(),
-        }) {
-            return Err(self.killed(function, &format!("it could not be called: {error}")));
+        let call = call.clone();
+        let asked = frame(&ToWorker::Call { id, call }, TO_WORKER);
+        let asked = asked.map_err(|error| Failed {
+            why: self.guilty(function, &error.to_string()),
+            ended: false,
+        })?;
+        if let Err(error) = self.send(&asked) {
+            return Err(self.unsent(function, &error));
         }
         let mut left = self.config.answer;
-        let mut outside = Duration::from_millis(self.limits.outside_ms);
+        let mut outside = self.limits.outside(function);
         let mut asks = self.limits.host_calls;
         loop {
             let waiting = Instant::now();
             match open.messages.recv_timeout(left) {
                 Ok(Said::Answer(answer)) => {
-                    let answer = answer.map_err(|why| Failed { why, ended: false })?;
+                    let answer = answer.map_err(|why| Failed {
+                        why: answers::error(why, &self.plugin, function),
+                        ended: false,
+                    })?;
                     return decode(&answer).map_err(|error| {
                         self.killed(function, &format!("it said what makes no sense: {error}"))
                     });
                 }
                 Ok(Said::Ask(ask)) => {
                     left = left.saturating_sub(waiting.elapsed());
-                    // The worker counts both, too. Attack: one that does not.
-                    if asks == 0 || outside.is_zero() {
+                    // The worker counts both, too. Attack: one that does not. Giving back costs nothing: a guest that met its limit
+                    // lets go of what it holds.
+                    let free = things.frees(&ask);
+                    if !free && (asks == 0 || outside.is_zero()) {
                         return Err(self.killed(function, "it asked for more than it may"));
                     }
-                    asks -= 1;
+                    asks = asks.saturating_sub(u64::from(!free));
                     let begun = Instant::now();
                     let got = things.answer(ask);
                     outside = outside.saturating_sub(begun.elapsed());
-                    if let Err(error) = self.send(&ToWorker::Got { id, got }) {
-                        return Err(self.killed(function, &error.to_string()));
+                    let answer = frame(&ToWorker::Got { id, got }, TO_WORKER).or_else(|error| {
+                        let got = Err(Refusal::Failed(error.to_string()));
+                        frame(&ToWorker::Got { id, got }, TO_WORKER)
+                    });
+                    if let Err(error) = answer.and_then(|answer| self.send(&answer)) {
+                        return Err(self.unsent(function, &error));
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(self.gone(function)),
@@ -298,58 +321,50 @@ impl Process {
         }
     }
 
-    fn send(&self, message: &ToWorker<'_>) -> io::Result<()> {
-        send(&*self.socket.lock(), message, TO_WORKER)
+    fn send(&self, frame: &[u8]) -> io::Result<()> {
+        let socket = self.socket.try_lock_for(TAKE);
+        let socket = socket.ok_or(io::ErrorKind::TimedOut)?;
+        Until::within(&socket, TAKE).write_all(frame)
     }
 
-    /// Kills the worker, and says why.
+    /// Kills the worker, and says why: this call's doing, so that no other worker is asked.
     fn killed(&self, function: &str, why: &str) -> Failed {
         self.shared.hung_up.store(true, Ordering::Release);
         let _ = self.shared.child.lock().kill();
-        self.guilty(function, &format!("its worker process was killed: {why}"))
+        Failed {
+            why: self.guilty(function, &format!("its worker process was killed: {why}")),
+            ended: false,
+        }
+    }
+
+    /// The worker is gone, or takes nothing.
+    fn unsent(&self, function: &str, error: &io::Error) -> Failed {
+        if is_late(error) {
+            return self.killed(function, "it took nothing that it was sent");
+        }
+        self.gone(function)
     }
 
     fn gone(&self, function: &str) -> Failed {
         let ended = self.shared.ended.lock().clone();
         let ended = ended.unwrap_or_else(|| "it hung up".into());
-        self.guilty(function, &format!("its worker process ended ({ended})"))
+        Failed {
+            why: self.guilty(function, &format!("its worker process ended ({ended})")),
+            ended: true,
+        }
     }
 
-    fn guilty(&self, function: &str, why: &str) -> Failed {
-        let why = rl::Error::Guest {
+    fn guilty(&self, function: &str, why: &str) -> rl::Error {
+        rl::Error::Guest {
             plugin: self.plugin.to_string(),
             function: function.to_owned(),
             why: why.to_owned(),
-        };
-        Failed { why, ended: true }
+        }
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.socket.lock().shutdown(Shutdown::Both);
-    }
-}
-
-/// Passes a worker's log on to the host's.
-fn pass_on(plugin: &str, log: ChildStderr) {
-    let mut log = BufReader::new(log);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match log.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-        // Attack: control characters that rewrite an operator's terminal, or forge further lines.
-        let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-        let text = String::from_utf8_lossy(&line);
-        let text: String = text.trim().chars().map(visible).collect();
-        match text.split_once(' ') {
-            Some(("ERROR", line)) => tracing::error!(plugin, line, "worker"),
-            Some(("WARN", line)) => tracing::warn!(plugin, line, "worker"),
-            Some(("INFO", line)) => tracing::info!(plugin, line, "worker"),
-            _ => tracing::debug!(plugin, line = text, "worker"),
-        }
     }
 }

@@ -32,7 +32,8 @@ mod linux {
     use std::{collections::BTreeMap, io};
 
     use rustix::process::{
-        DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setpriority_process, setrlimit,
+        DumpableBehavior, Resource, Rlimit, Signal, getrlimit, set_dumpable_behavior,
+        set_parent_process_death_signal, setpriority_process, setrlimit,
     };
     use seccompiler::{
         BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
@@ -42,13 +43,13 @@ mod linux {
     /// Serving comes first when a guest keeps a core busy.
     const NICE: i32 = 5;
 
-    /// wasmtime keeps the first state of a memory in a file without a name, which is a file to this limit.
-    const FILE_BYTES: u64 = 256 << 20;
-
-    const OPEN_FILES: u64 = 1024;
+    const OPEN_FILES: u64 = 64;
 
     pub(super) fn limit(memory_bytes: u64) -> io::Result<()> {
         let most = |resource, most: u64| {
+            // Whoever started the host may have allowed less.
+            let allowed = getrlimit(resource).maximum.unwrap_or(most);
+            let most = most.min(allowed);
             let limit = Rlimit {
                 current: Some(most),
                 maximum: Some(most),
@@ -56,11 +57,13 @@ mod linux {
             setrlimit(resource, limit).map_err(io::Error::from)
         };
         most(Resource::Core, 0)?;
-        most(Resource::Fsize, FILE_BYTES)?;
+        most(Resource::Fsize, 0)?;
         most(Resource::Nofile, OPEN_FILES)?;
         // Not the address space: instances reserve far more of it than they ever use.
         most(Resource::Data, memory_bytes)?;
         set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+        // It ends with the host, even should a guest have kept it from noticing.
+        set_parent_process_death_signal(Some(Signal::KILL))?;
         // Being less nice than the host is a favour; not being allowed to be is no reason to stop.
         let _ = setpriority_process(None, NICE);
         Ok(())
@@ -71,10 +74,14 @@ mod linux {
     }
 
     pub(super) fn filter() -> Result<(), Error> {
-        // The later filter's word counts only where it is the stricter one, so that this one, which says for `clone3` what makes the C
-        // library use `clone`, comes first: the arguments of `clone3` are behind a pointer, where no filter sees them.
+        // Of two filters that refuse, the later one's word counts: this one, which says that two calls are absent, comes first, and the other
+        // allows them. Without `clone3`, whose arguments are behind a pointer where no filter sees them, the C library uses `clone`; without
+        // `memfd_create`, whose files count towards no limit of a process, wasmtime copies a memory's first state.
         let absent = SeccompFilter::new(
-            BTreeMap::from([(libc::SYS_clone3, Vec::new())]),
+            BTreeMap::from([
+                (libc::SYS_clone3, Vec::new()),
+                (libc::SYS_memfd_create, Vec::new()),
+            ]),
             SeccompAction::Allow,
             SeccompAction::Errno(errno(libc::ENOSYS)),
             arch()?,
@@ -112,6 +119,30 @@ mod linux {
             libc::SYS_clone,
             vec![when(0, SeccompCmpOp::MaskedEq(thread), thread)?],
         );
+        // Private memory, which the limit of data counts; what is shared or grows downwards it does not.
+        let kind = wide(libc::MAP_TYPE | libc::MAP_GROWSDOWN);
+        rules.insert(
+            libc::SYS_mmap,
+            vec![when(
+                3,
+                SeccompCmpOp::MaskedEq(kind),
+                wide(libc::MAP_PRIVATE),
+            )?],
+        );
+        // Not those that take pages from the whole machine.
+        rules.insert(
+            libc::SYS_madvise,
+            vec![when(2, SeccompCmpOp::Le, wide(libc::MADV_COLLAPSE))?],
+        );
+        // Plain sending and receiving: out-of-band data and addresses are code of the kernel that nothing here needs.
+        rules.insert(libc::SYS_recvfrom, vec![when(3, SeccompCmpOp::Eq, 0)?]);
+        rules.insert(
+            libc::SYS_sendto,
+            vec![
+                when(3, SeccompCmpOp::Eq, 0)?,
+                when(3, SeccompCmpOp::Eq, wide(libc::MSG_NOSIGNAL))?,
+            ],
+        );
         // A thread's name, and names of memory.
         rules.insert(
             libc::SYS_prctl,
@@ -130,15 +161,13 @@ mod linux {
         // A signal to itself is how a process aborts.
         let own = u64::from(std::process::id());
         rules.insert(libc::SYS_tgkill, vec![when(0, SeccompCmpOp::Eq, own)?]);
-        // Closing on exec and asking for flags, as the standard library does with a file that is open; and forbidding that the first
-        // state of a memory changes.
+        // Closing on exec and asking for flags, as the standard library does with a file that is open.
         rules.insert(
             libc::SYS_fcntl,
             vec![
                 when(1, SeccompCmpOp::Eq, wide(libc::F_GETFD))?,
                 when(1, SeccompCmpOp::Eq, wide(libc::F_GETFL))?,
                 when(1, SeccompCmpOp::Eq, wide(libc::F_DUPFD_CLOEXEC))?,
-                when(1, SeccompCmpOp::Eq, wide(libc::F_ADD_SEALS))?,
             ],
         );
         Ok(rules)
@@ -154,15 +183,9 @@ mod linux {
         libc::SYS_write,
         libc::SYS_writev,
         libc::SYS_pwrite64,
-        libc::SYS_recvfrom,
-        libc::SYS_recvmsg,
-        libc::SYS_sendto,
         libc::SYS_close,
         libc::SYS_lseek,
         libc::SYS_fstat,
-        libc::SYS_memfd_create,
-        libc::SYS_ftruncate,
-        libc::SYS_mmap,
         libc::SYS_munmap,
         libc::SYS_mremap,
         libc::SYS_mprotect,
@@ -174,7 +197,9 @@ mod linux {
         libc::SYS_set_robust_list,
         libc::SYS_set_tid_address,
         libc::SYS_rseq,
-        libc::SYS_clone3, // said to be absent by the other filter
+        // Said to be absent by the other filter.
+        libc::SYS_clone3,
+        libc::SYS_memfd_create,
         libc::SYS_exit,
         libc::SYS_exit_group,
         libc::SYS_rt_sigaction,

@@ -1,6 +1,10 @@
 //! The host's side of what a worker's guest holds outside: machines and pages, by number.
 
-use std::{collections::HashMap, io};
+use std::{
+    collections::HashMap,
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use plugin::outside::{Account, Client, Machine, Outside, Page, Refusal};
 use serde::Serialize;
@@ -8,8 +12,11 @@ use serde_bytes::ByteBuf;
 
 use crate::wire::{Ask, MachineAsk, PageAsk, encode};
 
-/// Most machines and pages that one episode, or one call on live traffic, holds at once.
-const MOST: usize = 64;
+/// Most machines and pages that one episode, or one call on live traffic, holds at once. The plugin host's own limit is below.
+const MOST: usize = 16;
+
+/// No two machines or pages have one number: an instance that reads live traffic may remember one of an earlier call.
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 /// What one episode, or one call on live traffic, holds. It goes when this is dropped, whatever the worker does.
 pub(crate) struct Things {
@@ -22,7 +29,6 @@ pub(crate) struct Things {
     client: Option<Box<dyn Client>>,
     machines: HashMap<u64, Box<dyn Machine>>,
     pages: HashMap<u64, Box<dyn Page>>,
-    next: u64,
 }
 
 impl Things {
@@ -34,8 +40,13 @@ impl Things {
             client: None,
             machines: HashMap::new(),
             pages: HashMap::new(),
-            next: 1,
         }
+    }
+
+    /// Whether an ask gives back what is held: always allowed, and as often as there are things.
+    pub(crate) fn frees(&self, ask: &Ask) -> bool {
+        let held = |number| self.machines.contains_key(number) || self.pages.contains_key(number);
+        matches!(ask, Ask::LetGo(number) if held(number))
     }
 
     /// Does what a guest asks for. Blocks as long as that takes.
@@ -97,8 +108,7 @@ impl Things {
             let why = format!("{MOST} machines and pages are held already");
             return Err(Refusal::Failed(why));
         }
-        self.next += 1;
-        Ok(self.next)
+        Ok(NUMBERS.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -150,4 +160,50 @@ fn on_page(page: &mut dyn Page, ask: PageAsk) -> Result<ByteBuf, Refusal> {
         PageAsk::ScreenshotPng => return given(&ByteBuf::from(page.screenshot_png()?)),
     }
     given(&())
+}
+
+#[cfg(test)]
+mod tests {
+    use plugin::outside::{Completion, CompletionRequest, Models};
+
+    use super::*;
+
+    struct Nobody;
+
+    impl Models for Nobody {
+        fn account(&self) -> Box<dyn Account> {
+            Box::new(Self)
+        }
+    }
+
+    impl Account for Nobody {
+        fn complete(&mut self, _: CompletionRequest) -> Result<Completion, Refusal> {
+            Err(Refusal::Failed("asked".into()))
+        }
+    }
+
+    #[test]
+    fn a_model_is_an_episodes_to_ask() {
+        let request = || CompletionRequest {
+            model: "user".into(),
+            messages: Vec::new(),
+            max_tokens: 1,
+            temperature: 0.0,
+            stop: Vec::new(),
+            seed: rl::Seed::new(1),
+        };
+        let asked = |hosted| {
+            let offers = Outside {
+                model: Some(std::sync::Arc::new(Nobody)),
+                ..Outside::default()
+            };
+            let mut things = Things::new(offers, hosted);
+            things
+                .answer(Ask::Complete(request()))
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(asked(true), "asked");
+        assert_eq!(asked(false), "this host offers no model");
+    }
 }

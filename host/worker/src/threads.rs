@@ -63,10 +63,13 @@ impl Threads {
                 idle.fetch_add(1, Ordering::AcqRel);
             }
         };
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("worker-call".into())
-            .spawn(work)
-            .map(drop)
+            .spawn(work);
+        if thread.is_err() {
+            self.started.fetch_sub(1, Ordering::Relaxed);
+        }
+        thread.map(drop)
     }
 }
 

@@ -21,7 +21,10 @@ use serde_bytes::ByteBuf;
 
 /// Longest frame, in bytes. From the host: the largest component, and room. From the worker: the largest answer, and room.
 pub(crate) const TO_WORKER: usize = 64 << 20;
-pub(crate) const FROM_WORKER: usize = 16 << 20;
+pub(crate) const FROM_WORKER: usize = 10 << 20;
+
+/// Most values in what is decoded: each costs far more memory than the byte that it may be.
+const VALUES: usize = 1 << 20;
 
 /// The first frame: all that a worker is told.
 #[derive(Serialize, Deserialize)]
@@ -179,9 +182,52 @@ pub(crate) fn encode(value: &impl Serialize) -> io::Result<Vec<u8>> {
     rmp_serde::to_vec_named(value).map_err(io::Error::other)
 }
 
-/// A value that travelled. Attack: the sender may be in a guest's hands; a length that lies allocates nothing by itself.
+/// A value that travelled. Attack: the sender may be in a guest's hands; a length that lies allocates nothing by itself, and bytes
+/// that become millions of empty texts are refused before they do.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    if values(bytes) > VALUES {
+        let problem = format!("more than {VALUES} values in a frame");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+    }
     rmp_serde::from_slice(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// How many values the bytes hold, lists and maps included; what is cut or wrong ends the count, and is the decoder's to refuse.
+fn values(bytes: &[u8]) -> usize {
+    let mut count = 0;
+    let mut at = 0;
+    while let Some(marker) = bytes.get(at) {
+        at += 1;
+        count += 1;
+        // The width of the length that follows the marker, and what follows that beside its own bytes.
+        let (width, more) = match marker {
+            0xa0..=0xbf => (0, usize::from(marker & 0x1f)),
+            0xc4 | 0xd9 => (1, 0),
+            0xc5 | 0xda => (2, 0),
+            0xc6 | 0xdb => (4, 0),
+            0xc7 => (1, 1),
+            0xc8 => (2, 1),
+            0xc9 => (4, 1),
+            0xcc | 0xd0 => (0, 1),
+            0xcd | 0xd1 | 0xdc | 0xde => (0, 2),
+            0xca | 0xce | 0xd2 | 0xdd | 0xdf => (0, 4),
+            0xcb | 0xcf | 0xd3 => (0, 8),
+            0xd4 => (0, 2),
+            0xd5 => (0, 3),
+            0xd6 => (0, 5),
+            0xd7 => (0, 9),
+            0xd8 => (0, 17),
+            _ => (0, 0),
+        };
+        let Some(length) = bytes.get(at..at + width) else {
+            break;
+        };
+        let length = length
+            .iter()
+            .fold(0, |sum, byte| (sum << 8) | usize::from(*byte));
+        at = at.saturating_add(width + more).saturating_add(length);
+    }
+    count
 }
 
 /// A value's frame.
@@ -238,8 +284,26 @@ mod tests {
         ] {
             receive::<u32>(bytes, 100).unwrap_err();
         }
+        // A list of 2^21 empty texts: 2 MiB here, 50 MiB as texts.
+        let mut many = vec![0xdd, 0, 0x20, 0, 0];
+        many.resize(5 + (1 << 21), 0xa0);
+        assert!(decode::<Vec<String>>(&many).is_err());
         // A list that says it has 2^32 members, and has none.
         receive::<Vec<String>>(&[5, 0, 0, 0, 0xdd, 255, 255, 255, 255][..], 100).unwrap_err();
+    }
+
+    #[test]
+    fn values_are_counted_as_the_decoder_reads_them() {
+        let hint = Some("a hint".repeat(100));
+        let of = |value: &dyn Fn() -> io::Result<Vec<u8>>| values(&value().unwrap());
+        assert_eq!(of(&|| encode(&7u64)), 1);
+        assert_eq!(
+            of(&|| encode(&(u64::MAX, -1i32, 0.5f32, 0.5f64, hint.clone()))),
+            6
+        );
+        assert_eq!(of(&|| encode(&ByteBuf::from(vec![0xa0; 70_000]))), 1);
+        let turn = rl::seam::conformance::turn("How do I boil an egg?", "In water.");
+        assert!((40..120).contains(&of(&|| encode(&turn))));
     }
 
     #[test]

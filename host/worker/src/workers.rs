@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crossbeam_channel::bounded;
 use parking_lot::{Condvar, Mutex};
 use plugin::{Capability, Error, Limits, LoadProblem, Manifest, World, outside::Outside};
 use rl::Seed;
@@ -129,15 +130,27 @@ impl Workers {
             slots: Mutex::default(),
             changed: Condvar::new(),
         });
-        let first = Shared::launch(&shared)?;
-        shared.slots.lock().current = Some(Arc::new(first));
-        let keeping = Arc::clone(&shared);
+        // Every worker is started by one thread, which ends after all of them: the system kills a worker when the thread that started it
+        // ends.
+        let (keeping, (say, first)) = (Arc::clone(&shared), bounded(1));
+        let keep = move || {
+            let launched = Shared::launch(&keeping);
+            let launched = launched.map(|first| {
+                keeping.slots.lock().current = Some(Arc::new(first));
+            });
+            let good = launched.is_ok();
+            if say.send(launched).is_ok() && good {
+                Shared::keep(&keeping);
+            }
+        };
+        let start = |problem: String| Error::Start { problem };
         thread::Builder::new()
             .name("worker-keeper".into())
-            .spawn(move || Shared::keep(&keeping))
-            .map_err(|error| Error::Start {
-                problem: format!("start the thread that replaces workers: {error}"),
-            })?;
+            .spawn(keep)
+            .map_err(|error| start(format!("start the thread that replaces workers: {error}")))?;
+        first
+            .recv()
+            .unwrap_or_else(|error| Err(start(error.to_string())))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 shared,
@@ -185,18 +198,22 @@ impl Workers {
         })
     }
 
-    /// A call that keeps nothing: when its worker ends, which may be another call's doing, the next one is asked; once.
+    /// A call that keeps nothing: when its worker ends, which may be another call's doing, the next one is asked, and should that have died
+    /// with it, the one after.
     pub(crate) fn call<T: DeserializeOwned>(&self, call: &Call<'_>) -> rl::Result<T> {
         let ask = || {
             let current = self.current();
             let current = current.map_err(|why| Failed { why, ended: false })?;
             current.call(call, &mut self.things(false))
         };
-        match ask() {
-            Err(failed) if failed.ended => ask(),
-            answer => answer,
+        let mut answer = ask();
+        for _ in 0..2 {
+            match answer {
+                Err(failed) if failed.ended => answer = ask(),
+                _ => break,
+            }
         }
-        .map_err(|failed| failed.why)
+        answer.map_err(|failed| failed.why)
     }
 
     /// The worker answered with something that the contract rules out.
@@ -221,8 +238,9 @@ impl Workers {
             if let Some(current) = &slots.current {
                 return Ok(Arc::clone(current));
             }
-            if shared.changed.wait_until(&mut slots, deadline).timed_out() {
-                let why = slots.failure.clone();
+            let failure = slots.failure.clone();
+            if failure.is_some() || shared.changed.wait_until(&mut slots, deadline).timed_out() {
+                let why = failure.or_else(|| slots.failure.clone());
                 return Err(rl::Error::Unavailable {
                     what: format!("a worker process for plugin {}", self.inner.manifest.name),
                     why: why.unwrap_or_else(|| "none could be started in time".into()),

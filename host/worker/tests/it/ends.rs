@@ -11,7 +11,7 @@ use rl::{Environment as _, Episode, RewardRule as _, Seed};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use worker::{Config, Program, SealedEnvironment, SealedReward, Workers};
 
-use crate::rig::{config, faulty, given, program, reply, start, started, words};
+use crate::rig::{config, faulty, given, reply, start, started, words};
 
 fn signal(workers: &Workers, signal: Signal) {
     let pid = i32::try_from(workers.pid().unwrap()).unwrap();
@@ -194,6 +194,39 @@ fn a_program_that_is_no_worker_is_an_error_in_bounded_time() {
 }
 
 #[test]
+fn a_worker_that_lies_is_found_out() {
+    // It has loaded a rule, it says, and waits for a call.
+    let loaded = "printf '\\023\\000\\000\\000\\201\\246Loaded\\201\\242Ok\\201\\244card\\300' >&0; head -c 8 >/dev/null <&0; ";
+    let to_nobody = "printf '\\035\\000\\000\\000\\201\\246Answer\\202\\242id\\315\\003\\347\\246answer\\201\\242Ok\\304\\001\\300' >&0; sleep 30";
+    let nonsense = "printf '\\001\\000\\000\\000\\301' >&0; sleep 30";
+    let endless = "printf '\\377\\377\\377\\177' >&0; cat /dev/zero >&0";
+    for (lie, named) in [
+        (loaded, "said more than it was asked"),
+        (to_nobody, "said more than it was asked"),
+        (nonsense, "said what makes no sense"),
+        (endless, "said what makes no sense"),
+    ] {
+        let program = Program {
+            path: "/bin/sh".into(),
+            arguments: vec!["-c".into(), format!("{loaded}{lie}").into()],
+        };
+        let alone = Config {
+            spare: false,
+            ..config()
+        };
+        let offers = Outside::default();
+        let workers = Workers::start(given(BINARY_REWARD, ""), offers, program, alone).unwrap();
+        let begun = Instant::now();
+        let error = SealedReward::new(workers)
+            .unwrap()
+            .verdict(&[])
+            .unwrap_err();
+        assert!(error.to_string().contains(named), "{lie}: {error}");
+        assert!(begun.elapsed() < Duration::from_secs(15), "{lie}");
+    }
+}
+
+#[test]
 fn a_worker_without_memory_dies_alone() {
     let poor = Config {
         memory_bytes: 4 << 20,
@@ -201,9 +234,5 @@ fn a_worker_without_memory_dies_alone() {
     };
     let error = started(given(TOOL_CALL, ""), poor).unwrap_err();
     let words = words(&error);
-    assert!(
-        words.contains("worker process for plugin tool-call"),
-        "{words}"
-    );
-    let _ = program();
+    assert!(words.contains("it ended before it was ready"), "{words}");
 }

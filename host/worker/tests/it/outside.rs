@@ -182,6 +182,24 @@ fn a_guest_in_a_worker_reaches_what_it_was_granted_on_the_thread_that_plays_it()
 }
 
 #[test]
+fn a_guest_that_met_its_limit_outside_costs_its_worker_nothing() {
+    let nothing = Nothing::default();
+    let offers = Outside {
+        shell: Some(Arc::new(nothing.clone())),
+        ..Outside::default()
+    };
+    let mut hurried = given(REACHING, "");
+    hurried.limits.outside_ms = 1;
+    let workers = Workers::start(hurried, offers, program(), config()).unwrap();
+    let environment = SealedEnvironment::new(workers).unwrap();
+    let before = environment.workers().pid().unwrap();
+    let error = said(&mut *begun(&environment, "sleep-forever")).unwrap_err();
+    assert!(error.to_string().contains("time outside (ms)"), "{error}");
+    assert_eq!(nothing.0.load(Ordering::SeqCst), 0);
+    assert_eq!(environment.workers().pid().unwrap(), before);
+}
+
+#[test]
 fn what_an_episode_holds_goes_with_it_or_with_its_worker() {
     let nothing = Nothing::default();
     let environment = environment(&nothing);
