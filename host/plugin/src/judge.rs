@@ -267,8 +267,11 @@ fn answer_form(answer: wit::Answer) -> Result<AnswerForm, String> {
                     text.max_tokens
                 ));
             }
-            if text.stop.len() > 8 || text.stop.iter().any(String::is_empty) {
-                return Err("more than 8 stop strings, or an empty one".into());
+            // Attack: each is looked for at every token, by the thread that answers everybody.
+            let unfit = |stop: &String| !(1..=256).contains(&stop.len());
+            if text.stop.len() > 8 || text.stop.iter().any(unfit) {
+                let what = "more than 8 stop strings, an empty one, or one of more than 256 bytes";
+                return Err(what.into());
             }
             let temperature = check::number("the temperature", text.temperature, 0.0, 2.0)?;
             Ok(AnswerForm::Text {

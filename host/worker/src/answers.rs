@@ -92,7 +92,7 @@ pub(crate) fn prompt(prompt: &JudgePrompt) -> Checked {
         } => {
             (1..=1_024).contains(max_tokens)
                 && stop.len() <= 8
-                && !stop.iter().any(String::is_empty)
+                && stop.iter().all(|stop| (1..=256).contains(&stop.len()))
                 && (0.0..=2.0).contains(temperature)
         }
     };
@@ -253,6 +253,19 @@ mod tests {
         }
         of_tokens(&[1.0], 2).unwrap_err();
         of_tokens(&[f32::NAN], 1).unwrap_err();
+        let asking = |stop: &str| JudgePrompt {
+            messages: Vec::new(),
+            reply_prefix: "Was it good?".into(),
+            answer: rl::AnswerForm::Text {
+                max_tokens: 8,
+                stop: vec![stop.to_owned()],
+                temperature: 0.0,
+            },
+        };
+        prompt(&asking("\n")).unwrap();
+        for bad in [String::new(), "s".repeat(257)] {
+            prompt(&asking(&bad)).unwrap_err();
+        }
         for bad in [f32::INFINITY, f32::NAN, 1e9] {
             score(Some(bad)).unwrap_err();
         }
