@@ -342,6 +342,8 @@ impl Process {
         if is_late(error) {
             return self.killed(function, "it took nothing that it was sent");
         }
+        // Its end is known here before the thread that listens to it knows: the next call must not find it again.
+        self.shared.hung_up.store(true, Ordering::Release);
         self.gone(function)
     }
 
