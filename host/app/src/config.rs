@@ -123,7 +123,7 @@ pub struct Plugins {
     /// turn. A plugin named with its version stays as it is.
     pub reload: bool,
     /// What stands between plugins and the host, and between one plugin and another: `wasm`, or `process`, where each plugin runs in a sealed
-    /// process of its own as well. For plugins of people who do not trust each other; a call takes some 80 µs longer.
+    /// process of its own as well. For plugins of people who do not trust each other; a call takes some 40 µs longer.
     pub isolation: Isolation,
     /// How much those processes may use.
     pub workers: worker::Config,
