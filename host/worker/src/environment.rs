@@ -30,7 +30,7 @@ impl SealedEnvironment {
     /// # Errors
     /// [`plugin::Error::Load`] when it is another kind of plugin.
     pub fn new(workers: Workers) -> Result<Self, plugin::Error> {
-        workers.expect(plugin::World::EnvironmentPlugin)?;
+        workers.check_world(plugin::World::EnvironmentPlugin)?;
         let started = workers.current().map_err(|error| plugin::Error::Start {
             problem: error.to_string(),
         })?;

@@ -18,7 +18,7 @@ impl SealedJudge {
     /// # Errors
     /// [`plugin::Error::Load`] when it is another kind of plugin.
     pub fn new(workers: Workers) -> Result<Self, plugin::Error> {
-        workers.expect(plugin::World::JudgePlugin)?;
+        workers.check_world(plugin::World::JudgePlugin)?;
         Ok(Self { workers })
     }
 

@@ -16,7 +16,7 @@ impl SealedReward {
     /// # Errors
     /// [`plugin::Error::Load`] when it is another kind of plugin.
     pub fn new(workers: Workers) -> Result<Self, plugin::Error> {
-        workers.expect(plugin::World::RewardPlugin)?;
+        workers.check_world(plugin::World::RewardPlugin)?;
         Ok(Self { workers })
     }
 

@@ -184,7 +184,7 @@ impl Workers {
         Things::new(self.inner.offers.clone(), hosted)
     }
 
-    pub(crate) fn expect(&self, wanted: World) -> Result<(), Error> {
+    pub(crate) fn check_world(&self, wanted: World) -> Result<(), Error> {
         let is = self.manifest().world;
         if is == wanted {
             return Ok(());
