@@ -21,6 +21,10 @@ use rl::{
     Action, Environment, Message, RequestView, RewardRule, Seed, VoteValue,
     seam::{MajorityRule, conformance},
 };
+use wasmtime::{
+    Config, Engine, Store,
+    component::{Component, Linker},
+};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -33,14 +37,20 @@ const DEADLINE_MS: u64 = 50;
 fn main() -> Outcome<()> {
     println!("| | p50 | p99 | a second |\n|---|---|---|---|");
     borders()?;
+    let mut ratios = Vec::new();
     let turns = episodes()?;
-    match python() {
-        Ok(over_http) => println!(
-            "\nenvironment turns beside HTTP in Python: {:.0} ×",
-            turns / over_http
-        ),
-        Err(error) => println!("\nthe HTTP environment in Python was not measured: {error}"),
+    for (served, with) in [("plain", "the standard library"), ("fastapi", "FastAPI")] {
+        match python(served, with) {
+            Ok(over_http) => ratios.push(format!(
+                "environment turns beside HTTP in Python by {with}: {:.0} ×",
+                turns / over_http
+            )),
+            Err(error) => ratios.push(format!(
+                "HTTP in Python by {with} was not measured: {error}"
+            )),
+        }
     }
+    println!("\n{}", ratios.join("\n"));
     open_at_once()?;
     spin()
 }
@@ -78,6 +88,7 @@ fn micros(time: Duration) -> String {
 }
 
 fn borders() -> Outcome<()> {
+    bare()?;
     let host = host(Limits::default())?;
     let rule = GuestReward::new(&load(&host, BINARY_REWARD, "")?)?;
     let votes = vec![conformance::vote(Some(VoteValue::Positive)); 3];
@@ -89,6 +100,10 @@ fn borders() -> Outcome<()> {
     });
     row("the same, native", CALLS, || MajorityRule.verdict(&votes));
     let environment = GuestEnvironment::new(&load(&host, CONVERSATION, "")?, Seed::new(1))?;
+    let idle = GuestEnvironment::new(&lazy(&host)?, Seed::new(1))?;
+    row("whether a session ends, on no messages", CALLS, || {
+        environment.session_ends(&[])
+    });
     let text = |bytes: usize| "How long should an egg be boiled? ".repeat(bytes / 34);
     let messages = [Message::user(text(4 << 10))];
     let tools = [];
@@ -96,9 +111,16 @@ fn borders() -> Outcome<()> {
         messages: &messages,
         tools: &tools,
     };
-    row("classify a request of 4 KB", CALLS, || {
-        environment.classify(view)
-    });
+    row(
+        "classify 4 KB, by a guest that does not read them",
+        CALLS,
+        || idle.classify(view),
+    );
+    row(
+        "the same, by one that searches them for 24 phrases",
+        CALLS,
+        || environment.classify(view),
+    );
     let turn = conformance::turn("How do I boil an egg?", "In water.");
     let long = [Message::user(text(100 << 10))];
     row("the next state of a reaction of 100 KB", CALLS / 10, || {
@@ -107,12 +129,48 @@ fn borders() -> Outcome<()> {
     Ok(())
 }
 
-/// The whole of an episode's life, and its turns; gives turns a second.
+/// `(component (core module $m (func (export "f") (result i32) i32.const 0)) (core instance $i (instantiate $m))
+/// (func (export "f") (result u32) (canon lift (core func $i "f"))))`
+const EMPTY: &[u8] = b"\x00asm\r\x00\x01\x00\x01-\x00asm\x01\x00\x00\x00\x01\x05\x01`\x00\x01\x7f\x03\x02\x01\x00\x07\x05\x01\x01f\x00\x00\n\x06\x01\x04\x00A\x00\x0b\x00\t\x04name\x00\x02\x01m\x02\x04\x01\x00\x00\x00\x07\x05\x01@\x00\x00y\x06\x07\x01\x00\x00\x01\x00\x01f\x08\x06\x01\x00\x00\x00\x00\x00\x0b\x07\x01\x00\x01f\x01\x00\x00";
+
+/// What no host of this engine can go below: a function that does nothing, without budgets, checks or a shared pool.
+fn bare() -> Outcome<()> {
+    let mut config = Config::new();
+    config.concurrency_support(false).epoch_interruption(true);
+    let engine = Engine::new(&config)?;
+    let component = Component::from_binary(&engine, EMPTY)?;
+    let mut store = Store::new(&engine, ());
+    store.set_epoch_deadline(1);
+    let instance = Linker::new(&engine).instantiate(&mut store, &component)?;
+    let function = instance.get_typed_func::<(), (u32,)>(&mut store, "f")?;
+    row("an empty function, by the engine alone", CALLS, || {
+        function.call(&mut store, ()).is_ok()
+    });
+    Ok(())
+}
+
+/// A guest that does nothing.
+fn lazy(host: &PluginHost) -> Outcome<Plugin> {
+    let manifest = FAULTY
+        .manifest
+        .replace("reward-plugin", "environment-plugin");
+    let section = "abuse = 'none'\nsize = 0".parse()?;
+    Ok(host.load(&manifest, FAULTY.component, &Capability::ALL, &section)?)
+}
+
+/// The whole of an episode's life, and its turns; gives turns a second of an environment that has as little to do as its peer
+/// in Python.
 fn episodes() -> Outcome<f64> {
     let host = host(Limits::default())?;
     let environment = GuestEnvironment::new(&load(&host, CONVERSATION, "")?, Seed::new(1))?;
     let tasks = environment.tasks("train")?;
     let task = tasks.first().ok_or("the conversation has no task")?;
+    let idle = GuestEnvironment::new(&lazy(&host)?, Seed::new(1))?;
+    row(
+        "an instance and its end, nothing asked of it",
+        CALLS,
+        || idle.start(&"lazy".into(), Seed::new(7)).is_ok(),
+    );
     row(
         "an episode: instance from the pool, start, drop",
         CALLS,
@@ -125,7 +183,7 @@ fn episodes() -> Outcome<f64> {
     let mut seed = 0_u64;
     let mut episode = environment.start(task, Seed::new(seed))?;
     // An episode that is over begins again: that is part of a turn's price.
-    Ok(row("a turn of an episode, with its outcome", CALLS, || {
+    row("a turn of a scripted user, with its outcome", CALLS, || {
         let step = episode.act(&action);
         let outcome = episode.outcome();
         if step.as_ref().is_ok_and(|step| step.done.is_some()) || step.is_err() {
@@ -135,7 +193,13 @@ fn episodes() -> Outcome<f64> {
             }
         }
         (step.is_ok(), outcome.is_ok())
-    }))
+    });
+    let mut episode = idle.start(&"lazy".into(), Seed::new(7))?;
+    Ok(row(
+        "a turn of an environment with little to do, with its outcome",
+        CALLS,
+        || (episode.act(&action).is_ok(), episode.outcome().is_ok()),
+    ))
 }
 
 /// A server that is stopped with its owner.
@@ -148,18 +212,21 @@ impl Drop for Server {
     }
 }
 
-/// The same turns behind HTTP; gives turns a second.
-fn python() -> Outcome<f64> {
+/// Such turns behind HTTP; gives turns a second.
+fn python(served: &str, with: &str) -> Outcome<f64> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/http_environment.py");
     let python = std::env::var("NEXTSTATE_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let child = Command::new(python)
-        .arg(script)
+        .args([script.as_os_str(), served.as_ref()])
         .stdout(Stdio::piped())
         .spawn()?;
     let mut server = Server(child);
     let mut port = String::new();
     let stdout = server.0.stdout.take().ok_or("no output")?;
     BufReader::new(stdout).read_line(&mut port)?;
+    if port.is_empty() {
+        return Err("the server did not start".into());
+    }
     let stream = TcpStream::connect(("127.0.0.1", port.trim().parse::<u16>()?))?;
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream);
@@ -173,7 +240,7 @@ fn python() -> Outcome<f64> {
     );
     let mut failed = None;
     let rate = row(
-        "a turn of an environment behind HTTP in Python",
+        &format!("a turn of one behind HTTP in Python by {with}"),
         CALLS / 20,
         || {
             if let Err(error) = exchange(&mut reader, &request) {
@@ -207,12 +274,12 @@ fn exchange(reader: &mut BufReader<TcpStream>, request: &str) -> Outcome<()> {
     Ok(())
 }
 
-/// As many episodes as this machine's kernel lets be open at once, up to 10,000.
+/// 10,000 episodes open at once, or as many as this machine's kernel allows the mappings of.
 fn open_at_once() -> Outcome<()> {
     let most = fs::read_to_string("/proc/sys/vm/max_map_count")
         .ok()
         .and_then(|text| text.trim().parse::<u32>().ok())
-        .map_or(10_000, |maps| (maps / 24).min(10_000));
+        .map_or(10_001, |maps| (maps.saturating_sub(8_000) / 5).min(10_001));
     // The plugin keeps one for itself.
     let limits = Limits {
         instances: most,
@@ -239,11 +306,14 @@ fn open_at_once() -> Outcome<()> {
     Ok(())
 }
 
-/// Bytes of memory that this process holds.
+/// Bytes of memory that are this process's own. Not its resident set: that counts the pages of a plugin's image, which all
+/// instances share, once for each.
 fn resident() -> Outcome<f64> {
-    let statm = fs::read_to_string("/proc/self/statm")?;
-    let pages: f64 = statm.split(' ').nth(1).ok_or("no second field")?.parse()?;
-    Ok(pages * 4096.0)
+    let rollup = fs::read_to_string("/proc/self/smaps_rollup")?;
+    let line = rollup.lines().find(|line| line.starts_with("Pss:"));
+    let pss = line.and_then(|line| line.split_whitespace().nth(1));
+    let kilobytes: f64 = pss.ok_or("no line `Pss:`")?.parse()?;
+    Ok(kilobytes * 1024.0)
 }
 
 fn spin() -> Outcome<()> {

@@ -186,6 +186,11 @@ impl State {
         }))
     }
 
+    /// Time since the call began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// What is left of the call's own time.
     pub(crate) fn time_left(&self) -> Duration {
         let own = self.started.elapsed().saturating_sub(self.outside);

@@ -33,7 +33,15 @@ const METRICS: usize = 64;
 pub struct GuestEnvironment {
     pool: Pool<EnvironmentPlugin>,
     card: ModalityCard,
-    seed: Seed,
+    seeds: Seeds,
+}
+
+/// The seeds of what is asked of live traffic. Derived once: a hash costs as much as an empty call.
+struct Seeds {
+    classify: Seed,
+    next_state: Seed,
+    session_ends: Seed,
+    tasks: Seed,
 }
 
 impl fmt::Debug for GuestEnvironment {
@@ -64,7 +72,12 @@ impl GuestEnvironment {
         Ok(Self {
             pool,
             card,
-            seed: run,
+            seeds: Seeds {
+                classify: run.derive("classify"),
+                next_state: run.derive("next-state"),
+                session_ends: run.derive("session-ends"),
+                tasks: run.derive("tasks"),
+            },
         })
     }
 
@@ -73,17 +86,12 @@ impl GuestEnvironment {
     /// # Errors
     /// [`Error::Fault`] when the plugin does not offer it or does not know these bytes.
     pub fn restore(&self, snapshot: &[u8], seed: Seed) -> Result<GuestEpisode> {
-        GuestEpisode::begin(
-            &self.pool.plugin,
-            "episode.restore",
-            seed,
-            |guest, store| {
-                guest
-                    .nextstate_plugin_environment()
-                    .episode()
-                    .call_restore(store, snapshot)
-            },
-        )
+        GuestEpisode::begin(&self.pool, "episode.restore", seed, |guest, store| {
+            guest
+                .nextstate_plugin_environment()
+                .episode()
+                .call_restore(store, snapshot)
+        })
     }
 }
 
@@ -128,7 +136,7 @@ impl Environment for GuestEnvironment {
         };
         let line = self
             .pool
-            .call("classify", self.seed.derive("classify"), |guest, store| {
+            .call("classify", self.seeds.classify, |guest, store| {
                 guest
                     .nextstate_plugin_environment()
                     .call_classify(store, &request)
@@ -146,7 +154,7 @@ impl Environment for GuestEnvironment {
         new_messages: &[rl::Message],
     ) -> rl::Result<Option<NextState>> {
         let (wit_turn, new_messages) = (convert::turn(turn), convert::messages(new_messages));
-        let seed = self.seed.derive("next-state").derive(turn.id.as_str());
+        let seed = self.seeds.next_state.derive(turn.id.as_str());
         let next = self.pool.call("next-state", seed, |guest, store| {
             guest
                 .nextstate_plugin_environment()
@@ -165,7 +173,7 @@ impl Environment for GuestEnvironment {
 
     fn session_ends(&self, messages: &[rl::Message]) -> rl::Result<bool> {
         let messages = convert::messages(messages);
-        let seed = self.seed.derive("session-ends");
+        let seed = self.seeds.session_ends;
         let ends = self.pool.call("session-ends", seed, |guest, store| {
             guest
                 .nextstate_plugin_environment()
@@ -185,13 +193,11 @@ impl Environment for GuestEnvironment {
                 });
             }
         };
-        let tasks = self
-            .pool
-            .call("tasks", self.seed.derive("tasks"), |guest, store| {
-                guest
-                    .nextstate_plugin_environment()
-                    .call_tasks(store, split)
-            })?;
+        let tasks = self.pool.call("tasks", self.seeds.tasks, |guest, store| {
+            guest
+                .nextstate_plugin_environment()
+                .call_tasks(store, split)
+        })?;
         if tasks.len() > TASKS
             || tasks
                 .iter()
@@ -206,14 +212,12 @@ impl Environment for GuestEnvironment {
 
     fn start(&self, task: &TaskId, seed: Seed) -> rl::Result<Box<dyn Episode>> {
         let short = u32::try_from(seed.derive(task.as_str()).get() >> 32).unwrap_or(0);
-        let episode =
-            GuestEpisode::begin(&self.pool.plugin, "episode.start", seed, |guest, store| {
-                guest.nextstate_plugin_environment().episode().call_start(
-                    store,
-                    task.as_str(),
-                    short,
-                )
-            })?;
+        let episode = GuestEpisode::begin(&self.pool, "episode.start", seed, |guest, store| {
+            guest
+                .nextstate_plugin_environment()
+                .episode()
+                .call_start(store, task.as_str(), short)
+        })?;
         Ok(Box::new(episode))
     }
 }
@@ -222,7 +226,7 @@ impl Environment for GuestEnvironment {
 pub struct GuestEpisode {
     plugin: Plugin,
     /// None after a trap or a limit.
-    running: Option<(Instance<EnvironmentPlugin>, ResourceAny)>,
+    running: Option<(Box<Instance<EnvironmentPlugin>>, ResourceAny)>,
     seed: Seed,
     calls: u64,
 }
@@ -237,7 +241,7 @@ impl fmt::Debug for GuestEpisode {
 
 impl GuestEpisode {
     fn begin(
-        plugin: &Plugin,
+        pool: &Pool<EnvironmentPlugin>,
         function: &'static str,
         seed: Seed,
         start: impl FnOnce(
@@ -245,11 +249,11 @@ impl GuestEpisode {
             &mut wasmtime::Store<crate::capabilities::State>,
         ) -> crate::instance::Answered<ResourceAny>,
     ) -> Result<Self> {
-        let mut instance = Instance::new(plugin)?;
+        let mut instance = pool.instance()?;
         let (episode, _) = instance.call(function, seed.derive("call-0"), start);
         let running = Some((instance, episode?));
         Ok(Self {
-            plugin: plugin.clone(),
+            plugin: pool.plugin.clone(),
             running,
             seed,
             calls: 0,

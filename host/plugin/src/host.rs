@@ -21,6 +21,7 @@ use crate::{
     capabilities::{self, State},
     error::{Error, Result},
     limits::{CORE_INSTANCES, Limits, MEMORIES, TABLES},
+    mappings,
     outside::Outside,
 };
 
@@ -209,20 +210,16 @@ fn tick(engine: Engine) -> Result<mpsc::Sender<()>> {
     Ok(sender)
 }
 
-/// An instance takes about six memory mappings. Past the kernel's limit an allocation fails deep inside the host, which was seen
-/// to hang it: refuse at start instead.
+/// Refuses at start what could not be kept: see [`mappings`].
 fn check_mappings(instances: u32) -> Result<()> {
-    let allowed = std::fs::read_to_string("/proc/sys/vm/max_map_count");
-    let Some(allowed) = allowed
-        .ok()
-        .and_then(|text| text.trim().parse::<u64>().ok())
-    else {
-        return Ok(()); // Not Linux: no such limit.
-    };
-    let needed = u64::from(instances) * 2 * 6;
-    if needed > allowed / 2 {
+    let (needed, allowed) = (
+        u64::from(instances).saturating_mul(mappings::needed(1)),
+        mappings::allowed(),
+    );
+    if needed > allowed {
         let problem = format!(
-            "{instances} instances for each of 2 engines need about {needed} memory mappings, and vm.max_map_count is {allowed}"
+            "{instances} instances need about {needed} memory mappings, and vm.max_map_count leaves {allowed} of them: \
+            lower `instances` in `[plugins.limits]`, or raise that limit (`sysctl -w vm.max_map_count=…`)"
         );
         return Err(Error::Start { problem });
     }

@@ -2,10 +2,10 @@
 //!
 //! A trap or a limit ends the instance it happened in and nothing else; the next call gets a fresh one.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use wasmtime::{Store, Trap, UpdateDeadline};
+use wasmtime::{Store, Trap, UpdateDeadline, component::InstancePre};
 
 use crate::{
     bindings::{environment, judge, reward, types},
@@ -14,6 +14,7 @@ use crate::{
     host::{Budget, TICK},
     limits::{Breach, Limit},
     load::{Plugin, budget},
+    mappings::{self, Mapped},
 };
 
 /// How many idle instances are kept for the next call; more would only serve a burst.
@@ -21,25 +22,33 @@ const IDLE_INSTANCES: usize = 4;
 
 /// The exports of a world.
 pub(crate) trait Exports: Sized {
-    fn instantiate(plugin: &Plugin, store: &mut Store<State>) -> wasmtime::Result<Self>;
+    /// A component whose exports were looked up and type-checked, which is most of the price of an instance.
+    type Pre: Clone;
+
+    fn look_up(component: InstancePre<State>) -> wasmtime::Result<Self::Pre>;
+    fn instantiate(pre: &Self::Pre, store: &mut Store<State>) -> wasmtime::Result<Self>;
 }
 
-impl Exports for environment::EnvironmentPlugin {
-    fn instantiate(plugin: &Plugin, store: &mut Store<State>) -> wasmtime::Result<Self> {
-        environment::EnvironmentPluginPre::new(plugin.inner.pre.clone())?.instantiate(store)
-    }
+macro_rules! exports {
+    ($($world:ty, $pre:ty;)*) => {$(
+        impl Exports for $world {
+            type Pre = $pre;
+
+            fn look_up(component: InstancePre<State>) -> wasmtime::Result<Self::Pre> {
+                <$pre>::new(component)
+            }
+
+            fn instantiate(pre: &Self::Pre, store: &mut Store<State>) -> wasmtime::Result<Self> {
+                pre.instantiate(store)
+            }
+        }
+    )*};
 }
 
-impl Exports for judge::JudgePlugin {
-    fn instantiate(plugin: &Plugin, store: &mut Store<State>) -> wasmtime::Result<Self> {
-        judge::JudgePluginPre::new(plugin.inner.pre.clone())?.instantiate(store)
-    }
-}
-
-impl Exports for reward::RewardPlugin {
-    fn instantiate(plugin: &Plugin, store: &mut Store<State>) -> wasmtime::Result<Self> {
-        reward::RewardPluginPre::new(plugin.inner.pre.clone())?.instantiate(store)
-    }
+exports! {
+    environment::EnvironmentPlugin, environment::EnvironmentPluginPre<State>;
+    judge::JudgePlugin, judge::JudgePluginPre<State>;
+    reward::RewardPlugin, reward::RewardPluginPre<State>;
 }
 
 /// What a guest's function gives: its own answer or fault, inside wasmtime's.
@@ -50,11 +59,13 @@ pub(crate) struct Instance<W> {
     plugin: Plugin,
     store: Store<State>,
     exports: W,
+    // Given back after the store is gone: fields are dropped in this order.
+    _mapped: Mapped,
 }
 
 impl<W: Exports> Instance<W> {
     /// A fresh instance. A guest can loop, grow and break in here as well: the budgets are set before it starts.
-    pub(crate) fn new(plugin: &Plugin) -> Result<Self> {
+    fn new(plugin: &Plugin, pre: &W::Pre) -> Result<Self> {
         let inner = &plugin.inner;
         let limits = inner.host.shared_limits();
         let state = State::new(
@@ -73,16 +84,24 @@ impl<W: Exports> Instance<W> {
             Duration::ZERO => Err(Trap::Interrupt.into()),
             left => Ok(UpdateDeadline::Continue(ticks(left))),
         });
+        let mapped = mappings::take(inner.mappings).map_err(|breach| {
+            classify(
+                plugin,
+                &store,
+                "instantiate",
+                &wasmtime::Error::from(breach),
+            )
+        })?;
         refill(plugin, &mut store)
-            .map_err(|error| classify(plugin, &store, "instantiate", Instant::now(), &error))?;
-        let started = Instant::now();
-        match W::instantiate(plugin, &mut store) {
+            .map_err(|error| classify(plugin, &store, "instantiate", &error))?;
+        match W::instantiate(pre, &mut store) {
             Ok(exports) => Ok(Self {
                 plugin: plugin.clone(),
                 store,
                 exports,
+                _mapped: mapped,
             }),
-            Err(error) => Err(classify(plugin, &store, "instantiate", started, &error)),
+            Err(error) => Err(classify(plugin, &store, "instantiate", &error)),
         }
     }
 
@@ -94,7 +113,6 @@ impl<W: Exports> Instance<W> {
         call: impl FnOnce(&W, &mut Store<State>) -> Answered<T>,
     ) -> (Result<T>, bool) {
         self.store.data_mut().begin(function, seed);
-        let started = Instant::now();
         let answer = refill(&self.plugin, &mut self.store)
             .and_then(|()| call(&self.exports, &mut self.store));
         self.store.data_mut().end();
@@ -102,13 +120,7 @@ impl<W: Exports> Instance<W> {
             Ok(Ok(answer)) => (Ok(answer), true),
             Ok(Err(fault)) => (Err(said_no(&self.plugin, function, fault)), true),
             Err(error) => (
-                Err(classify(
-                    &self.plugin,
-                    &self.store,
-                    function,
-                    started,
-                    &error,
-                )),
+                Err(classify(&self.plugin, &self.store, function, &error)),
                 false,
             ),
         }
@@ -134,19 +146,29 @@ fn ticks(time: Duration) -> u64 {
 }
 
 /// Instances of a plugin whose calls keep no state: any of them may answer, several at once.
-pub(crate) struct Pool<W> {
+pub(crate) struct Pool<W: Exports> {
     pub(crate) plugin: Plugin,
-    idle: Mutex<Vec<Instance<W>>>,
+    pre: W::Pre,
+    // Boxed: they move at every call.
+    idle: Mutex<Vec<Box<Instance<W>>>>,
 }
 
 impl<W: Exports> Pool<W> {
     /// A pool with one instance, so that a plugin that does not fit its world fails here.
     pub(crate) fn new(plugin: &Plugin) -> Result<Self> {
-        let first = Instance::new(plugin)?;
+        let pre =
+            W::look_up(plugin.inner.pre.clone()).map_err(|error| wrong_world(plugin, &error))?;
+        let first = Box::new(Instance::new(plugin, &pre)?);
         Ok(Self {
             plugin: plugin.clone(),
+            pre,
             idle: Mutex::new(vec![first]),
         })
+    }
+
+    /// An instance of the caller's own.
+    pub(crate) fn instance(&self) -> Result<Box<Instance<W>>> {
+        Ok(Box::new(Instance::new(&self.plugin, &self.pre)?))
     }
 
     pub(crate) fn call<T>(
@@ -158,7 +180,7 @@ impl<W: Exports> Pool<W> {
         let idle = self.idle.lock().pop();
         let mut instance = match idle {
             Some(instance) => instance,
-            None => Instance::new(&self.plugin)?,
+            None => self.instance()?,
         };
         let (answer, reusable) = instance.call(function, seed, call);
         if reusable {
@@ -201,17 +223,23 @@ fn said_no(plugin: &Plugin, function: &'static str, fault: types::Fault) -> Erro
     }
 }
 
+fn wrong_world(plugin: &Plugin, error: &wasmtime::Error) -> Error {
+    plugin.refused(LoadProblem::World {
+        world: plugin.inner.manifest.world.as_str().into(),
+        problem: format!("{error:#}"),
+    })
+}
+
 /// Tells a limit from a trap.
 fn classify(
     plugin: &Plugin,
     store: &Store<State>,
     function: &'static str,
-    started: Instant,
     error: &wasmtime::Error,
 ) -> Error {
     let name = plugin.inner.manifest.name.clone();
     let state = store.data();
-    if let Some(breach) = breach(plugin, state, started, error) {
+    if let Some(breach) = breach(plugin, state, error) {
         let Breach {
             limit,
             used,
@@ -236,11 +264,7 @@ fn classify(
     }
     let Some(trap) = error.downcast_ref::<Trap>() else {
         if function == "instantiate" {
-            let world = plugin.inner.manifest.world.as_str().into();
-            return plugin.refused(LoadProblem::World {
-                world,
-                problem: format!("{error:#}"),
-            });
+            return wrong_world(plugin, error);
         }
         tracing::warn!(
             plugin = name,
@@ -263,12 +287,7 @@ fn classify(
     }
 }
 
-fn breach(
-    plugin: &Plugin,
-    state: &State,
-    started: Instant,
-    error: &wasmtime::Error,
-) -> Option<Breach> {
+fn breach(plugin: &Plugin, state: &State, error: &wasmtime::Error) -> Option<Breach> {
     let limits = plugin.inner.host.limits();
     if let Some(breach) = error.downcast_ref::<Breach>() {
         return Some(*breach);
@@ -284,7 +303,7 @@ fn breach(
     let stack = limits.stack_bytes as u64;
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => {
-            let used = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let used = u64::try_from(state.elapsed().as_millis()).unwrap_or(u64::MAX);
             return Some(Breach {
                 limit: Limit::Time,
                 used,

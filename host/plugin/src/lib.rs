@@ -20,6 +20,7 @@ mod judge;
 mod limits;
 mod load;
 mod manifest;
+mod mappings;
 mod model;
 pub mod outside;
 mod reward;

@@ -48,7 +48,8 @@ pub struct Limits {
     pub log_lines: u64,
     /// Most characters that are kept of a log line.
     pub log_line_chars: usize,
-    /// Most instances that live at once, for each of the two engines. Six memory mappings each.
+    /// Most instances that live at once, for each of the two engines. Each takes five of the memory mappings that the kernel allows
+    /// a process (`vm.max_map_count`), one in JavaScript fifteen.
     pub instances: u32,
 }
 
@@ -104,6 +105,8 @@ pub enum Limit {
     HostCalls,
     /// Live instances of all plugins of an engine.
     Instances,
+    /// Memory mappings of all instances of this process.
+    Mappings,
     /// Machines and pages of an instance at once.
     Held,
     /// Time of a call that was spent in outside capabilities, in milliseconds.
@@ -122,6 +125,7 @@ impl Limit {
             Limit::Output => "output (bytes)",
             Limit::HostCalls => "host calls",
             Limit::Instances => "live instances",
+            Limit::Mappings => "memory mappings (vm.max_map_count allows no more)",
             Limit::Held => "machines and pages held",
             Limit::Outside => "time outside (ms)",
         }

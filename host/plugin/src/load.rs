@@ -10,9 +10,9 @@ use crate::{
     capabilities::{Metric, Metrics, State},
     error::{Error, LoadProblem, Result},
     host::{Budget, PluginHost},
-    limits::Limits,
+    limits::{Limits, MEMORIES},
     manifest::{Capability, Manifest, Value, World},
-    runtimes,
+    mappings, runtimes,
 };
 
 /// The package and version that this host speaks.
@@ -34,6 +34,8 @@ pub(crate) struct Inner {
     pub(crate) config: Arc<BTreeMap<String, Value>>,
     pub(crate) metrics: Metrics,
     pub(crate) pre: InstancePre<State>,
+    /// Memory mappings of an instance.
+    pub(crate) mappings: u64,
     digest: String,
     imports: Vec<String>,
 }
@@ -77,11 +79,16 @@ impl PluginHost {
         let runtime = self.runtime(budget(manifest.world));
         let digest = hex::encode(Sha256::digest(component));
         let pre = runtime.compile(&digest, component).map_err(misfit)?;
+        let memories = pre
+            .component()
+            .resources_required()
+            .map_or(MEMORIES, |all| all.num_memories);
         let inner = Inner {
             host: self.clone(),
             config,
             metrics: Metrics::default(),
             pre,
+            mappings: mappings::needed(memories),
             digest,
             imports,
             manifest,

@@ -35,6 +35,9 @@ const SIDE_MARKERS: [&str; 20] = [
     "generate 1-3 broad tags",
 ];
 
+/// How much of a long text is read, from its beginning and from its end.
+const READ_BYTES: usize = 4_000;
+
 /// How such a request may begin.
 const SIDE_BEGINNINGS: [&str; 4] = ["[cron:", "[heartbeat]", "[scheduled task", "### task:"];
 
@@ -62,8 +65,22 @@ pub fn classify(messages: &[Message]) -> Line {
     }
 }
 
+/// A client's own request says what it is at its beginning or, after a quoted conversation, at its end: the middle of a long text is
+/// not read.
 fn is_side(text: &str) -> bool {
-    let text = text.trim().to_lowercase();
+    let text = text.trim();
+    let (beginning, end) = (
+        text.ceil_char_boundary(READ_BYTES),
+        text.floor_char_boundary(text.len().saturating_sub(READ_BYTES)),
+    );
+    if beginning < end {
+        return says_side(&text[..beginning]) || says_side(&text[end..]);
+    }
+    says_side(text)
+}
+
+fn says_side(text: &str) -> bool {
+    let text = text.to_lowercase();
     SIDE_BEGINNINGS
         .iter()
         .any(|beginning| text.starts_with(beginning))
@@ -133,6 +150,10 @@ mod tests {
             Line::Side,
         );
         line("[cron:daily] Write the report", Line::Side);
+        let quoted = "user: How do I store bread? — assistant: In a box. ".repeat(1_000);
+        line(&format!("Generate a concise title. {quoted}"), Line::Side);
+        line(&format!("{quoted} Generate a concise title."), Line::Side);
+        line(&quoted, Line::Main);
         line(
             "Read HEARTBEAT.md if it exists. Reply HEARTBEAT_OK.",
             Line::Side,
