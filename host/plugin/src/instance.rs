@@ -67,6 +67,7 @@ impl<W: Exports> Instance<W> {
     /// A fresh instance. A guest can loop, grow and break in here as well: the budgets are set before it starts.
     fn new(plugin: &Plugin, pre: &W::Pre) -> Result<Self> {
         let inner = &plugin.inner;
+        inner.endings.wait();
         let limits = inner.host.shared_limits();
         let state = State::new(
             &inner.manifest,
@@ -101,7 +102,13 @@ impl<W: Exports> Instance<W> {
                 exports,
                 _mapped: mapped,
             }),
-            Err(error) => Err(classify(plugin, &store, "instantiate", &error)),
+            Err(error) => {
+                // A full pool broke nothing.
+                if !error.is::<wasmtime::PoolConcurrencyLimitError>() {
+                    inner.endings.count();
+                }
+                Err(classify(plugin, &store, "instantiate", &error))
+            }
         }
     }
 
@@ -119,10 +126,11 @@ impl<W: Exports> Instance<W> {
         match answer {
             Ok(Ok(answer)) => (Ok(answer), true),
             Ok(Err(fault)) => (Err(said_no(&self.plugin, function, fault)), true),
-            Err(error) => (
-                Err(classify(&self.plugin, &self.store, function, &error)),
-                false,
-            ),
+            Err(error) => {
+                self.plugin.inner.endings.count();
+                let error = classify(&self.plugin, &self.store, function, &error);
+                (Err(error), false)
+            }
         }
     }
 }

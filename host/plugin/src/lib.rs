@@ -11,6 +11,7 @@ mod browser;
 mod capabilities;
 mod check;
 mod convert;
+mod endings;
 mod environment;
 mod error;
 mod host;

@@ -8,6 +8,7 @@ use wasmtime::component::InstancePre;
 
 use crate::{
     capabilities::{Metric, Metrics, State},
+    endings::Endings,
     error::{Error, LoadProblem, Result},
     host::{Budget, PluginHost},
     limits::{Limits, MEMORIES},
@@ -36,6 +37,7 @@ pub(crate) struct Inner {
     pub(crate) pre: InstancePre<State>,
     /// Memory mappings of an instance.
     pub(crate) mappings: u64,
+    pub(crate) endings: Endings,
     digest: String,
     imports: Vec<String>,
 }
@@ -89,6 +91,7 @@ impl PluginHost {
             metrics: Metrics::default(),
             pre,
             mappings: mappings::needed(memories),
+            endings: Endings::new(),
             digest,
             imports,
             manifest,

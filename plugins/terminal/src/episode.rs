@@ -31,6 +31,8 @@ pub struct Rules {
     pub end_when_solved: bool,
     /// Whether the evidence says if `/work` changed.
     pub watch_changes: bool,
+    /// Solved tasks that are shown before the task.
+    pub examples: usize,
 }
 
 /// What the model is told before the task.
@@ -112,6 +114,8 @@ impl Progress {
 pub struct Terminal {
     rules: Rules,
     task: Task,
+    /// What the model is shown before the task.
+    examples: String,
     machine: Machine,
     folder: String,
     progress: Progress,
@@ -132,6 +136,7 @@ impl Terminal {
     /// `invalid-input` for a task that does not exist; what the host says when there is no machine; `internal` when the setup fails.
     pub fn start(id: &str, rules: Rules) -> Result<Self, Fault> {
         let task = families::task(id)?;
+        let examples = examples(id, rules.examples)?;
         let machine = Machine::create("empty")?;
         let output = machine.run(&task.setup(), "/work", OWN_MS)?;
         if !output.succeeded() {
@@ -148,6 +153,7 @@ impl Terminal {
         Ok(Self {
             rules,
             task,
+            examples,
             machine,
             folder: "/work".to_owned(),
             progress: Progress::default(),
@@ -220,6 +226,19 @@ impl Terminal {
     }
 }
 
+/// Tasks of the same kind with their reference solutions, ready to stand before a task; nothing when none are wanted.
+fn examples(id: &str, count: usize) -> Result<String, Fault> {
+    use std::fmt::Write as _;
+
+    let mut shown = String::new();
+    for task in families::alike(id, count)? {
+        let solution = task.solution.join("\n");
+        // Writing to a text cannot fail.
+        let _ = write!(shown, "{}\n```bash\n{solution}\n```\n\n", task.prompt);
+    }
+    Ok(shown)
+}
+
 /// A check that was cut or broke off is no solution.
 fn judged(task: &Task, output: &Output) -> Verdict {
     if output.ending == Ending::Exited(0) && !output.cut {
@@ -233,7 +252,7 @@ impl Episode for Terminal {
     fn observe(&mut self) -> Result<Observation, Fault> {
         Ok(Observation::new(vec![
             Message::new(Role::System, INSTRUCTION),
-            Message::user(&self.task.prompt),
+            Message::user(format!("{}{}", self.examples, self.task.prompt)),
         ]))
     }
 
@@ -338,7 +357,23 @@ fn folder(noted: Option<Vec<u8>>) -> String {
 mod tests {
     use super::*;
 
+    #[test]
+    fn examples_are_other_training_tasks_with_their_solutions_and_never_the_task_itself() {
+        let check = |id: &str| {
+            let own = families::task(id).unwrap();
+            let shown = examples(id, 3).unwrap();
+            assert_eq!(shown.matches("```bash\n").count(), 3, "{shown}");
+            assert!(!shown.contains(&own.prompt), "{shown}");
+            assert_eq!(shown, examples(id, 3).unwrap());
+        };
+        check("make-file/1/0");
+        check("make-file/1/999");
+        check("make-file/1/1000");
+        assert_eq!(examples("make-file/1/0", 0).unwrap(), "");
+    }
+
     const RULES: Rules = Rules {
+        examples: 0,
         max_turns: 3,
         command_ms: 1000,
         output_chars: 100,

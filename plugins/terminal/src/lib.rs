@@ -81,6 +81,7 @@ fn rules() -> Result<Rules, Fault> {
         output_chars: config::count("output-chars")?,
         end_when_solved: config::boolean("end-when-solved")?,
         watch_changes: config::boolean("watch-changes")?,
+        examples: config::count("examples")?,
     })
 }
 

@@ -142,6 +142,25 @@ pub fn task(id: &str) -> Result<Task, Fault> {
     Ok(family.task(level, number))
 }
 
+/// Other training tasks of the family and difficulty of a task.
+///
+/// # Errors
+/// `invalid-input` for an id of no task.
+pub fn alike(id: &str, count: usize) -> Result<Vec<Task>, Fault> {
+    let own = task(id)?;
+    let (kind, _) = id.rsplit_once('/').unwrap_or((id, ""));
+    // From the end: a recipe with few tasks trains on the first.
+    let others = (0..FIRST_HELD_OUT)
+        .rev()
+        .map(|number| task(&format!("{kind}/{number}")));
+    let another = |other: &Result<Task, Fault>| {
+        other
+            .as_ref()
+            .map_or(true, |other| other.prompt != own.prompt)
+    };
+    others.filter(another).take(count).collect()
+}
+
 /// A world to begin with: one file that no task is about, so that destroying everything is never right.
 fn bystander(draw: &mut Draw) -> World {
     let mut world = World::default();
