@@ -37,6 +37,10 @@ impl Endings {
     }
 
     /// Waits until another instance may be made.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "nothing will happen: time is the price"
+    )]
     pub(crate) fn wait(&self) {
         let wait = self.owed(Instant::now());
         if !wait.is_zero() {
