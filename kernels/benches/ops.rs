@@ -33,7 +33,7 @@ fn main() {
         ("down", 1536, 576),
         ("head", 576, 49152),
     ];
-    for dtype in [Dtype::Bf16, Dtype::F32] {
+    for dtype in [Dtype::Bf16, Dtype::F32, Dtype::Q8] {
         for (name, k, n) in shapes {
             let w: Vec<f32> = (0..n * k)
                 .map(|i| (i * 7919 % 1000) as f32 * 1e-3 - 0.5)

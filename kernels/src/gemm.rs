@@ -2,20 +2,20 @@
 //!
 //! The arithmetic contract: each output is one chain of fused multiply-adds in f32, its terms in ascending order (k
 //! forward, n backward), starting at zero. Therefore a row's bits do not depend on the other rows, on the threads or on
-//! the instruction set. Weights stored as bf16 are widened exactly. Small products of two f32 operands: [`crate::lora`].
+//! the instruction set. Weights stored in 16 or 8 bits are widened exactly. Small products of two f32 operands: [`crate::lora`].
 
 use crate::error::check;
 use crate::packed::{PANEL, Packed, Panels};
 use crate::pool::Shards;
-use crate::tile::{Dims, Lhs, Out, PanelJob, Rhs, Sums, bf16_panel, dense, f32_panel};
-use crate::tile::{unpack_bf16, unpack_f32};
+use crate::tile::{Dims, Lhs, Out, PanelJob, Rhs, Sums, bf16_panel, dense, f32_panel, q8_panel};
+use crate::tile::{unpack_bf16, unpack_f32, unpack_q8};
 use crate::{Pool, Result};
 use std::cell::RefCell;
 
 /// Rows that are taken through all panels of a task before the next rows: they stay in the L2 cache.
 const ROWS: usize = 112;
 
-/// Inputs (columns of `dx`) of one task of the backward product.
+/// Inputs (columns of `dx`) of one task of the backward product; whole blocks of [`crate::Dtype::Q8`].
 const INPUTS: usize = 96;
 
 /// Outputs whose weights are transposed at a time in the backward product: with [`INPUTS`], 96 KiB.
@@ -64,6 +64,7 @@ pub fn forward(pool: &Pool, rows: usize, x: &[f32], w: &Packed, y: &mut [f32]) -
                 match &w.panels {
                     Panels::Bf16(lines) => bf16_panel(pool.isa(), job, &lines[panel * k..][..k]),
                     Panels::F32(lines) => f32_panel(pool.isa(), job, &lines[panel * k..][..k]),
+                    Panels::Q8(q8) => q8_panel(pool.isa(), job, q8.panel(panel, k, 0)),
                 }
             }
         }
@@ -106,6 +107,11 @@ pub fn backward(pool: &Pool, rows: usize, dy: &[f32], w: &Packed, dx: &mut [f32]
                             unpack_bf16(pool.isa(), &l[line..][..inputs], out, INPUTS)
                         }
                         Panels::F32(l) => unpack_f32(&l[line..][..inputs], out, INPUTS),
+                        Panels::Q8(q8) => {
+                            let mut lines = q8.panel(n0 / PANEL + p, k, first);
+                            lines.codes = &lines.codes[..inputs];
+                            unpack_q8(pool.isa(), lines, out, INPUTS);
+                        }
                     }
                 }
                 let sums = if n0 == 0 { Sums::Start } else { Sums::Resume };

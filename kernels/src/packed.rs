@@ -6,7 +6,7 @@
 
 use crate::error::{check, require};
 use crate::{Pool, Result};
-use half::bf16;
+use half::{bf16, f16};
 
 /// Output columns of a panel.
 pub(crate) const PANEL: usize = 32;
@@ -18,6 +18,9 @@ pub enum Dtype {
     Bf16,
     /// As given.
     F32,
+    /// Eight bits a weight and a scale for each 32 inputs of an output, as GGUF's `Q8_0`: about half of bf16. A checkpoint that
+    /// is stored as `Q8_0` keeps its values exactly.
+    Q8,
 }
 
 /// One panel row, on a cache line of its own.
@@ -31,6 +34,52 @@ pub(crate) enum Panels {
     /// low parts and the other in its high parts.
     Bf16(Vec<Line<u16>>),
     F32(Vec<Line<f32>>),
+    Q8(Q8),
+}
+
+/// Inputs that share a scale.
+pub(crate) const BLOCK: usize = 32;
+
+/// Panel rows of eight-bit codes. A weight is code × scale, which f32 holds exactly: 8 bits times 11.
+pub(crate) struct Q8 {
+    /// One for each k of each panel.
+    pub(crate) codes: Vec<Codes>,
+    /// One line for each block of k of each panel.
+    pub(crate) scales: Vec<Line<f32>>,
+}
+
+/// The codes of one panel row, columns in order.
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+pub(crate) struct Codes(pub(crate) [i8; PANEL]);
+
+/// Panel rows from some input on, which begins a block.
+#[derive(Clone, Copy)]
+pub(crate) struct Q8Lines<'a> {
+    pub(crate) codes: &'a [Codes],
+    pub(crate) scales: &'a [Line<f32>],
+}
+
+impl Q8 {
+    /// The rows of a panel from input `first` on, which begins a block.
+    pub(crate) fn panel(&self, panel: usize, k: usize, first: usize) -> Q8Lines<'_> {
+        debug_assert!(first.is_multiple_of(BLOCK), "a block is read whole");
+        let blocks = k.div_ceil(BLOCK);
+        Q8Lines {
+            codes: &self.codes[panel * k + first..(panel + 1) * k],
+            scales: &self.scales[panel * blocks + first / BLOCK..(panel + 1) * blocks],
+        }
+    }
+}
+
+/// The scale and the codes of a block, as GGUF makes `Q8_0`: the largest weight is code ±127, the scale is rounded to half precision.
+fn quantise(block: &[f32]) -> (f32, impl Iterator<Item = i8>) {
+    let largest = block.iter().fold(0.0_f32, |most, v| most.max(v.abs()));
+    let exact = largest / 127.0;
+    let inverse = if exact > 0.0 { 1.0 / exact } else { 0.0 };
+    // A float becomes an integer by saturation, and a NaN 0: there is nothing to check.
+    let code = move |v: &f32| (v * inverse).round() as i8;
+    (f16::from_f32(exact).to_f32(), block.iter().map(code))
 }
 
 /// A weight matrix (N, K): N outputs, K inputs.
@@ -100,6 +149,30 @@ impl Packed {
                 });
                 Panels::F32(all)
             }
+            Dtype::Q8 => {
+                let blocks = k.div_ceil(BLOCK);
+                let mut codes = vec![Codes([0; PANEL]); lines];
+                let mut scales = vec![Line([0.0; PANEL]); n.div_ceil(PANEL) * blocks];
+                let scale_rows = shared(&mut scales, blocks);
+                fill(pool, &mut codes, k, |panel, codes| {
+                    let mut scales = scale_rows[panel].lock();
+                    for c in 0..PANEL {
+                        let Some(row) = row(panel * PANEL + c) else {
+                            break;
+                        };
+                        let parts = row.chunks(BLOCK).zip(codes.chunks_mut(BLOCK));
+                        for ((block, codes), line) in parts.zip(scales.iter_mut()) {
+                            let (scale, quantised) = quantise(block);
+                            line.0[c] = scale;
+                            for (to, code) in codes.iter_mut().zip(quantised) {
+                                to.0[c] = code;
+                            }
+                        }
+                    }
+                });
+                drop(scale_rows);
+                Panels::Q8(Q8 { codes, scales })
+            }
         };
         Ok(Packed { n, k, panels })
     }
@@ -119,6 +192,7 @@ impl Packed {
         match self.panels {
             Panels::Bf16(_) => Dtype::Bf16,
             Panels::F32(_) => Dtype::F32,
+            Panels::Q8(_) => Dtype::Q8,
         }
     }
 
@@ -127,6 +201,9 @@ impl Packed {
         match &self.panels {
             Panels::Bf16(lines) => std::mem::size_of_val(lines.as_slice()),
             Panels::F32(lines) => std::mem::size_of_val(lines.as_slice()),
+            Panels::Q8(Q8 { codes, scales }) => {
+                std::mem::size_of_val(codes.as_slice()) + std::mem::size_of_val(scales.as_slice())
+            }
         }
     }
 
@@ -157,6 +234,15 @@ impl Packed {
                     *v = line.0[c];
                 }
             }
+            Panels::Q8(q8) => {
+                let Q8Lines { codes, scales } = q8.panel(i / PANEL, self.k, 0);
+                let blocks = out.chunks_mut(BLOCK).zip(codes.chunks(BLOCK));
+                for ((out, codes), scale) in blocks.zip(scales) {
+                    for (v, line) in out.iter_mut().zip(codes) {
+                        *v = f32::from(line.0[c]) * scale.0[c];
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -171,15 +257,14 @@ pub(crate) fn bf16_slot(c: usize) -> usize {
     2 * (c % 16) + c / 16
 }
 
+/// Parts of `each` elements, for whichever thread comes to them.
+fn shared<T>(all: &mut [T], each: usize) -> Vec<parking_lot::Mutex<&mut [T]>> {
+    all.chunks_mut(each).map(parking_lot::Mutex::new).collect()
+}
+
 /// Fills the panels, on all threads.
-fn fill<T: Send>(
-    pool: &Pool,
-    lines: &mut [Line<T>],
-    k: usize,
-    one: impl Fn(usize, &mut [Line<T>]) + Sync,
-) {
-    let panels: Vec<parking_lot::Mutex<&mut [Line<T>]>> =
-        lines.chunks_mut(k).map(parking_lot::Mutex::new).collect();
+fn fill<T: Send>(pool: &Pool, lines: &mut [T], k: usize, one: impl Fn(usize, &mut [T]) + Sync) {
+    let panels = shared(lines, k);
     pool.run(panels.len(), &|p| one(p, &mut panels[p].lock()));
 }
 
@@ -208,6 +293,49 @@ mod tests {
             }
             assert!(exact.row(n, &mut out).is_err());
         }
+    }
+
+    #[test]
+    fn eight_bits_keep_what_was_stored_in_eight_bits_and_are_near_everything_else() {
+        let pool = Pool::new(2).unwrap();
+        for (n, k) in [(1, 1), (33, 32), (40, 100)] {
+            // As a Q8_0 file has it: codes, one of each block ±127, by a scale of half precision.
+            let value = |i: usize, j: usize| {
+                let code = if j % BLOCK == i % BLOCK % k.min(BLOCK) {
+                    127
+                } else {
+                    (i * 31 + j * 17) as i32 % 255 - 127
+                };
+                code as f32 * f16::from_f32(0.003 * (1 + i + j / BLOCK) as f32).to_f32()
+            };
+            let rows: Vec<f32> = (0..n * k).map(|at| value(at / k, at % k)).collect();
+            let kept = Packed::pack(&pool, &[&rows], k, Dtype::Q8).unwrap();
+            let near: Vec<f32> = (0..n * k).map(|at| (at as f32 * 0.7).sin()).collect();
+            let rounded = Packed::pack(&pool, &[&near], k, Dtype::Q8).unwrap();
+            let mut out = vec![0.0; k];
+            for i in 0..n {
+                kept.row(i, &mut out).unwrap();
+                let last = k % BLOCK;
+                // A last, partial block need not hold a ±127.
+                let whole = if last == 0 { k } else { k - last };
+                assert_eq!(
+                    out[..whole],
+                    rows[i * k..][..whole],
+                    "row {i} of ({n}, {k})"
+                );
+                rounded.row(i, &mut out).unwrap();
+                for (found, expected) in out.iter().zip(&near[i * k..]) {
+                    assert!(
+                        (found - expected).abs() <= 0.5 / 127.0 + 1e-3,
+                        "{found} for {expected}"
+                    );
+                }
+            }
+        }
+        let zeros = Packed::pack(&pool, &[&[0.0; 64]], 64, Dtype::Q8).unwrap();
+        let mut out = vec![1.0; 64];
+        zeros.row(0, &mut out).unwrap();
+        assert_eq!(out, [0.0; 64]);
     }
 
     #[test]

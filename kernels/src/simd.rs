@@ -78,6 +78,11 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// 32 values are readable at `from`.
     unsafe fn load_bf16(self, from: *const u16) -> [Self::F; 2];
+    /// 32 signed bytes, in order.
+    ///
+    /// # Safety
+    /// 32 values are readable at `from`.
+    unsafe fn load_i8(self, from: *const i8) -> [Self::F; 2];
     /// The first `n <= 16` values, then zeros.
     ///
     /// # Safety
@@ -229,6 +234,15 @@ impl Simd for Portable {
         [each(|i| widen(row[2 * i])), each(|i| widen(row[2 * i + 1]))]
     }
     #[inline(always)]
+    unsafe fn load_i8(self, from: *const i8) -> [Self::F; 2] {
+        // SAFETY: the caller promises 32 readable values.
+        let row = unsafe { std::slice::from_raw_parts(from, 2 * LANES) };
+        [
+            each(|i| f32::from(row[i])),
+            each(|i| f32::from(row[LANES + i])),
+        ]
+    }
+    #[inline(always)]
     unsafe fn load_first(self, from: *const f32, n: usize) -> Self::F {
         // SAFETY: the caller promises `n` readable values.
         let from = unsafe { std::slice::from_raw_parts(from, n) };
@@ -343,6 +357,18 @@ mod x86 {
                 [
                     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words)),
                     _mm512_castsi512_ps(_mm512_and_si512(words, high)),
+                ]
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_i8(self, from: *const i8) -> [__m512; 2] {
+            // SAFETY: the token proves the instructions; the caller promises 32 readable values.
+            unsafe {
+                let low = _mm_loadu_si128(from.cast());
+                let high = _mm_loadu_si128(from.add(LANES).cast());
+                [
+                    _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(low)),
+                    _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(high)),
                 ]
             }
         }
@@ -468,6 +494,20 @@ mod x86 {
                         _mm256_castsi256_ps(_mm256_and_si256(a, high)),
                         _mm256_castsi256_ps(_mm256_and_si256(b, high)),
                     ],
+                ]
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_i8(self, from: *const i8) -> [Self::F; 2] {
+            // SAFETY: the token proves the instructions; the caller promises 32 readable values, and each load reads 8.
+            unsafe {
+                let a = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()));
+                let b = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(8).cast()));
+                let c = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(16).cast()));
+                let d = _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.add(24).cast()));
+                [
+                    [_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b)],
+                    [_mm256_cvtepi32_ps(c), _mm256_cvtepi32_ps(d)],
                 ]
             }
         }

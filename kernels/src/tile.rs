@@ -4,7 +4,7 @@
 //! product of this crate is made of such tiles, so that an output never depends on how many rows or columns are
 //! computed beside it, on where a sum over k is interrupted and resumed, or on the instruction set.
 
-use crate::packed::{Line, PANEL};
+use crate::packed::{BLOCK, Codes, Line, PANEL, Q8Lines};
 use crate::simd::{LANES, Simd, dispatch};
 
 /// The left operand: element (i, k) at `i * row + k * step`.
@@ -110,6 +110,26 @@ impl<S: Simd> Columns<S, 2> for Bf16Panel {
     unsafe fn row(self, s: S, k: usize) -> [S::F; 2] {
         // SAFETY: the caller promises that line k exists; it holds 32 values.
         unsafe { s.load_bf16(self.0.add(k).cast()) }
+    }
+}
+
+/// Codes, and the scales of their blocks.
+#[derive(Clone, Copy)]
+struct Q8Panel(*const Codes, *const Line<f32>);
+
+impl<S: Simd> Columns<S, 2> for Q8Panel {
+    #[inline(always)]
+    unsafe fn row(self, s: S, k: usize) -> [S::F; 2] {
+        // SAFETY: the caller promises that line k exists, and with it its block; each holds 32 values.
+        unsafe {
+            let scale = &(*self.1.add(k / BLOCK)).0;
+            let [low, high] = s.load_i8(self.0.add(k).cast());
+            let (first, second) = scale.split_at(LANES);
+            [
+                s.mul(low, s.load(&*first.as_ptr().cast())),
+                s.mul(high, s.load(&*second.as_ptr().cast())),
+            ]
+        }
     }
 }
 
@@ -286,7 +306,8 @@ dispatch! {
     pub(crate) fn dense(d: Dims, a: Lhs<'_>, b: Rhs<'_>, c: Out, sums: Sums) = dense_kernel
 }
 
-/// Terms of a sum that are done before the next rows of the left operand: a panel's part then stays in the L1 cache.
+/// Terms of a sum that are done before the next rows of the left operand: a panel's part then stays in the L1 cache. Whole blocks of
+/// eight-bit weights.
 const TERMS: usize = 384;
 
 /// What a panel product needs besides the panel.
@@ -366,6 +387,25 @@ fn f32_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: &[Line<f32>]) {
     }
 }
 
+#[inline(always)]
+fn q8_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: Q8Lines<'_>) {
+    job.check(panel.codes.len().min(panel.scales.len() * BLOCK));
+    for first in (0..job.k).step_by(job.terms()) {
+        let terms = job.terms().min(job.k - first);
+        let columns = Q8Panel(
+            panel.codes[first..].as_ptr(),
+            panel.scales[first / BLOCK..].as_ptr(),
+        );
+        // SAFETY: `check` proved m rows, k lines with their blocks and `width` columns; a part begins with a block.
+        unsafe { strip::<S, _, 2>(s, &job.strip(first, terms), columns) };
+    }
+}
+
+dispatch! {
+    /// `x·Wᵀ` for the outputs of one eight-bit panel.
+    pub(crate) fn q8_panel(job: PanelJob<'_>, panel: Q8Lines<'_>) = q8_kernel
+}
+
 dispatch! {
     /// `x·Wᵀ` for the outputs of one bf16 panel.
     pub(crate) fn bf16_panel(job: PanelJob<'_>, panel: &[Line<u16>]) = bf16_kernel
@@ -392,6 +432,28 @@ fn unpack_bf16_kernel<S: Simd>(s: S, lines: &[Line<u16>], out: &mut [f32], ld: u
 dispatch! {
     /// Writes the panel part transposed: `out[c * ld + k]` is column c of line k.
     pub(crate) fn unpack_bf16(lines: &[Line<u16>], out: &mut [f32], ld: usize) = unpack_bf16_kernel
+}
+
+#[inline(always)]
+fn unpack_q8_kernel<S: Simd>(s: S, lines: Q8Lines<'_>, out: &mut [f32], ld: usize) {
+    let blocks = lines.codes.chunks(BLOCK).zip(lines.scales);
+    for (block, (codes, scale)) in blocks.enumerate() {
+        for (at, line) in codes.iter().enumerate() {
+            // SAFETY: a line holds 32 codes.
+            let halves = unsafe { s.load_i8(line.0.as_ptr()) };
+            for (h, half) in halves.into_iter().enumerate() {
+                for (c, v) in s.lanes(half).into_iter().enumerate() {
+                    let c = h * LANES + c;
+                    out[c * ld + block * BLOCK + at] = v * scale.0[c];
+                }
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// As [`unpack_bf16`].
+    pub(crate) fn unpack_q8(lines: Q8Lines<'_>, out: &mut [f32], ld: usize) = unpack_q8_kernel
 }
 
 /// As [`unpack_bf16`].

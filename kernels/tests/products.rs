@@ -8,6 +8,26 @@ use half::bf16;
 use kernels::lora::{Columns, Forward, Into, Pair};
 use kernels::{Dtype, Error, Packed, Pool, gemm, lora, reference};
 
+const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::Bf16, Dtype::Q8];
+
+/// What is left of weights that were packed: rounded by rules of their own where these are simple, else as they are read back.
+fn kept(packed: &Packed, weights: &[f32]) -> Vec<f32> {
+    match packed.dtype() {
+        Dtype::F32 => weights.to_vec(),
+        Dtype::Bf16 => weights
+            .iter()
+            .map(|&v| bf16::from_f32(v).to_f32())
+            .collect(),
+        Dtype::Q8 => {
+            let mut rows = vec![f32::NAN; weights.len()];
+            for (i, row) in rows.chunks_mut(packed.inputs()).enumerate() {
+                packed.row(i, row).unwrap();
+            }
+            rows
+        }
+    }
+}
+
 #[test]
 fn the_forward_product_is_the_references_at_every_odd_size() {
     for pool in pools() {
@@ -15,12 +35,11 @@ fn the_forward_product_is_the_references_at_every_odd_size() {
             for k in SIZES {
                 for m in [1, 2, 3, 13, 14, 15] {
                     let (x, w) = (vector(1, m * k), vector(2, n * k));
-                    let rounded: Vec<f32> = w.iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
-                    for (dtype, w) in [(Dtype::F32, &w), (Dtype::Bf16, &rounded)] {
-                        let packed = Packed::pack(&pool, &[w], k, dtype).unwrap();
+                    for dtype in DTYPES {
+                        let packed = Packed::pack(&pool, &[&w], k, dtype).unwrap();
                         let mut y = vec![f32::NAN; m * n];
                         gemm::forward(&pool, m, &x, &packed, &mut y).unwrap();
-                        let expected = reference::matmul_t(m, n, k, &x, w);
+                        let expected = reference::matmul_t(m, n, k, &x, &kept(&packed, &w));
                         close(&format!("{pool:?} {m} {n} {k}"), &y, &expected, 1e-5);
                     }
                 }
@@ -36,12 +55,11 @@ fn the_backward_product_is_the_references_at_every_odd_size() {
             for k in [1, 15, 17, 95, 97] {
                 for m in [1, 15] {
                     let (dy, w) = (vector(3, m * n), vector(4, n * k));
-                    for dtype in [Dtype::F32, Dtype::Bf16] {
-                        let w: Vec<f32> = w.iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
+                    for dtype in DTYPES {
                         let packed = Packed::pack(&pool, &[&w], k, dtype).unwrap();
                         let mut dx = vec![f32::NAN; m * k];
                         gemm::backward(&pool, m, &dy, &packed, &mut dx).unwrap();
-                        let expected = reference::matmul(m, k, n, &dy, &w);
+                        let expected = reference::matmul(m, k, n, &dy, &kept(&packed, &w));
                         close(&format!("{pool:?} {m} {n} {k}"), &dx, &expected, 1e-5);
                     }
                 }
@@ -51,9 +69,9 @@ fn the_backward_product_is_the_references_at_every_odd_size() {
 }
 
 /// Both products of `rows` rows of a fixed input, as bits.
-fn both(pool: &Pool, rows: usize) -> (Vec<u32>, Vec<u32>) {
+fn both(pool: &Pool, dtype: Dtype, rows: usize) -> (Vec<u32>, Vec<u32>) {
     let (n, k) = (130, 900);
-    let packed = Packed::pack(pool, &[&vector(5, n * k)], k, Dtype::Bf16).unwrap();
+    let packed = Packed::pack(pool, &[&vector(5, n * k)], k, dtype).unwrap();
     let (x, dy) = (vector(6, 300 * k), vector(7, 300 * n));
     let (mut y, mut dx) = (vec![0.0; rows * n], vec![0.0; rows * k]);
     gemm::forward(pool, rows, &x[..rows * k], &packed, &mut y).unwrap();
@@ -64,23 +82,33 @@ fn both(pool: &Pool, rows: usize) -> (Vec<u32>, Vec<u32>) {
 #[test]
 fn a_rows_bits_do_not_depend_on_the_other_rows() {
     let pool = Pool::new(2).unwrap();
-    let (y, dx) = both(&pool, 300);
-    for rows in [1, 2, 7, 13, 14, 15, 28, 111, 113, 299] {
-        let (some_y, some_dx) = both(&pool, rows);
-        assert!(y[..some_y.len()] == some_y, "forward, {rows} rows");
-        assert!(dx[..some_dx.len()] == some_dx, "backward, {rows} rows");
+    for dtype in DTYPES {
+        let (y, dx) = both(&pool, dtype, 300);
+        for rows in [1, 2, 7, 13, 14, 15, 28, 111, 113, 299] {
+            let (some_y, some_dx) = both(&pool, dtype, rows);
+            assert!(
+                y[..some_y.len()] == some_y,
+                "forward, {dtype:?}, {rows} rows"
+            );
+            assert!(
+                dx[..some_dx.len()] == some_dx,
+                "backward, {dtype:?}, {rows} rows"
+            );
+        }
     }
 }
 
 #[test]
 fn bits_do_not_depend_on_threads_or_instruction_set() {
-    let mut expected = None;
-    for pool in pools() {
-        let found = both(&pool, 30);
-        assert!(
-            *expected.get_or_insert_with(|| found.clone()) == found,
-            "{pool:?}"
-        );
+    for dtype in DTYPES {
+        let mut expected = None;
+        for pool in pools() {
+            let found = both(&pool, dtype, 30);
+            assert!(
+                *expected.get_or_insert_with(|| found.clone()) == found,
+                "{dtype:?} {pool:?}"
+            );
+        }
     }
 }
 

@@ -71,7 +71,7 @@ impl Default for Config {
 pub struct ModelSection {
     /// A name known to `nextstate model`, or a path to a Hugging Face folder or a GGUF file.
     pub name: String,
-    /// `bf16` halves the memory of the base weights; `f32` keeps every bit of the file.
+    /// `bf16` halves the memory of the base weights, `q8` halves it again; `f32` keeps every bit of the file, `q8` those of a `Q8_0` file.
     pub dtype: Dtype,
     /// Compute threads; 0 takes what the machine has.
     pub threads: usize,
@@ -96,6 +96,8 @@ pub enum Dtype {
     Bf16,
     /// 32 bits.
     F32,
+    /// 8 bits and a scale for each 32 weights, as GGUF's `Q8_0`.
+    Q8,
 }
 
 impl From<Dtype> for policy::Dtype {
@@ -103,6 +105,7 @@ impl From<Dtype> for policy::Dtype {
         match dtype {
             Dtype::Bf16 => policy::Dtype::Bf16,
             Dtype::F32 => policy::Dtype::F32,
+            Dtype::Q8 => policy::Dtype::Q8,
         }
     }
 }

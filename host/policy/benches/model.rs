@@ -1,6 +1,6 @@
-//! Tokens per second of a real model: `cargo bench -p policy --bench model -- PATH [THREADS]`.
+//! Tokens per second of a real model: `cargo bench -p policy --bench model -- PATH [THREADS [bf16|f32|q8]]`.
 //!
-//! PATH is a GGUF file or a Hugging Face folder; weights are bf16 in memory. Reports the median of several runs: decoding in
+//! PATH is a GGUF file or a Hugging Face folder; weights are bf16 in memory unless told otherwise. Reports the median of several runs: decoding in
 //! batches of 1, 8 and 32, with and without an adapter of rank 16; a prompt of 256 tokens; LoRA training steps of 4 × 256
 //! tokens, AdamW included. Other processes on the machine make the figures worse, never better.
 #![expect(
@@ -48,13 +48,22 @@ fn main() {
     let threads = arguments
         .get(1)
         .map_or_else(Pool::default_threads, |t| t.parse().unwrap());
+    let dtype = match arguments.get(2).map(String::as_str) {
+        None | Some("bf16") => Dtype::Bf16,
+        Some("f32") => Dtype::F32,
+        Some("q8") => Dtype::Q8,
+        Some(other) => {
+            println!("{other} is none of bf16, f32, q8");
+            return;
+        }
+    };
     let pool = Arc::new(Pool::new(threads).unwrap());
     let start = Instant::now();
     let checkpoint = Checkpoint::open(Path::new(path)).unwrap();
-    let model = Model::load(&checkpoint, Dtype::Bf16, pool).unwrap();
+    let model = Model::load(&checkpoint, dtype, pool).unwrap();
     let loaded = start.elapsed().as_secs_f64();
     println!(
-        "{:?}; loaded in {loaded:.1} s, {} MB",
+        "{:?}, {dtype:?}; loaded in {loaded:.1} s, {} MB",
         model.pool(),
         model.bytes() >> 20
     );

@@ -77,7 +77,7 @@ fn chunked(model: &Model, adapter: Option<&Adapter>, tokens: &[u32], sizes: &[us
 
 #[test]
 fn cached_decoding_and_chunked_prefill_equal_one_pass() {
-    for dtype in [Dtype::F32, Dtype::Bf16] {
+    for dtype in [Dtype::F32, Dtype::Bf16, Dtype::Q8] {
         let model = model(dtype, 2);
         let (tokens, adapter) = (text(1, 100), some_adapter(3, 1));
         for adapter in [None, Some(&adapter)] {
