@@ -21,6 +21,18 @@ const INPUTS: usize = 96;
 /// Outputs whose weights are transposed at a time in the backward product: with [`INPUTS`], 96 KiB.
 const OUTPUTS: usize = 256;
 
+/// Distance of two rows of `dy` in its copy, see [`meet`].
+const COPIED: usize = OUTPUTS + 16;
+
+/// Rows below which copying costs more than it saves.
+const MANY: usize = 8;
+
+/// Whether rows of this many elements lie in the same few sets of the L1 cache, which a tile that reads one element of each of its rows at a
+/// time then throws out again and again: their distance is a multiple of 1 KiB.
+fn meet(elements: usize) -> bool {
+    elements.is_multiple_of(256)
+}
+
 /// Multiply-adds below which a product stays on the calling thread: waking another costs as much.
 pub(crate) const SMALL: usize = 1 << 16;
 
@@ -73,8 +85,8 @@ pub fn forward(pool: &Pool, rows: usize, x: &[f32], w: &Packed, y: &mut [f32]) -
 }
 
 thread_local! {
-    /// Transposed weights of one step of the backward product.
-    static TRANSPOSED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// Transposed weights of one step of the backward product, and the part of `dy` that meets them.
+    static STEP: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
 /// `dx = dy·W`, the gradient of [`forward`] by its input.
@@ -92,8 +104,9 @@ pub fn backward(pool: &Pool, rows: usize, dy: &[f32], w: &Packed, dx: &mut [f32]
     pool.run(k.div_ceil(INPUTS), &|task| {
         let first = task * INPUTS;
         let inputs = INPUTS.min(k - first);
-        TRANSPOSED.with_borrow_mut(|t| {
+        STEP.with_borrow_mut(|(t, copied)| {
             t.resize(OUTPUTS * INPUTS, 0.0);
+            copied.resize(ROWS * COPIED, 0.0);
             for n0 in (0..n).step_by(OUTPUTS) {
                 let outputs = OUTPUTS.min(n - n0);
                 for (p, out) in t
@@ -120,7 +133,15 @@ pub fn backward(pool: &Pool, rows: usize, dy: &[f32], w: &Packed, dx: &mut [f32]
                     let at = m0 * k + first;
                     // SAFETY: `at < rows * k`; the columns from `first` on belong to this task.
                     let out = unsafe { Out::raw(dx.as_mut_ptr().add(at), k, room - at) };
-                    let a = Lhs::rows(&dy[m0 * n + n0..], n);
+                    let from = &dy[m0 * n + n0..];
+                    let a = if m < MANY || !meet(n) {
+                        Lhs::rows(from, n)
+                    } else {
+                        for (to, from) in copied.chunks_mut(COPIED).zip(from.chunks(n)).take(m) {
+                            to[..outputs].copy_from_slice(&from[..outputs]);
+                        }
+                        Lhs::rows(copied, COPIED)
+                    };
                     let b = Rhs::rows(t, INPUTS);
                     dense(pool.isa(), Dims::new(m, inputs, outputs), a, b, out, sums);
                 }

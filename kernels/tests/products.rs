@@ -51,7 +51,7 @@ fn the_forward_product_is_the_references_at_every_odd_size() {
 #[test]
 fn the_backward_product_is_the_references_at_every_odd_size() {
     for pool in pools() {
-        for n in [1, 31, 33, 257] {
+        for n in [1, 31, 33, 257, 512] {
             for k in [1, 15, 17, 95, 97] {
                 for m in [1, 15] {
                     let (dy, w) = (vector(3, m * n), vector(4, n * k));
@@ -68,9 +68,11 @@ fn the_backward_product_is_the_references_at_every_odd_size() {
     }
 }
 
+/// Sizes of a matrix, of which one is read in another way backward: its rows would meet in the cache.
+const SHAPES: [(usize, usize); 2] = [(130, 900), (512, 97)];
+
 /// Both products of `rows` rows of a fixed input, as bits.
-fn both(pool: &Pool, dtype: Dtype, rows: usize) -> (Vec<u32>, Vec<u32>) {
-    let (n, k) = (130, 900);
+fn both(pool: &Pool, dtype: Dtype, (n, k): (usize, usize), rows: usize) -> (Vec<u32>, Vec<u32>) {
     let packed = Packed::pack(pool, &[&vector(5, n * k)], k, dtype).unwrap();
     let (x, dy) = (vector(6, 300 * k), vector(7, 300 * n));
     let (mut y, mut dx) = (vec![0.0; rows * n], vec![0.0; rows * k]);
@@ -79,13 +81,19 @@ fn both(pool: &Pool, dtype: Dtype, rows: usize) -> (Vec<u32>, Vec<u32>) {
     (bits(&y), bits(&dx))
 }
 
+fn kinds() -> impl Iterator<Item = (Dtype, (usize, usize))> {
+    DTYPES
+        .into_iter()
+        .flat_map(|dtype| SHAPES.map(|shape| (dtype, shape)))
+}
+
 #[test]
 fn a_rows_bits_do_not_depend_on_the_other_rows() {
     let pool = Pool::new(2).unwrap();
-    for dtype in DTYPES {
-        let (y, dx) = both(&pool, dtype, 300);
+    for (dtype, shape) in kinds() {
+        let (y, dx) = both(&pool, dtype, shape, 300);
         for rows in [1, 2, 7, 13, 14, 15, 28, 111, 113, 299] {
-            let (some_y, some_dx) = both(&pool, dtype, rows);
+            let (some_y, some_dx) = both(&pool, dtype, shape, rows);
             assert!(
                 y[..some_y.len()] == some_y,
                 "forward, {dtype:?}, {rows} rows"
@@ -100,10 +108,10 @@ fn a_rows_bits_do_not_depend_on_the_other_rows() {
 
 #[test]
 fn bits_do_not_depend_on_threads_or_instruction_set() {
-    for dtype in DTYPES {
+    for (dtype, shape) in kinds() {
         let mut expected = None;
         for pool in pools() {
-            let found = both(&pool, dtype, 30);
+            let found = both(&pool, dtype, shape, 30);
             assert!(
                 *expected.get_or_insert_with(|| found.clone()) == found,
                 "{dtype:?} {pool:?}"
