@@ -130,6 +130,11 @@ pub struct Plugins {
     pub isolation: Isolation,
     /// How much those processes may use.
     pub workers: worker::Config,
+    /// Whether compiled plugins are kept for the next start, under `~/.cache/nextstate` (`NEXTSTATE_CACHE`): without, one in Python takes
+    /// half a minute each time. Only code that this user's hosts wrote is loaded.
+    pub cache: bool,
+    /// Most bytes that are kept; what was not used for longest goes first.
+    pub cache_bytes: u64,
     /// Capabilities granted, by plugin name, beside those of the shipped plugins; `conversation = []` takes theirs away. No other
     /// plugin has any by default.
     #[serde(deserialize_with = "beside_the_shipped")]
@@ -173,6 +178,8 @@ impl Default for Plugins {
             reload: true,
             isolation: Isolation::Wasm,
             workers: worker::Config::default(),
+            cache: true,
+            cache_bytes: crate::compiled::MOST_BYTES,
             // The shipped guests ask for nothing that reaches outside: `model` reaches what `[models]` names, and that is nothing
             // unless the operator names it. He may still take it away.
             grants: BTreeMap::from([

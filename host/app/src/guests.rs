@@ -12,11 +12,15 @@ use std::{
 };
 
 use anyhow::Context as _;
-use plugin::{Capability, GuestEnvironment, GuestJudge, GuestReward, PluginHost, outside::Outside};
+use plugin::{
+    Capability, GuestEnvironment, GuestJudge, GuestReward, PluginHost, compiled::Cache,
+    outside::Outside,
+};
 use rl::{Environment, Judge, RewardRule, Seed};
 use worker::{Given, Program, SealedEnvironment, SealedJudge, SealedReward, Workers};
 
 use crate::{
+    compiled,
     config::{Isolation, Plugins},
     interop::openenv,
     live::Live,
@@ -60,7 +64,7 @@ struct Loader {
 /// Where guests run.
 enum Place {
     Here(PluginHost),
-    Apart(Outside),
+    Apart(Outside, Option<Cache>),
 }
 
 /// A plugin where it runs.
@@ -74,9 +78,14 @@ enum Loaded {
 /// # Errors
 /// The plugin that is unknown, asks for more than it was granted, or is damaged.
 pub fn load_plugins(plugins: &Plugins, seed: Seed, offers: Outside) -> anyhow::Result<Guests> {
+    let cache = plugins.cache.then(|| compiled::cache(plugins.cache_bytes));
+    let cache = cache.flatten();
     let place = match plugins.isolation {
-        Isolation::Wasm => Place::Here(PluginHost::with(plugin::Limits::default(), offers)?),
-        Isolation::Process => Place::Apart(offers),
+        Isolation::Wasm => {
+            let limits = plugin::Limits::default();
+            Place::Here(PluginHost::keeping(limits, offers, cache)?)
+        }
+        Isolation::Process => Place::Apart(offers, cache),
     };
     let loader = Loader {
         place,
@@ -157,7 +166,7 @@ impl Loader {
         let grants = grants.unwrap_or_else(|| source.grants.clone());
         let loaded = match &self.place {
             Place::Here(host) => source.load(host, &grants, &section).map(Loaded::Here),
-            Place::Apart(offers) => {
+            Place::Apart(offers, cache) => {
                 let given = Given {
                     manifest: source.manifest,
                     component: source.component,
@@ -165,6 +174,7 @@ impl Loader {
                     section,
                     limits: plugin::Limits::default(),
                     run: self.run(),
+                    cache: cache.clone(),
                 };
                 let config = plugins.workers.clone();
                 let started = Workers::start(given, offers.clone(), program(&config)?, config);

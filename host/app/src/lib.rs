@@ -10,6 +10,7 @@
 
 pub mod cli;
 pub mod commands;
+mod compiled;
 pub mod config;
 pub mod demo;
 mod durable;

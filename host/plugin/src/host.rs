@@ -19,6 +19,7 @@ use wasmtime::{
 
 use crate::{
     capabilities::{self, State},
+    compiled::{Artefact, Cache, EngineDigest},
     error::{Error, Result},
     limits::{CORE_INSTANCES, Limits, MEMORIES, TABLES},
     mappings,
@@ -44,6 +45,7 @@ pub struct PluginHost {
 struct Inner {
     limits: Arc<Limits>,
     offers: Outside,
+    cache: Option<Cache>,
     fuel: Runtime,
     deadline: Runtime,
     // Dropped with the host, which ends the ticking thread.
@@ -53,9 +55,27 @@ struct Inner {
 /// An engine with the capabilities in its linker.
 pub(crate) struct Runtime {
     pub(crate) engine: Engine,
+    digest: EngineDigest,
     linker: Linker<State>,
     /// By the component's SHA-256: the same guest with another config is compiled once.
-    compiled: Mutex<BTreeMap<String, InstancePre<State>>>,
+    compiled: Mutex<BTreeMap<[u8; 32], InstancePre<State>>>,
+}
+
+/// Where a component's code comes from, before the compiler is asked.
+pub(crate) enum Ready<'a> {
+    /// From nowhere.
+    Nowhere,
+    /// From an earlier start of this host; what is compiled is kept for the next.
+    Kept(&'a Cache),
+    /// From the process that started this one.
+    Handed(Artefact),
+}
+
+/// A component that can be instantiated.
+pub(crate) struct Compiled {
+    pub(crate) pre: InstancePre<State>,
+    /// By this process, just now.
+    pub(crate) anew: bool,
 }
 
 /// How work is limited.
@@ -87,6 +107,14 @@ impl PluginHost {
     /// # Errors
     /// [`Error::Start`] when the limits do not fit this machine.
     pub fn with(limits: Limits, offers: Outside) -> Result<Self> {
+        Self::keeping(limits, offers, None)
+    }
+
+    /// As [`PluginHost::with`]; what it compiles is kept in `cache`, and what is kept there is not compiled.
+    ///
+    /// # Errors
+    /// As [`PluginHost::with`].
+    pub fn keeping(limits: Limits, offers: Outside, cache: Option<Cache>) -> Result<Self> {
         check_mappings(limits.instances)?;
         let fuel = Runtime::new(&limits, Budget::Fuel)?;
         let deadline = Runtime::new(&limits, Budget::Deadline)?;
@@ -94,6 +122,7 @@ impl PluginHost {
         let inner = Inner {
             limits: Arc::new(limits),
             offers,
+            cache,
             fuel,
             deadline,
             _ticker: ticker,
@@ -110,6 +139,10 @@ impl PluginHost {
 
     pub(crate) fn offers(&self) -> &Outside {
         &self.inner.offers
+    }
+
+    pub(crate) fn cache(&self) -> Option<&Cache> {
+        self.inner.cache.as_ref()
     }
 
     pub(crate) fn shared_limits(&self) -> Arc<Limits> {
@@ -133,30 +166,75 @@ impl Runtime {
         let mut linker = Linker::new(&engine);
         capabilities::add_to_linker(&mut linker).map_err(start)?;
         Ok(Self {
+            digest: EngineDigest::of(&engine),
             engine,
             linker,
             compiled: Mutex::default(),
         })
     }
 
-    /// Compiles a component, or finds it compiled, and links it with the capabilities.
+    /// Takes a component compiled by others or before, or compiles it, and links it with the capabilities.
     pub(crate) fn compile(
         &self,
-        digest: &str,
         component: &[u8],
-    ) -> wasmtime::Result<InstancePre<State>> {
-        if let Some(compiled) = self.compiled.lock().get(digest) {
-            return Ok(compiled.clone());
+        digest: [u8; 32],
+        ready: Ready<'_>,
+    ) -> wasmtime::Result<Compiled> {
+        if let Some(pre) = self.compiled.lock().get(&digest) {
+            let pre = pre.clone();
+            return Ok(Compiled { pre, anew: false });
         }
-        let component = Component::from_binary(&self.engine, component)?;
-        let compiled = self.linker.instantiate_pre(&component)?;
+        let found = match &ready {
+            Ready::Nowhere => None,
+            Ready::Kept(cache) => self.kept(cache, digest),
+            Ready::Handed(artefact) => self.handed(artefact),
+        };
+        let anew = found.is_none();
+        let component = match found {
+            Some(component) => component,
+            None => Component::from_binary(&self.engine, component)?,
+        };
+        let pre = self.linker.instantiate_pre(&component)?;
+        if let (Ready::Kept(cache), true) = (&ready, anew)
+            && let Ok(code) = component.serialize()
+        {
+            cache.keep_own(digest, self.digest, &code);
+        }
         let mut known = self.compiled.lock();
         if known.len() >= COMPILED {
             known.clear();
         }
-        known.insert(digest.to_owned(), compiled.clone());
-        Ok(compiled)
+        known.insert(digest, pre.clone());
+        Ok(Compiled { pre, anew })
     }
+
+    fn kept(&self, cache: &Cache, digest: [u8; 32]) -> Option<Component> {
+        let component = cache.own(digest, self.digest)?.component(&self.engine);
+        if component.is_err() {
+            cache.refuse_own(digest, self.digest);
+        }
+        component.ok()
+    }
+
+    fn handed(&self, artefact: &Artefact) -> Option<Component> {
+        let component = artefact.component(&self.engine);
+        if let Err(error) = &component {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "compiled code is of another engine: compiled again"
+            );
+        }
+        component.ok()
+    }
+}
+
+/// The digest of the engine that a host with these limits has.
+pub(crate) fn digest(limits: &Limits, budget: Budget) -> Result<EngineDigest> {
+    // Address space is reserved by who runs code, and changes none of it.
+    let engine = Engine::new(&codegen(limits, budget)).map_err(|error| Error::Start {
+        problem: format!("{error:#}"),
+    })?;
+    Ok(EngineDigest::of(&engine))
 }
 
 fn config(limits: &Limits, budget: Budget) -> Config {
@@ -176,9 +254,15 @@ fn config(limits: &Limits, budget: Budget) -> Config {
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(64 << 10)
         .pagemap_scan(Enabled::Auto);
+    let mut config = codegen(limits, budget);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+/// Everything that code depends on.
+fn codegen(limits: &Limits, budget: Budget) -> Config {
     let mut config = Config::new();
     config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .memory_reservation(limits.memory_bytes.next_multiple_of(64 << 10) as u64)
         .max_wasm_stack(limits.stack_bytes)
         // The same bytes on every machine and on every replay.
@@ -224,4 +308,29 @@ fn check_mappings(instances: u32) -> Result<()> {
         return Err(Error::Start { problem });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_space_changes_no_code_and_what_limits_work_does() {
+        let limits = Limits {
+            instances: 4,
+            ..Limits::default()
+        };
+        for budget in [Budget::Fuel, Budget::Deadline] {
+            let runtime = Runtime::new(&limits, budget).unwrap();
+            assert_eq!(runtime.digest, digest(&limits, budget).unwrap());
+        }
+        let fuel = digest(&limits, Budget::Fuel).unwrap();
+        assert_eq!(fuel, digest(&limits, Budget::Fuel).unwrap());
+        assert_ne!(fuel, digest(&limits, Budget::Deadline).unwrap());
+        let roomier = Limits {
+            memory_bytes: 128 << 20,
+            ..limits
+        };
+        assert_ne!(fuel, digest(&roomier, Budget::Fuel).unwrap());
+    }
 }

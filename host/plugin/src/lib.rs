@@ -10,6 +10,7 @@ mod bindings;
 mod browser;
 mod capabilities;
 mod check;
+pub mod compiled;
 mod convert;
 mod endings;
 mod environment;

@@ -8,9 +8,10 @@ use wasmtime::component::InstancePre;
 
 use crate::{
     capabilities::{Metric, Metrics, State},
+    compiled::Artefact,
     endings::Endings,
     error::{Error, LoadProblem, Result},
-    host::{Budget, PluginHost},
+    host::{Budget, Compiled, PluginHost, Ready},
     limits::{Limits, MEMORIES},
     manifest::{Capability, Manifest, Value, World},
     mappings, runtimes,
@@ -52,7 +53,7 @@ impl fmt::Debug for Plugin {
 }
 
 impl PluginHost {
-    /// Checks a plugin against its manifest, its grants and the limits, and compiles it.
+    /// Checks a plugin against its manifest, its grants and the limits, and compiles it, unless its code was kept.
     ///
     /// `section` is the plugin's own part of the recipe; it is checked by the schema of the manifest before anything runs.
     ///
@@ -65,6 +66,39 @@ impl PluginHost {
         grants: &[Capability],
         section: &toml::Table,
     ) -> Result<Plugin> {
+        let ready = self.cache().map_or(Ready::Nowhere, Ready::Kept);
+        let loaded = self.load_from(manifest, component, grants, section, ready)?;
+        Ok(loaded.0)
+    }
+
+    /// As [`PluginHost::load`], in a worker process: with the code that its host handed over, if any. Gives the code to be handed to
+    /// the host where it had to be compiled. No code of the guest has run by then.
+    ///
+    /// # Errors
+    /// As [`PluginHost::load`].
+    pub fn load_handed(
+        &self,
+        manifest: &str,
+        component: &[u8],
+        grants: &[Capability],
+        section: &toml::Table,
+        handed: Option<Artefact>,
+    ) -> Result<(Plugin, Option<Vec<u8>>)> {
+        let ready = handed.map_or(Ready::Nowhere, Ready::Handed);
+        let (plugin, anew) = self.load_from(manifest, component, grants, section, ready)?;
+        let serialized = anew.then(|| plugin.inner.pre.component().serialize());
+        // A host that is handed nothing compiles the next time, too.
+        Ok((plugin, serialized.and_then(std::result::Result::ok)))
+    }
+
+    fn load_from(
+        &self,
+        manifest: &str,
+        component: &[u8],
+        grants: &[Capability],
+        section: &toml::Table,
+        ready: Ready<'_>,
+    ) -> Result<(Plugin, bool)> {
         let (manifest, config) = admit(manifest, grants, section)?;
         let config = Arc::new(config);
         let refuse = |problem| Error::Load {
@@ -79,8 +113,9 @@ impl PluginHost {
             })
         };
         let runtime = self.runtime(budget(manifest.world));
-        let digest = hex::encode(Sha256::digest(component));
-        let pre = runtime.compile(&digest, component).map_err(misfit)?;
+        let digest: [u8; 32] = Sha256::digest(component).into();
+        let compiled = runtime.compile(component, digest, ready);
+        let Compiled { pre, anew } = compiled.map_err(misfit)?;
         let memories = pre
             .component()
             .resources_required()
@@ -92,13 +127,14 @@ impl PluginHost {
             pre,
             mappings: mappings::needed(memories),
             endings: Endings::new(),
-            digest,
+            digest: hex::encode(digest),
             imports,
             manifest,
         };
-        Ok(Plugin {
+        let plugin = Plugin {
             inner: Arc::new(inner),
-        })
+        };
+        Ok((plugin, anew))
     }
 }
 

@@ -110,6 +110,7 @@ fn started(guest: Bundled) -> Outcome<Workers> {
         section: toml::Table::new(),
         limits: Limits::default(),
         run: Seed::new(1),
+        cache: None,
     };
     let program = Program {
         path: env!("CARGO_BIN_EXE_worker-alone").into(),

@@ -2,14 +2,16 @@
 
 use std::{
     collections::HashMap,
-    io::{self, BufReader},
+    io::{self, BufReader, Write as _},
     os::{fd::AsFd, unix::net::UnixStream},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
 use parking_lot::Mutex;
-use plugin::{GuestEnvironment, GuestJudge, GuestReward, LoadProblem, Plugin, PluginHost, World};
+use plugin::{
+    GuestEnvironment, GuestJudge, GuestReward, LoadProblem, PluginHost, World, compiled::Artefact,
+};
 use rl::{Environment as _, Episode, Judge as _, RequestView, RewardRule as _, TokenStreams};
 use serde::Serialize;
 use serde_bytes::ByteBuf;
@@ -20,7 +22,8 @@ use crate::{
     seal::seal,
     threads::Threads,
     wire::{
-        Begin, Call, FROM_WORKER, FromWorker, Loaded, TO_WORKER, ToWorker, encode, receive, send,
+        Begin, Call, FROM_WORKER, FromWorker, Keeping, Loaded, TO_WORKER, ToWorker, encode,
+        receive, send,
     },
 };
 
@@ -33,6 +36,13 @@ pub(crate) struct Link(Mutex<UnixStream>);
 impl Link {
     pub(crate) fn send(&self, message: &FromWorker) -> io::Result<()> {
         send(&*self.0.lock(), message, FROM_WORKER)
+    }
+
+    fn send_code(&self, code: &[u8]) -> io::Result<()> {
+        let mut socket = self.0.lock();
+        let announced = FromWorker::Compiled(code.len() as u64);
+        send(&*socket, &announced, FROM_WORKER)?;
+        socket.write_all(code)
     }
 }
 
@@ -58,13 +68,23 @@ pub fn run() -> io::Result<()> {
 
 fn work() -> io::Result<()> {
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // Without a buffer, which would take some of what follows a frame.
+    let begin: Begin = receive(&socket, TO_WORKER)?;
+    let keeping: Keeping = receive(&socket, TO_WORKER)?;
+    let handed = match keeping {
+        Keeping::Has(bytes) => Some(handed_over(bytes)?),
+        Keeping::Nothing | Keeping::Asked => None,
+    };
     let mut host = BufReader::new(socket.try_clone()?);
-    let begin: Begin = receive(&mut host, TO_WORKER)?;
     let link = Arc::new(Link(Mutex::new(socket)));
     let started = PluginHost::with(begin.limits.clone(), remote::outside(&begin.offers));
     let plugins = started.map_err(|error| io::Error::other(error.to_string()))?;
     seal(begin.memory_bytes)?;
-    let guest = match load(&plugins, &begin) {
+    let hand_over = |code: &[u8]| match keeping {
+        Keeping::Nothing => Ok(()),
+        Keeping::Asked | Keeping::Has(_) => link.send_code(code),
+    };
+    let guest = match load(&plugins, &begin, handed, hand_over)? {
         Ok(guest) => Arc::new(guest),
         Err(problem) => return link.send(&FromWorker::Loaded(Err(problem))),
     };
@@ -86,6 +106,14 @@ fn work() -> io::Result<()> {
             }
         }
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the worker process: its standard input is its host"
+)]
+fn handed_over(bytes: u64) -> io::Result<Artefact> {
+    Artefact::handed_over(bytes)
 }
 
 /// Hands a call to a thread.
@@ -145,18 +173,32 @@ struct Guest {
     episodes: Mutex<HashMap<u64, Shared>>,
 }
 
-fn load(host: &PluginHost, begin: &Begin) -> Result<Guest, LoadProblem> {
-    let section = begin.section.parse();
-    let section: toml::Table = section.map_err(|error: toml::de::Error| LoadProblem::Config {
-        key: "(all)".into(),
-        problem: error.to_string(),
-    })?;
-    let problem = |error| match error {
-        plugin::Error::Load { problem, .. } => problem,
-        other => LoadProblem::Invalid(other.to_string()),
+/// Loads the plugin. What had to be compiled is handed over before any of the guest's code runs: from then on nothing that this process says about
+/// code is to be believed.
+fn load(
+    host: &PluginHost,
+    begin: &Begin,
+    handed: Option<Artefact>,
+    hand_over: impl FnOnce(&[u8]) -> io::Result<()>,
+) -> io::Result<Result<Guest, LoadProblem>> {
+    let section: Result<toml::Table, _> = begin.section.parse();
+    let section = match section {
+        Ok(section) => section,
+        Err(error) => {
+            let problem = error.to_string();
+            let key = "(all)".into();
+            return Ok(Err(LoadProblem::Config { key, problem }));
+        }
     };
-    let loaded = host.load(&begin.manifest, &begin.component, &begin.grants, &section);
-    let plugin: Plugin = loaded.map_err(problem)?;
+    let (manifest, component) = (&begin.manifest, &begin.component);
+    let loaded = host.load_handed(manifest, component, &begin.grants, &section, handed);
+    let (plugin, code) = match loaded {
+        Ok(loaded) => loaded,
+        Err(error) => return Ok(Err(problem(error))),
+    };
+    if let Some(code) = code {
+        hand_over(&code)?;
+    }
     let kind = match plugin.manifest().world {
         World::EnvironmentPlugin => {
             GuestEnvironment::new(&plugin, begin.run).map(Kind::Environment)
@@ -164,10 +206,18 @@ fn load(host: &PluginHost, begin: &Begin) -> Result<Guest, LoadProblem> {
         World::JudgePlugin => GuestJudge::new(&plugin).map(Kind::Judge),
         World::RewardPlugin => GuestReward::new(&plugin).map(Kind::Reward),
     };
-    Ok(Guest {
-        kind: kind.map_err(problem)?,
+    let guest = kind.map(|kind| Guest {
+        kind,
         episodes: Mutex::default(),
-    })
+    });
+    Ok(guest.map_err(problem))
+}
+
+fn problem(error: plugin::Error) -> LoadProblem {
+    match error {
+        plugin::Error::Load { problem, .. } => problem,
+        other => LoadProblem::Invalid(other.to_string()),
+    }
 }
 
 fn answered(value: &impl Serialize) -> rl::Result<ByteBuf> {

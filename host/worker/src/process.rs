@@ -1,7 +1,7 @@
 //! One worker process, as the host sees it: started, called, and gone.
 
 use std::{
-    io::{self, BufReader, Write as _},
+    io::{self, BufReader, Read as _, Write as _},
     net::Shutdown,
     os::{fd::OwnedFd, unix::net::UnixStream},
     process::{Child, ChildStderr, Command, Stdio},
@@ -15,7 +15,7 @@ use std::{
 
 use crossbeam_channel::RecvTimeoutError;
 use parking_lot::Mutex;
-use plugin::{Error, Limits, LoadProblem, outside::Refusal};
+use plugin::{Error, Limits, LoadProblem, compiled::ForWorkers, outside::Refusal};
 use serde::de::DeserializeOwned;
 use serde_bytes::ByteBuf;
 
@@ -27,7 +27,8 @@ use crate::{
     things::Things,
     timed::Until,
     wire::{
-        Ask, Call, FROM_WORKER, FromWorker, Loaded, TO_WORKER, ToWorker, decode, frame, receive,
+        Ask, Call, FROM_WORKER, FromWorker, Keeping, Loaded, TO_WORKER, ToWorker, decode, frame,
+        receive,
     },
 };
 
@@ -74,6 +75,15 @@ pub(crate) struct Launch {
     pub(crate) limits: Limits,
     /// The first frame.
     pub(crate) begin: Vec<u8>,
+    /// Where its compiled code is kept, unless it is not.
+    pub(crate) kept: Option<ForWorkers>,
+}
+
+/// A worker that has loaded its plugin.
+struct Ready {
+    ours: UnixStream,
+    shared: Arc<Shared>,
+    loaded: Loaded,
 }
 
 impl Launch {
@@ -82,12 +92,46 @@ impl Launch {
     /// # Errors
     /// [`Error::Load`] by the plugin's own fault, [`Error::Start`] by the machine's.
     pub(crate) fn start(&self, on_end: impl FnOnce() + Send + 'static) -> Result<Process, Error> {
-        let start = |doing: &str, error: io::Error| Error::Start {
+        let ready = match self.kept.as_ref().and_then(ForWorkers::find) {
+            None => self.load(None),
+            // Attack: a worker that handed out code which ends every later one. What is kept is no reason for a plugin not to start.
+            Some(code) => self.load(Some(&code)).or_else(|error| {
+                let (plugin, error) = (&*self.plugin, format!("{error:#}"));
+                tracing::warn!(plugin, error, "a worker did not come up with compiled code from the cache; the next one compiles");
+                self.load(None)
+            }),
+        };
+        let Ready {
+            ours,
+            shared,
+            loaded,
+        } = ready?;
+        if let Err(error) = shared.listen(&ours, on_end) {
+            shared.reap();
+            return Err(self.failed("listen to it", &error));
+        }
+        Ok(Process {
+            plugin: Arc::clone(&self.plugin),
+            config: self.config.clone(),
+            limits: self.limits.clone(),
+            socket: Mutex::new(ours),
+            shared,
+            loaded,
+        })
+    }
+
+    fn failed(&self, doing: &str, error: &io::Error) -> Error {
+        Error::Start {
             problem: format!(
                 "a worker process for plugin {}: {doing}: {error}",
                 self.plugin
             ),
-        };
+        }
+    }
+
+    /// Starts a worker, with its plugin's code or without.
+    fn load(&self, code: Option<&[u8]>) -> Result<Ready, Error> {
+        let start = |doing: &str, error: io::Error| self.failed(doing, &error);
         let (ours, theirs) = UnixStream::pair().map_err(|error| start("make a socket", error))?;
         let mut child = Command::new(&self.program.path)
             .args(&self.program.arguments)
@@ -105,22 +149,19 @@ impl Launch {
             hung_up: AtomicBool::new(false),
             ended: Mutex::new(None),
         });
-        let begun = self.listen(log).and_then(|()| self.begin(&ours));
+        let begun = self.listen(log).and_then(|()| self.begin(&ours, code));
         let failed = match begun {
-            Ok(Ok(loaded)) => match shared.listen(&ours, on_end) {
-                Ok(()) => {
-                    return Ok(Process {
-                        plugin: Arc::clone(&self.plugin),
-                        config: self.config.clone(),
-                        limits: self.limits.clone(),
-                        socket: Mutex::new(ours),
-                        shared,
-                        loaded,
-                    });
+            Ok((Ok(loaded), compiled)) => {
+                if let (Some(kept), Some(compiled)) = (&self.kept, compiled) {
+                    kept.keep(&compiled);
                 }
-                Err(error) => start("listen to it", error),
-            },
-            Ok(Err(problem)) => Error::Load {
+                return Ok(Ready {
+                    ours,
+                    shared,
+                    loaded,
+                });
+            }
+            Ok((Err(problem), _)) => Error::Load {
                 plugin: self.plugin.to_string(),
                 problem: answers::problem(problem),
             },
@@ -146,20 +187,50 @@ impl Launch {
         spawn("worker-log", move || pass_on(&plugin, log))
     }
 
-    /// Tells it its plugin. The socket then waits for the worker as long as it takes.
-    fn begin(&self, socket: &UnixStream) -> io::Result<Result<Loaded, LoadProblem>> {
-        Until::within(socket, TAKE).write_all(&self.begin)?;
-        match receive(Until::within(socket, self.config.load), FROM_WORKER)? {
-            FromWorker::Loaded(loaded) => {
-                socket.set_read_timeout(None)?;
-                Ok(loaded)
-            }
-            _ => Err(io::Error::new(
+    /// Tells it its plugin, and takes what it compiled. The socket then waits for the worker as long as it takes.
+    fn begin(&self, socket: &UnixStream, code: Option<&[u8]>) -> io::Result<Begun> {
+        let keeping = match (&self.kept, code) {
+            (None, _) => Keeping::Nothing,
+            (Some(_), None) => Keeping::Asked,
+            (Some(_), Some(code)) => Keeping::Has(code.len() as u64),
+        };
+        let mut to = Until::within(socket, TAKE);
+        to.write_all(&self.begin)?;
+        to.write_all(&frame(&keeping, TO_WORKER)?)?;
+        to.write_all(code.unwrap_or_default())?;
+        let mut from = Until::within(socket, self.config.load);
+        let mut said = receive(&mut from, FROM_WORKER)?;
+        let mut compiled = None;
+        if let (FromWorker::Compiled(bytes), Some(kept)) = (&said, &self.kept) {
+            compiled = Some(take(&mut from, *bytes, kept.most_bytes())?);
+            said = receive(&mut from, FROM_WORKER)?;
+        }
+        let FromWorker::Loaded(loaded) = said else {
+            return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "it did not say whether its plugin is loaded",
-            )),
-        }
+            ));
+        };
+        socket.set_read_timeout(None)?;
+        Ok((loaded, compiled))
     }
+}
+
+/// Whether the plugin is loaded, and what the worker compiled for it.
+type Begun = (Result<Loaded, LoadProblem>, Option<Vec<u8>>);
+
+/// Takes so many bytes; memory is taken for them as they arrive.
+fn take(from: &mut Until<'_>, bytes: u64, most: u64) -> io::Result<Vec<u8>> {
+    if bytes > most {
+        let problem = format!("compiled code of {bytes} bytes, and {most} are allowed");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+    }
+    let mut code = Vec::new();
+    from.take(bytes).read_to_end(&mut code)?;
+    if code.len() as u64 != bytes {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(code)
 }
 
 fn is_late(error: &io::Error) -> bool {
@@ -195,7 +266,7 @@ impl Shared {
             let routed = match receive(&mut from, FROM_WORKER) {
                 Ok(FromWorker::Ask { id, ask }) => self.calls.route(id, Said::Ask(ask)),
                 Ok(FromWorker::Answer { id, answer }) => self.calls.route(id, Said::Answer(answer)),
-                Ok(FromWorker::Loaded(_)) => Routed::Flood,
+                Ok(FromWorker::Loaded(_) | FromWorker::Compiled(_)) => Routed::Flood,
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     break Some(format!("it said what makes no sense: {error}"));
                 }

@@ -41,6 +41,17 @@ pub(crate) struct Begin {
     pub(crate) run: Seed,
 }
 
+/// The second frame: what the host does with compiled code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Keeping {
+    /// Nothing.
+    Nothing,
+    /// It has none, and asks for the worker's.
+    Asked,
+    /// So many bytes of it follow this frame, as they are.
+    Has(u64),
+}
+
 #[derive(Serialize, Deserialize)]
 #[expect(
     clippy::large_enum_variant,
@@ -62,7 +73,10 @@ pub(crate) enum ToWorker<'a> {
 
 #[derive(Serialize, Deserialize)]
 pub(crate) enum FromWorker {
-    /// The answer to the first frame.
+    /// The worker had to compile: so many bytes of code follow this frame, as they are. At most once, before it says that its plugin
+    /// is loaded, and before any of the guest's code has run.
+    Compiled(u64),
+    /// The answer to the first two frames.
     Loaded(Result<Loaded, LoadProblem>),
     Ask {
         id: u64,

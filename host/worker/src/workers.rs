@@ -10,7 +10,11 @@ use std::{
 
 use crossbeam_channel::bounded;
 use parking_lot::{Condvar, Mutex};
-use plugin::{Capability, Error, Limits, LoadProblem, Manifest, World, outside::Outside};
+use plugin::{
+    Capability, Error, Limits, LoadProblem, Manifest, World,
+    compiled::{Cache, ForWorkers},
+    outside::Outside,
+};
 use rl::Seed;
 use serde::de::DeserializeOwned;
 use serde_bytes::ByteBuf;
@@ -43,6 +47,8 @@ pub struct Given {
     pub limits: Limits,
     /// Where its random numbers on live traffic come from.
     pub run: Seed,
+    /// Where its compiled code is kept for the next worker.
+    pub cache: Option<Cache>,
 }
 
 /// One plugin's worker processes. Cheap to clone; the last clone ends them.
@@ -103,6 +109,10 @@ impl Workers {
             (Capability::Model, offers.model.is_some()),
         ];
         let limits = given.limits.clone();
+        let kept = given
+            .cache
+            .map(|cache| ForWorkers::new(cache, &given.component, &limits, manifest.world))
+            .transpose()?;
         let begin = Begin {
             memory_bytes: config.memory_bytes,
             offers: offered
@@ -126,6 +136,7 @@ impl Workers {
                 config,
                 limits,
                 begin,
+                kept,
             },
             slots: Mutex::default(),
             changed: Condvar::new(),

@@ -2,17 +2,18 @@
 
 use anyhow::{Context as _, ensure};
 use indicatif::HumanBytes;
-use plugin::{Limits, Manifest, Plugin, PluginHost};
+use plugin::{Manifest, Plugin, outside::Outside};
 
 use super::Which;
 use super::drive::{self, Answer, Call};
 use super::source::{Source, section};
+use crate::compiled;
 
 pub(super) fn run(args: &Which) -> anyhow::Result<()> {
     let source = Source::find(&args.plugin)?;
     let section = section(&args.set)?;
     // Compiled once: what a language's runtime takes to compile is most of this command's time.
-    let host = PluginHost::new(Limits::default())?;
+    let host = compiled::host(Outside::default())?;
     let grants = Manifest::parse(&source.manifest)?.capabilities;
     let plugin = source.load(&host, &grants, &section)?;
     let again = source.load(&host, &grants, &section)?;

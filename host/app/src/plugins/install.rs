@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use indicatif::HumanBytes;
-use plugin::{Capability, PluginHost};
+use plugin::{Capability, outside::Outside};
 
 use super::oci;
 use super::package;
 use super::source::{COMPONENT, Source, is_taken};
 use super::store::{Store, split};
+use crate::compiled;
 
 /// `nextstate plugin pack`
 #[derive(Debug, Clone, Args)]
@@ -114,7 +115,7 @@ pub(super) fn install(args: &InstallArgs) -> anyhow::Result<()> {
         manifest.name
     );
     // Before anybody is asked: what cannot be loaded is not installed.
-    let host = PluginHost::new(plugin::Limits::default())?;
+    let host = compiled::host(Outside::default())?;
     host.load(
         &package.text,
         &package.component,

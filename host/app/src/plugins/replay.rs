@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use anyhow::ensure;
-use plugin::{GuestEnvironment, Manifest, PluginHost};
+use plugin::{GuestEnvironment, Manifest};
 use rl::Seed;
 use serde_json::Value;
 
 use super::crossings::{self, Parting};
 use super::source::{Source, section};
+use crate::compiled;
 
 /// `nextstate plugin replay`
 #[derive(Debug, Clone, clap::Args)]
@@ -26,7 +27,7 @@ pub struct ReplayArgs {
 
 pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let source = Source::find(&args.plugin)?;
-    let host = PluginHost::with(plugin::Limits::default(), crossings::offers_of_a_replay())?;
+    let host = compiled::host(crossings::offers_of_a_replay())?;
     let grants = Manifest::parse(&source.manifest)?.capabilities;
     let plugin = source.load(&host, &grants, &section(&args.set)?)?;
     // Live traffic is not replayed, and nothing else depends on this seed.

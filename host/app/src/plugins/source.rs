@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use plugin::{Capability, Manifest, Plugin, PluginHost};
+use plugin::{Capability, Manifest, Plugin, PluginHost, outside::Outside};
 
 use super::store::Store;
+use crate::compiled;
 
 /// The manifest's file.
 pub const MANIFEST: &str = "plugin.toml";
@@ -98,7 +99,7 @@ impl Source {
     /// # Errors
     /// As [`Source::load`].
     pub fn load_trusted(&self, section: &toml::Table) -> anyhow::Result<Plugin> {
-        let host = PluginHost::new(plugin::Limits::default())?;
+        let host = compiled::host(Outside::default())?;
         let grants = Manifest::parse(&self.manifest)?.capabilities;
         self.load(&host, &grants, section)
     }

@@ -7,6 +7,7 @@
 )]
 
 mod abuse;
+mod compiled;
 mod conformance;
 mod http;
 mod load;

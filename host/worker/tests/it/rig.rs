@@ -44,6 +44,7 @@ pub(crate) fn given(guest: Bundled, section: &str) -> Given {
         section: section.parse().unwrap(),
         limits: limits(),
         run: Seed::new(RUN),
+        cache: None,
     }
 }
 
