@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 
 mod ends;
+mod kept;
 mod outside;
 mod rig;
 mod same;
