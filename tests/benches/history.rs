@@ -83,6 +83,7 @@ fn config(data: &Path, model: Option<&str>) -> Config {
         config.engine.prefix_bytes = 1 << 20;
         config.train.rank = 4;
     }
+    config.plugins.cache = false;
     config.model = ModelSection {
         name: model.map_or_else(|| tiny.to_string_lossy().into_owned(), str::to_owned),
         dtype: if model.is_none() {

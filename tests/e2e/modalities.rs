@@ -21,6 +21,7 @@ fn guests_with(recipe: &str, section: &str, images: &[(&str, PathBuf)], folder: 
     let mut config = Config::read(&path).unwrap();
     config.plugins.judge = "none".into();
     config.plugins.reward = "majority".into();
+    config.plugins.cache = false;
     config
         .plugins
         .config

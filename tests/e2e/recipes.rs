@@ -22,6 +22,7 @@ pub(crate) fn recipe(name: &str, data: &std::path::Path) -> Config {
     recipe.train.rank = small.train.rank;
     // A random model cannot judge: the words decide, the rest of the recipe is its own.
     recipe.plugins.judge = "words".into();
+    recipe.plugins.cache = small.plugins.cache;
     recipe.plugins.config.remove("reaction-judge");
     recipe
 }

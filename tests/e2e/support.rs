@@ -37,6 +37,8 @@ pub(crate) fn config(data: &Path) -> Config {
     config.engine.kv_bytes = 64 << 20;
     config.engine.prefix_bytes = 1 << 20;
     config.plugins.judge = "words".into();
+    // Nothing of the person who runs the tests.
+    config.plugins.cache = false;
     config.loops.train.batch_size = 2;
     config.train.rank = 4;
     config

@@ -110,6 +110,9 @@ impl From<Dtype> for policy::Dtype {
     }
 }
 
+/// Less than the code of a few plugins in Rust is not meant: they would take turns.
+const LEAST_CACHE_BYTES: u64 = 1 << 20;
+
 /// `[plugins]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -240,6 +243,10 @@ impl Config {
         self.http.validate().context("[http]")?;
         let workers = &self.plugins.workers;
         workers.validate().context("[plugins.workers]")?;
+        anyhow::ensure!(
+            self.plugins.cache_bytes >= LEAST_CACHE_BYTES,
+            "[plugins]: `cache-bytes` may be {LEAST_CACHE_BYTES} or more; with `cache = false` nothing is kept"
+        );
         self.rollout.validate().context("[rollout]")?;
         self.loops.validate().context("[loops]")?;
         self.train.validate().context("[train]")?;
@@ -305,6 +312,8 @@ mod tests {
             error.contains("[gateway]") && error.contains("key"),
             "{error}"
         );
+        let error = Config::parse("[plugins]\ncache-bytes = 0").unwrap_err();
+        assert!(error.to_string().contains("cache = false"), "{error}");
     }
 
     #[test]

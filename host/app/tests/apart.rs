@@ -17,6 +17,7 @@ fn guests(recipe: &str, folder: &Path) -> Guests {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     let mut config = Config::read(&examples.join(recipe).join("run.toml")).unwrap();
     config.plugins.isolation = Isolation::Process;
+    config.plugins.cache = false;
     config.plugins.workers.program = Some(PathBuf::from(env!("CARGO_BIN_EXE_nextstate")));
     let offers = outside(&config, folder.join("sandbox"));
     load_plugins(&config.plugins, Seed::new(1), offers).unwrap()
@@ -49,6 +50,7 @@ fn a_shell_is_the_hosts_and_its_guest_is_not() {
 fn a_grant_that_is_missing_is_said_with_its_remedy() {
     let mut config = Config::default();
     config.plugins.isolation = Isolation::Process;
+    config.plugins.cache = false;
     config.plugins.environment = "terminal".into();
     config.plugins.judge = "none".into();
     config.plugins.reward = "majority".into();

@@ -26,6 +26,8 @@ fn command(dir: &Path, args: &[&str]) -> Command {
         .args(args)
         .current_dir(dir)
         .env("NEXTSTATE_PLUGINS", dir.join(store))
+        .env("NEXTSTATE_CACHE", dir.join("compiled"))
+        .env("NEXTSTATE_KEYS", dir.join("keys"))
         // Nobody's passwords.
         .env("DOCKER_CONFIG", dir)
         .env_remove("NEXTSTATE_OCI_REGISTRY")
@@ -68,6 +70,42 @@ fn edit(path: &Path, from: &str, to: &str) {
     let text = fs::read_to_string(path).unwrap();
     assert!(text.contains(from), "{from}");
     fs::write(path, text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn what_one_command_compiled_the_next_loads_unless_somebody_changed_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    works(dir, &["check", "binary-reward"], "is sound");
+    let kept: Vec<_> = fs::read_dir(dir.join("compiled"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let read = || fs::read(&kept[0]).unwrap();
+    let compiled = read();
+    let long_ago = std::time::SystemTime::UNIX_EPOCH;
+    let touched = || fs::metadata(&kept[0]).unwrap().modified().unwrap();
+    let opened = fs::File::open(&kept[0]).unwrap();
+    opened.set_modified(long_ago).unwrap();
+    let said = works(dir, &["test", "binary-reward"], "none failed");
+    assert!(!said.contains("cache"), "{said}");
+    assert!(touched() > long_ago);
+
+    let mut changed = compiled.clone();
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    fs::write(&kept[0], changed).unwrap();
+    let said = works(dir, &["check", "binary-reward"], "is sound");
+    assert!(said.contains("in the cache is not used"), "{said}");
+    assert_eq!(read().len(), compiled.len());
+    works(dir, &["check", "binary-reward"], "is sound");
+
+    // A place that cannot be used is one line, and no reason to stop.
+    fs::remove_dir_all(dir.join("compiled")).unwrap();
+    fs::write(dir.join("compiled"), "no folder").unwrap();
+    let said = works(dir, &["check", "binary-reward"], "is sound");
+    assert_eq!(said.matches("are not kept").count(), 1, "{said}");
 }
 
 #[test]

@@ -36,6 +36,8 @@ impl Process {
         let mut child = Command::new(env!("CARGO_BIN_EXE_nextstate"))
             .args(["serve", "--config"])
             .arg(&config)
+            .env("NEXTSTATE_CACHE", folder.join("compiled"))
+            .env("NEXTSTATE_KEYS", folder.join("keys"))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -160,6 +162,9 @@ fn a_host_whose_plugins_run_apart_learns_though_their_workers_are_killed() {
         workers_without(pid);
     }
     process.kill();
+    // Two plugins, whose workers were started many times.
+    let kept = std::fs::read_dir(folder.path().join("compiled")).unwrap();
+    assert_eq!(kept.count(), 2);
 }
 
 fn turns(status: &Value) -> u64 {

@@ -71,18 +71,21 @@ fn work() -> io::Result<()> {
     // Without a buffer, which would take some of what follows a frame.
     let begin: Begin = receive(&socket, TO_WORKER)?;
     let keeping: Keeping = receive(&socket, TO_WORKER)?;
-    let handed = match keeping {
-        Keeping::Has(bytes) => Some(handed_over(bytes)?),
-        Keeping::Nothing | Keeping::Asked => None,
+    let (has, most) = match keeping {
+        Keeping::Takes { has, most } => (has, most),
+        Keeping::Nothing => (None, 0),
     };
+    let handed = has.map(handed_over).transpose()?;
     let mut host = BufReader::new(socket.try_clone()?);
     let link = Arc::new(Link(Mutex::new(socket)));
     let started = PluginHost::with(begin.limits.clone(), remote::outside(&begin.offers));
     let plugins = started.map_err(|error| io::Error::other(error.to_string()))?;
     seal(begin.memory_bytes)?;
-    let hand_over = |code: &[u8]| match keeping {
-        Keeping::Nothing => Ok(()),
-        Keeping::Asked | Keeping::Has(_) => link.send_code(code),
+    let hand_over = |code: &[u8]| {
+        if code.len() as u64 > most {
+            return Ok(());
+        }
+        link.send_code(code)
     };
     let guest = match load(&plugins, &begin, handed, hand_over)? {
         Ok(guest) => Arc::new(guest),

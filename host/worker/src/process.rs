@@ -189,10 +189,12 @@ impl Launch {
 
     /// Tells it its plugin, and takes what it compiled. The socket then waits for the worker as long as it takes.
     fn begin(&self, socket: &UnixStream, code: Option<&[u8]>) -> io::Result<Begun> {
-        let keeping = match (&self.kept, code) {
-            (None, _) => Keeping::Nothing,
-            (Some(_), None) => Keeping::Asked,
-            (Some(_), Some(code)) => Keeping::Has(code.len() as u64),
+        let keeping = match &self.kept {
+            None => Keeping::Nothing,
+            Some(kept) => Keeping::Takes {
+                has: code.map(|code| code.len() as u64),
+                most: kept.most_bytes(),
+            },
         };
         let mut to = Until::within(socket, TAKE);
         to.write_all(&self.begin)?;

@@ -46,10 +46,12 @@ pub(crate) struct Begin {
 pub(crate) enum Keeping {
     /// Nothing.
     Nothing,
-    /// It has none, and asks for the worker's.
-    Asked,
-    /// So many bytes of it follow this frame, as they are.
-    Has(u64),
+    /// It takes what the worker has to compile, if that has at most so many bytes.
+    Takes {
+        /// So many bytes of what an earlier worker compiled follow this frame, as they are.
+        has: Option<u64>,
+        most: u64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]

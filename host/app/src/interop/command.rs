@@ -76,6 +76,8 @@ pub fn host(args: &Args) -> anyhow::Result<Hosting> {
         judge: "none".into(),
         reward: "majority".into(),
         grants,
+        cache: config.plugins.cache,
+        cache_bytes: config.plugins.cache_bytes,
         config: BTreeMap::from([(name, section)]),
         ..Plugins::default()
     };
