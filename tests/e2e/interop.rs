@@ -308,11 +308,14 @@ fn the_official_openenv_client_plays_an_environment_of_ours() {
     let Some(python) = python() else {
         return;
     };
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("host.toml");
+    std::fs::write(&config, "[plugins]\ncache = false\n").unwrap();
     let args = command::Args {
         plugin: "tool-call".into(),
         set: vec!["difficulty=1".into(), "tools-in=\"card\"".into()],
         grant: Vec::new(),
-        config: None,
+        config: Some(config),
         listen: "127.0.0.1:0".parse().unwrap(),
         episodes: 3,
         idle: 60,

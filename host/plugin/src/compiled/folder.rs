@@ -266,7 +266,7 @@ fn last_used(data: &Stat) -> Duration {
 
 /// Whether a file is plain, its owner's alone and not longer than it may be.
 fn own(data: &Stat, most: u64) -> Result<(), Refusal> {
-    if FileType::from_raw_mode(data.st_mode) != FileType::RegularFile || data.st_nlink > 1 {
+    if FileType::from_raw_mode(data.st_mode) != FileType::RegularFile {
         return Err(Refusal::Kind);
     }
     if data.st_uid != geteuid().as_raw() {

@@ -248,7 +248,7 @@ fn a_worker_cannot_keep_more_code_than_its_component_becomes() {
     let workers = ForWorkers::new(cache(dir.path()), component, &limits(), world).unwrap();
     let most = usize::try_from(workers.most_bytes()).unwrap();
     workers.keep(&vec![0; most + 1]);
-    assert_eq!(workers.find(), None);
+    assert!(!dir.path().join("compiled").exists());
     workers.keep(&vec![0; most]);
     assert_eq!(workers.find().map(|code| code.len()), Some(most));
 }
@@ -274,8 +274,6 @@ fn what_is_no_plain_file_of_its_owners_alone_is_refused() {
     assert!(good.exists());
     plant(&|| symlink("/nowhere", &kept.file).unwrap());
     kept.is_refused("a link to nothing");
-    plant(&|| fs::hard_link(&good, &kept.file).unwrap());
-    kept.is_refused("another name of a file");
     plant(&|| fs::create_dir(&kept.file).unwrap());
     kept.is_refused("a folder");
     plant(&|| {
