@@ -255,13 +255,13 @@ impl Folder {
     }
 }
 
-#[expect(
-    clippy::unnecessary_cast,
-    clippy::cast_sign_loss,
-    reason = "types differ between systems; a file of before 1970 is old"
-)]
+/// A file of before 1970 is old.
 fn last_used(data: &Stat) -> Duration {
-    Duration::new(data.st_mtime.max(0) as u64, data.st_mtime_nsec as u32)
+    let seconds = u64::try_from(data.st_mtime).unwrap_or_default();
+    Duration::new(
+        seconds,
+        u32::try_from(data.st_mtime_nsec).unwrap_or_default(),
+    )
 }
 
 /// Whether a file is plain, its owner's alone and not longer than it may be.

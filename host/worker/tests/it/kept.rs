@@ -152,8 +152,8 @@ const LOADED: &str =
 
 /// `Compiled`, with this number of bytes.
 fn compiled(bytes: u32) -> String {
-    let number = bytes.to_be_bytes().map(|byte| format!("\\{byte:03o}"));
-    let number = number.concat();
+    let byte = |shift: u32| format!("\\{:03o}", (bytes >> shift) & 0xff);
+    let number = [24, 16, 8, 0].map(byte).concat();
     format!("printf '\\017\\000\\000\\000\\201\\250Compiled\\316{number}' >&0; ")
 }
 
