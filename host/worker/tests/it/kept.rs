@@ -157,39 +157,67 @@ fn compiled(bytes: u32) -> String {
     format!("printf '\\017\\000\\000\\000\\201\\250Compiled\\316{number}' >&0; ")
 }
 
+/// A worker that hands out this as its component's code, and says that it has loaded it.
+fn hand_out(dir: &Path, guest: Bundled, code: &[u8]) {
+    fs::remove_file(only(dir)).unwrap();
+    let hostile = dir.join("code");
+    fs::write(&hostile, code).unwrap();
+    // A shell gives what runs beside it another standard input.
+    let script = format!(
+        "exec 3<&0; cat <&3 >/dev/null & {}cat {}>&0; {LOADED} wait",
+        compiled(u32::try_from(code.len()).unwrap()),
+        hostile.display(),
+    );
+    drop(start(keeping(dir, guest), shell(&script), false).unwrap());
+    // It was kept, under the name of who made it.
+    assert_eq!(code_of(dir), code);
+}
+
+fn code_of(dir: &Path) -> Vec<u8> {
+    fs::read(only(dir)).unwrap().split_off(40)
+}
+
+/// Code whose machine code is `int3`, which ends a process.
+fn deadly(good: &[u8]) -> Vec<u8> {
+    let mut deadly = good.to_vec();
+    deadly[good.len() / 4..good.len() / 2].fill(0xcc);
+    deadly
+}
+
 #[test]
 fn what_a_worker_in_its_guests_hands_says_is_code_ends_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let fresh = rewards(dir.path());
-    let good = fs::read(only(dir.path())).unwrap()[40..].to_vec();
-    // What is not even code; code that was cut; and code whose machine code is `int3`, which ends a process.
-    let cut = good[..good.len() / 2].to_vec();
-    let mut deadly = good.clone();
-    let text = good.len() / 4..good.len() / 2;
-    deadly[text].fill(0xcc);
-    for code in [b"code".to_vec(), cut, deadly] {
-        fs::remove_file(only(dir.path())).unwrap();
-        let hostile = dir.path().join("code");
-        fs::write(&hostile, &code).unwrap();
-        let script = format!(
-            "{}cat {}>&0; {LOADED} cat >/dev/null <&0",
-            compiled(u32::try_from(code.len()).unwrap()),
-            hostile.display(),
-        );
-        drop(start(keeping(dir.path(), BINARY_REWARD), shell(&script), false).unwrap());
-        // It was kept, under the name of who made it, and is as good as nothing.
-        assert_eq!(fs::read(only(dir.path())).unwrap()[40..], code);
-        let workers = start(keeping(dir.path(), BINARY_REWARD), program(), false);
-        let rule = SealedReward::new(workers.unwrap()).unwrap();
-        if code.len() < good.len() {
-            assert_eq!(paid(&rule), fresh);
-            assert_eq!(fs::read(only(dir.path())).unwrap()[40..], good);
-        } else {
-            // Loaded by those whose own it is, and their end alone.
-            let error = rule.turn_rewards(&[], None).unwrap_err().to_string();
-            assert!(error.contains("its worker process ended"), "{error}");
-        }
+    let good = code_of(dir.path());
+    for code in [b"code", &good[..good.len() / 2]] {
+        hand_out(dir.path(), BINARY_REWARD, code);
+        assert_eq!(rewards(dir.path()), fresh);
+        assert_eq!(code_of(dir.path()), good);
     }
+    // Loaded by those whose own it is, and their end alone.
+    hand_out(dir.path(), BINARY_REWARD, &deadly(&good));
+    let workers = start(keeping(dir.path(), BINARY_REWARD), program(), false);
+    let rule = SealedReward::new(workers.unwrap()).unwrap();
+    let error = rule.turn_rewards(&[], None).unwrap_err().to_string();
+    assert!(error.contains("its worker process ended"), "{error}");
+}
+
+#[test]
+fn code_that_ends_a_worker_before_it_is_ready_is_compiled_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let card = || {
+        // What an environment is, its own code says when it is loaded.
+        let workers = start(keeping(dir.path(), CONVERSATION), program(), false);
+        SealedEnvironment::new(workers.unwrap())
+            .unwrap()
+            .card()
+            .clone()
+    };
+    let fresh = format!("{:?}", card());
+    let good = code_of(dir.path());
+    hand_out(dir.path(), CONVERSATION, &deadly(&good));
+    assert_eq!(format!("{:?}", card()), fresh);
+    assert_eq!(code_of(dir.path()), good);
 }
 
 #[test]
