@@ -39,6 +39,8 @@ pub enum Command {
     Status(commands::status::Args),
     /// List the versions of the weights with their lineage and metrics
     Log(commands::log::Args),
+    /// Read an episode or a conversation turn by turn, with what was made of each reply
+    Episode(commands::episode::Args),
     /// Show a version: its samples, where they came from, votes, hints, advantages
     Show(commands::history::Show),
     /// Compare two versions: weights, metrics, and replies side by side
@@ -96,6 +98,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::ServeEnv(args) => interop::command::run(&args),
         Command::Status(args) => commands::status::run(args),
         Command::Log(args) => commands::log::run(args),
+        Command::Episode(args) => commands::episode::run(args),
         Command::Show(args) => commands::history::show(args),
         Command::Diff(args) => commands::history::diff(args),
         Command::Revert(args) => commands::history::revert(args),

@@ -30,3 +30,4 @@ pub mod plugins;
 pub mod rollout;
 mod signing;
 pub mod training;
+mod visible;

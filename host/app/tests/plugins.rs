@@ -235,6 +235,15 @@ fn wrong_ones(dir: &Path, reward: &Path) {
     fails(dir, &["build", "my-reward"], "does not compile");
     kept();
     fs::write(&source, &good_source).unwrap();
+    works(
+        dir,
+        &["check", "my-reward"],
+        "src/lib.rs was changed after plugin.wasm was made",
+    );
+    edit(&manifest, "version = ", "vers = ");
+    fails(dir, &["check", "my-reward"], "my-reward/plugin.toml");
+    fails(dir, &["check", "my-reward"], "line 2: ");
+    fs::write(&manifest, &good_manifest).unwrap();
 
     edit(
         &manifest,
@@ -264,6 +273,10 @@ fn wrong_ones(dir: &Path, reward: &Path) {
     );
     fs::write(&source, &good_source).unwrap();
 
+    token_level(dir, &source, &manifest);
+    fs::write(&source, &good_source).unwrap();
+    fs::write(&manifest, &good_manifest).unwrap();
+
     edit(&source, "2.0 * score - 1.0", "score / 0.0");
     works(dir, &["build", "my-reward"], "plugin.wasm");
     fails(dir, &["check", "my-reward"], "which is not finite");
@@ -274,6 +287,28 @@ fn wrong_ones(dir: &Path, reward: &Path) {
         &["check", "my-reward", "--set", "outcome-weight=1000"],
         "1000 is greater than 100",
     );
+}
+
+/// What a rule says about tokens is asked for when its manifest says that it decides them, and only then.
+fn token_level(dir: &Path, source: &Path, manifest: &Path) {
+    edit(
+        source,
+        "    fn turn_rewards(",
+        "    fn token_advantages(streams: sdk::TokenStreams) -> Result<Option<Vec<f64>>, Fault> {\n\
+         \x20       Ok(Some(streams.behaviour[1..].iter().map(|_| 1.0).collect()))\n    }\n\n\
+         \x20   fn turn_rewards(",
+    );
+    works(dir, &["build", "my-reward"], "plugin.wasm");
+    works(dir, &["check", "my-reward"], "is sound");
+    edit(manifest, "version =", "token-level = true\nversion =");
+    fails(
+        dir,
+        &["check", "my-reward"],
+        "token-advantages(4 tokens, advantage 1, 0 accepted hints) → FAILED: ",
+    );
+    edit(source, "streams.behaviour[1..]", "streams.behaviour");
+    works(dir, &["build", "my-reward"], "plugin.wasm");
+    works(dir, &["check", "my-reward"], "is sound");
 }
 
 /// Whether the tools of the other languages are here, or may be fetched. `.ci/run` says so.

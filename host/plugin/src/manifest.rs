@@ -174,8 +174,16 @@ impl Manifest {
     /// # Errors
     /// [`LoadProblem::Manifest`] or, for a default that does not fit, [`LoadProblem::Config`].
     pub fn parse(text: &str) -> Result<Self, LoadProblem> {
-        let manifest: Manifest = toml::from_str(text)
-            .map_err(|error| LoadProblem::Manifest(error.message().to_owned()))?;
+        let manifest: Manifest = toml::from_str(text).map_err(|error| {
+            let at = error.span().and_then(|span| text.get(..span.start));
+            let line = at.map_or_else(String::new, |before| {
+                format!("line {}: ", before.matches('\n').count() + 1)
+            });
+            // It quotes what it does not know, whatever that holds.
+            let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+            let said: String = error.message().chars().map(visible).collect();
+            LoadProblem::Manifest(format!("{line}{said}"))
+        })?;
         let fits = |name: &str| {
             let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
             !name.is_empty() && name.len() <= 64 && name.chars().all(word)
@@ -362,6 +370,17 @@ mod tests {
             "words = ['a', 'b']",
             Ok(r#"{"mode":"slow","weight":1.0,"words":["a","b"]}"#),
         );
+    }
+
+    #[test]
+    fn what_a_manifest_has_wrong_is_said_with_its_line_and_harmlessly() {
+        let refused = |text: &str| Manifest::parse(text).unwrap_err().to_string();
+        let unquoted = refused("name = \"a\"\nversion = \"1\"\ntoken-level = yes\n");
+        assert!(unquoted.contains("line 3: "), "{unquoted}");
+        let misspelt = refused(&format!("{MANIFEST}\ntipe = \"text\"\n"));
+        assert!(misspelt.contains("tipe"), "{misspelt}");
+        let evil = refused("name = \"a\"\n\"\\u001b[2J\" = 1\n");
+        assert!(!evil.contains('\u{1b}') && evil.contains("[2J"), "{evil}");
     }
 
     #[test]

@@ -96,6 +96,35 @@ impl Job<'_> {
     }
 }
 
+/// What runs a package's own tests on this machine. Macros and build scripts, which take most of the time, are those that
+/// [`Job::run`] compiled: cargo shares them where the profile is the same, down to its link-time optimisation.
+///
+/// # Errors
+/// `rustc` cannot be asked what it compiles for.
+pub fn unit_tests(root: &Path, target_dir: &Path, package: &str) -> Result<Command> {
+    let host = Command::new("rustc").arg("-vV").output();
+    let host = host.context("failed to start rustc")?;
+    let host = String::from_utf8_lossy(&host.stdout);
+    let mut lines = host.lines();
+    let host = lines.find_map(|line| line.strip_prefix("host: "));
+    let host = host.context("`rustc -vV` does not say what it compiles for")?;
+    let mut command = Command::new("cargo");
+    command
+        .args(["test", "--release", "--lib", "--target", host])
+        .arg("--manifest-path")
+        .arg(root.join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(target_dir)
+        .envs(PROFILE);
+    // As in any test: an overflow is a failure. For the package alone, or its macros would be others.
+    for check in ["overflow-checks", "debug-assertions"] {
+        let setting = format!("profile.release.package.{package}.{check}=true");
+        command.args(["--config", &setting]);
+    }
+    without_the_outer_build(&mut command);
+    Ok(command)
+}
+
 /// A component around a core module that holds its world.
 ///
 /// # Errors

@@ -7,6 +7,7 @@
 mod bisect;
 mod blame;
 mod check;
+mod episode;
 mod graph;
 pub mod live;
 mod log;

@@ -21,6 +21,16 @@ pub enum Request {
         /// Replies beside its parent's.
         behaviour: Option<Behaviour>,
     },
+    /// Hosted episodes, newest first.
+    Episodes {
+        /// At most so many.
+        limit: usize,
+    },
+    /// One episode or conversation, turn by turn.
+    Episode {
+        /// An episode, a session or a reply: its id, or the beginning of an episode's; `last` for the newest episode.
+        id: String,
+    },
     /// Two versions compared.
     Diff {
         /// The one.
@@ -131,6 +141,8 @@ impl Request {
         match self {
             Self::Log { .. } => "log",
             Self::Show { .. } => "show",
+            Self::Episodes { .. } => "episodes",
+            Self::Episode { .. } => "episode",
             Self::Diff { .. } => "diff",
             Self::Revert { .. } => "revert",
             Self::Promote { .. } => "promote",

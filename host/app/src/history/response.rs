@@ -68,6 +68,69 @@ pub enum Response {
     Verify(Verify),
     /// To `repair`.
     Repair(Repaired),
+    /// To `episodes`.
+    Episodes(Vec<EpisodeRow>),
+    /// To `episode`.
+    Episode(Told),
+}
+
+/// A hosted episode in a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpisodeRow {
+    /// Its id.
+    pub id: String,
+    /// The environment's name and version.
+    pub environment: String,
+    /// The task.
+    pub task: String,
+    /// Turns.
+    pub turns: usize,
+    /// Why it ended; none when it was cut by the host's own limit.
+    pub done: Option<rl::Done>,
+    /// The oracle's word; none where nobody knows.
+    pub outcome: Option<rl::Outcome>,
+    /// When its end was recorded, in milliseconds since 1970. For people; nothing is ordered by it.
+    pub at_ms: i64,
+}
+
+/// An episode or a conversation, turn by turn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Told {
+    /// The session.
+    pub session: String,
+    /// The hosted episode; none for a conversation with others, or one that is not over.
+    pub episode: Option<EpisodeRow>,
+    /// The attempts that it was compared with; none when it was paid alone, or not yet.
+    pub group: Option<String>,
+    /// Its turns, in order.
+    pub turns: Vec<ToldTurn>,
+}
+
+/// One turn of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ToldTurn {
+    /// What became of it: whose it is, its verdict, votes, hints, reward. Its texts are `seen`, `reply` and `next`.
+    pub sample: Sample,
+    /// What the policy was shown that it had not been shown in the turn before.
+    pub seen: Vec<rl::Message>,
+    /// Whether the request went on from another past than the turn before: edited, retried or compacted.
+    pub forked: bool,
+    /// What it did; none where it was erased.
+    pub reply: Option<rl::Message>,
+    /// Whether the reply was cut by its limit of tokens.
+    pub cut: bool,
+    /// Tokens of the reply.
+    pub tokens: usize,
+    /// What came back; none while nobody knows.
+    pub next: Option<rl::NextState>,
+    /// What the turn was worth beside those of its group.
+    pub advantage: Option<f32>,
+    /// The version that it was trained into.
+    pub trained: Option<u64>,
+    /// Why it was not.
+    pub not_trainable: Option<rl::NotTrainable>,
+    /// What failed on the way or counted less than in full, in words.
+    pub notes: Vec<String>,
 }
 
 /// The versions.

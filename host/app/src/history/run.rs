@@ -5,7 +5,7 @@ use super::request::Request;
 use super::response::{Progress, Response};
 use super::transfer::Given;
 use super::workbench::Workbench;
-use super::{bisect, blame, check, log, moves, names, show, transfer};
+use super::{bisect, blame, check, episode, log, moves, names, show, transfer};
 
 /// Answers a request; `progress` hears how far it is.
 ///
@@ -22,6 +22,8 @@ pub fn run(
             let shown = show::show(bench, &version, behaviour.as_ref(), progress)?;
             Response::Show(shown)
         }
+        Request::Episodes { limit } => Response::Episodes(episode::list(bench, limit)?),
+        Request::Episode { id } => Response::Episode(episode::tell(bench, &id)?),
         Request::Diff { a, b, behaviour } => {
             Response::Diff(show::diff(bench, &a, &b, behaviour.as_ref(), progress)?)
         }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use indicatif::HumanBytes;
-use plugin::{Manifest, Plugin, outside::Outside};
+use plugin::{Plugin, outside::Outside};
 
 use super::Which;
 use super::drive::{self, Answer, Call};
@@ -11,10 +11,11 @@ use crate::compiled;
 
 pub(super) fn run(args: &Which) -> anyhow::Result<()> {
     let source = Source::find(&args.plugin)?;
+    source.warn_when_stale();
     let section = section(&args.set)?;
     // Compiled once: what a language's runtime takes to compile is most of this command's time.
     let host = compiled::host(Outside::default())?;
-    let grants = Manifest::parse(&source.manifest)?.capabilities;
+    let grants = source.wishes()?;
     let plugin = source.load(&host, &grants, &section)?;
     let again = source.load(&host, &grants, &section)?;
     println!(

@@ -1,6 +1,6 @@
 //! `nextstate plugin inspect` and `list`: what a plugin is and asks for.
 
-use comfy_table::{Table, TableStyle};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, TableStyle};
 use indicatif::HumanBytes;
 use plugin::{Manifest, Value};
 
@@ -85,8 +85,19 @@ pub(super) fn list(json: bool) -> anyhow::Result<()> {
         }
         return Ok(());
     }
+    println!("{}", shelf(rows));
+    println!(
+        "\nA host uses one of each kind: [plugins] in its configuration names it. A folder that \
+         `nextstate plugin new` made is named by its path."
+    );
+    Ok(())
+}
+
+/// The plugins as a table that fits the terminal.
+fn shelf(rows: Vec<(Manifest, String)>) -> Table {
     let mut table = Table::new();
     table.load_style(TableStyle::new());
+    table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["name", "version", "world", "from", "asks for", "what it is"]);
     for (manifest, from) in rows {
         let asks: Vec<&str> = manifest.capabilities.iter().map(|c| c.as_str()).collect();
@@ -99,10 +110,9 @@ pub(super) fn list(json: bool) -> anyhow::Result<()> {
             manifest.doc,
         ]);
     }
-    println!("{table}");
-    println!(
-        "\nA host uses one of each kind: [plugins] in its configuration names it. A folder that \
-         `nextstate plugin new` made is named by its path."
-    );
-    Ok(())
+    // Words are not broken where they name something.
+    for column in table.column_iter_mut().take(4) {
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    }
+    table
 }

@@ -57,6 +57,7 @@ pub(super) fn pack(args: &PackArgs) -> anyhow::Result<()> {
     let store = Store::from_environment()?;
     let name = args.folder.display().to_string();
     let source = Source::find(&name)?;
+    source.warn_when_stale();
     // What could not be loaded is not signed.
     let plugin = source.load_trusted(&toml::Table::new())?;
     let bytes = package::seal(&source.manifest, &source.component, &store.signing_key()?)?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use plugin::{Capability, Manifest, Plugin, PluginHost, outside::Outside};
 
+use super::language::Language;
 use super::store::Store;
 use crate::compiled;
 
@@ -100,8 +101,35 @@ impl Source {
     /// As [`Source::load`].
     pub fn load_trusted(&self, section: &toml::Table) -> anyhow::Result<Plugin> {
         let host = compiled::host(Outside::default())?;
-        let grants = Manifest::parse(&self.manifest)?.capabilities;
-        self.load(&host, &grants, section)
+        self.load(&host, &self.wishes()?, section)
+    }
+
+    /// What it asks for.
+    ///
+    /// # Errors
+    /// Its manifest is not valid; where that is a file of the author's, it is named.
+    pub fn wishes(&self) -> anyhow::Result<Vec<Capability>> {
+        let manifest = Manifest::parse(&self.manifest);
+        let manifest = match &self.folder {
+            Some(folder) => manifest
+                .with_context(|| format!("failed to use {}", folder.join(MANIFEST).display()))?,
+            None => manifest?,
+        };
+        Ok(manifest.capabilities)
+    }
+
+    /// Says to its author that the component is not made of the sources as they are now.
+    pub(super) fn warn_when_stale(&self) {
+        let Some(folder) = &self.folder else { return };
+        let newer = Language::of(folder).and_then(|language| language.newer(folder));
+        if let Some(newer) = newer {
+            eprintln!(
+                "warning: {} was changed after {COMPONENT} was made, which is looked at as it is; \
+                 `nextstate plugin build {}` makes it anew",
+                newer.display(),
+                folder.display()
+            );
+        }
     }
 }
 

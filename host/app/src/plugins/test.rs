@@ -11,6 +11,7 @@ use super::{Language, TestArgs};
 
 pub(super) fn run(args: &TestArgs) -> anyhow::Result<()> {
     let source = Source::find(&args.which.plugin)?;
+    source.warn_when_stale();
     if let Some(folder) = source.folder.as_ref().filter(|_| !args.no_unit)
         && let Some(language) = Language::of(folder)
     {

@@ -9,13 +9,12 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 
+use super::language::NOT_SOURCES;
 use super::source::{COMPONENT, MANIFEST};
 use super::{Folder, Which, build, check};
 
 /// How often the sources are looked at.
 const LOOK: Duration = Duration::from_millis(500);
-/// Folders in which nothing is a source.
-const NOT_SOURCES: [&str; 4] = ["target", "node_modules", "__pycache__", "nextstate"];
 
 pub(super) fn run(args: &Folder) -> anyhow::Result<()> {
     let folder = &args.folder;

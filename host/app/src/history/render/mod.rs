@@ -1,6 +1,7 @@
 //! Answers as a person reads them at a terminal. Changes nothing and asks nothing; `--json` prints answers as they are.
 
 mod compare;
+mod episode;
 mod log;
 mod show;
 mod trace;
@@ -8,7 +9,9 @@ mod trace;
 use std::fmt::Write as _;
 
 use super::response::{Forgotten, Moved, Plan, Repaired, Replay, Response, Verify, kind_name};
+use crate::visible;
 
+pub use episode::{Cut, page as episode};
 pub use log::{graph, table};
 
 /// An answer as text, with a line break at its end.
@@ -41,12 +44,15 @@ pub fn text(response: &Response) -> String {
         }
         Response::Verify(found) => verify(found),
         Response::Repair(found) => repaired(found),
+        Response::Episodes(found) => episode::list(found),
+        Response::Episode(told) => episode::page(told, episode::Cut::default()),
     }
 }
 
-/// A text in one line, cut at `most` characters.
+/// A foreign text in one line, cut at `most` characters.
 pub(crate) fn line(text: &str, most: usize) -> String {
-    let flat: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let flat = visible::word(&flat);
     if flat.chars().count() <= most {
         return flat;
     }

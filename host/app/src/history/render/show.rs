@@ -6,6 +6,7 @@ use loops::guard::Ended;
 
 use super::super::response::{Replies, Sample, Show};
 use super::{line, log, names};
+use crate::visible;
 
 /// Characters of a text that are shown.
 const TEXT: usize = 160;
@@ -103,7 +104,7 @@ pub(super) fn one(sample: &Sample, indent: &str) -> String {
     }
     let mut put = |name: &str, value: String| {
         if !value.is_empty() {
-            let _ = writeln!(out, "{indent}{name:<9} {value}");
+            let _ = writeln!(out, "{indent}{name:<9} {}", visible::word(&value));
         }
     };
     let Sample {

@@ -21,7 +21,12 @@ pub(super) fn drive(environment: &dyn Environment, transcript: &mut Transcript) 
         let tasks = environment.tasks(split);
         let tasks = transcript.note("tasks", split, tasks, |tasks| {
             let first: Vec<&str> = tasks.iter().take(3).map(TaskId::as_str).collect();
-            format!("{} tasks: {} …", tasks.len(), first.join(", "))
+            let more = if tasks.len() > first.len() {
+                " …"
+            } else {
+                ""
+            };
+            format!("{} tasks: {}{more}", tasks.len(), first.join(", "))
         });
         for task in tasks.iter().flatten().take(TASKS) {
             play(environment, task, transcript);

@@ -11,6 +11,8 @@ use plugin::{Plugin, World};
 use rl::Seed;
 use serde::Serialize;
 
+use crate::visible;
+
 /// One call, and what came of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -57,6 +59,8 @@ impl Transcript {
     ) -> Option<T> {
         let (answer, value) = match result {
             Ok(value) => (Answer::Said(say(&value)), Some(value)),
+            // Which plugin and which function is said beside it.
+            Err(rl::Error::Guest { why, .. }) => (Answer::Failed(why), None),
             Err(error) => (Answer::Failed(error.to_string()), None),
         };
         self.push(function, &given.into(), answer);
@@ -75,17 +79,13 @@ impl Transcript {
 
     /// Attack: a guest whose texts carry escape sequences for the terminal that shows them.
     fn push(&mut self, function: &'static str, given: &str, answer: Answer) {
-        let visible = |text: &str| -> String {
-            let one = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-            text.chars().map(one).collect()
-        };
         self.0.push(Call {
             function,
-            given: visible(given),
+            given: visible::word(given),
             answer: match answer {
-                Answer::Said(text) => Answer::Said(visible(&text)),
-                Answer::Refused(text) => Answer::Refused(visible(&text)),
-                Answer::Failed(text) => Answer::Failed(visible(&text)),
+                Answer::Said(text) => Answer::Said(visible::word(&text)),
+                Answer::Refused(text) => Answer::Refused(visible::word(&text)),
+                Answer::Failed(text) => Answer::Failed(visible::word(&text)),
             },
         });
     }
@@ -106,7 +106,8 @@ pub fn drive(plugin: &Plugin, times: usize) -> anyhow::Result<Vec<Call>> {
     match plugin.manifest().world {
         World::RewardPlugin => {
             let rule = plugin::GuestReward::new(plugin)?;
-            each(&|calls| reward::drive(&rule, calls));
+            let is_token_level = plugin.manifest().token_level;
+            each(&|calls| reward::drive(&rule, is_token_level, calls));
         }
         World::JudgePlugin => {
             let judge = plugin::GuestJudge::new(plugin)?;

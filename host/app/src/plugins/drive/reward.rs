@@ -1,6 +1,7 @@
-//! A reward rule's calls: votes that agree, differ and are absent; trajectories with and without an outcome; groups.
+//! A reward rule's calls: votes that agree, differ and are absent; trajectories with and without an outcome; groups; and the tokens of
+//! replies, where the manifest says that the rule decides them.
 
-use rl::{Decider, JudgedTurn, RewardRule, Verdict, VoteValue, seam::conformance};
+use rl::{Decider, JudgedTurn, RewardRule, TokenStreams, Verdict, VoteValue, seam::conformance};
 
 use super::Transcript;
 
@@ -16,7 +17,10 @@ const VOTES: [&[Option<VoteValue>]; 6] = {
     ]
 };
 
-pub(super) fn drive(rule: &dyn RewardRule, transcript: &mut Transcript) {
+/// Tokens of a short reply and of one that is longer than most.
+const LENGTHS: [usize; 2] = [4, 300];
+
+pub(super) fn drive(rule: &dyn RewardRule, is_token_level: bool, transcript: &mut Transcript) {
     for votes in VOTES {
         let given: Vec<&str> = votes
             .iter()
@@ -74,6 +78,42 @@ pub(super) fn drive(rule: &dyn RewardRule, transcript: &mut Transcript) {
         let given = format!("rewards {}", numbers(&group));
         let advantages = rule.advantages(&group);
         transcript.note("advantages", given, advantages, |found| numbers(found));
+    }
+    if is_token_level {
+        tokens(rule, transcript);
+    }
+}
+
+fn tokens(rule: &dyn RewardRule, transcript: &mut Transcript) {
+    for length in LENGTHS {
+        let behaviour = vec![-0.5; length];
+        let teacher = vec![-0.25; length];
+        for (advantage, hints) in [(Some(1.0), 0), (Some(-1.0), 1), (None, 0), (None, 2)] {
+            let streams = TokenStreams {
+                advantage,
+                behaviour: &behaviour,
+                teachers: vec![teacher.as_slice(); hints],
+            };
+            let worth = advantage.map_or("none".to_owned(), |advantage: f32| advantage.to_string());
+            let given = format!("{length} tokens, advantage {worth}, {hints} accepted hints");
+            let found = rule.token_advantages(&streams);
+            transcript.note("token-advantages", given, found, |found| match found {
+                None => "the recipe's method decides".to_owned(),
+                Some(all) => ends(all),
+            });
+        }
+    }
+}
+
+/// The first and the last of many numbers.
+fn ends(all: &[f32]) -> String {
+    let shown = |some: &[f32]| {
+        let some: Vec<String> = some.iter().map(f32::to_string).collect();
+        some.join(" ")
+    };
+    match all {
+        [first @ .., a, b] if first.len() > 4 => format!("{} … {a} {b}", shown(&first[..4])),
+        few => shown(few),
     }
 }
 

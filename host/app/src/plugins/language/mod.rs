@@ -8,7 +8,8 @@ mod javascript;
 mod python;
 mod rust;
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, bail};
@@ -16,6 +17,9 @@ use clap::ValueEnum;
 use plugin::Manifest;
 
 use super::source::COMPONENT;
+
+/// Folders in which nothing is a source.
+pub(super) const NOT_SOURCES: [&str; 4] = ["target", "node_modules", "__pycache__", "nextstate"];
 
 /// A language that plugins are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -57,10 +61,41 @@ impl Language {
         }
     }
 
+    /// Whether a file of a project goes into its component.
+    fn is_source(self, name: &str) -> bool {
+        match self {
+            Language::Rust => name.ends_with(".rs") || name == "Cargo.toml",
+            Language::Python => name.ends_with(".py") && !name.starts_with("test_"),
+            Language::Js => name.ends_with(".js") && !name.ends_with(".test.js"),
+        }
+    }
+
+    /// A source of a project that was changed after its component was made, if there is one.
+    pub(super) fn newer(self, folder: &Path) -> Option<PathBuf> {
+        let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
+        let made = changed(&folder.join(COMPONENT))?;
+        let mut folders = vec![folder.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).ok()?.flatten() {
+                let (path, name) = (entry.path(), entry.file_name());
+                let name = name.to_string_lossy();
+                if name.starts_with('.') || NOT_SOURCES.contains(&&*name) {
+                    continue;
+                }
+                if path.is_dir() {
+                    folders.push(path);
+                } else if self.is_source(&name) && changed(&path).is_some_and(|at| at > made) {
+                    return Some(path);
+                }
+            }
+        }
+        None
+    }
+
     /// What runs the project's own tests, outside the sandbox.
     pub(super) fn unit_tests(self, folder: &Path) -> anyhow::Result<Command> {
         match self {
-            Language::Rust => Ok(rust::unit_tests(folder)),
+            Language::Rust => rust::unit_tests(folder),
             Language::Python => python::unit_tests(folder),
             Language::Js => Ok(javascript::unit_tests(folder)),
         }
@@ -106,7 +141,7 @@ fn without_backtrace(said: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
 
@@ -119,6 +154,35 @@ mod tests {
         assert_eq!(of(dir.path()).unwrap(), Language::Js);
         fs::write(dir.path().join("Cargo.toml"), "").unwrap();
         assert_eq!(of(dir.path()).unwrap(), Language::Rust);
+    }
+
+    #[test]
+    fn a_source_that_is_newer_than_the_component_is_found_and_what_does_not_go_into_it_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path();
+        let put = |path: &str, hours: u64| {
+            let path = folder.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let file = fs::File::create(path).unwrap();
+            let at = SystemTime::UNIX_EPOCH + Duration::from_secs(3_600 * hours);
+            file.set_modified(at).unwrap();
+        };
+        put("app.py", 1);
+        assert_eq!(Language::Python.newer(folder), None, "nothing is built yet");
+        put(COMPONENT, 2);
+        for other in [
+            "test_app.py",
+            "plugin.toml",
+            "README.md",
+            ".venv/x.py",
+            "nextstate/y.py",
+        ] {
+            put(other, 3);
+        }
+        assert_eq!(Language::Python.newer(folder), None);
+        put("words/animals.py", 3);
+        let newer = Language::Python.newer(folder).unwrap();
+        assert_eq!(newer, folder.join("words/animals.py"));
     }
 
     #[test]

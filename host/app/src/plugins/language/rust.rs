@@ -18,20 +18,14 @@ struct Package {
 }
 
 pub(super) fn compile(folder: &Path) -> anyhow::Result<Vec<u8>> {
-    let cargo = folder.join("Cargo.toml");
-    let text = fs::read_to_string(&cargo)
-        .with_context(|| format!("failed to read {}", cargo.display()))?;
-    let CargoToml { package } = toml::from_str(&text)
-        .with_context(|| format!("failed to find the package's name in {}", cargo.display()))?;
-    let root = folder
-        .canonicalize()
-        .with_context(|| format!("failed to find {}", folder.display()))?;
+    let package = package(folder)?;
+    let root = root(folder)?;
     let job = builder::Job {
         cargo: Path::new("cargo"),
         rustc: Path::new("rustc"),
         root: &root,
         target_dir: &target_dir(&root),
-        packages: &[&package.name],
+        packages: &[&package],
         locked: false,
     };
     let components = job.run(&|said| eprintln!("{said}"))?;
@@ -41,19 +35,28 @@ pub(super) fn compile(folder: &Path) -> anyhow::Result<Vec<u8>> {
         .with_context(|| "cargo made no component")
 }
 
+/// The package's name.
+fn package(folder: &Path) -> anyhow::Result<String> {
+    let cargo = folder.join("Cargo.toml");
+    let text = fs::read_to_string(&cargo)
+        .with_context(|| format!("failed to read {}", cargo.display()))?;
+    let CargoToml { package } = toml::from_str(&text)
+        .with_context(|| format!("failed to find the package's name in {}", cargo.display()))?;
+    Ok(package.name)
+}
+
+fn root(folder: &Path) -> anyhow::Result<PathBuf> {
+    folder
+        .canonicalize()
+        .with_context(|| format!("failed to find {}", folder.display()))
+}
+
 /// Cargo's own choice: the author's tests and builds share what they compile.
 fn target_dir(root: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into)
 }
 
-pub(super) fn unit_tests(folder: &Path) -> Command {
-    let mut command = Command::new("cargo");
-    command
-        .args(["test", "--quiet", "--lib", "--manifest-path"])
-        .arg(folder.join("Cargo.toml"));
-    builder::without_the_outer_build(&mut command);
-    if let Some(target) = std::env::var_os("CARGO_TARGET_DIR") {
-        command.env("CARGO_TARGET_DIR", target);
-    }
-    command
+pub(super) fn unit_tests(folder: &Path) -> anyhow::Result<Command> {
+    let root = root(folder)?;
+    builder::unit_tests(&root, &target_dir(&root), &package(folder)?)
 }
