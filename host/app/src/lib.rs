@@ -30,4 +30,5 @@ pub mod plugins;
 pub mod rollout;
 mod signing;
 pub mod training;
+pub mod transcript;
 mod visible;

@@ -1,5 +1,7 @@
 //! Where log lines go: standard error, so that standard output stays the command's result.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging. Without `-v` only warnings; `-v` adds what an operator wants to see, `-vv` what a developer
@@ -11,9 +13,13 @@ pub fn start(verbose: u8) {
         _ => "debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let _already_started = tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_target(false)
-        .try_init();
+        .with_target(false);
+    // Colours are a terminal's; in a file or a journal they are noise.
+    let _already_started = match std::io::stderr().is_terminal() {
+        true => lines.try_init(),
+        false => lines.with_ansi(false).try_init(),
+    };
 }

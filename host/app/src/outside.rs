@@ -21,7 +21,12 @@ use crate::{config::Config, plugins::crossings::noting};
 /// What a host with this configuration offers its guests. Files of machines and pages lie under `folder`. What an episode that is
 /// recorded asks for is noted.
 pub fn outside(config: &Config, folder: PathBuf) -> Outside {
-    noting(Outside {
+    noting(unnoted(config, folder))
+}
+
+/// The same, of which nothing is noted yet.
+pub(crate) fn unnoted(config: &Config, folder: PathBuf) -> Outside {
+    Outside {
         shell: Some(Arc::new(Jails {
             config: config.shell.clone(),
             folder: folder.join("machines"),
@@ -38,7 +43,7 @@ pub fn outside(config: &Config, folder: PathBuf) -> Outside {
             config: config.http.clone(),
             made: OnceLock::new(),
         })),
-    })
+    }
 }
 
 /// The same, and models.

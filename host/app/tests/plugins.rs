@@ -443,6 +443,67 @@ fn what_is_no_plugin_is_said_to_be_none() {
     );
 }
 
+/// Plays an episode of the shipped tool calls with these words.
+fn played(dir: &Path, words: &str) -> String {
+    let mut child = command(
+        dir,
+        &[
+            "play",
+            "tool-call",
+            "--record",
+            "recordings",
+            "--set",
+            "difficulty=1",
+        ],
+    )
+    .stdin(std::process::Stdio::piped())
+    .stdout(std::process::Stdio::piped())
+    .spawn()
+    .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, words.as_bytes()).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    said(&output)
+}
+
+#[test]
+fn a_person_plays_an_episode_by_hand_and_its_recording_replays() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    works(dir, &["play", "tool-call", "--list"], "held-out: ");
+    fails(
+        dir,
+        &["play", "tool-call", "--task", "no-such-task"],
+        "--list says which there are",
+    );
+    let given_up = played(dir, "");
+    assert!(given_up.contains("given up"), "{given_up}");
+    let said = played(
+        dir,
+        "/call no_such_tool {\"a\": 1}\n\nI do not know.\u{1b}[2J\n\n",
+    );
+    for part in [
+        "tool-call 0.1.0 · task ",
+        "\nuser ",
+        "no_such_tool({\"a\": 1})",
+        "\nnext ",
+    ] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    assert!(
+        said.contains("know.\u{fffd}[2J") && !said.contains('\u{1b}'),
+        "{said}"
+    );
+    assert!(said.contains("\noutcome 0.00"), "{said}");
+    works(
+        dir,
+        &["replay", "tool-call", "recordings", "--set", "difficulty=1"],
+        "2 episodes, all the same",
+    );
+}
+
 #[test]
 fn a_package_from_a_registry_is_installed_on_the_same_terms_as_a_file() {
     let dir = tempfile::tempdir().unwrap();

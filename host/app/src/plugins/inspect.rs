@@ -1,6 +1,8 @@
 //! `nextstate plugin inspect` and `list`: what a plugin is and asks for.
 
-use comfy_table::{ColumnConstraint, ContentArrangement, Table, TableStyle};
+use std::fmt::Write as _;
+
+use comfy_table::{Table, TableStyle};
 use indicatif::HumanBytes;
 use plugin::{Manifest, Value};
 
@@ -8,6 +10,7 @@ use super::InspectArgs;
 use super::check::{capabilities, imports, short};
 use super::source::{Source, section};
 use super::store::Store;
+use super::wit::wrapped;
 
 pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let source = Source::find(&args.which.plugin)?;
@@ -85,34 +88,35 @@ pub(super) fn list(json: bool) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    println!("{}", shelf(rows));
     println!(
-        "\nA host uses one of each kind: [plugins] in its configuration names it. A folder that \
-         `nextstate plugin new` made is named by its path."
+        "{}\nA host uses one of each kind: [plugins] in its configuration names it. A folder that \
+         `nextstate plugin new` made is named by its path.",
+        shelf(rows)
     );
     Ok(())
 }
 
-/// The plugins as a table that fits the terminal.
-fn shelf(rows: Vec<(Manifest, String)>) -> Table {
-    let mut table = Table::new();
-    table.load_style(TableStyle::new());
-    table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["name", "version", "world", "from", "asks for", "what it is"]);
-    for (manifest, from) in rows {
+/// The plugins by their worlds, each with what it is below: a table of such sentences would be wider than any terminal.
+fn shelf(mut rows: Vec<(Manifest, String)>) -> String {
+    let mut out = String::new();
+    let mut world = "";
+    // A stable sort: those of a world stay in their order.
+    rows.sort_by_key(|(manifest, _)| manifest.world.as_str());
+    for (manifest, from) in &rows {
+        if manifest.world.as_str() != world {
+            world = manifest.world.as_str();
+            let _ = writeln!(out, "{world}");
+        }
         let asks: Vec<&str> = manifest.capabilities.iter().map(|c| c.as_str()).collect();
-        table.add_row([
-            manifest.name,
-            manifest.version,
-            manifest.world.as_str().to_owned(),
-            from,
-            asks.join(", "),
-            manifest.doc,
-        ]);
+        let asks = match asks.as_slice() {
+            [] => "asks for nothing".to_owned(),
+            some => format!("asks for {}", some.join(", ")),
+        };
+        let name = format!("{} {}", manifest.name, manifest.version);
+        let _ = writeln!(out, "  {name:<30}  {from} · {asks}");
+        for line in wrapped("      ", &manifest.doc) {
+            let _ = writeln!(out, "{line}");
+        }
     }
-    // Words are not broken where they name something.
-    for column in table.column_iter_mut().take(4) {
-        column.set_constraint(ColumnConstraint::ContentWidth);
-    }
-    table
+    out
 }

@@ -14,6 +14,7 @@ mod language;
 mod new;
 pub mod oci;
 pub mod package;
+mod play;
 mod replay;
 pub mod source;
 pub mod store;
@@ -48,6 +49,8 @@ pub enum PluginAction {
     Test(TestArgs),
     /// Build and check it again whenever its sources change; a host that uses the folder takes the new build at its next turn
     Watch(Folder),
+    /// Play an episode of an environment by hand: you are the policy, and no model is needed
+    Play(play::PlayArgs),
     /// Play recorded episodes to another build, and say where it answers otherwise
     Replay(replay::ReplayArgs),
     /// Show what a plugin is and asks for
@@ -167,6 +170,7 @@ pub fn run(command: PluginCommand) -> anyhow::Result<()> {
         PluginAction::Check(args) => check::run(&args),
         PluginAction::Test(args) => test::run(&args),
         PluginAction::Watch(args) => watch::run(&args),
+        PluginAction::Play(args) => play::run(&args),
         PluginAction::Replay(args) => replay::run(&args),
         PluginAction::Inspect(args) => inspect::run(&args),
         PluginAction::Wit(args) => wit::run(&args),

@@ -2,38 +2,12 @@
 
 use std::fmt::Write as _;
 
-use rl::{Done, Message, Outcome, Verdict};
+use rl::{Message, Verdict};
 
 use super::super::response::{EpisodeRow, Told, ToldTurn};
 use super::count;
+use crate::transcript::{Cut, ended, field, message, numbers, outcome};
 use crate::visible;
-
-/// How much of each text is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cut {
-    /// Lines.
-    pub lines: usize,
-    /// Characters of a line.
-    pub columns: usize,
-}
-
-impl Default for Cut {
-    /// A screenful for a turn: a page's tree or a command's output is recognised by its beginning.
-    fn default() -> Self {
-        Self {
-            lines: 12,
-            columns: 160,
-        }
-    }
-}
-
-impl Cut {
-    /// Everything is shown.
-    pub const NOTHING: Self = Self {
-        lines: usize::MAX,
-        columns: usize::MAX,
-    };
-}
 
 pub(super) fn list(episodes: &[EpisodeRow]) -> String {
     if episodes.is_empty() {
@@ -56,15 +30,6 @@ pub(super) fn list(episodes: &[EpisodeRow]) -> String {
         );
     }
     out
-}
-
-fn ended(done: Option<Done>) -> &'static str {
-    match done {
-        Some(Done::Finished) => "finished",
-        Some(Done::TurnLimit) => "truncated",
-        Some(Done::Aborted) => "abandoned",
-        None => "by host",
-    }
 }
 
 /// An episode or a conversation, turn by turn.
@@ -108,42 +73,20 @@ pub fn page(told: &Told, cut: Cut) -> String {
             if turn.forked {
                 out.push_str("the conversation went on from another past:\n");
             }
-            for message in &turn.seen {
-                said(&mut out, message.role.as_str(), message, cut);
+            for one in &turn.seen {
+                message(&mut out, one.role.as_str(), one, cut);
             }
             if !turn.seen.is_empty() {
                 out.push('\n');
             }
         }
         known = turn.next.as_ref().map_or(&[], |next| &next.messages);
-        one(&mut out, at + 1, turn, cut);
+        self::one(&mut out, at + 1, turn, cut, told.episode.is_some());
     }
     out
 }
 
-fn outcome(outcome: Option<&Outcome>) -> String {
-    let Some(outcome) = outcome else {
-        return "no outcome".to_owned();
-    };
-    let metrics = outcome.metrics.iter();
-    let metrics: Vec<String> = metrics
-        .map(|(name, value)| format!("{name} {}", number(*value)))
-        .collect();
-    let metrics = match metrics.as_slice() {
-        [] => String::new(),
-        some => format!(" ({})", some.join(" · ")),
-    };
-    visible::word(&format!("outcome {:.2}{metrics}", outcome.score))
-}
-
-/// A number without zeros that say nothing.
-fn number(value: f64) -> String {
-    let text = format!("{value:.2}");
-    let short = text.trim_end_matches('0').trim_end_matches('.');
-    short.to_owned()
-}
-
-fn one(out: &mut String, number: usize, turn: &ToldTurn, cut: Cut) {
+fn one(out: &mut String, number: usize, turn: &ToldTurn, cut: Cut, is_hosted: bool) {
     let sample = &turn.sample;
     let cut_off = if turn.cut { ", cut off" } else { "" };
     let tokens = count(turn.tokens, "token");
@@ -157,19 +100,15 @@ fn one(out: &mut String, number: usize, turn: &ToldTurn, cut: Cut) {
         field(out, "reply", "its text is erased", cut);
         return;
     };
-    said(out, "reply", reply, cut);
+    message(out, "reply", reply, cut);
     if let Some(next) = &turn.next {
         let text = match next.text.trim() {
             "" => "(nothing was said)",
             _ => &next.text,
         };
         field(out, "next", text, cut);
-        let evidence = next.evidence.iter();
-        let evidence: Vec<String> = evidence
-            .map(|(name, value)| format!("{name} {}", self::number(*value)))
-            .collect();
-        if !evidence.is_empty() {
-            field(out, "evidence", &evidence.join(" · "), cut);
+        if !next.evidence.is_empty() {
+            field(out, "evidence", &numbers(&next.evidence), cut);
         }
     }
     field(out, "verdict", &verdict(turn), cut);
@@ -183,7 +122,12 @@ fn one(out: &mut String, number: usize, turn: &ToldTurn, cut: Cut) {
         field(out, "note", note, cut);
     }
     if let Some(why) = turn.not_trainable.filter(|_| turn.trained.is_none()) {
-        field(out, "untrained", why.explain(), cut);
+        let why = match why {
+            // Not a title or a heartbeat, here.
+            rl::NotTrainable::Side if is_hosted => "a turn of an exam: served, never trained",
+            other => other.explain(),
+        };
+        field(out, "untrained", why, cut);
     }
 }
 
@@ -216,44 +160,6 @@ fn verdict(turn: &ToldTurn) -> String {
             .map(|version| format!("trained into v{version}")),
     );
     parts.join(" · ")
-}
-
-/// A message: its text, its reasoning, its calls.
-fn said(out: &mut String, label: &str, message: &Message, cut: Cut) {
-    if let Some(reasoning) = message.reasoning.as_deref().filter(|text| !text.is_empty()) {
-        field(out, "thinks", reasoning, cut);
-    }
-    let calls = &message.tool_calls;
-    if !message.content.is_empty() || calls.is_empty() {
-        field(out, label, &message.content, cut);
-    }
-    for call in calls {
-        let call = format!("{}({})", call.name, call.arguments);
-        field(out, "call", &call, cut);
-    }
-}
-
-/// A name and a foreign text beside it, cut.
-fn field(out: &mut String, name: &str, text: &str, cut: Cut) {
-    let mut lines = visible::lines(text);
-    let first = lines.next().unwrap_or_else(|| "(empty)".to_owned());
-    let _ = writeln!(out, "{:<10} {}", name, short(&first, cut.columns));
-    for line in lines.by_ref().take(cut.lines.saturating_sub(1)) {
-        let line = format!("{:<10} {}", "", short(&line, cut.columns));
-        let _ = writeln!(out, "{}", line.trim_end());
-    }
-    let left = lines.count();
-    if left > 0 {
-        let _ = writeln!(out, "{:<10} … {}", "", count(left, "more line"));
-    }
-}
-
-fn short(line: &str, most: usize) -> String {
-    if line.chars().count() <= most {
-        return line.trim_end().to_owned();
-    }
-    let kept: String = line.chars().take(most.saturating_sub(1)).collect();
-    kept + "…"
 }
 
 #[cfg(test)]
@@ -308,6 +214,8 @@ mod tests {
         turn.sample.hints.push(evil.into());
         turn.sample.user = evil.into();
         turn.notes.push(evil.into());
+        let whole = super::page(&told(Vec::new()), Cut::NOTHING);
+        assert_eq!(whole, "session s\n");
         let page = page(&told(vec![turn]), Cut::default());
         let odd: Vec<char> = page
             .chars()
@@ -318,8 +226,6 @@ mod tests {
             page.contains("… 988 more lines") && page.len() < 4_000,
             "{page}"
         );
-        let whole = super::page(&told(Vec::new()), Cut::NOTHING);
-        assert_eq!(whole, "session s\n");
     }
 
     #[test]

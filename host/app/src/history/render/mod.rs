@@ -11,7 +11,8 @@ use std::fmt::Write as _;
 use super::response::{Forgotten, Moved, Plan, Repaired, Replay, Response, Verify, kind_name};
 use crate::visible;
 
-pub use episode::{Cut, page as episode};
+pub use crate::transcript::Cut;
+pub use episode::page as episode;
 pub use log::{graph, table};
 
 /// An answer as text, with a line break at its end.
@@ -45,7 +46,7 @@ pub fn text(response: &Response) -> String {
         Response::Verify(found) => verify(found),
         Response::Repair(found) => repaired(found),
         Response::Episodes(found) => episode::list(found),
-        Response::Episode(told) => episode::page(told, episode::Cut::default()),
+        Response::Episode(told) => episode::page(told, Cut::default()),
     }
 }
 

@@ -12,6 +12,8 @@ use clap::Args;
 
 use contract::Contract;
 
+pub(super) use text::wrapped;
+
 /// `nextstate plugin wit`
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\

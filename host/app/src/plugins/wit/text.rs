@@ -73,7 +73,7 @@ fn joined(lines: &[String]) -> String {
 }
 
 /// Paragraphs, wrapped at words; a list's points begin lines of their own.
-fn wrapped(indent: &str, doc: &str) -> Vec<String> {
+pub(in crate::plugins) fn wrapped(indent: &str, doc: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     for source in doc.lines() {
