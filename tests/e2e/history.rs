@@ -292,6 +292,67 @@ fn blame_finds_the_samples_and_bisect_the_version_that_lost_a_behaviour() {
     assert!(always.contains("nothing to find"), "{always}");
 }
 
+fn told(id: &str) -> Request {
+    Request::Episode { id: id.into() }
+}
+
+#[test]
+fn a_conversation_is_told_turn_by_turn_with_what_was_made_of_each_reply_until_it_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let reply = with_host(config(data), |host| {
+        let reply = learn(host);
+        let shown = expect!(ask(host, &told("one")), Response::Episode);
+        let version = shown.turns.iter().map(|turn| turn.trained);
+        assert_eq!(version.collect::<Vec<_>>(), [Some(1), None]);
+        reply
+    });
+    let shown = expect!(offline(data, told("one")), Response::Episode);
+    assert_eq!((shown.session.as_str(), shown.turns.len()), ("one", 2));
+    let (first, second) = (&shown.turns[0], &shown.turns[1]);
+    let texts = |messages: &[rl::Message]| -> Vec<String> {
+        messages.iter().map(|one| one.content.clone()).collect()
+    };
+    assert_eq!(texts(&first.seen), [QUESTION]);
+    assert_eq!(first.reply.as_ref().unwrap().content, reply);
+    assert_eq!(first.next.as_ref().unwrap().text, COMPLAINT);
+    // Of what the second was shown, only the complaint is new.
+    assert_eq!(texts(&second.seen), [COMPLAINT]);
+    assert!(!second.forked && second.trained.is_none());
+    let value = first.sample.verdict.map(|verdict| verdict.value);
+    assert_eq!(value, Some(rl::VoteValue::Negative));
+    let page = render::text(&Response::Episode(shown.clone()));
+    for part in [
+        "session one",
+        "verdict    negative by judge",
+        "trained into v1",
+        COMPLAINT,
+    ] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+    // A reply's id names its conversation.
+    let by_reply = offline(data, told(&second.sample.turn));
+    assert_eq!(expect!(by_reply, Response::Episode), shown);
+    let none = offline(data, told("nobody's")).unwrap_err();
+    assert!(
+        none.contains("no episode, session or reply `nobody's`"),
+        "{none}"
+    );
+    assert_eq!(
+        expect!(
+            offline(data, Request::Episodes { limit: 9 }),
+            Response::Episodes
+        ),
+        []
+    );
+
+    expect!(offline(data, session("one", false)), Response::Forgotten);
+    let gone = offline(data, told("one")).unwrap_err();
+    assert!(gone.contains("its text was forgotten"), "{gone}");
+    let gone = offline(data, told(&second.sample.turn)).unwrap_err();
+    assert!(gone.contains("its text was forgotten"), "{gone}");
+}
+
 #[test]
 fn what_is_forgotten_on_a_folder_is_gone_and_the_rest_replays_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use app::config::Config;
+use app::history::{Request, Response, Workbench};
 use app::http_agent::HttpAgent;
 use loops::rollout::{self, Assignment};
-use rl::{EpisodeId, PolicyVersion, Sampling, Seed, TaskId};
+use rl::{EpisodeId, NotTrainable, PolicyVersion, Sampling, Seed, TaskId};
 
 use crate::support::{chat, config, has, root, until, with_host};
 
@@ -143,6 +144,44 @@ fn a_round(name: &str) {
     );
     // What crossed the border is there to be played to another build: two exams of one task, two attempts.
     assert_eq!(std::fs::read_dir(&recordings).unwrap().count(), 4);
+    told(folder.path());
+}
+
+/// The same four episodes can be read turn by turn.
+fn told(data: &std::path::Path) {
+    let bench = Workbench::offline(data, None).unwrap();
+    let ask = |request| app::history::run(&bench, request, &mut |_| {});
+    let tell = |id: &str| match ask(Request::Episode { id: id.to_owned() }) {
+        Ok(Response::Episode(told)) => told,
+        other => panic!("{id}: {other:?}"),
+    };
+    let Ok(Response::Episodes(episodes)) = ask(Request::Episodes { limit: 100 }) else {
+        panic!("no list of episodes");
+    };
+    assert_eq!(episodes.len(), 4);
+    for row in &episodes {
+        let told = tell(&row.id);
+        assert_eq!(told.turns.len(), row.turns, "{told:?}");
+        assert!(!told.turns[0].seen.is_empty() && told.turns[0].reply.is_some());
+        let practised = row.id.starts_with("practice");
+        for turn in &told.turns {
+            assert_eq!(turn.next.is_some(), practised, "{turn:?}");
+            let is_side = turn.not_trainable == Some(NotTrainable::Side);
+            assert_eq!(is_side, !practised, "{turn:?}");
+        }
+        assert_eq!(told.episode.as_ref(), Some(row));
+    }
+    let Ok(Response::Episodes(newest)) = ask(Request::Episodes { limit: 1 }) else {
+        panic!("no list of episodes");
+    };
+    assert_eq!(newest[..], episodes[..1]);
+    assert_eq!(tell("last").episode, newest.first().cloned());
+    let id = "practice".to_owned();
+    let several = ask(Request::Episode { id }).unwrap_err().to_string();
+    assert!(
+        several.contains("2 episodes begin with `practice`"),
+        "{several}"
+    );
 }
 
 #[test]

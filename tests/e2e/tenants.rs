@@ -1,6 +1,7 @@
 //! Tenants that do not trust each other share one host: none learns of the other's sessions.
 
 use app::config::Config;
+use app::history::{Request, Response, Workbench};
 use app::host::Host;
 use serde_json::{Value, json};
 
@@ -83,4 +84,45 @@ fn a_tenant_learns_nothing_of_anothers_sessions_turns_or_samples() {
             "authentication_error"
         );
     });
+}
+
+#[test]
+fn sessions_of_two_tenants_that_have_one_name_are_never_told_as_one_conversation() {
+    let folder = tempfile::tempdir().unwrap();
+    let ids = with_host(shared(folder.path()), |host| {
+        let chat = json!({"model": host.trained_model(), "max_tokens": 4,
+            "messages": [{"role": "user", "content": "Hi"}]});
+        ["ada", "bob"].map(|who| {
+            let key = format!("key-of-{who}");
+            let (code, reply) = post(host, &key, "/v1/chat/completions", &chat);
+            assert_eq!(code, 200, "{reply}");
+            let told = json!({"episode": {"id": "ada-private"}});
+            let asked = client()
+                .post(format!("{}/v1/history", host.url()))
+                .header("authorization", format!("Bearer {key}"))
+                .send_json(&told)
+                .unwrap();
+            assert_eq!(asked.status().as_u16(), 403, "only operators read episodes");
+            reply["id"].as_str().unwrap().to_owned()
+        })
+    });
+    let bench = Workbench::offline(folder.path(), None).unwrap();
+    let tell = |id: &str| {
+        let id = id.to_owned();
+        app::history::run(&bench, Request::Episode { id }, &mut |_| {})
+    };
+    let error = tell("ada-private").unwrap_err().to_string();
+    assert!(
+        error.contains("several tenants") && error.contains("ada, bob"),
+        "{error}"
+    );
+    let Ok(Response::Episode(told)) = tell(&ids[1]) else {
+        panic!("Bob's reply names his conversation");
+    };
+    let tenants: Vec<_> = told
+        .turns
+        .iter()
+        .map(|turn| turn.sample.tenant.as_str())
+        .collect();
+    assert_eq!(tenants, ["bob"]);
 }
