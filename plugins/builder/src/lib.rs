@@ -197,7 +197,7 @@ fn debian_toolchain() -> Result<Command> {
         .all(|file| Path::new(file).exists());
     if !installed || !(sources.is_dir() || sources_elsewhere) {
         bail!(
-            "guests in Rust need the Rust target {TARGET}, and it could not be installed.\n\
+            "guests in Rust need Rust (https://rustup.rs) with the target {TARGET}, which could not be installed.\n\
              With rustup and a network: rustup target add {TARGET}\n\
              On Debian without rustup's servers: apt-get install -y --no-install-recommends \
              cargo-web rustc-web rust-web-src lld-14"

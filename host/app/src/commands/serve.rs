@@ -47,6 +47,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         print!("{}", toml::to_string(&config)?);
         return Ok(());
     }
+    announce(&config);
     let loaded = Loaded::from_config(&config.model)?;
     runtime()?.block_on(async move {
         let data = config.data.clone();
@@ -64,6 +65,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         eprintln!("stopped: streams finished, everything acknowledged is in the ledger");
         Ok(())
     })
+}
+
+/// Says what is being started: a model takes seconds to load, a plugin with a language's runtime inside half a minute to compile.
+pub(crate) fn announce(config: &Config) {
+    let plugins = &config.plugins;
+    eprintln!(
+        "starting: model {}, environment {}, judge {}, reward {}",
+        config.model.name, plugins.environment, plugins.judge, plugins.reward
+    );
 }
 
 /// The runtime of a host: two workers carry the gateway and the loops; computing has threads of its own.

@@ -4,10 +4,13 @@ use anyhow::{Context as _, ensure};
 use indicatif::HumanBytes;
 use plugin::{Plugin, outside::Outside};
 
-use super::Which;
 use super::drive::{self, Answer, Call};
 use super::source::{Source, section};
+use super::{Language, Which};
 use crate::compiled;
+
+/// The end of what is known of a guest that broke and had logged nothing.
+const SILENT: &str = "wasm `unreachable` instruction executed";
 
 pub(super) fn run(args: &Which) -> anyhow::Result<()> {
     let source = Source::find(&args.plugin)?;
@@ -37,6 +40,7 @@ pub(super) fn run(args: &Which) -> anyhow::Result<()> {
     for call in calls.iter().filter(|call| call.is_failure()) {
         println!("  {}", line(call));
     }
+    explain_silence(&source, &calls);
     let differ: Vec<_> = calls
         .iter()
         .zip(&others)
@@ -60,6 +64,17 @@ pub(super) fn run(args: &Which) -> anyhow::Result<()> {
     );
     println!("{} is sound", plugin.name());
     Ok(())
+}
+
+/// Some languages' guests break without a word; their author is told what it usually is.
+pub(super) fn explain_silence(source: &Source, calls: &[Call]) {
+    let is_silent =
+        |call: &Call| matches!(&call.answer, Answer::Failed(why) if why.ends_with(SILENT));
+    let language = source.folder.as_deref().and_then(Language::of);
+    let explained = language.and_then(Language::of_silence);
+    if let Some(explained) = explained.filter(|_| calls.iter().any(is_silent)) {
+        println!("  {explained}");
+    }
 }
 
 /// What a component imports, without the package's name.

@@ -133,10 +133,14 @@ pub(super) fn run(args: &NewArgs) -> anyhow::Result<()> {
     let source = sources(args.lang, args.kind)
         .first()
         .map_or(MANIFEST, |(path, _)| path);
+    let play = match args.kind {
+        Kind::Environment => format!("\n  nextstate plugin play {shown}"),
+        Kind::Judge | Kind::Reward => String::new(),
+    };
     println!(
         "{shown}: a plugin that builds and passes its own test.\n\
          It is written in {source}, what it is and asks for in plugin.toml, the contract in {KIT}/wit.\n\n\
-         Next:\n  nextstate plugin build {shown}\n  nextstate plugin check {shown}\n  nextstate plugin test {shown}"
+         Next:\n  nextstate plugin build {shown}\n  nextstate plugin check {shown}\n  nextstate plugin test {shown}{play}"
     );
     Ok(())
 }

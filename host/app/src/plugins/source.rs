@@ -50,9 +50,15 @@ impl Source {
             });
         }
         let folder = Path::new(name);
-        if !folder.join(MANIFEST).is_file()
-            && let Some((package, grants)) = Store::from_environment()?.find(name)?
-        {
+        let is_folder = folder.join(MANIFEST).is_file();
+        if is_folder && Store::from_environment().is_ok_and(|store| store.has(name)) {
+            tracing::warn!(
+                plugin = name,
+                "a folder here and an installed plugin have this name: the folder is used, without the installed one's grants; \
+                 `./{name}` says that it is meant"
+            );
+        }
+        if !is_folder && let Some((package, grants)) = Store::from_environment()?.find(name)? {
             return Ok(Self {
                 manifest: package.text,
                 component: package.component,

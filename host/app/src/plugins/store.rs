@@ -251,6 +251,12 @@ impl Store {
         Ok(Some((package, state.grants)))
     }
 
+    /// Whether some version of a plugin is installed.
+    pub fn has(&self, name: &str) -> bool {
+        let (name, _) = split(name);
+        is_name(name) && self.state(name).is_ok_and(|state| state.is_some())
+    }
+
     /// All that is installed.
     ///
     /// # Errors

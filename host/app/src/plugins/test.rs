@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, ensure};
 
+use super::check::explain_silence;
 use super::drive::{self, Answer};
 use super::source::{Source, section};
 use super::{Language, TestArgs};
@@ -35,6 +36,9 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<()> {
             Answer::Failed(why) => ("→ FAILED:", why.as_str()),
         };
         println!("  {}\n      {mark} {said}", call.given);
+    }
+    if !args.json {
+        explain_silence(&source, &calls);
     }
     let failed = calls.iter().filter(|call| call.is_failure()).count();
     ensure!(

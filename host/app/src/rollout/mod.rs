@@ -139,6 +139,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .validate()
         .with_context(|| format!("failed to use the recipe {}", args.config.display()))?;
     let folder = config.data.clone();
+    crate::commands::serve::announce(&config);
     let loaded = Loaded::from_config(&config.model)?;
     let story = crate::commands::serve::runtime()?.block_on(play::play(
         config,
@@ -152,6 +153,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         println!("{}", report::table(&story));
         println!("{}", report::conclusion(&story));
         println!("curve and numbers: {}", folder.join("curve.svg").display());
+        println!(
+            "an episode, turn by turn: nextstate episode last --data {}",
+            folder.display()
+        );
     }
     Ok(())
 }

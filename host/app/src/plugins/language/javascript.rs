@@ -14,8 +14,8 @@ use super::run;
 
 /// The release that the templates were tried with.
 const TOOL: &str = "componentize-qjs@0.4.5";
-const REMEDY: &str = "guests in JavaScript need Node.js 20.6 or later with npx (https://nodejs.org), and the npm registry the first time; \
-     an import of `nextstate:plugin/…` that fails needs its capability in plugin.toml; the rest is plugin.js's own";
+const INSTALL_NODE: &str = "guests in JavaScript need Node.js 20.6 or later with npx (https://nodejs.org), and the npm registry the first time";
+const REMEDY: &str = "the first time it needs the npm registry; an import of `nextstate:plugin/…` that fails needs its capability in plugin.toml; the rest is plugin.js's own";
 
 pub(super) fn compile(folder: &Path, manifest: &Manifest) -> anyhow::Result<Vec<u8>> {
     contract::write(folder, manifest)?;
@@ -50,7 +50,12 @@ pub(super) fn compile(folder: &Path, manifest: &Manifest) -> anyhow::Result<Vec<
             ".nextstate/plugin.wasm",
         ])
         .current_dir(folder);
-    run(&mut command, "make a component of plugin.js", REMEDY)?;
+    run(
+        &mut command,
+        "make a component of plugin.js",
+        INSTALL_NODE,
+        REMEDY,
+    )?;
     let output = built.join("plugin.wasm");
     fs::read(&output).with_context(|| format!("failed to read {}", output.display()))
 }

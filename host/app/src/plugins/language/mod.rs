@@ -92,6 +92,18 @@ impl Language {
         None
     }
 
+    /// What an author is told about a guest that broke without a word of its own.
+    pub(super) fn of_silence(self) -> Option<&'static str> {
+        match self {
+            // A panic is logged by the kit, and an exception by CPython.
+            Language::Rust | Language::Python => None,
+            Language::Js => Some(
+                "a plugin in JavaScript breaks so, without a word, when its answer has another shape than the contract's: \
+                 a misspelt tag, a field that is missing. `nextstate plugin wit judge.question` shows a shape",
+            ),
+        }
+    }
+
     /// What runs the project's own tests, outside the sandbox.
     pub(super) fn unit_tests(self, folder: &Path) -> anyhow::Result<Command> {
         match self {
@@ -114,13 +126,14 @@ pub(super) fn of(folder: &Path) -> anyhow::Result<Language> {
     })
 }
 
-/// Runs a tool to its end. What it says is shown only where it fails, which it does often enough with a reason of the author's.
-fn run(command: &mut Command, what: &str, remedy: &str) -> anyhow::Result<Output> {
+/// Runs a tool to its end. What it says is shown only where it fails, which it does often enough with a reason of the author's:
+/// `remedy` is for that, `install` for a tool that is not there.
+fn run(command: &mut Command, what: &str, install: &str, remedy: &str) -> anyhow::Result<Output> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command
         .stdin(Stdio::null())
         .output()
-        .with_context(|| format!("failed to start `{program}` to {what}: {remedy}"))?;
+        .with_context(|| format!("failed to start `{program}` to {what}: {install}"))?;
     if output.status.success() {
         return Ok(output);
     }
@@ -187,7 +200,13 @@ mod tests {
 
     #[test]
     fn a_tool_that_is_missing_or_fails_is_named_with_what_to_do() {
-        let missing = run(&mut Command::new("no-such-tool"), "build", "install it").unwrap_err();
+        let missing = run(
+            &mut Command::new("no-such-tool"),
+            "build",
+            "install it",
+            "mend it",
+        )
+        .unwrap_err();
         assert_eq!(
             missing.to_string(),
             "failed to start `no-such-tool` to build: install it"
@@ -197,7 +216,9 @@ mod tests {
             "-c",
             "echo a reason >&2; echo; echo Stack backtrace:; exit 3",
         ]);
-        let failed = run(&mut fails, "build", "mend it").unwrap_err().to_string();
+        let failed = run(&mut fails, "build", "install it", "mend it")
+            .unwrap_err()
+            .to_string();
         assert!(failed.contains("mend it") && failed.contains("exit status: 3"));
     }
 }

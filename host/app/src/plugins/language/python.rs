@@ -40,6 +40,7 @@ pub(super) fn compile(folder: &Path, manifest: &Manifest) -> anyhow::Result<Vec<
     run(
         tool().arg("bindings").arg(&bindings),
         "write the bindings",
+        INSTALL_PYTHON,
         "the contract in nextstate/wit may have changed",
     )?;
     let output = folder.join(BUILT).join("plugin.wasm");
@@ -58,6 +59,7 @@ pub(super) fn compile(folder: &Path, manifest: &Manifest) -> anyhow::Result<Vec<
             .arg("--output")
             .arg(&output),
         "make a component of app.py",
+        INSTALL_PYTHON,
         "an import of `wit_world.imports` that fails needs its capability in plugin.toml; the rest is app.py's own",
     )?;
     fs::read(&output).with_context(|| format!("failed to read {}", output.display()))
@@ -169,19 +171,21 @@ fn python(folder: &Path) -> anyhow::Result<Python> {
         );
     }
     let home = absolute(&folder.join(".venv"));
-    eprintln!("{TOOL} is installed into {}, once", home.display());
     let old =
         "import sys; sys.exit(sys.version_info < (3, 11) and 'this is Python ' + sys.version)";
     run(
         Python::system().command().args(["-c", old]),
         "look at its version",
         INSTALL_PYTHON,
+        INSTALL_PYTHON,
     )?;
     run(
         Python::system().command().args(["-m", "venv"]).arg(&home),
         "make .venv",
         INSTALL_PYTHON,
+        INSTALL_PYTHON,
     )?;
+    eprintln!("installing {TOOL} into {}, once", home.display());
     let python = Python::inside(home);
     run(
         python.command().args([
@@ -193,6 +197,7 @@ fn python(folder: &Path) -> anyhow::Result<Python> {
             TOOL,
         ]),
         "install componentize-py",
+        INSTALL_PYTHON,
         "the first build needs a package index (a mirror: PIP_INDEX_URL)",
     )?;
     ensure!(
