@@ -40,7 +40,9 @@ pub(super) fn run(args: &Which) -> anyhow::Result<()> {
     for call in calls.iter().filter(|call| call.is_failure()) {
         println!("  {}", line(call));
     }
-    explain_silence(&source, &calls);
+    if let Some(explained) = silence(&source, &calls) {
+        println!("  {explained}");
+    }
     let differ: Vec<_> = calls
         .iter()
         .zip(&others)
@@ -66,15 +68,14 @@ pub(super) fn run(args: &Which) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Some languages' guests break without a word; their author is told what it usually is.
-pub(super) fn explain_silence(source: &Source, calls: &[Call]) {
+/// What an author is told where a guest broke without a word, as some languages' guests do.
+pub(super) fn silence(source: &Source, calls: &[Call]) -> Option<&'static str> {
     let is_silent =
         |call: &Call| matches!(&call.answer, Answer::Failed(why) if why.ends_with(SILENT));
-    let language = source.folder.as_deref().and_then(Language::of);
-    let explained = language.and_then(Language::of_silence);
-    if let Some(explained) = explained.filter(|_| calls.iter().any(is_silent)) {
-        println!("  {explained}");
-    }
+    let language = source.folder.as_deref().and_then(Language::of)?;
+    language
+        .of_silence()
+        .filter(|_| calls.iter().any(is_silent))
 }
 
 /// What a component imports, without the package's name.
@@ -116,4 +117,40 @@ pub(super) fn line(call: &Call) -> String {
         Answer::Failed(why) => format!("FAILED: {why}"),
     };
     format!("{}({}) → {answer}", call.function, call.given)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_in_javascript_that_broke_without_a_word_is_explained_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let explained = |file: &str, why: &str| {
+            let folder = dir.path().join(file);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join(file), "").unwrap();
+            let source = Source {
+                manifest: String::new(),
+                component: Vec::new(),
+                folder: Some(folder),
+                grants: Vec::new(),
+            };
+            let call = Call {
+                function: "evaluate",
+                given: String::new(),
+                answer: Answer::Failed(why.to_owned()),
+            };
+            silence(&source, &[call])
+        };
+        let mute = "plugin p broke in evaluate: wasm trap: wasm `unreachable` instruction executed";
+        assert!(
+            explained("plugin.js", mute)
+                .unwrap()
+                .contains("misspelt tag")
+        );
+        assert_eq!(explained("Cargo.toml", mute), None);
+        let logged = format!("{mute}; its last log lines:\nTypeError");
+        assert_eq!(explained("plugin.js", &logged), None);
+    }
 }

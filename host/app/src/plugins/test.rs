@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, ensure};
 
-use super::check::explain_silence;
+use super::check::silence;
 use super::drive::{self, Answer};
 use super::source::{Source, section};
 use super::{Language, TestArgs};
@@ -37,8 +37,8 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<()> {
         };
         println!("  {}\n      {mark} {said}", call.given);
     }
-    if !args.json {
-        explain_silence(&source, &calls);
+    if let Some(explained) = silence(&source, &calls).filter(|_| !args.json) {
+        println!("  {explained}");
     }
     let failed = calls.iter().filter(|call| call.is_failure()).count();
     ensure!(
