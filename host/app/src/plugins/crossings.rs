@@ -324,12 +324,18 @@ impl Environment for Recorder {
                 }
             })
             .collect();
-        // Attempts at one task have one seed: the file's name tells them apart.
-        let number = self.episodes.fetch_add(1, Ordering::Relaxed);
+        // Attempts at one task have one seed: the file's name tells them apart, also from those of an earlier run.
+        let path = loop {
+            let number = self.episodes.fetch_add(1, Ordering::Relaxed);
+            let path = self.folder.join(format!("{name}-{number}.jsonl"));
+            if !path.exists() {
+                break path;
+            }
+        };
         Ok(Box::new(Recording {
             episode,
             crossings,
-            path: self.folder.join(format!("{name}-{number}.jsonl")),
+            path,
         }))
     }
 }
