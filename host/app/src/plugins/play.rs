@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, ensure};
+use plugin::GuestEnvironment;
 use plugin::outside::{Gesture, Node, Outside, Page, Pages, Refusal};
-use plugin::{GuestEnvironment, Limits, PluginHost};
 use rl::{Action, Environment, Message, Role, Seed, TaskId, ToolCall};
 
 use super::crossings::{Recorder, noting};
 use super::source::{Source, section};
+use crate::compiled;
 use crate::config::Config;
 use crate::guests::plugin_name;
 use crate::outside::unnoted;
@@ -81,7 +82,7 @@ pub(super) fn run(args: &PlayArgs) -> anyhow::Result<()> {
         offers = pictured(offers, pictures)?;
     }
     // Outermost: a picture is nothing that the environment asked for.
-    let host = PluginHost::with(Limits::default(), noting(offers))?;
+    let host = compiled::host(noting(offers))?;
     // Its author, who trusts it, is who plays.
     let plugin = source.load(&host, &source.wishes()?, &own)?;
     let guest = Arc::new(GuestEnvironment::new(&plugin, Seed::new(args.seed))?);
