@@ -152,6 +152,10 @@ mod tests {
             shown("a\nb", 1, 9),
             "user       a\n           … 1 more line\n"
         );
+        let lines: String = (1..=9).map(|at| format!("{at}\n")).collect();
+        let cut = shown(&lines, 6, 9);
+        let words: Vec<&str> = cut.split_whitespace().collect();
+        assert_eq!(words.join(" "), "user 1 2 3 4 … 3 more lines 8 9");
         let whole = "x".repeat(5_000);
         assert_eq!(
             shown(&whole, usize::MAX, usize::MAX),
