@@ -1,6 +1,6 @@
 //! What is said and done in an episode, as a person reads it: messages, next states, the oracle's word.
 //!
-//! Shared by `nextstate episode` and `nextstate plugin play`. All of it is foreign text: see [`visible`].
+//! Shared by `nextstate episode` and `nextstate plugin play`. All of it is foreign text: see the module `visible`.
 
 use std::fmt::Write as _;
 
