@@ -47,5 +47,5 @@ pub(crate) mod reward {
 }
 
 pub(crate) use environment::nextstate::plugin::{
-    browser, clock, config, http, log, metric, model, random, shell, types,
+    browser, clock, config, http, log, metric, model, random, shell, store, types,
 };

@@ -1,7 +1,7 @@
 //! What a guest can reach: the one file in which capabilities are given.
 //!
 //! A guest gets `log` and `metric` always, and the others by its manifest. Nothing here reaches a file, a socket, the environment
-//! or real time; `shell`, `browser`, `http` and `model` do, and only through what the host's owner put behind them ([`crate::outside`]).
+//! or real time; `shell`, `browser`, `http`, `model` and `store` do, and only through what the host's owner put behind them ([`crate::outside`]).
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,13 +14,14 @@ use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable, ResourceTabl
 
 use crate::{
     bindings::{
-        browser, clock, config, http, log, metric, model as wit_model, random, shell, types,
+        browser, clock, config, http, log, metric, model as wit_model, random, shell, store, types,
     },
     error::LogTail,
     limits::{Breach, Growth, Limit, Limits},
     manifest::{Manifest, Value},
     model,
     outside::{Outside, Refusal},
+    store::Lent,
 };
 
 /// How many of the last log lines an error shows.
@@ -63,6 +64,8 @@ pub(crate) struct State {
     table: ResourceTable,
     /// What has been asked over `http`; none before the first request.
     pub(crate) client: Option<crate::http::Held>,
+    /// What its plugin stored, as its episode or turn sees it.
+    pub(crate) lent: Lent,
     // The call under way.
     function: &'static str,
     seed: rl::Seed,
@@ -92,6 +95,7 @@ impl State {
             account: model::Opened::default(),
             table,
             client: None,
+            lent: Lent::Nothing,
             outside: Duration::ZERO,
             started: Instant::now(),
             plugin: manifest.name.as_str().into(),
@@ -244,7 +248,8 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     shell::add_to_linker::<State, Own>(linker, |state| state)?;
     browser::add_to_linker::<State, Own>(linker, |state| state)?;
     wit_model::add_to_linker::<State, Own>(linker, |state| state)?;
-    http::add_to_linker::<State, Own>(linker, |state| state)
+    http::add_to_linker::<State, Own>(linker, |state| state)?;
+    store::add_to_linker::<State, Own>(linker, |state| state)
 }
 
 impl types::Host for State {}

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use rl::{
-    Action, Classification, Done, Environment, Episode, ModalityCard, NextState, Observation,
-    Outcome, RequestView, Seed, Step, TaskId, Turn,
+    Action, Archive, Classification, Done, Environment, Episode, ModalityCard, NextState,
+    Observation, Outcome, RequestView, Seed, Step, TaskId, Turn, seam::Nowhere, store::Session,
 };
 use wasmtime::component::ResourceAny;
 
@@ -86,12 +86,30 @@ impl GuestEnvironment {
     /// # Errors
     /// [`Error::Fault`] when the plugin does not offer it or does not know these bytes.
     pub fn restore(&self, snapshot: &[u8], seed: Seed) -> Result<GuestEpisode> {
-        GuestEpisode::begin(&self.pool, "episode.restore", seed, |guest, store| {
-            guest
-                .nextstate_plugin_environment()
-                .episode()
-                .call_restore(store, snapshot)
-        })
+        let session = self.stores().then(Session::default);
+        GuestEpisode::begin(
+            &self.pool,
+            "episode.restore",
+            seed,
+            session,
+            |guest, store| {
+                guest
+                    .nextstate_plugin_environment()
+                    .episode()
+                    .call_restore(store, snapshot)
+            },
+        )
+    }
+
+    fn stores(&self) -> bool {
+        let wanted = &self.pool.plugin.manifest().capabilities;
+        wanted.contains(&Capability::Store)
+    }
+
+    /// What its plugin stored; none for a plugin that stores nothing.
+    fn session(&self, archive: &dyn Archive) -> rl::Result<Option<Session>> {
+        let plugin = &self.pool.plugin.manifest().name;
+        self.stores().then(|| archive.open(plugin)).transpose()
     }
 }
 
@@ -113,6 +131,7 @@ fn check_card(plugin: &Plugin, card: &wit::ModalityCard) -> Result<()> {
         (wit::Capabilities::BROWSER, Capability::Browser),
         (wit::Capabilities::MODEL, Capability::Model),
         (wit::Capabilities::HTTP, Capability::Http),
+        (wit::Capabilities::STORE, Capability::Store),
     ];
     for (flag, capability) in wanted {
         if card.capabilities.contains(flag) && !manifest.capabilities.contains(&capability) {
@@ -153,13 +172,27 @@ impl Environment for GuestEnvironment {
         turn: &Turn,
         new_messages: &[rl::Message],
     ) -> rl::Result<Option<NextState>> {
+        self.next_state_with(turn, new_messages, &Nowhere)
+    }
+
+    fn next_state_with(
+        &self,
+        turn: &Turn,
+        new_messages: &[rl::Message],
+        archive: &dyn Archive,
+    ) -> rl::Result<Option<NextState>> {
         let (wit_turn, new_messages) = (convert::turn(turn), convert::messages(new_messages));
+        let session = self.session(archive)?;
         let seed = self.seeds.next_state.derive(turn.id.as_str());
-        let next = self.pool.call("next-state", seed, |guest, store| {
-            guest
-                .nextstate_plugin_environment()
-                .call_next_state(store, &wit_turn, &new_messages)
-        })?;
+        let next = self
+            .pool
+            .call_with(session, "next-state", seed, |guest, store| {
+                guest.nextstate_plugin_environment().call_next_state(
+                    store,
+                    &wit_turn,
+                    &new_messages,
+                )
+            })?;
         let Some(next) = next else { return Ok(None) };
         let refuse = |what| self.pool.refuse("next-state", what);
         check::observation(&next).map_err(refuse)?;
@@ -211,13 +244,30 @@ impl Environment for GuestEnvironment {
     }
 
     fn start(&self, task: &TaskId, seed: Seed) -> rl::Result<Box<dyn Episode>> {
+        self.start_with(task, seed, &Nowhere)
+    }
+
+    fn start_with(
+        &self,
+        task: &TaskId,
+        seed: Seed,
+        archive: &dyn Archive,
+    ) -> rl::Result<Box<dyn Episode>> {
+        let session = self.session(archive)?;
         let short = u32::try_from(seed.derive(task.as_str()).get() >> 32).unwrap_or(0);
-        let episode = GuestEpisode::begin(&self.pool, "episode.start", seed, |guest, store| {
-            guest
-                .nextstate_plugin_environment()
-                .episode()
-                .call_start(store, task.as_str(), short)
-        })?;
+        let episode = GuestEpisode::begin(
+            &self.pool,
+            "episode.start",
+            seed,
+            session,
+            |guest, store| {
+                guest.nextstate_plugin_environment().episode().call_start(
+                    store,
+                    task.as_str(),
+                    short,
+                )
+            },
+        )?;
         Ok(Box::new(episode))
     }
 }
@@ -244,12 +294,16 @@ impl GuestEpisode {
         pool: &Pool<EnvironmentPlugin>,
         function: &'static str,
         seed: Seed,
+        session: Option<Session>,
         start: impl FnOnce(
             &EnvironmentPlugin,
             &mut wasmtime::Store<crate::capabilities::State>,
         ) -> crate::instance::Answered<ResourceAny>,
     ) -> Result<Self> {
         let mut instance = pool.instance()?;
+        if let Some(session) = session {
+            instance.lend(session);
+        }
         let (episode, _) = instance.call(function, seed.derive("call-0"), start);
         let running = Some((instance, episode?));
         Ok(Self {

@@ -102,7 +102,7 @@ impl PluginHost {
         Self::with(limits, Outside::default())
     }
 
-    /// Makes the engines and reserves their address space. `offers` is what stands behind `shell`, `browser`, `http` and `model`.
+    /// Makes the engines and reserves their address space. `offers` is what stands behind `shell`, `browser`, `http`, `model` and `store`.
     ///
     /// # Errors
     /// [`Error::Start`] when the limits do not fit this machine.

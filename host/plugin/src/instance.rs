@@ -15,6 +15,7 @@ use crate::{
     limits::{Breach, Limit},
     load::{Plugin, budget},
     mappings::{self, Mapped},
+    store::Lent,
 };
 
 /// How many idle instances are kept for the next call; more would only serve a burst.
@@ -112,6 +113,11 @@ impl<W: Exports> Instance<W> {
         }
     }
 
+    /// Lends it what its plugin stored. It must serve nobody else afterwards.
+    pub(crate) fn lend(&mut self, session: rl::store::Session) {
+        self.store.data_mut().lent = Lent::Session(session);
+    }
+
     /// Calls a function of the guest. The flag says whether the instance may be used again.
     pub(crate) fn call<T>(
         &mut self,
@@ -198,6 +204,23 @@ impl<W: Exports> Pool<W> {
             }
         }
         answer
+    }
+
+    /// The same with what the plugin stored, in an instance that nobody else had and nobody else gets: whoever it belongs to, nothing of it
+    /// stays in an instance's memory.
+    pub(crate) fn call_with<T>(
+        &self,
+        session: Option<rl::store::Session>,
+        function: &'static str,
+        seed: rl::Seed,
+        call: impl FnOnce(&W, &mut Store<State>) -> Answered<T>,
+    ) -> Result<T> {
+        let Some(session) = session else {
+            return self.call(function, seed, call);
+        };
+        let mut instance = self.instance()?;
+        instance.lend(session);
+        instance.call(function, seed, call).0
     }
 
     /// The guest answered with something that the contract rules out.

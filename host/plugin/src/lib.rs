@@ -28,6 +28,7 @@ pub mod outside;
 mod reward;
 mod runtimes;
 mod shell;
+mod store;
 
 pub use capabilities::Metric;
 pub use environment::{GuestEnvironment, GuestEpisode};

@@ -35,7 +35,8 @@ pub struct Limits {
     pub stack_bytes: usize,
     /// Longest call of an environment. A wall clock, since an environment has no other limit of work.
     pub call_ms: u64,
-    /// Longest time that one call of an environment may spend in `shell`, `browser`, `http` and `model`, which does not count as its own.
+    /// Longest time that one call of an environment may spend in `shell`, `browser`, `http`, `model` and `store`, which does not count as its
+    /// own.
     /// One on live traffic may spend 5 s at most.
     pub outside_ms: u64,
     /// Most fuel (about one a Wasm instruction) of a call of a judge or a reward rule. Deterministic: the limit itself replays.

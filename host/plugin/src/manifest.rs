@@ -50,12 +50,14 @@ pub enum Capability {
     Model,
     /// Requests over HTTP to listed hosts.
     Http,
+    /// Values that it finds again in later episodes.
+    Store,
 }
 
 impl Capability {
     /// Every capability of this version of the contract. `shell` and `browser` run other people's programs, in a jail of their own;
-    /// `model` asks the models that the operator named, and `http` reaches the hosts that he lists.
-    pub const ALL: [Capability; 7] = [
+    /// `model` asks the models that the operator named, and `http` reaches the hosts that he lists; `store` is kept in the ledger.
+    pub const ALL: [Capability; 8] = [
         Capability::Random,
         Capability::Clock,
         Capability::Config,
@@ -63,7 +65,17 @@ impl Capability {
         Capability::Browser,
         Capability::Model,
         Capability::Http,
+        Capability::Store,
     ];
+
+    /// Whether a judge or a reward rule may have it: they are functions of what is recorded, so that a replay of the record gives the
+    /// same verdicts and rewards again.
+    pub fn is_a_functions(self) -> bool {
+        matches!(
+            self,
+            Capability::Random | Capability::Clock | Capability::Config
+        )
+    }
 
     /// The interface's name in `wit/`.
     pub fn as_str(self) -> &'static str {
@@ -75,6 +87,7 @@ impl Capability {
             Capability::Browser => "browser",
             Capability::Model => "model",
             Capability::Http => "http",
+            Capability::Store => "store",
         }
     }
 }
@@ -211,6 +224,17 @@ impl Manifest {
             && (manifest.sees != Sees::Turn || manifest.token_level)
         {
             let problem = "`sees` and `token-level` are a reward rule's".to_owned();
+            return Err(LoadProblem::Manifest(problem));
+        }
+        let mut wanted = manifest.capabilities.iter();
+        let world = manifest.world;
+        if world != World::EnvironmentPlugin
+            && let Some(foreign) = wanted.find(|wanted| !wanted.is_a_functions())
+        {
+            let problem = format!(
+                "`{foreign}` is for environments: what a {} answers follows from what it is given, so that a replay of the ledger gives the same",
+                world.as_str()
+            );
             return Err(LoadProblem::Manifest(problem));
         }
         // Attack: escape sequences for the terminal that an operator reads before he grants anything.

@@ -1,10 +1,12 @@
-//! What reaches beyond a guest's own memory: the traits behind the capabilities `shell`, `browser`, `http` and `model`.
+//! What reaches beyond a guest's own memory: the traits behind the capabilities `shell`, `browser`, `http`, `model` and
+//! `store`.
 //!
-//! The host's owner gives implementations to [`crate::PluginHost::with`]; this crate knows no jail, browser, network or model. What a
+//! The host's owner gives implementations to [`crate::PluginHost::with`]; this crate knows no jail, browser, network, model or ledger. What a
 //! guest may ask of them is in `wit/capabilities.wit`.
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use rl::store::{Session, Unfit};
 use serde::{Deserialize, Serialize};
 
 /// What a plugin host can offer beyond computation. Nothing by default.
@@ -18,6 +20,8 @@ pub struct Outside {
     pub model: Option<Arc<dyn Models>>,
     /// Behind the capability `http`.
     pub http: Option<Arc<dyn Network>>,
+    /// Behind the capability `store`.
+    pub store: Option<Arc<dyn Stores>>,
 }
 
 impl fmt::Debug for Outside {
@@ -27,6 +31,7 @@ impl fmt::Debug for Outside {
             .field("browser", &self.browser.is_some())
             .field("model", &self.model.is_some())
             .field("http", &self.http.is_some())
+            .field("store", &self.store.is_some())
             .finish()
     }
 }
@@ -290,4 +295,67 @@ pub trait Client: Send {
     /// # Errors
     /// What the list does not allow; a network or a server that does not answer well.
     fn fetch(&mut self, request: Request) -> Result<Response, Refusal>;
+}
+
+/// Gives guests their way to what their plugins stored.
+pub trait Stores: Send + Sync {
+    /// The way to this session: that of an episode, or of one turn of live traffic.
+    fn open(&self, session: Session) -> Box<dyn Store>;
+}
+
+/// What one episode, or one turn, reads and writes; see `wit/capabilities.wit`.
+pub trait Store: Send {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// A key that can be none; an episode that is over.
+    fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, Refusal>;
+    /// Stores a value.
+    ///
+    /// # Errors
+    /// A key or value that can be none, no room; an episode that is over.
+    fn put(&mut self, key: &str, value: &[u8]) -> Result<(), Refusal>;
+    /// Deletes a key.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    fn delete(&mut self, key: &str) -> Result<(), Refusal>;
+    /// The keys that begin with this.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    fn keys(&mut self, prefix: &str) -> Result<Vec<String>, Refusal>;
+}
+
+/// The sessions themselves, where they were opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Sessions;
+
+impl Stores for Sessions {
+    fn open(&self, session: Session) -> Box<dyn Store> {
+        Box::new(session)
+    }
+}
+
+fn unfit(unfit: Unfit) -> Refusal {
+    Refusal::Invalid(unfit.to_string())
+}
+
+impl Store for Session {
+    fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, Refusal> {
+        let value = Session::get(self, key).map_err(unfit)?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    fn put(&mut self, key: &str, value: &[u8]) -> Result<(), Refusal> {
+        Session::put(self, key, value).map_err(unfit)
+    }
+
+    fn delete(&mut self, key: &str) -> Result<(), Refusal> {
+        Session::delete(self, key).map_err(unfit)
+    }
+
+    fn keys(&mut self, prefix: &str) -> Result<Vec<String>, Refusal> {
+        Session::keys(self, prefix).map_err(unfit)
+    }
 }

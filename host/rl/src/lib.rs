@@ -20,6 +20,7 @@ pub mod message;
 pub mod sample;
 pub mod sampling;
 pub mod seam;
+pub mod store;
 pub mod turn;
 pub mod verdict;
 
@@ -32,12 +33,12 @@ pub use message::{Message, Role, ToolCall, ToolSpec};
 pub use sample::{Batch, PolicyLoss, Sample, StepMetrics};
 pub use sampling::Sampling;
 pub use seam::{
-    Action, Agent, AgentReply, AgentRequest, Answer, AnswerForm, BoxFuture, Choice, Classification,
-    Completion, Done, Environment, Episode, Feedback, FinishReason, Judge, JudgePrompt, JudgedTurn,
-    Learner, ModalityCard, Observation, Outcome, Policy, PolicyCard, Proposal, Question,
-    RequestView, RewardRule, SampleRequest, SampledToken, ScoreRequest, Sees, Served, Shelf, Step,
-    Stored, Ticket, TokenFlow, TokenStreams, TurnRequest, TurnReward, TurnSink, Weights,
-    candidate_of, is_candidate,
+    Action, Agent, AgentReply, AgentRequest, Answer, AnswerForm, Archive, BoxFuture, Choice,
+    Classification, Completion, Done, Environment, Episode, Feedback, FinishReason, Judge,
+    JudgePrompt, JudgedTurn, Learner, ModalityCard, Observation, Outcome, Policy, PolicyCard,
+    Proposal, Question, RequestView, RewardRule, SampleRequest, SampledToken, ScoreRequest, Sees,
+    Served, Shelf, Step, Stored, Ticket, TokenFlow, TokenStreams, TurnRequest, TurnReward,
+    TurnSink, Weights, candidate_of, is_candidate,
 };
 pub use turn::{NextState, NotTrainable, Turn, TurnKind};
 pub use verdict::{Decider, Hint, Rating, Verdict, Vote, VoteValue, majority};

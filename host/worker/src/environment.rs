@@ -3,8 +3,8 @@
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use rl::{
-    Action, Classification, Environment, Episode, Message, ModalityCard, NextState, Observation,
-    Outcome, RequestView, Seed, Step, TaskId, Turn,
+    Action, Archive, Classification, Environment, Episode, Message, ModalityCard, NextState,
+    Observation, Outcome, RequestView, Seed, Step, TaskId, Turn, seam::Nowhere,
 };
 use serde_bytes::ByteBuf;
 
@@ -63,8 +63,19 @@ impl Environment for SealedEnvironment {
     }
 
     fn next_state(&self, turn: &Turn, new: &[Message]) -> rl::Result<Option<NextState>> {
+        self.next_state_with(turn, new, &Nowhere)
+    }
+
+    fn next_state_with(
+        &self,
+        turn: &Turn,
+        new: &[Message],
+        archive: &dyn Archive,
+    ) -> rl::Result<Option<NextState>> {
         let call = Call::NextState(Cow::Borrowed(turn), new.into());
-        let next: Option<NextState> = self.workers.call(&call)?;
+        let workers = &self.workers;
+        let things = || Ok(workers.things(false).lending(workers.session(archive)?));
+        let next: Option<NextState> = workers.call_with(&call, things)?;
         let Some(next) = next else { return Ok(None) };
         answers::observation(&next.messages)
             .and_then(|()| answers::evidence(&next.evidence))
@@ -88,10 +99,20 @@ impl Environment for SealedEnvironment {
     }
 
     fn start(&self, task: &TaskId, seed: Seed) -> rl::Result<Box<dyn Episode>> {
+        self.start_with(task, seed, &Nowhere)
+    }
+
+    fn start_with(
+        &self,
+        task: &TaskId,
+        seed: Seed,
+        archive: &dyn Archive,
+    ) -> rl::Result<Box<dyn Episode>> {
+        let session = self.workers.session(archive)?;
         let process = self.workers.current()?;
         let mut episode = SealedEpisode {
             number: process.number(),
-            things: self.workers.things(true),
+            things: self.workers.things(true).lending(session),
             workers: self.workers.clone(),
             process,
         };

@@ -7,15 +7,17 @@ use plugin::{
     Capability,
     outside::{
         Account, ChangeKind, Client, Completion, CompletionRequest, Gesture, Machine, Machines,
-        Models, Network, Node, Output, Outside, Page, Pages, Refusal, Request, Response,
+        Models, Network, Node, Output, Outside, Page, Pages, Refusal, Request, Response, Store,
+        Stores,
     },
 };
+use rl::store::Session;
 use serde::de::DeserializeOwned;
 use serde_bytes::ByteBuf;
 
 use crate::{
     child::Link,
-    wire::{Ask, FromWorker, MachineAsk, PageAsk, decode},
+    wire::{Ask, FromWorker, MachineAsk, PageAsk, StoreAsk, decode},
 };
 
 /// What the host says to an ask.
@@ -45,6 +47,7 @@ pub(crate) fn outside(offers: &[Capability]) -> Outside {
         browser: offered(Capability::Browser).then(|| Arc::new(Remote) as Arc<dyn Pages>),
         http: offered(Capability::Http).then(|| Arc::new(Remote) as Arc<dyn Network>),
         model: offered(Capability::Model).then(|| Arc::new(Remote) as Arc<dyn Models>),
+        store: offered(Capability::Store).then(|| Arc::new(Remote) as Arc<dyn Stores>),
     }
 }
 
@@ -97,6 +100,33 @@ impl Client for Remote {
 impl Account for Remote {
     fn complete(&mut self, request: CompletionRequest) -> Result<Completion, Refusal> {
         ask(Ask::Complete(request))
+    }
+}
+
+impl Stores for Remote {
+    /// The session that counts is the host's: what is opened here is nothing.
+    fn open(&self, _: Session) -> Box<dyn Store> {
+        Box::new(Remote)
+    }
+}
+
+impl Store for Remote {
+    fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, Refusal> {
+        let value: Option<ByteBuf> = ask(Ask::Store(StoreAsk::Get(key.to_owned())))?;
+        Ok(value.map(ByteBuf::into_vec))
+    }
+
+    fn put(&mut self, key: &str, value: &[u8]) -> Result<(), Refusal> {
+        let value = ByteBuf::from(value);
+        ask(Ask::Store(StoreAsk::Put(key.to_owned(), value)))
+    }
+
+    fn delete(&mut self, key: &str) -> Result<(), Refusal> {
+        ask(Ask::Store(StoreAsk::Delete(key.to_owned())))
+    }
+
+    fn keys(&mut self, prefix: &str) -> Result<Vec<String>, Refusal> {
+        ask(Ask::Store(StoreAsk::Keys(prefix.to_owned())))
     }
 }
 

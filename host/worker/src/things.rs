@@ -6,11 +6,12 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use plugin::outside::{Account, Client, Machine, Outside, Page, Refusal};
+use plugin::outside::{Account, Client, Machine, Outside, Page, Refusal, Store};
+use rl::store::Session;
 use serde::Serialize;
 use serde_bytes::ByteBuf;
 
-use crate::wire::{Ask, MachineAsk, PageAsk, encode};
+use crate::wire::{Ask, MachineAsk, PageAsk, StoreAsk, encode};
 
 /// Most machines and pages that one episode, or one call on live traffic, holds at once. The plugin host's own limit is below.
 const MOST: usize = 16;
@@ -27,6 +28,8 @@ pub(crate) struct Things {
     account: Option<Box<dyn Account>>,
     /// What has been asked over `http`; none before the first request.
     client: Option<Box<dyn Client>>,
+    /// What its plugin stored. Attack: a worker that asks for another's; it names none, and gets that of its call.
+    store: Option<Box<dyn Store>>,
     machines: HashMap<u64, Box<dyn Machine>>,
     pages: HashMap<u64, Box<dyn Page>>,
 }
@@ -38,9 +41,19 @@ impl Things {
             hosted,
             account: None,
             client: None,
+            store: None,
             machines: HashMap::new(),
             pages: HashMap::new(),
         }
+    }
+
+    /// The same with what its plugin stored.
+    pub(crate) fn lending(mut self, session: Option<Session>) -> Self {
+        let stores = self.offers.store.as_ref();
+        self.store = session
+            .zip(stores)
+            .map(|(session, stores)| stores.open(session));
+        self
     }
 
     /// Whether an ask gives back what is held: always allowed, and as often as there are things.
@@ -82,6 +95,10 @@ impl Things {
             }
             Ask::Complete(request) => given(&self.account()?.complete(request)?),
             Ask::Fetch(request) => given(&self.client()?.fetch(request)?),
+            Ask::Store(ask) => {
+                let store = self.store.as_mut().ok_or_else(|| not_offered("store"))?;
+                on_store(store.as_mut(), ask)
+            }
             Ask::LetGo(number) => {
                 drop((self.machines.remove(&number), self.pages.remove(&number)));
                 given(&())
@@ -148,6 +165,16 @@ fn on_machine(machine: &mut dyn Machine, ask: MachineAsk) -> Result<ByteBuf, Ref
         }
         MachineAsk::Changes(since) => given(&machine.changes(since)?),
     }
+}
+
+fn on_store(store: &mut dyn Store, ask: StoreAsk) -> Result<ByteBuf, Refusal> {
+    match ask {
+        StoreAsk::Get(key) => return given(&store.get(&key)?.map(ByteBuf::from)),
+        StoreAsk::Keys(prefix) => return given(&store.keys(&prefix)?),
+        StoreAsk::Put(key, value) => store.put(&key, &value)?,
+        StoreAsk::Delete(key) => store.delete(&key)?,
+    }
+    given(&())
 }
 
 fn on_page(page: &mut dyn Page, ask: PageAsk) -> Result<ByteBuf, Refusal> {

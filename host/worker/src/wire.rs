@@ -163,6 +163,15 @@ pub(crate) enum Ask {
     LetGo(u64),
     Complete(CompletionRequest),
     Fetch(Request),
+    Store(StoreAsk),
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) enum StoreAsk {
+    Get(String),
+    Put(String, ByteBuf),
+    Delete(String),
+    Keys(String),
 }
 
 #[derive(Serialize, Deserialize)]

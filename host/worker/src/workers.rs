@@ -15,7 +15,7 @@ use plugin::{
     compiled::{Cache, ForWorkers},
     outside::Outside,
 };
-use rl::Seed;
+use rl::{Archive, Seed, store::Session};
 use serde::de::DeserializeOwned;
 use serde_bytes::ByteBuf;
 
@@ -107,6 +107,7 @@ impl Workers {
             (Capability::Browser, offers.browser.is_some()),
             (Capability::Http, offers.http.is_some()),
             (Capability::Model, offers.model.is_some()),
+            (Capability::Store, offers.store.is_some()),
         ];
         let limits = given.limits.clone();
         let kept = given
@@ -195,6 +196,13 @@ impl Workers {
         Things::new(self.inner.offers.clone(), hosted)
     }
 
+    /// What the plugin stored; none for one that stores nothing.
+    pub(crate) fn session(&self, archive: &dyn Archive) -> rl::Result<Option<Session>> {
+        let manifest = self.manifest();
+        let stores = manifest.capabilities.contains(&Capability::Store);
+        stores.then(|| archive.open(&manifest.name)).transpose()
+    }
+
     pub(crate) fn check_world(&self, wanted: World) -> Result<(), Error> {
         let is = self.manifest().world;
         if is == wanted {
@@ -212,10 +220,19 @@ impl Workers {
     /// A call that keeps nothing: when its worker ends, which may be another call's doing, the next one is asked, and should that have died
     /// with it, the one after.
     pub(crate) fn call<T: DeserializeOwned>(&self, call: &Call<'_>) -> rl::Result<T> {
+        self.call_with(call, || Ok(self.things(false)))
+    }
+
+    /// The same with things of its own, made anew for each worker that is asked.
+    pub(crate) fn call_with<T: DeserializeOwned>(
+        &self,
+        call: &Call<'_>,
+        things: impl Fn() -> rl::Result<Things>,
+    ) -> rl::Result<T> {
         let ask = || {
-            let current = self.current();
-            let current = current.map_err(|why| Failed { why, ended: false })?;
-            current.call(call, &mut self.things(false))
+            let failed = |why| Failed { why, ended: false };
+            let current = self.current().map_err(failed)?;
+            current.call(call, &mut things().map_err(failed)?)
         };
         let mut answer = ask();
         for _ in 0..2 {

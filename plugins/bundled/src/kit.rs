@@ -19,7 +19,7 @@ macro_rules! files {
 }
 
 /// The contract, and the SDK's sources.
-pub const FILES: [File; 24] = files![
+pub const FILES: [File; 25] = files![
     "wit/README.md",
     "wit/capabilities.wit",
     "wit/environment.wit",
@@ -44,6 +44,7 @@ pub const FILES: [File; 24] = files![
     "plugins/sdk/src/random.rs",
     "plugins/sdk/src/reward.rs",
     "plugins/sdk/src/shell.rs",
+    "plugins/sdk/src/store.rs",
 ];
 
 /// `plugins/sdk/Cargo.toml` outside this workspace.

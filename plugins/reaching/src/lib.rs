@@ -1,14 +1,16 @@
-//! A hostile guest with machines, pages, requests and models in its hands: every way we know to misuse them, chosen by the task.
+//! A hostile guest with machines, pages, requests, models and a store in its hands: every way we know to misuse them, chosen by the task.
+//! With the task `store` it does what it is told, a line each: `put <key> <value>`, `get <key>`, `delete <key>`, `keys <prefix>`.
 //!
 //! A fixture of `host/plugin/tests`, never shipped. What a jail, a browser or an HTTP client itself must withstand is tested in `host/sandbox`.
 
 use sdk::{
     Action, ActionKind, Capabilities, Environment, Episode, Fault, Line, Message, ModalityCard,
-    Observation, ObservationKind, Split, Step,
+    Observation, ObservationKind, Split, Step, Turn,
     browser::Page,
     http::{self, Request},
     model,
     shell::Machine,
+    store,
 };
 
 /// The guest.
@@ -36,7 +38,8 @@ impl Environment for Reaching {
             capabilities: Capabilities::SHELL
                 | Capabilities::BROWSER
                 | Capabilities::HTTP
-                | Capabilities::MODEL,
+                | Capabilities::MODEL
+                | Capabilities::STORE,
         }
     }
 
@@ -50,6 +53,26 @@ impl Environment for Reaching {
         Ok(Line::Main)
     }
 
+    /// A reaction that is for the store is done, and what came of it is the next state.
+    fn next_state(_: Turn, new_messages: Vec<Message>) -> Result<Option<Observation>, Fault> {
+        let Some(last) = new_messages.last() else {
+            return Ok(None);
+        };
+        let said = match last.content.strip_prefix("store ") {
+            Some(lines) => told(lines)?,
+            None => last.content.clone(),
+        };
+        Ok(Some(Observation::new(vec![Message::user(said)])))
+    }
+
+    fn session_ends(messages: Vec<Message>) -> Result<bool, Fault> {
+        let stored = messages.iter().any(|message| message.content == "store");
+        if stored {
+            store::put("session", "ended")?;
+        }
+        Ok(false)
+    }
+
     fn tasks(_: Split) -> Result<Vec<String>, Fault> {
         Ok(vec!["sleep".into()])
     }
@@ -60,6 +83,41 @@ impl Environment for Reaching {
             machines: Vec::new(),
             pages: Vec::new(),
         })
+    }
+}
+
+/// Does these lines with the store, and gives what each came to.
+fn told(lines: &str) -> Result<String, Fault> {
+    let done = |line: &str| -> Result<String, Fault> {
+        let mut words = line.splitn(3, ' ');
+        let (verb, key) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        Ok(match verb {
+            "put" => {
+                store::put(key, words.next().unwrap_or(""))?;
+                "ok".into()
+            }
+            "get" => store::text(key)?.unwrap_or_else(|| "nothing".into()),
+            "delete" => {
+                store::delete(key)?;
+                "ok".into()
+            }
+            "keys" => store::keys(key)?.join(" "),
+            other => return Err(Fault::InvalidInput(format!("no verb `{other}`"))),
+        })
+    };
+    let lines = lines.lines().map(done);
+    Ok(lines.collect::<Result<Vec<_>, _>>()?.join("\n"))
+}
+
+/// A text of bytes that are none.
+fn forged_text() -> String {
+    #[expect(
+        unsafe_code,
+        reason = "the contract's rule is what is broken here, on purpose"
+    )]
+    // SAFETY: none: the engine must find out.
+    unsafe {
+        String::from_utf8_unchecked(vec![0xff, 0xfe])
     }
 }
 
@@ -167,6 +225,29 @@ impl Attempt {
             "ask-for-ever" => loop {
                 ask(question("user", 8, 0.0))?;
             },
+            "store-for-ever" => loop {
+                store::put("key", "value")?;
+            },
+            "store-keys-for-ever" => {
+                let mut number = 0u64;
+                loop {
+                    store::put(&number.to_string(), "")?;
+                    number += 1;
+                }
+            }
+            "store-a-large-value" => store::put("key", vec![0; 65_537]).map(|()| "put".into()),
+            "store-a-huge-value" => store::put("key", vec![0; 5_000_000]).map(|()| "put".into()),
+            "store-a-long-key" => store::put(&"k".repeat(257), "value").map(|()| "put".into()),
+            "store-no-text" => store::put(&forged_text(), "value").map(|()| "put".into()),
+            "look-for-no-text" => Ok(store::keys(&forged_text())?.join(" ")),
+            "store-until-full" => {
+                let value = vec![7; 65_536];
+                let mut number = 0;
+                while store::put(&number.to_string(), &value).is_ok() {
+                    number += 1;
+                }
+                Ok(number.to_string())
+            }
             task => match task.split_once(' ') {
                 Some(("get", url)) => get(url),
                 Some(("get-forever", url)) => loop {
@@ -188,8 +269,11 @@ impl Episode for Attempt {
         Ok(Observation::new(vec![Message::user("Go.")]))
     }
 
-    fn act(&mut self, _: Action) -> Result<Step, Fault> {
-        let said = self.misuse()?;
+    fn act(&mut self, action: Action) -> Result<Step, Fault> {
+        let said = match self.task.as_str() {
+            "store" => told(&action.reply.content)?,
+            _ => self.misuse()?,
+        };
         Ok(Step {
             next: Observation::new(vec![Message::user(said)]),
             done: None,

@@ -40,6 +40,7 @@ pub mod native;
 pub mod random;
 mod reward;
 pub mod shell;
+pub mod store;
 
 #[doc(hidden)]
 pub use environment::{Adapter as EnvironmentAdapter, EpisodeCell};

@@ -15,6 +15,7 @@ use crate::{
 type Model = Box<dyn FnMut(Request) -> Result<Completion, Fault>>;
 
 thread_local! {
+    static STORE: RefCell<BTreeMap<String, Vec<u8>>> = const { RefCell::new(BTreeMap::new()) };
     static MODEL: RefCell<Option<Model>> = const { RefCell::new(None) };
     static CONFIG: RefCell<BTreeMap<String, Value>> = const { RefCell::new(BTreeMap::new()) };
     static STATE: RefCell<Stream> = const { RefCell::new(Stream(0)) };
@@ -38,6 +39,11 @@ pub fn set_model(model: impl FnMut(Request) -> Result<Completion, Fault> + 'stat
 pub(crate) fn complete(request: Request) -> Result<Completion, Fault> {
     let no_model = || Fault::Unsupported("there is no model; `native::set_model` gives one".into());
     MODEL.with_borrow_mut(|model| model.as_mut().ok_or_else(no_model)?(request))
+}
+
+/// What this thread has stored.
+pub(crate) fn stored<T>(call: impl FnOnce(&mut BTreeMap<String, Vec<u8>>) -> T) -> T {
+    STORE.with_borrow_mut(call)
 }
 
 pub(crate) fn config(key: &str) -> Option<Value> {

@@ -13,4 +13,5 @@ mod http;
 mod load;
 mod outside;
 mod seams;
+mod store;
 mod support;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Message, NextState, Result, Seed, TaskId, ToolSpec, Turn};
+use crate::{Archive, Message, NextState, Result, Seed, TaskId, ToolSpec, Turn};
 
 /// What an environment is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -100,6 +100,21 @@ pub trait Environment: Send + Sync {
     /// [`crate::Error::Guest`] when the plugin fails.
     fn next_state(&self, turn: &Turn, new_messages: &[Message]) -> Result<Option<NextState>>;
 
+    /// The same for an environment whose plugin stores something: `archive` has what it stored for the turn's tenant. Whatever stands in
+    /// front of another environment hands this on. By default nothing is stored.
+    ///
+    /// # Errors
+    /// As [`Environment::next_state`], and the archive's.
+    fn next_state_with(
+        &self,
+        turn: &Turn,
+        new_messages: &[Message],
+        archive: &dyn Archive,
+    ) -> Result<Option<NextState>> {
+        let _ = archive;
+        self.next_state(turn, new_messages)
+    }
+
     /// Whether these messages end the session.
     ///
     /// # Errors
@@ -117,6 +132,21 @@ pub trait Environment: Send + Sync {
     /// # Errors
     /// [`crate::Error::Refused`] for an unknown task.
     fn start(&self, task: &TaskId, seed: Seed) -> Result<Box<dyn Episode>>;
+
+    /// The same for an environment whose plugin stores something from episode to episode: `archive` has it. Whatever stands in front of
+    /// another environment hands this on. By default nothing is stored.
+    ///
+    /// # Errors
+    /// As [`Environment::start`], and the archive's.
+    fn start_with(
+        &self,
+        task: &TaskId,
+        seed: Seed,
+        archive: &dyn Archive,
+    ) -> Result<Box<dyn Episode>> {
+        let _ = archive;
+        self.start(task, seed)
+    }
 }
 
 /// One run of an environment through one task.

@@ -11,10 +11,12 @@
 //! | [`Shelf`] | train, serve | what is served | the engine's slot (`policy`), [`crate::seam::MemoryShelf`] |
 //! | [`TurnSink`] | the gateway | serve | the ledger (`loops`), [`crate::seam::MemorySink`] |
 //! | [`Agent`] | rollout | the policy as a user meets it | in process, and over HTTP (`app`) |
+//! | [`Archive`] | an environment | where what its plugin stores is kept | the ledger (`loops`), [`Nowhere`] |
 //!
 //! All but [`TurnSink`] are synchronous: a loop calls them from a blocking thread, with its own time limit.
 
 mod agent;
+mod archive;
 pub mod conformance;
 mod environment;
 mod judge;
@@ -26,6 +28,7 @@ mod shelf;
 mod sink;
 
 pub use agent::{Agent, AgentReply, AgentRequest};
+pub use archive::{Archive, Nowhere};
 pub use environment::{
     Action, Classification, Done, Environment, Episode, ModalityCard, Observation, Outcome,
     RequestView, Step,

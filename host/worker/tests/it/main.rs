@@ -8,3 +8,4 @@ mod outside;
 mod rig;
 mod same;
 mod seal;
+mod store;

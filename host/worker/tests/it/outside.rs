@@ -141,6 +141,7 @@ fn environment(nothing: &Nothing) -> SealedEnvironment {
         browser: Some(Arc::new(nothing.clone())),
         http: Some(Arc::new(nothing.clone())),
         model: Some(Arc::new(nothing.clone())),
+        store: None,
     };
     let workers = Workers::start(given(REACHING, ""), offers, program(), config()).unwrap();
     SealedEnvironment::new(workers).unwrap()
