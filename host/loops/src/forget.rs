@@ -4,15 +4,18 @@
 //! training fold without them (`derive.rs`; what came before the first of them is found, not computed), moves the head to
 //! the result in one group of records, and erases the weights that knew them. A kill at any point is finished at the next start.
 //! The adapter afterwards is byte for byte the one of a ledger in which the turns never were. Hosted attempts that were paid in
-//! relation to each other are forgotten together: in a ledger without one of them the others would have been paid otherwise.
+//! relation to each other are forgotten together: in a ledger without one of them the others would have been paid otherwise. So are those
+//! that read what a forgotten one had stored ([`chosen`]).
+
+mod chosen;
 
 use std::collections::{HashMap, HashSet};
 
 use ledger::{
-    Digest, Ledger, Seq,
+    Digest, Ledger,
     lineage::{Origin, RefRecord, VersionRecord},
 };
-use rl::{PolicyVersion, SampleId, SessionId, TenantId, Turn, TurnId};
+use rl::{PolicyVersion, SampleId, SessionId, TenantId, TurnId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -21,12 +24,8 @@ use crate::{
     bench::MakeBench,
     derive::{Bank, Mode, Task},
     gate::GateConfig,
-    history::{hash, visible},
     line::{Line, Step},
-    records::{
-        self, ACTION, ActionRecord, EPISODE, EpisodeRecord, ForgetRecord, ForgottenRecord, PAID,
-        PaidRecord, TURN, TurnRecord,
-    },
+    records::{ForgetRecord, ForgottenRecord},
     schedule::Due,
 };
 
@@ -89,7 +88,7 @@ pub struct Forgotten {
 /// # Errors
 /// The ledger's; [`Error::NothingToForget`].
 pub fn plan(line: &Line, selector: &Selector) -> Result<Plan> {
-    let (turns, subjects) = find(line.ledger(), selector, line.forgotten())?;
+    let (turns, subjects) = chosen::find(line.ledger(), selector, line.forgotten())?;
     let gone: HashSet<String> = turns.iter().map(|t| format!("sample-{t}")).collect();
     let known = tainted(line, &gone);
     let versions = line.lineage().all();
@@ -375,138 +374,6 @@ pub(crate) fn weights(ledger: &Ledger, version: &VersionRecord) -> Result<(Vec<u
         None => Ok(Vec::new()),
     };
     Ok((get(&version.adapter_blob)?, get(&version.optimizer_blob)?))
-}
-
-/// The turns that a selector means, and the episodes that go with them.
-fn find(
-    ledger: &Ledger,
-    selector: &Selector,
-    already: &[TurnId],
-) -> Result<(Vec<TurnId>, Vec<String>)> {
-    let already: HashSet<&TurnId> = already.iter().collect();
-    let mut chosen = HashSet::new();
-    let mut quotable: Vec<Quotable> = Vec::new();
-    let mut order: Vec<TurnId> = Vec::new();
-    let mut played: Vec<EpisodeRecord> = Vec::new();
-    let mut episodes = Vec::new();
-    for record in ledger.scan(Seq::FIRST) {
-        let record = record.map_err(Error::ledger("train", "read the ledger"))?;
-        if record.erased {
-            continue;
-        }
-        match record.kind.as_str() {
-            TURN => {
-                let TurnRecord {
-                    turn, key, derived, ..
-                } = records::decode(&record)?;
-                let of = |tenant: &Option<TenantId>| {
-                    tenant.as_ref().is_none_or(|tenant| *tenant == turn.tenant)
-                };
-                let hit = match selector {
-                    Selector::User { tenant, user } => {
-                        of(tenant) && turn.user.as_deref().unwrap_or(&key) == user
-                    }
-                    Selector::Session { tenant, session } => of(tenant) && turn.session == *session,
-                    Selector::Tenant(tenant) => turn.tenant == *tenant,
-                    Selector::Sample(sample) => {
-                        let parent = turn.parent.as_ref();
-                        let hit = format!("sample-{}", turn.id) == sample.as_str()
-                            || parent.is_some_and(|parent| chosen.contains(parent))
-                            || quotable
-                                .iter()
-                                .any(|q| q.is_quoted_by(&turn, &key, derived));
-                        if hit {
-                            quotable.push(Quotable::new(&turn, &key, derived));
-                        }
-                        hit
-                    }
-                };
-                if hit {
-                    chosen.insert(turn.id.clone());
-                }
-                order.push(turn.id);
-            }
-            PAID => {
-                let group: PaidRecord = records::decode(&record)?;
-                let turns = group.attempts.into_iter().flat_map(|one| one.turns);
-                let turns: Vec<TurnId> = turns.collect();
-                // The rewards of a group are about all of its attempts: who forgets one forgets what was made of the others.
-                if turns.iter().any(|turn| chosen.contains(turn)) {
-                    chosen.extend(turns);
-                }
-            }
-            ACTION => {
-                let action: ActionRecord = records::decode(&record)?;
-                if chosen.contains(&action.turn) {
-                    episodes.push(action.episode.to_string());
-                }
-            }
-            EPISODE => {
-                let episode: EpisodeRecord = records::decode(&record)?;
-                played.push(episode);
-            }
-            _ => {}
-        }
-    }
-    let gone = |episode: &&EpisodeRecord| episode.turns.iter().any(|turn| chosen.contains(turn));
-    episodes.extend(
-        played
-            .iter()
-            .filter(gone)
-            .map(|one| one.episode.to_string()),
-    );
-    let new = |turn: &TurnId| chosen.contains(turn) && !already.contains(turn);
-    let turns: Vec<TurnId> = order.into_iter().filter(new).collect();
-    episodes.sort();
-    episodes.dedup();
-    if turns.is_empty() {
-        return Err(Error::NothingToForget);
-    }
-    Ok((turns, episodes))
-}
-
-/// A turn as a later request of its conversation shows it. A conversation that went idle, or of which something was forgotten,
-/// has no parents any more: its history says what it goes on from.
-struct Quotable {
-    tenant: TenantId,
-    user: Option<String>,
-    /// The session that the client named, or the key of one that is derived from its conversation.
-    place: std::result::Result<SessionId, String>,
-    history: Vec<u128>,
-    reply: u128,
-}
-
-impl Quotable {
-    fn new(turn: &Turn, key: &str, derived: bool) -> Self {
-        Self {
-            tenant: turn.tenant.clone(),
-            user: turn.user.clone(),
-            place: place(turn, key, derived),
-            history: visible(&turn.messages).iter().map(hash).collect(),
-            reply: hash(&turn.reply),
-        }
-    }
-
-    fn is_quoted_by(&self, turn: &Turn, key: &str, derived: bool) -> bool {
-        if self.tenant != turn.tenant
-            || self.user != turn.user
-            || self.place != place(turn, key, derived)
-        {
-            return false;
-        }
-        let shown: Vec<u128> = visible(&turn.messages).iter().map(hash).collect();
-        let replies = shown.iter().enumerate().filter(|(_, h)| **h == self.reply);
-        // The oldest messages may be missing.
-        let mut before = replies.map(|(at, _)| &shown[..at]);
-        before.any(|before| self.history.ends_with(before))
-    }
-}
-
-fn place(turn: &Turn, key: &str, derived: bool) -> std::result::Result<SessionId, String> {
-    if derived {
-        return Err(key.to_owned());
-    }
-    Ok(turn.session.clone())
 }
 
 fn all(tenant: Option<&TenantId>) -> &str {

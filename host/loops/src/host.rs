@@ -27,6 +27,7 @@ use crate::{
     rollout::{self, Rollout},
     serve,
     status::{Board, Status},
+    store::Stores,
     supervisor::Supervisor,
     train::{self, Training},
     watch::Watch,
@@ -147,6 +148,7 @@ pub struct Handle {
     control: Control,
     /// What the reward rule pays at once.
     sees: Sees,
+    stores: Stores,
 }
 
 impl Loops {
@@ -174,13 +176,14 @@ impl Loops {
         board.train.reset(recovered.line.waiting());
         let (control, orders) = orders::channel();
         let live = recovered.line.version();
+        let stores = Stores::new(ledger.clone());
         let watch = Watch::new(config.guard.clone(), live, control.clone());
         let (serve, serve_handle) = serve::build(
             config.serve.clone(),
             vec![config.adapter.clone()],
             config.seed.derive("serve"),
             ledger.clone(),
-            seams.environment,
+            (seams.environment, stores.clone()),
             (board.clone(), watch.clone()),
             recovered.sessions,
         );
@@ -197,6 +200,7 @@ impl Loops {
             praise: Arc::new(Mutex::new(recovered.praise)),
         };
         let (erased, sessions) = (seams.trained.erased, serve_handle.clone());
+        let kept = stores.clone();
         let train = train::Parts {
             config: config.train.clone(),
             gate: config.gate.clone(),
@@ -214,6 +218,7 @@ impl Loops {
             orders,
             erased: Arc::new(move |turns| {
                 sessions.forget(turns);
+                kept.forget();
                 erased(turns);
             }),
             forgotten: seams.trained.forgotten,
@@ -226,6 +231,7 @@ impl Loops {
             board: board.clone(),
             control,
             sees: judge.rule.sees(),
+            stores,
         };
         let all = Self {
             config,
@@ -346,7 +352,8 @@ impl Handle {
         agent: Arc<dyn Agent>,
     ) -> Result<Rollout> {
         let (ledger, serve, board) = (self.ledger.clone(), self.serve.clone(), self.board.clone());
-        Rollout::new(config, ledger, environment, agent, serve, board, self.sees)
+        let kept = (board, self.stores.clone());
+        Rollout::new(config, ledger, environment, agent, serve, kept, self.sees)
     }
 }
 

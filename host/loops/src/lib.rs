@@ -39,6 +39,7 @@ pub mod serve;
 pub mod session;
 mod signs;
 pub mod status;
+mod store;
 mod supervisor;
 pub mod train;
 mod turns;

@@ -17,9 +17,11 @@
 //! | `action` | episode | `action/<episode>/<index>` | rollout |
 //! | `episode` | episode | `episode/<episode>` | rollout, when it is over |
 //! | `group` | group | `group/<group>` | rollout, when no attempt of it is left to play, for rules that see more than a turn |
+//! | `store-opened` | group | `store-opened/<episode>` | rollout, when a plugin that stores something begins an episode: the group's first says what all of it see |
+//! | `stored` | episode or turn | `stored/<subject>` | rollout and serve, in one group with the end of the episode or the turn's closing |
 //! | `paid` | group | `paid/<group>` | judge, in one group with what its turns got |
 //!
-//! What holds somebody's text (`turn`, `closed`, `feedback`, `judged`, `action`, and the replies in `gate`) is sealed under the
+//! What holds somebody's text (`turn`, `closed`, `feedback`, `judged`, `action`, `stored`, and the replies in `gate`) is sealed under the
 //! key of its subject, so that it can be erased.
 //!
 //! Fields are only ever added, with a default: an old ledger stays readable. Nothing here writes to the ledger.
@@ -29,8 +31,10 @@ use std::sync::Arc;
 use ledger::{Entry, Record, Seq};
 use rl::{
     Done, EpisodeId, Feedback, Message, NextState, NotTrainable, Outcome, PolicyVersion, Sample,
-    SampleId, Seed, SessionId, StepMetrics, TaskId, Turn, TurnId, TurnReward, Verdict, Vote,
+    SampleId, Seed, SessionId, StepMetrics, TaskId, TenantId, Turn, TurnId, TurnReward, Verdict,
+    Vote,
     algorithm::{HintTeacher, Method, Settings},
+    store::Write,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -60,6 +64,10 @@ pub const EPISODE: &str = "episode";
 pub const GROUP: &str = "group";
 /// Kind of [`PaidRecord`].
 pub const PAID: &str = "paid";
+/// Kind of [`OpenedRecord`].
+pub const OPENED: &str = "store-opened";
+/// Kind of [`StoredRecord`].
+pub const STORED: &str = "stored";
 /// Kind of [`RunRecord`].
 pub const RUN: &str = "run";
 /// Kind of [`GateRecord`].
@@ -333,6 +341,91 @@ pub struct GroupRecord {
     pub episodes: Vec<EpisodeId>,
 }
 
+/// A hosted episode whose plugin may read what it stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenedRecord {
+    /// Whose store.
+    pub tenant: TenantId,
+    /// Of which plugin.
+    pub plugin: String,
+    /// The episode.
+    pub episode: EpisodeId,
+    /// Its group.
+    pub group: String,
+}
+
+/// What a hosted episode, or a turn of live traffic, left in its plugin's store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredRecord {
+    /// Whose store.
+    pub tenant: TenantId,
+    /// Of which plugin.
+    pub plugin: String,
+    /// The `stored` records whose values it read: what it wrote, and all that it showed, may hold something of them.
+    pub read: Vec<Seq>,
+    /// What it wrote, by key.
+    pub writes: Vec<StoredWrite>,
+}
+
+/// One key's change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredWrite {
+    /// The key.
+    pub key: String,
+    /// Its value; none when it was deleted.
+    pub value: Option<StoredValue>,
+}
+
+/// A value's bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StoredValue {
+    /// They are UTF-8.
+    Text(String),
+    /// They are not; in hexadecimal.
+    Hex(#[serde(with = "hexadecimal")] Vec<u8>),
+}
+
+mod hexadecimal {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&hex::encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(from)?;
+        hex::decode(text).map_err(D::Error::custom)
+    }
+}
+
+impl From<Write> for StoredWrite {
+    fn from(write: Write) -> Self {
+        let value = |bytes: Arc<[u8]>| match std::str::from_utf8(&bytes) {
+            Ok(text) => StoredValue::Text(text.to_owned()),
+            Err(_) => StoredValue::Hex(bytes.to_vec()),
+        };
+        Self {
+            key: write.key,
+            value: write.value.map(value),
+        }
+    }
+}
+
+impl StoredWrite {
+    /// The change itself.
+    pub fn into_write(self) -> Write {
+        let bytes = |value| match value {
+            StoredValue::Text(text) => text.into_bytes().into(),
+            StoredValue::Hex(bytes) => bytes.into(),
+        };
+        Write {
+            key: self.key,
+            value: self.value.map(bytes),
+        }
+    }
+}
+
 /// One attempt of a group that was paid.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
@@ -480,6 +573,28 @@ impl GroupRecord {
     /// [`Error::Encode`].
     pub fn to_entry(&self) -> Result<Entry> {
         Ok(encode(GROUP, &self.group, self)?.with_key(group_key(&self.group)))
+    }
+}
+
+impl OpenedRecord {
+    /// The entry that records it.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn to_entry(&self) -> Result<Entry> {
+        let key = format!("{OPENED}/{}", self.episode);
+        Ok(encode(OPENED, &self.group, self)?.with_key(key))
+    }
+}
+
+impl StoredRecord {
+    /// The entry that records it, about its episode or turn.
+    ///
+    /// # Errors
+    /// [`Error::Encode`].
+    pub fn to_entry(&self, subject: &str) -> Result<Entry> {
+        let key = format!("{STORED}/{subject}");
+        Ok(encode(STORED, subject, self)?.sealed().with_key(key))
     }
 }
 

@@ -7,8 +7,8 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use ledger::Ledger;
 use rl::{
-    Action, Agent, AgentReply, AgentRequest, Environment, Episode, EpisodeId, Message, Outcome,
-    Role, Sampling, Seed, Sees, SessionId, Step, TaskId, TurnId,
+    Action, Agent, AgentReply, AgentRequest, Archive, Environment, Episode, EpisodeId, Message,
+    Outcome, Role, Sampling, Seed, Sees, SessionId, Step, TaskId, TenantId, TurnId, seam::Nowhere,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -22,6 +22,7 @@ use crate::{
     records::{self, ACTION, ActionRecord, EpisodeRecord, GroupRecord},
     serve,
     status::Board,
+    store::{Lent, Stores},
 };
 
 /// An agent that is not available is asked this often before its episode fails.
@@ -124,6 +125,9 @@ pub struct Rollout {
     serve: serve::Handle,
     board: Board,
     sees: Sees,
+    stores: Stores,
+    /// Whose store the environment's plugin has; none where nothing is kept.
+    tenant: Option<TenantId>,
 }
 
 /// Receives events, from any thread.
@@ -136,7 +140,7 @@ impl Rollout {
         environment: Arc<dyn Environment>,
         agent: Arc<dyn Agent>,
         serve: serve::Handle,
-        board: Board,
+        (board, stores): (Board, Stores),
         sees: Sees,
     ) -> Result<Self> {
         if !(1..=1024).contains(&config.concurrency) {
@@ -156,7 +160,17 @@ impl Rollout {
             serve,
             board,
             sees,
+            stores,
+            tenant: None,
         })
+    }
+
+    /// The same where the environment's plugin finds what it stored in this tenant's episodes before, and what it stores is kept. Without
+    /// it every episode begins with nothing stored, as in an exam: neither may it learn from others, nor others from it.
+    #[must_use]
+    pub fn storing_for(mut self, tenant: TenantId) -> Self {
+        self.tenant = Some(tenant);
+        self
     }
 
     /// Plays the episodes that are not over yet, in order, several at once; returns the records of all that are over.
@@ -235,7 +249,9 @@ impl Rollout {
         {
             return records::decode(&record).map(Some);
         }
-        let mut table = Table::set(self, assignment)?;
+        let store = self.store(assignment);
+        let archive: &dyn Archive = store.as_ref().map_or(&Nowhere, |store| store);
+        let mut table = Table::set(self, assignment, archive)?;
         let mut ended = table.replay(self, assignment)?;
         while ended.is_none() && table.index < self.config.max_turns {
             if shutdown.is_now() {
@@ -259,13 +275,23 @@ impl Rollout {
             done,
             outcome: table.outcome,
         };
+        let mut entries = vec![record.to_entry()?];
+        if let Some(store) = &store {
+            entries.extend(store.leave()?);
+        }
         self.ledger
-            .append(record.to_entry()?)
+            .append_all(entries)
             .wait()
             .map_err(ledger("record the end of an episode"))?;
         self.board.metrics.episodes.inc();
         watch(Event::Ended(record.clone()));
         Ok(Some(record))
+    }
+
+    fn store(&self, assignment: &Assignment) -> Option<Lent> {
+        let tenant = self.tenant.as_ref()?;
+        let (episode, group) = (&assignment.episode, assignment.group());
+        Some(self.stores.of_episode(tenant, episode, group))
     }
 }
 
@@ -309,11 +335,11 @@ struct Table {
 }
 
 impl Table {
-    fn set(rollout: &Rollout, assignment: &Assignment) -> Result<Self> {
+    fn set(rollout: &Rollout, assignment: &Assignment, archive: &dyn Archive) -> Result<Self> {
         let seam = Error::seam("rollout", "start an episode");
         let mut episode = rollout
             .environment
-            .start(&assignment.task, assignment.seed)
+            .start_with(&assignment.task, assignment.seed, archive)
             .map_err(seam)?;
         let seam = Error::seam("rollout", "observe an episode");
         let messages = episode.observe().map_err(seam)?.messages;

@@ -25,6 +25,7 @@ use crate::{
     call::Caller,
     session::{Continued, SessionKey, Sessions},
     status::Board,
+    store::Stores,
     watch::Watch,
 };
 
@@ -107,6 +108,7 @@ pub(crate) struct Inner {
     pub(crate) trained: Vec<AdapterName>,
     pub(crate) ledger: Ledger,
     pub(crate) environment: Arc<dyn Environment>,
+    pub(crate) stores: Stores,
     pub(crate) caller: Caller,
     pub(crate) board: Board,
     pub(crate) watch: Watch,
@@ -141,7 +143,7 @@ pub(crate) fn build(
     trained: Vec<AdapterName>,
     seed: Seed,
     ledger: Ledger,
-    environment: Arc<dyn Environment>,
+    (environment, stores): (Arc<dyn Environment>, Stores),
     (board, watch): (Board, Watch),
     sessions: Sessions,
 ) -> (Serve, Handle) {
@@ -156,6 +158,7 @@ pub(crate) fn build(
         trained,
         ledger,
         environment,
+        stores,
         caller,
         board,
         watch,

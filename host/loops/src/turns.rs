@@ -6,8 +6,8 @@ use std::collections::HashSet;
 
 use ledger::Entry;
 use rl::{
-    Classification, Feedback, FinishReason, NextState, NotTrainable, RequestView, Served, Ticket,
-    Turn, TurnId, TurnKind, TurnRequest,
+    Classification, Feedback, FinishReason, NotTrainable, RequestView, Served, Ticket, Turn,
+    TurnId, TurnKind, TurnRequest,
 };
 use tokio::time::Instant;
 
@@ -17,6 +17,24 @@ use crate::{
     serve::{Begun, Inner, MAX_CORRECTION, no_reply},
     session::{Continued, SessionKey},
 };
+
+/// The end of a turn's wait, and what the environment's plugin stored when it read what came.
+pub(crate) struct Ending {
+    turn: TurnId,
+    closing: Closing,
+    stored: Option<Entry>,
+}
+
+impl Ending {
+    fn new(turn: TurnId, closing: Closing) -> Self {
+        let stored = None;
+        Self {
+            turn,
+            closing,
+            stored,
+        }
+    }
+}
 
 impl Inner {
     pub(crate) async fn begin(&self, request: TurnRequest) -> Result<Ticket> {
@@ -42,18 +60,18 @@ impl Inner {
         self.begun.lock().insert(turn.clone(), begun);
         // A side request quotes the conversation: what follows the reply in it is the agent's own, nobody's reaction.
         if kind == TurnKind::Main || ledger::mutant::on("side-request-reacts") {
-            let mut closings = Vec::new();
+            let mut endings = Vec::new();
             for continued in found.continued {
-                closings.extend(self.next_state(continued).await);
+                endings.extend(self.next_state(continued).await);
             }
             let orphaned = Closing::Without(NotTrainable::Orphaned);
-            closings.extend(
+            endings.extend(
                 found
                     .orphaned
                     .into_iter()
-                    .map(|turn| (turn, orphaned.clone())),
+                    .map(|turn| Ending::new(turn, orphaned.clone())),
             );
-            self.close(&found.key, closings, Some(&turn)).await?;
+            self.close(&found.key, endings, Some(&turn)).await?;
         }
         Ok(ticket)
     }
@@ -185,7 +203,7 @@ impl Inner {
     }
 
     /// The next state in what came back; none when it was synthetic only, or the plugin failed: the turn goes on waiting.
-    pub(crate) async fn next_state(&self, continued: Continued) -> Option<(TurnId, Closing)> {
+    pub(crate) async fn next_state(&self, continued: Continued) -> Option<Ending> {
         let Continued { turn, messages } = continued;
         let record = match self.load(&turn).await {
             Ok(Some(record)) => record,
@@ -196,9 +214,19 @@ impl Inner {
             }
         };
         let environment = self.environment.clone();
-        let read = move |_: &_| environment.next_state(&record.turn, &messages);
+        let store = self.stores.of_turn(&record.turn.tenant, &turn);
+        let read = move |_: &_| {
+            let next = environment.next_state_with(&record.turn, &messages, &store)?;
+            // Nothing came yet: the turn goes on waiting, and what was stored for it is nothing either.
+            let Some(next) = next else { return Ok(None) };
+            Ok(Some((next, store.leave()?)))
+        };
         match self.caller.call("the environment plugin", read).await {
-            Ok(next) => next.map(|next: NextState| (turn, Closing::Next(next))),
+            Ok(next) => next.map(|(next, stored)| Ending {
+                turn,
+                closing: Closing::Next(next),
+                stored,
+            }),
             Err(error) => {
                 tracing::warn!(%turn, %error, "the environment plugin could not read a next state");
                 self.board.plugin_failed("next-state");
@@ -211,24 +239,27 @@ impl Inner {
     pub(crate) async fn close(
         &self,
         key: &SessionKey,
-        closings: Vec<(TurnId, Closing)>,
+        endings: Vec<Ending>,
         by: Option<&TurnId>,
     ) -> Result<()> {
-        if closings.is_empty() {
+        if endings.is_empty() {
             return Ok(());
         }
-        let mut closed = Vec::with_capacity(closings.len());
-        for (turn, closing) in closings {
+        let mut closed = Vec::with_capacity(endings.len());
+        let mut stored = Vec::new();
+        for ending in endings {
             closed.push(ClosedRecord {
-                turn,
-                closing,
+                turn: ending.turn,
+                closing: ending.closing,
                 by: by.cloned(),
             });
+            stored.extend(ending.stored);
         }
-        let entries = closed
+        let mut entries = closed
             .iter()
             .map(ClosedRecord::to_entry)
             .collect::<Result<Vec<_>>>()?;
+        entries.extend(stored);
         let fresh = self.append(entries, "record a next state").await?;
         for (record, fresh) in closed.iter().zip(fresh) {
             self.sessions.lock().closed(key, &record.turn);
@@ -247,11 +278,11 @@ impl Inner {
 
     pub(crate) async fn end_session(&self, key: &SessionKey) -> Result<()> {
         let waiting = self.sessions.lock().end(key);
-        let closings = waiting
+        let endings = waiting
             .into_iter()
-            .map(|(turn, reason)| (turn, Closing::Without(reason)))
+            .map(|(turn, reason)| Ending::new(turn, Closing::Without(reason)))
             .collect();
-        self.close(key, closings, None).await
+        self.close(key, endings, None).await
     }
 
     pub(crate) async fn sweep(&self) -> Result<()> {
