@@ -16,4 +16,5 @@ mod rollout;
 mod serving;
 mod simulation;
 mod staging;
+mod store;
 mod training;

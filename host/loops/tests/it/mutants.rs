@@ -170,6 +170,22 @@ const TABLE: &[(&str, &str)] = &[
         "closed-twice",
         "serving::the_same_request_sent_twice_closes_a_turn_once",
     ),
+    (
+        "store-of-now",
+        "store::an_episode_that_goes_on_after_a_restart_sees_what_it_saw",
+    ),
+    (
+        "store-remembers",
+        "store::what_a_forgotten_episode_stored_is_gone_and_so_are_those_that_read_it",
+    ),
+    (
+        "store-hands-on-what-is-forgotten",
+        "store::what_a_forgotten_user_made_a_turn_store_is_gone_with_the_turns_that_read_it",
+    ),
+    (
+        "store-hands-on-what-is-forgotten",
+        "store::an_episode_that_is_not_over_goes_with_what_it_may_have_read",
+    ),
 ];
 
 #[test]
