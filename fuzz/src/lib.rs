@@ -36,13 +36,14 @@ pub fn host() -> &'static PluginHost {
 /// # Errors
 /// What an operator would read.
 pub fn load(world: World, component: &[u8]) -> Result<Plugin, String> {
-    let own = match world {
-        World::RewardPlugin => "token-level = true\nsees = 'group'\n",
-        World::EnvironmentPlugin | World::JudgePlugin => "",
+    let (own, reaches) = match world {
+        World::RewardPlugin => ("token-level = true\nsees = 'group'\n", ""),
+        World::JudgePlugin => ("", ""),
+        World::EnvironmentPlugin => ("", ", 'shell', 'browser', 'http', 'model', 'store'"),
     };
     let manifest = format!(
         "name = '{}'\nversion = '1'\nworld = '{}'\ndoc = 'x'\n{own}\
-         capabilities = ['random', 'clock', 'config', 'shell', 'browser', 'http', 'model']\n\
+         capabilities = ['random', 'clock', 'config'{reaches}]\n\
          [[config]]\nname = 'a-key'\ntype = 'text'\ndefault = 'x'\ndoc = 'x'\n",
         contract::NAME,
         world.as_str(),

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use rl::{
-    Answer, Classification, Environment, Episode, Hint, Judge, JudgePrompt, JudgedTurn, Message,
-    ModalityCard, NextState, Question, RequestView, Result, RewardRule, Seed, Sees, TaskId,
-    TokenStreams, Turn, TurnReward, Verdict, Vote, VoteValue,
+    Answer, Archive, Classification, Environment, Episode, Hint, Judge, JudgePrompt, JudgedTurn,
+    Message, ModalityCard, NextState, Question, RequestView, Result, RewardRule, Seed, Sees,
+    TaskId, TokenStreams, Turn, TurnReward, Verdict, Vote, VoteValue,
 };
 
 /// What is in place now.
@@ -54,6 +54,15 @@ impl Environment for Live<dyn Environment> {
         self.get().next_state(turn, new_messages)
     }
 
+    fn next_state_with(
+        &self,
+        turn: &Turn,
+        new_messages: &[Message],
+        archive: &dyn Archive,
+    ) -> Result<Option<NextState>> {
+        self.get().next_state_with(turn, new_messages, archive)
+    }
+
     fn session_ends(&self, messages: &[Message]) -> Result<bool> {
         self.get().session_ends(messages)
     }
@@ -64,6 +73,15 @@ impl Environment for Live<dyn Environment> {
 
     fn start(&self, task: &TaskId, seed: Seed) -> Result<Box<dyn Episode>> {
         self.get().start(task, seed)
+    }
+
+    fn start_with(
+        &self,
+        task: &TaskId,
+        seed: Seed,
+        archive: &dyn Archive,
+    ) -> Result<Box<dyn Episode>> {
+        self.get().start_with(task, seed, archive)
     }
 }
 

@@ -1,5 +1,5 @@
-//! What stands behind the capabilities `shell`, `browser`, `http` and `model`: the sandbox's jail, browser and client, as the plugin host
-//! wants them, and the engine ([`crate::named_models`]).
+//! What stands behind the capabilities `shell`, `browser`, `http`, `model` and `store`: the sandbox's jail, browser and client, as the
+//! plugin host wants them, the engine ([`crate::named_models`]), and what an episode's archive has.
 //!
 //! The first three are made when the first guest asks: a host whose plugins need none starts no program, reads no secret and misses
 //! nothing.
@@ -12,7 +12,7 @@ use std::{
 
 use plugin::outside::{
     ChangeKind, Client, Ending, Gesture, Machine, Machines, Method, Models, Network, Node, Output,
-    Outside, Page, Pages, Refusal, Request, Response,
+    Outside, Page, Pages, Refusal, Request, Response, Sessions,
 };
 use sandbox::{browser, http, shell};
 
@@ -43,6 +43,8 @@ pub(crate) fn unnoted(config: &Config, folder: PathBuf) -> Outside {
             config: config.http.clone(),
             made: OnceLock::new(),
         })),
+        // What an episode finds in it is its archive's to say: a host's is its ledger, elsewhere there is nothing.
+        store: Some(Arc::new(Sessions)),
     }
 }
 

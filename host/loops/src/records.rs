@@ -372,7 +372,7 @@ pub struct StoredRecord {
 pub struct StoredWrite {
     /// The key.
     pub key: String,
-    /// Its value; none when it was deleted.
+    /// Its value; none when it was removed.
     pub value: Option<StoredValue>,
 }
 

@@ -315,11 +315,11 @@ pub trait Store: Send {
     /// # Errors
     /// A key or value that can be none, no room; an episode that is over.
     fn put(&mut self, key: &str, value: &[u8]) -> Result<(), Refusal>;
-    /// Deletes a key.
+    /// Removes a key.
     ///
     /// # Errors
     /// As [`Store::get`].
-    fn delete(&mut self, key: &str) -> Result<(), Refusal>;
+    fn remove(&mut self, key: &str) -> Result<(), Refusal>;
     /// The keys that begin with this.
     ///
     /// # Errors
@@ -351,8 +351,8 @@ impl Store for Session {
         Session::put(self, key, value).map_err(unfit)
     }
 
-    fn delete(&mut self, key: &str) -> Result<(), Refusal> {
-        Session::delete(self, key).map_err(unfit)
+    fn remove(&mut self, key: &str) -> Result<(), Refusal> {
+        Session::remove(self, key).map_err(unfit)
     }
 
     fn keys(&mut self, prefix: &str) -> Result<Vec<String>, Refusal> {

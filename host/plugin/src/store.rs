@@ -64,8 +64,8 @@ impl wit::Host for State {
         self.stored(key.len() + value.len(), |store| store.put(&key, &value))
     }
 
-    fn delete(&mut self, key: String) -> Answer<()> {
-        self.stored(key.len(), |store| store.delete(&key))
+    fn remove(&mut self, key: String) -> Answer<()> {
+        self.stored(key.len(), |store| store.remove(&key))
     }
 
     fn keys(&mut self, prefix: String) -> Answer<Vec<String>> {

@@ -33,7 +33,7 @@ pub enum Unfit {
     #[error("a value of {0} bytes; at most {VALUE_BYTES} are allowed")]
     Value(usize),
     /// The number of keys.
-    #[error("{KEYS} keys are stored; delete one before another is put")]
+    #[error("{KEYS} keys are stored; remove one before another is put")]
     Keys,
     /// Everything together.
     #[error(
@@ -62,7 +62,7 @@ pub struct Contents {
     bytes: usize,
 }
 
-/// One change: a value, or none for a key that was deleted.
+/// One change: a value, or none for a key that was removed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Write {
     /// The key.
@@ -221,17 +221,17 @@ impl Session {
         Ok(())
     }
 
-    /// Deletes a key; one that is not there is none afterwards, too.
+    /// Removes a key; one that is not there is none afterwards, too.
     ///
     /// # Errors
     /// A key that can be none; [`Unfit::Over`].
-    pub fn delete(&self, key: &str) -> Result<(), Unfit> {
+    pub fn remove(&self, key: &str) -> Result<(), Unfit> {
         let mut draft = self.open()?;
         check(key)?;
         if draft.now.kept.contains_key(key) {
             Arc::make_mut(&mut draft.now).remove(key);
         }
-        // Attack: keys that are put and deleted again without end; nothing is left of one that nobody had stored before.
+        // Attack: keys that are put and removed again without end; nothing is left of one that nobody had stored before.
         if draft.before.kept.contains_key(key) {
             draft.written.insert(key.to_owned());
         } else {

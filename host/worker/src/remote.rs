@@ -121,8 +121,8 @@ impl Store for Remote {
         ask(Ask::Store(StoreAsk::Put(key.to_owned(), value)))
     }
 
-    fn delete(&mut self, key: &str) -> Result<(), Refusal> {
-        ask(Ask::Store(StoreAsk::Delete(key.to_owned())))
+    fn remove(&mut self, key: &str) -> Result<(), Refusal> {
+        ask(Ask::Store(StoreAsk::Remove(key.to_owned())))
     }
 
     fn keys(&mut self, prefix: &str) -> Result<Vec<String>, Refusal> {

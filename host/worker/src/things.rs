@@ -172,7 +172,7 @@ fn on_store(store: &mut dyn Store, ask: StoreAsk) -> Result<ByteBuf, Refusal> {
         StoreAsk::Get(key) => return given(&store.get(&key)?.map(ByteBuf::from)),
         StoreAsk::Keys(prefix) => return given(&store.keys(&prefix)?),
         StoreAsk::Put(key, value) => store.put(&key, &value)?,
-        StoreAsk::Delete(key) => store.delete(&key)?,
+        StoreAsk::Remove(key) => store.remove(&key)?,
     }
     given(&())
 }

@@ -170,7 +170,7 @@ pub(crate) enum Ask {
 pub(crate) enum StoreAsk {
     Get(String),
     Put(String, ByteBuf),
-    Delete(String),
+    Remove(String),
     Keys(String),
 }
 

@@ -1,5 +1,5 @@
 //! A hostile guest with machines, pages, requests, models and a store in its hands: every way we know to misuse them, chosen by the task.
-//! With the task `store` it does what it is told, a line each: `put <key> <value>`, `get <key>`, `delete <key>`, `keys <prefix>`.
+//! With the task `store` it does what it is told, a line each: `put <key> <value>`, `get <key>`, `remove <key>`, `keys <prefix>`.
 //!
 //! A fixture of `host/plugin/tests`, never shipped. What a jail, a browser or an HTTP client itself must withstand is tested in `host/sandbox`.
 
@@ -97,8 +97,8 @@ fn told(lines: &str) -> Result<String, Fault> {
                 "ok".into()
             }
             "get" => store::text(key)?.unwrap_or_else(|| "nothing".into()),
-            "delete" => {
-                store::delete(key)?;
+            "remove" => {
+                store::remove(key)?;
                 "ok".into()
             }
             "keys" => store::keys(key)?.join(" "),

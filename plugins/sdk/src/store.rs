@@ -45,10 +45,10 @@ pub fn put(key: &str, value: impl AsRef<[u8]>) -> Result<(), Fault> {
     }
 }
 
-/// Deletes a key; one that is not there is no fault.
-pub fn delete(key: &str) -> Result<(), Fault> {
+/// Removes a key; one that is not there is no fault.
+pub fn remove(key: &str) -> Result<(), Fault> {
     if cfg!(target_arch = "wasm32") {
-        store::delete(key)
+        store::remove(key)
     } else {
         native::stored(|kept| kept.remove(key));
         Ok(())

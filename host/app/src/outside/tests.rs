@@ -1,4 +1,4 @@
-//! Requests over HTTP, from a guest through the host to a server, and again from the recording.
+//! Requests over HTTP, from a guest through the host to a server, and what an episode finds in its store; and both again from the recording.
 
 use std::{
     fs,
@@ -11,7 +11,10 @@ use std::{
 
 use bundled::fixtures::REACHING;
 use plugin::{Capability, GuestEnvironment, Limits, PluginHost, outside::Outside};
-use rl::{Action, Environment, Message, Seed, TaskId};
+use rl::{
+    Action, Archive, Environment, Message, Seed, TaskId,
+    store::{Contents, Session, Write},
+};
 
 use super::outside;
 use crate::{
@@ -152,4 +155,52 @@ fn a_host_that_is_not_written_as_an_origin_is_refused_with_its_section() {
         error.contains("[http]") && error.contains("`https://a.example`"),
         "{error}"
     );
+}
+
+/// What was stored when an episode began.
+struct Before(Arc<Contents>);
+
+impl Archive for Before {
+    fn open(&self, _: &str) -> rl::Result<Session> {
+        Ok(Session::new(Arc::clone(&self.0)))
+    }
+}
+
+#[test]
+fn what_an_episode_found_in_its_store_is_found_again_in_a_replay_whatever_is_stored_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config::parse("").unwrap();
+    let guest_of_a_host = guest(outside(&config, folder.path().join("files")));
+    let recordings = folder.path().join("recordings");
+    let recorder = Recorder::new(Arc::new(guest_of_a_host), recordings).unwrap();
+    let mut contents = Contents::default();
+    let name = Write {
+        key: "name".into(),
+        value: Some(b"Ada".as_slice().into()),
+    };
+    contents.apply(1, &[name]).unwrap();
+    let archive = Before(Arc::new(contents));
+    let mut episode = recorder
+        .start_with(&"store".into(), Seed::new(1), &archive)
+        .unwrap();
+    for (lines, expected) in [
+        ("get name\nput name Eve\nkeys ", "Ada\nok\nname"),
+        ("get name\nremove name\nget name", "Eve\nok\nnothing"),
+    ] {
+        let action = Action {
+            message: Message::assistant(lines),
+            truncated: false,
+        };
+        let step = episode.act(&action).unwrap();
+        assert_eq!(step.observation.messages[0].content, expected);
+    }
+    drop(episode);
+    let crossings = read(&recording(folder.path())).unwrap();
+    // There is nothing in the store of a replay.
+    let parted = replay(&guest(offers_of_a_replay()), &crossings).unwrap();
+    assert_eq!(parted, None);
+    let mut other = crossings;
+    other[1].asked[0].with[0] = "age".into();
+    let parted = replay(&guest(offers_of_a_replay()), &other).unwrap();
+    assert!(parted.is_some(), "another key was asked for");
 }

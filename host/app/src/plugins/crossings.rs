@@ -1,7 +1,7 @@
 //! What crosses the border between a host and an environment during an episode, recorded, and played again to another build.
 //!
 //! One file an episode, one JSON object a line: what the host asked and the guest answered, and what the guest asked of `shell`,
-//! `browser`, `http` and `model` meanwhile with what it got. A replay needs no model, no machine and no browser: the recorded answers stand in for them.
+//! `browser`, `http`, `model` and `store` meanwhile with what it got. A replay needs no model, no machine and no browser: the recorded answers stand in for them.
 //! Calls of an episode run on one thread, which is how what is asked outside finds its episode.
 
 use std::cell::RefCell;
@@ -14,11 +14,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use plugin::outside::{
     Account, ChangeKind, Client, Completion, CompletionRequest, Gesture, Machine, Machines, Models,
-    Network, Node, Output, Outside, Page, Pages, Refusal, Request, Response,
+    Network, Node, Output, Outside, Page, Pages, Refusal, Request, Response, Store, Stores,
 };
 use rl::{
-    Action, Classification, Environment, Episode, Message, ModalityCard, NextState, Observation,
-    Outcome, RequestView, Seed, Step, TaskId, Turn,
+    Action, Archive, Classification, Environment, Episode, Message, ModalityCard, NextState,
+    Observation, Outcome, RequestView, Seed, Step, TaskId, Turn, seam::Nowhere, store::Session,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -116,6 +116,9 @@ pub fn noting(offers: Outside) -> Outside {
         http: offers
             .http
             .map(|inner| Arc::new(Noting(inner)) as Arc<dyn Network>),
+        store: offers
+            .store
+            .map(|inner| Arc::new(Noting(inner)) as Arc<dyn Stores>),
     }
 }
 
@@ -126,6 +129,7 @@ fn script() -> Outside {
         browser: Some(Arc::new(Scripted)),
         model: Some(Arc::new(Scripted)),
         http: Some(Arc::new(Scripted)),
+        store: Some(Arc::new(Scripted)),
     }
 }
 
@@ -204,6 +208,19 @@ impl Network for Scripted {
     }
 }
 
+// What a replayed episode reads is what was read when it was recorded, whatever is stored now; what it writes goes nowhere.
+impl Stores for Noting<Arc<dyn Stores>> {
+    fn open(&self, session: Session) -> Box<dyn Store> {
+        Box::new(Noting(self.0.open(session)))
+    }
+}
+
+impl Stores for Scripted {
+    fn open(&self, _: Session) -> Box<dyn Store> {
+        Box::new(Self)
+    }
+}
+
 /// A method that is noted by one type and scripted by the other.
 macro_rules! both {
     ($trait:ident, $inner:ty, $prefix:literal; $($name:ident($($arg:ident: $kind:ty),*) -> $answer:ty;)*) => {
@@ -247,6 +264,13 @@ both! { Account, Box<dyn Account>, "model.";
 
 both! { Client, Box<dyn Client>, "http.";
     fetch(request: Request) -> Response;
+}
+
+both! { Store, Box<dyn Store>, "store.";
+    get(key: &str) -> Option<Vec<u8>>;
+    put(key: &str, value: &[u8]) -> ();
+    remove(key: &str) -> ();
+    keys(prefix: &str) -> Vec<String>;
 }
 
 /// An environment whose hosted episodes are written down, one file each.
@@ -301,13 +325,31 @@ impl Environment for Recorder {
         self.inner.tasks(split)
     }
 
+    fn next_state_with(
+        &self,
+        turn: &Turn,
+        new_messages: &[Message],
+        archive: &dyn Archive,
+    ) -> rl::Result<Option<NextState>> {
+        self.inner.next_state_with(turn, new_messages, archive)
+    }
+
     fn start(&self, task: &TaskId, seed: Seed) -> rl::Result<Box<dyn Episode>> {
+        self.start_with(task, seed, &Nowhere)
+    }
+
+    fn start_with(
+        &self,
+        task: &TaskId,
+        seed: Seed,
+        archive: &dyn Archive,
+    ) -> rl::Result<Box<dyn Episode>> {
         let mut crossings = Vec::new();
         let given = json(&(task, seed));
         let inner = &self.inner;
         let mut started = None;
         crossing(&mut crossings, "start", given, || {
-            started = Some(inner.start(task, seed)?);
+            started = Some(inner.start_with(task, seed, archive)?);
             Ok(())
         })?;
         let episode = started.ok_or_else(|| rl::Error::Failed {

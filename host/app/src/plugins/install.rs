@@ -168,6 +168,9 @@ fn meaning(capability: Capability) -> &'static str {
         Capability::Browser => "headless pages: runs a browser, without a network",
         Capability::Model => "completions of the models in [models], on a budget",
         Capability::Http => "requests over HTTP to the hosts of a configuration's [http]",
+        Capability::Store => {
+            "at most 1 MiB for each tenant, kept in the ledger from episode to episode"
+        }
     }
 }
 

@@ -22,6 +22,8 @@ use crate::plugins::crossings::Recorder;
 
 /// The loops are given this long to judge and train a round.
 const DRAIN: Duration = Duration::from_secs(1_800);
+/// Whose episodes they are: the agent speaks without a key, as whoever is on this machine.
+const TENANT: &str = "local";
 /// How often they are asked.
 const REFRESH: Duration = Duration::from_millis(50);
 
@@ -299,6 +301,7 @@ impl Practice<'_> {
         }
         let count = assignments.len();
         let rollout = self.rollout(self.agent(), self.section.sampling.clone())?;
+        let rollout = rollout.storing_for(TENANT.into());
         let played = rollout
             .run(assignments, self.host.shutdown(), self.watch())
             .await?;

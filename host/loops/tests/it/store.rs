@@ -62,8 +62,8 @@ fn done(store: &Session, command: &str) -> rl::Result<String> {
             }
             "ok".into()
         }
-        ["delete", key] => {
-            store.delete(key).map_err(unfit)?;
+        ["remove", key] => {
+            store.remove(key).map_err(unfit)?;
             "ok".into()
         }
         ["get", key] => {
@@ -265,7 +265,7 @@ async fn an_episode_finds_what_others_left_before_its_group_began_and_its_own() 
             episode("a-0", Some("a"), "get k,put k one,get k"),
             // Another attempt at the same task meets the same, whatever the first one left.
             episode("a-1", Some("a"), "get k,put l two"),
-            episode("b-0", Some("b"), "get k,get l,delete k,get k"),
+            episode("b-0", Some("b"), "get k,get l,remove k,get k"),
             episode("c", None, "get k,get l"),
         ],
     )

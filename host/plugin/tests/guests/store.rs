@@ -105,7 +105,7 @@ fn an_episode_finds_what_one_before_has_left_and_its_own_writes() {
 
     let mut second = begin(&environment, "store", &kept);
     assert_eq!(
-        act(&mut *second, "keys \ndelete a/1\nget a/1").unwrap(),
+        act(&mut *second, "keys \nremove a/1\nget a/1").unwrap(),
         "a/1 a/2 b\nok\nnothing"
     );
     assert_eq!(kept.close().writes.len(), 1);

@@ -33,7 +33,7 @@ fn a_session_sees_what_was_stored_when_it_began_and_its_own_writes() {
     let contents = stored(&[("a", "one"), ("b", "two")]);
     let session = Session::new(contents.clone());
     session.put("a", b"mine").unwrap();
-    session.delete("b").unwrap();
+    session.remove("b").unwrap();
     assert_eq!(session.get("a").unwrap(), value("mine"));
     assert_eq!(session.get("b").unwrap(), None);
     assert_eq!(session.keys("").unwrap(), ["a"]);
@@ -73,9 +73,9 @@ fn what_was_read_of_others_is_remembered_and_what_was_written_first_is_not() {
 fn only_what_changes_something_is_left_behind_and_nothing_more_is_taken() {
     let session = Session::new(stored(&[("a", "one")]));
     session.put("b", b"two").unwrap();
-    session.delete("b").unwrap();
-    session.delete("never").unwrap();
-    session.delete("a").unwrap();
+    session.remove("b").unwrap();
+    session.remove("never").unwrap();
+    session.remove("a").unwrap();
     let writes = session.close().writes;
     assert_eq!(
         writes,
@@ -102,7 +102,7 @@ fn each_limit_holds_at_its_edge() {
     ] {
         assert_eq!(session.put(&key, b""), Err(unfit));
         assert_eq!(session.get(&key), Err(unfit));
-        assert_eq!(session.delete(&key), Err(unfit));
+        assert_eq!(session.remove(&key), Err(unfit));
     }
     assert_eq!(
         session.put("v", &vec![0; VALUE_BYTES + 1]),
@@ -115,7 +115,7 @@ fn each_limit_holds_at_its_edge() {
     }
     assert_eq!(many.put("one more", b""), Err(Unfit::Keys));
     many.put("0", b"again").unwrap();
-    many.delete("1").unwrap();
+    many.remove("1").unwrap();
     many.put("one more", b"").unwrap();
 
     let large = Session::default();
@@ -136,12 +136,12 @@ fn each_limit_holds_at_its_edge() {
 }
 
 #[test]
-fn puts_and_deletes_without_end_leave_nothing() {
+fn puts_and_removals_without_end_leave_nothing() {
     let session = Session::default();
     for n in 0..100_000 {
         let key = n.to_string();
         session.put(&key, b"value").unwrap();
-        session.delete(&key).unwrap();
+        session.remove(&key).unwrap();
     }
     let draft = session.lock();
     assert_eq!(
@@ -199,7 +199,7 @@ fn writes_for_which_others_left_no_room_are_not_taken_up_at_all() {
 #[derive(Clone, Debug)]
 enum Step {
     Put(u8, u16),
-    Delete(u8),
+    Remove(u8),
     Get(u8),
     /// A new session on what all before have left.
     Next,
@@ -208,7 +208,7 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         (0u8..6, any::<u16>()).prop_map(|(key, value)| Step::Put(key, value)),
-        (0u8..6).prop_map(Step::Delete),
+        (0u8..6).prop_map(Step::Remove),
         (0u8..6).prop_map(Step::Get),
         Just(Step::Next),
     ];
@@ -229,8 +229,8 @@ proptest! {
                     session.put(&key.to_string(), &value).unwrap();
                     model.insert(key.to_string(), (value, at));
                 }
-                Step::Delete(key) => {
-                    session.delete(&key.to_string()).unwrap();
+                Step::Remove(key) => {
+                    session.remove(&key.to_string()).unwrap();
                     model.remove(&key.to_string());
                 }
                 Step::Get(key) => {

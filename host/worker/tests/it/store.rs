@@ -62,7 +62,7 @@ fn what_an_episode_in_a_worker_stores_is_the_hosts_to_keep() {
             .unwrap()
     };
     let mut first = begin();
-    let lines = "put a one\nput b two\ndelete b\nget a\nkeys ";
+    let lines = "put a one\nput b two\nremove b\nget a\nkeys ";
     assert_eq!(said(&mut *first, lines).unwrap(), "ok\nok\nok\none\na");
     kept.close();
     let error = said(&mut *first, "put a late").unwrap_err().to_string();

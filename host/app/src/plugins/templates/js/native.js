@@ -11,6 +11,7 @@ export const given = {
   bits: () => 0,
   uniform: () => 0,
   nowMs: () => 0,
+  stored: new Map(),
 };
 globalThis.given = given;
 
@@ -25,6 +26,10 @@ const MODULES = {
   browser: "export const Page = globalThis.given.Page;",
   model: "export const complete = (request) => globalThis.given.complete(request);",
   http: "export const fetch = (request) => globalThis.given.fetch(request);",
+  store: `export const get = (key) => globalThis.given.stored.get(key) ?? null;
+    export const put = (key, value) => { globalThis.given.stored.set(key, value); };
+    export const remove = (key) => { globalThis.given.stored.delete(key); };
+    export const keys = (prefix) => [...globalThis.given.stored.keys()].filter((key) => key.startsWith(prefix)).sort();`,
 };
 
 const url = (text) => `data:text/javascript,${encodeURIComponent(text)}`;
