@@ -9,6 +9,7 @@ mod learning;
 mod modalities;
 mod openai;
 mod recipes;
+mod store;
 mod support;
 mod tenants;
 mod users;

@@ -225,6 +225,12 @@ impl Attempt {
             "ask-for-ever" => loop {
                 ask(question("user", 8, 0.0))?;
             },
+            "store-visits" => {
+                let visits = store::text("visits")?.and_then(|text| text.parse().ok());
+                let visits = visits.unwrap_or(0u32) + 1;
+                store::put("visits", visits.to_string())?;
+                Ok(format!("visit {visits}"))
+            }
             "store-for-ever" => loop {
                 store::put("key", "value")?;
             },
