@@ -139,7 +139,7 @@ pub struct Plugins {
     /// Most bytes that are kept; what was not used for longest goes first.
     pub cache_bytes: u64,
     /// Capabilities granted, by plugin name, beside those of the shipped plugins; `conversation = []` takes theirs away. No other
-    /// plugin has any by default.
+    /// plugin has any by default. What a plugin keeps in its `store` lies in the ledger, for each tenant apart, and needs no section of its own.
     #[serde(deserialize_with = "beside_the_shipped")]
     pub grants: BTreeMap<String, Vec<String>>,
     /// Each plugin's own section, checked against the schema in its manifest.

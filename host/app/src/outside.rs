@@ -48,7 +48,15 @@ pub(crate) fn unnoted(config: &Config, folder: PathBuf) -> Outside {
     }
 }
 
-/// The same, and models.
+/// What the commands for authors offer, on any machine: a store in which nothing was stored before, and of which nothing is kept.
+pub(crate) fn for_authors() -> Outside {
+    Outside {
+        store: Some(Arc::new(Sessions)),
+        ..Outside::default()
+    }
+}
+
+/// The same as [`outside`], and models.
 pub(crate) fn with_models(offers: Outside, models: Arc<dyn Models>) -> Outside {
     let noted = noting(Outside {
         model: Some(models),

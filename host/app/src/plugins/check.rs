@@ -2,12 +2,12 @@
 
 use anyhow::{Context as _, ensure};
 use indicatif::HumanBytes;
-use plugin::{Plugin, outside::Outside};
+use plugin::Plugin;
 
 use super::drive::{self, Answer, Call};
 use super::source::{Source, section};
 use super::{Language, Which};
-use crate::compiled;
+use crate::{compiled, outside::for_authors};
 
 /// The end of what is known of a guest that broke and had logged nothing.
 const SILENT: &str = "wasm `unreachable` instruction executed";
@@ -17,7 +17,7 @@ pub(super) fn run(args: &Which) -> anyhow::Result<()> {
     source.warn_when_stale();
     let section = section(&args.set)?;
     // Compiled once: what a language's runtime takes to compile is most of this command's time.
-    let host = compiled::host(Outside::default())?;
+    let host = compiled::host(for_authors())?;
     let grants = source.wishes()?;
     let plugin = source.load(&host, &grants, &section)?;
     let again = source.load(&host, &grants, &section)?;

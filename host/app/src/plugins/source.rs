@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use plugin::{Capability, Manifest, Plugin, PluginHost, outside::Outside};
+use plugin::{Capability, Manifest, Plugin, PluginHost};
 
 use super::language::Language;
 use super::store::Store;
-use crate::compiled;
+use crate::{compiled, outside::for_authors};
 
 /// The manifest's file.
 pub const MANIFEST: &str = "plugin.toml";
@@ -106,7 +106,7 @@ impl Source {
     /// # Errors
     /// As [`Source::load`].
     pub fn load_trusted(&self, section: &toml::Table) -> anyhow::Result<Plugin> {
-        let host = compiled::host(Outside::default())?;
+        let host = compiled::host(for_authors())?;
         self.load(&host, &self.wishes()?, section)
     }
 
