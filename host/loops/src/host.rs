@@ -199,8 +199,7 @@ impl Loops {
             board: board.clone(),
             praise: Arc::new(Mutex::new(recovered.praise)),
         };
-        let (erased, sessions) = (seams.trained.erased, serve_handle.clone());
-        let kept = stores.clone();
+        let erased = on_erase(&serve_handle, &stores, seams.trained.erased);
         let train = train::Parts {
             config: config.train.clone(),
             gate: config.gate.clone(),
@@ -216,11 +215,7 @@ impl Loops {
             policy: seams.policy,
             bench: seams.trained.bench,
             orders,
-            erased: Arc::new(move |turns| {
-                sessions.forget(turns);
-                kept.forget();
-                erased(turns);
-            }),
+            erased,
             forgotten: seams.trained.forgotten,
             watch,
             board: board.clone(),
@@ -307,6 +302,16 @@ impl Loops {
         });
         supervisor.wait().await
     }
+}
+
+/// Everybody here who keeps something of turns in memory, and then whoever else does.
+fn on_erase(sessions: &serve::Handle, stores: &Stores, others: OnErase) -> OnErase {
+    let (sessions, stores) = (sessions.clone(), stores.clone());
+    Arc::new(move |turns| {
+        sessions.forget(turns);
+        stores.forget();
+        others(turns);
+    })
 }
 
 impl Handle {

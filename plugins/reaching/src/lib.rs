@@ -109,6 +109,41 @@ fn told(lines: &str) -> Result<String, Fault> {
     Ok(lines.collect::<Result<Vec<_>, _>>()?.join("\n"))
 }
 
+fn misuse_store(task: &str) -> Result<String, Fault> {
+    match task {
+        "store-visits" => {
+            let visits = store::text("visits")?.and_then(|text| text.parse().ok());
+            let visits = visits.unwrap_or(0u32) + 1;
+            store::put("visits", visits.to_string())?;
+            Ok(format!("visit {visits}"))
+        }
+        "store-for-ever" => loop {
+            store::put("key", "value")?;
+        },
+        "store-keys-for-ever" => {
+            let mut number = 0u64;
+            loop {
+                store::put(&number.to_string(), "")?;
+                number += 1;
+            }
+        }
+        "store-a-large-value" => store::put("key", vec![0; 65_537]).map(|()| "put".into()),
+        "store-a-huge-value" => store::put("key", vec![0; 5_000_000]).map(|()| "put".into()),
+        "store-a-long-key" => store::put(&"k".repeat(257), "value").map(|()| "put".into()),
+        "store-no-text" => store::put(&forged_text(), "value").map(|()| "put".into()),
+        "store-look-for-no-text" => Ok(store::keys(&forged_text())?.join(" ")),
+        "store-until-full" => {
+            let value = vec![7; 65_536];
+            let mut number = 0;
+            while store::put(&number.to_string(), &value).is_ok() {
+                number += 1;
+            }
+            Ok(number.to_string())
+        }
+        _ => Err(Fault::InvalidInput(format!("no task `{task}`"))),
+    }
+}
+
 /// A text of bytes that are none.
 fn forged_text() -> String {
     #[expect(
@@ -225,35 +260,7 @@ impl Attempt {
             "ask-for-ever" => loop {
                 ask(question("user", 8, 0.0))?;
             },
-            "store-visits" => {
-                let visits = store::text("visits")?.and_then(|text| text.parse().ok());
-                let visits = visits.unwrap_or(0u32) + 1;
-                store::put("visits", visits.to_string())?;
-                Ok(format!("visit {visits}"))
-            }
-            "store-for-ever" => loop {
-                store::put("key", "value")?;
-            },
-            "store-keys-for-ever" => {
-                let mut number = 0u64;
-                loop {
-                    store::put(&number.to_string(), "")?;
-                    number += 1;
-                }
-            }
-            "store-a-large-value" => store::put("key", vec![0; 65_537]).map(|()| "put".into()),
-            "store-a-huge-value" => store::put("key", vec![0; 5_000_000]).map(|()| "put".into()),
-            "store-a-long-key" => store::put(&"k".repeat(257), "value").map(|()| "put".into()),
-            "store-no-text" => store::put(&forged_text(), "value").map(|()| "put".into()),
-            "look-for-no-text" => Ok(store::keys(&forged_text())?.join(" ")),
-            "store-until-full" => {
-                let value = vec![7; 65_536];
-                let mut number = 0;
-                while store::put(&number.to_string(), &value).is_ok() {
-                    number += 1;
-                }
-                Ok(number.to_string())
-            }
+            task if task.starts_with("store-") => misuse_store(task),
             task => match task.split_once(' ') {
                 Some(("get", url)) => get(url),
                 Some(("get-forever", url)) => loop {

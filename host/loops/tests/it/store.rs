@@ -335,7 +335,12 @@ async fn an_episode_that_goes_on_after_a_restart_sees_what_it_saw() {
     played(&rig, &[episode("a", None, "put k one")]).await;
     let long = episode("b", None, "get k,put l mine,get k,get l");
     // Its agent is gone after two replies.
-    let said = played_by(&rig, ("diary", Some("tenant"), 2), &[long.clone()]).await;
+    let said = played_by(
+        &rig,
+        ("diary", Some("tenant"), 2),
+        std::slice::from_ref(&long),
+    )
+    .await;
     assert!(said[0].starts_with("one,ok,"), "{said:?}");
     played(&rig, &[episode("c", None, "put k two,put l two")]).await;
     rig.kill().await;

@@ -176,7 +176,7 @@ fn a_guest_that_never_stops_storing_meets_its_limits() {
 
 #[test]
 fn a_key_that_is_no_text_is_a_trap() {
-    for task in ["store-no-text", "look-for-no-text"] {
+    for task in ["store-no-text", "store-look-for-no-text"] {
         let said = words(answer(task));
         assert!(
             said.contains("broke") && said.contains("utf-8"),
