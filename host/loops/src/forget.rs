@@ -5,7 +5,7 @@
 //! the result in one group of records, and erases the weights that knew them. A kill at any point is finished at the next start.
 //! The adapter afterwards is byte for byte the one of a ledger in which the turns never were. Hosted attempts that were paid in
 //! relation to each other are forgotten together: in a ledger without one of them the others would have been paid otherwise. So are those
-//! that read what a forgotten one had stored ([`chosen`]).
+//! that read what a forgotten one had stored (`forget/chosen.rs`).
 
 mod chosen;
 
