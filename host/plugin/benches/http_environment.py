@@ -70,7 +70,10 @@ def fastapi():
     async def post(action: Action):
         return step(action.action)
 
-    listener = socket.create_server(("127.0.0.1", 0))
+    # The event loop sends small packets at once only on sockets that say that they are TCP.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
     print(listener.getsockname()[1], flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
 
