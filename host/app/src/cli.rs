@@ -81,6 +81,9 @@ pub enum Command {
     Train(commands::train::Args),
     /// Measure the judge on labelled reactions
     JudgeEval(commands::judge_eval::Args),
+    /// Prove on this machine what the engine claims about itself
+    #[command(subcommand)]
+    Verify(commands::verify::Command),
     /// Be a worker process of a host, which starts it and speaks to it
     #[command(hide = true)]
     Worker,
@@ -119,6 +122,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Generate(args) => commands::generate::run(args),
         Command::Train(args) => commands::train::run(args),
         Command::JudgeEval(args) => commands::judge_eval::run(args),
+        Command::Verify(command) => commands::verify::run(command),
         Command::Worker => Ok(worker::run()?),
     }
 }

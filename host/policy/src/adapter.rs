@@ -143,6 +143,26 @@ impl Adapter {
         Adapter::from_params(config, rank, alpha, params)
     }
 
+    /// An adapter that changes something: B is uniform within ±0.05, too. For checks and measurements, never for training.
+    ///
+    /// # Errors
+    /// As [`Adapter::init`].
+    pub fn random(config: &ModelConfig, rank: usize, alpha: f32, seed: u64) -> Result<Adapter> {
+        let mut adapter = Adapter::init(config, rank, alpha, seed)?;
+        let layout = adapter.layout.clone();
+        adapter.update(|params| {
+            for layer in 0..layout.layers {
+                for projection in Projection::ALL {
+                    let (_, b) = layout.at(layer, projection);
+                    for (place, v) in b.clone().zip(&mut params[b]) {
+                        *v = 0.1 * uniform(seed, place as u64) - 0.05;
+                    }
+                }
+            }
+        });
+        Ok(adapter)
+    }
+
     /// An adapter with given parameters, in the flat order.
     ///
     /// # Errors

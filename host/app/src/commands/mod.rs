@@ -15,3 +15,4 @@ pub mod serve;
 pub mod status;
 pub mod train;
 pub mod transfer;
+pub mod verify;

@@ -13,16 +13,18 @@ use std::sync::Arc;
 const MAX_POSITIONS: usize = 1 << 18;
 
 /// A decoder's weights, ready to compute; shared by serving, judging, teaching and training.
-#[derive(Debug)]
+///
+/// A clone shares them.
+#[derive(Clone, Debug)]
 pub struct Model {
     pub(super) config: ModelConfig,
     pub(super) pool: Arc<Pool>,
-    pub(super) embedding: Packed,
+    pub(super) embedding: Arc<Packed>,
     /// The output matrix when it is not the embedding.
-    pub(super) head: Option<Packed>,
-    pub(super) norm: Vec<f32>,
-    pub(super) layers: Vec<Layer>,
-    pub(super) rope: Table,
+    pub(super) head: Option<Arc<Packed>>,
+    pub(super) norm: Arc<[f32]>,
+    pub(super) layers: Arc<[Layer]>,
+    pub(super) rope: Arc<Table>,
 }
 
 /// One decoder layer.
@@ -122,17 +124,26 @@ impl Model {
         Ok(Model {
             config,
             pool,
-            embedding,
-            head,
-            norm,
-            layers,
-            rope,
+            embedding: Arc::new(embedding),
+            head: head.map(Arc::new),
+            norm: norm.into(),
+            layers: layers.into(),
+            rope: Arc::new(rope),
         })
     }
 
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// The same weights on other threads or another instruction set: every result keeps its bits.
+    #[must_use]
+    pub fn on(&self, pool: Arc<Pool>) -> Model {
+        Model {
+            pool,
+            ..self.clone()
+        }
     }
 
     /// The threads that it computes on.
@@ -146,7 +157,7 @@ impl Model {
             .layers
             .iter()
             .flat_map(|l| [&l.qkv, &l.o, &l.gate_up, &l.down]);
-        let ends = [Some(&self.embedding), self.head.as_ref()];
+        let ends = [Some(&*self.embedding), self.head.as_deref()];
         layers
             .chain(ends.into_iter().flatten())
             .map(Packed::bytes)
@@ -176,7 +187,7 @@ impl Model {
 
     /// The output matrix.
     pub(super) fn output(&self) -> &Packed {
-        self.head.as_ref().unwrap_or(&self.embedding)
+        self.head.as_deref().unwrap_or(&self.embedding)
     }
 }
 
