@@ -16,6 +16,7 @@ use super::worker::Worker;
 use super::{Config, EngineHandle, Event, Priority, Refusal, SampleJob, Started, Token};
 use crate::engine::queue::Work;
 
+mod on_policy;
 #[path = "../../tests/common/tiny.rs"]
 mod tiny;
 
@@ -100,9 +101,13 @@ fn deployed(model: &Model, version: u64) -> Deployed {
 impl Bench {
     fn new(config: Config) -> Self {
         let model = tiny::random_model();
-        let slots: BTreeMap<AdapterName, Arc<Slot>> = [("one", 1), ("two", 2)]
+        let slots = [("one", 1), ("two", 2)]
             .map(|(name, version)| (name.into(), Arc::new(Slot::new(deployed(&model, version)))))
             .into();
+        Self::with(config, model, slots)
+    }
+
+    fn with(config: Config, model: Arc<Model>, slots: BTreeMap<AdapterName, Arc<Slot>>) -> Self {
         let parts = Parts {
             name: "tiny".into(),
             model: Arc::clone(&model),
