@@ -185,7 +185,8 @@ impl VersionRecord {
             source: Arc::new(source),
         })?;
         let name = format!("{}:{}", self.adapter, self.version);
-        Ok(Entry::new(KIND, name.clone(), body).with_key(format!("{KIND}/{name}")))
+        let key = version_key(&self.adapter, self.version);
+        Ok(Entry::new(KIND, name, body).with_key(key))
     }
 
     /// Reads a version back and checks its content hash.
@@ -209,6 +210,11 @@ impl VersionRecord {
             expected: stored.hash,
         })
     }
+}
+
+/// The key under which a version's record lies.
+pub fn version_key(adapter: &str, version: u64) -> String {
+    format!("{KIND}/{adapter}:{version}")
 }
 
 /// All versions in a ledger.

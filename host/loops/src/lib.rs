@@ -15,6 +15,7 @@ mod call;
 mod derive;
 mod error;
 pub mod evidence;
+mod fingerprints;
 pub mod forget;
 pub mod gate;
 mod gating;

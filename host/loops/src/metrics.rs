@@ -38,6 +38,9 @@ pub struct Metrics {
     pub(crate) samples: Counter,
     pub(crate) trained: Counter,
     pub(crate) steps: Family<Label, Counter>,
+    pub(crate) fresh_tokens: Counter,
+    pub(crate) mismatched_tokens: Counter,
+    pub(crate) fingerprints: Family<Label, Counter>,
     pub(crate) plugin_failures: Family<Label, Counter>,
     pub(crate) episodes: Counter,
     pub(crate) restarts: Family<Label, Counter>,
@@ -95,6 +98,21 @@ impl Metrics {
             m.trained.clone(),
         );
         r.register("steps", "optimizer steps, by outcome", m.steps.clone());
+        r.register(
+            "fresh_tokens",
+            "trained tokens that the weights before their step had sampled",
+            m.fresh_tokens.clone(),
+        );
+        r.register(
+            "mismatched_tokens",
+            "those whose log-prob in training differs in any bit from the recorded one",
+            m.mismatched_tokens.clone(),
+        );
+        r.register(
+            "fingerprints",
+            "fingerprints that replies of the trained adapter carry, against the ledger's: same, other, none",
+            m.fingerprints.clone(),
+        );
         r.register(
             "plugin_failures",
             "failed or timed-out calls of plugins and of the judge model, by function",

@@ -23,6 +23,7 @@ use tokio::time::{Duration, Instant, sleep};
 use crate::{
     Error, Result, Shutdown,
     call::Caller,
+    fingerprints::Fingerprints,
     session::{Continued, SessionKey, Sessions},
     status::Board,
     store::Stores,
@@ -115,6 +116,7 @@ pub(crate) struct Inner {
     pub(crate) sessions: Mutex<Sessions>,
     pub(crate) begun: Mutex<HashMap<TurnId, Begun>>,
     pub(crate) ids: Ids,
+    pub(crate) fingerprints: Fingerprints,
 }
 
 /// Names turns: the same run of the same ledger names the same turn the same, and no recorded turn's name comes again.
@@ -165,6 +167,7 @@ pub(crate) fn build(
         sessions: Mutex::new(sessions),
         begun: Mutex::default(),
         ids,
+        fingerprints: Fingerprints::default(),
     });
     (Serve(inner.clone()), Handle(inner))
 }

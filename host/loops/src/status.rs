@@ -284,6 +284,20 @@ impl Board {
         }
     }
 
+    /// What a step found out about the tokens that its own weights had sampled.
+    pub(crate) fn recomputed(&self, fresh: u64, mismatched: u64) {
+        self.metrics.fresh_tokens.inc_by(fresh);
+        self.metrics.mismatched_tokens.inc_by(mismatched);
+    }
+
+    /// A reply's fingerprint was compared with the ledger's.
+    pub(crate) fn fingerprint(&self, outcome: &str) {
+        self.metrics
+            .fingerprints
+            .get_or_create(&label(outcome))
+            .inc();
+    }
+
     pub(crate) fn tripped(&self) {
         self.metrics.steps.get_or_create(&label("tripped")).inc();
         self.edit(|status| status.trips += 1);

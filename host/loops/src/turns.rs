@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use ledger::Entry;
+use ledger::{Entry, lineage};
 use rl::{
     Classification, Feedback, FinishReason, NotTrainable, RequestView, Served, Ticket, Turn,
     TurnId, TurnKind, TurnRequest,
@@ -117,7 +117,10 @@ impl Inner {
             reply: served.reply,
             finish: served.finish,
         };
-        let not_trainable = self.not_trainable(&turn);
+        let mut not_trainable = self.not_trainable(&turn);
+        if self.answered_by_others(&turn).await? {
+            not_trainable = not_trainable.or(Some(NotTrainable::OtherWeights));
+        }
         let record = TurnRecord {
             turn,
             key: request.key,
@@ -325,6 +328,42 @@ impl Inner {
             _ if turn.response.is_empty() => Some(NotTrainable::Empty),
             _ => None,
         }
+    }
+
+    /// Compares the fingerprint that a reply carries with the one that the ledger has for its version.
+    ///
+    /// A policy that names no fingerprint cannot be checked; that is counted.
+    async fn answered_by_others(&self, turn: &Turn) -> Result<bool> {
+        let Some(adapter) = turn.adapter.as_ref().filter(|a| self.trained.contains(*a)) else {
+            return Ok(false);
+        };
+        let known = self.fingerprints.get(adapter, turn.version);
+        let expected = match known {
+            Some(known) => known,
+            None => {
+                let key = lineage::version_key(adapter.as_str(), turn.version.get());
+                let record = self.by_key(key).await?;
+                let found = self
+                    .fingerprints
+                    .learn(adapter, turn.version, record.as_ref());
+                found.map_err(Error::ledger("serve", "read a version"))?
+            }
+        };
+        let carried = turn.adapter_digest.as_str();
+        let outcome = match carried {
+            "" if *expected != *carried => "none",
+            _ if *expected == *carried => "same",
+            _ => "other",
+        };
+        self.board.fingerprint(outcome);
+        let other = outcome == "other";
+        if other {
+            tracing::error!(
+                turn = %turn.id, %adapter, version = %turn.version, carried, %expected,
+                "other weights answered than the ledger has for their version; the turn is not trained"
+            );
+        }
+        Ok(other)
     }
 
     /// Appends, and says of each entry whether it is new.

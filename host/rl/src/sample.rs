@@ -137,6 +137,9 @@ pub struct StepMetrics {
     pub clipped: f64,
     /// Fresh tokens whose recomputed log-prob differs in any bit from the recorded one.
     pub mismatched: u64,
+    /// Fresh tokens: those that the weights before the step sampled, so that both log-probs must be the same.
+    #[serde(default)]
+    pub fresh: u64,
     /// Weighted response tokens.
     pub tokens: u64,
     /// Samples in the batch.

@@ -40,6 +40,8 @@ pub enum NotTrainable {
     Cancelled,
     /// No token was sampled.
     Empty,
+    /// The fingerprint of the weights that answered is not the one that the ledger has for their version.
+    OtherWeights,
     /// Every vote was absent, no hint was accepted.
     NoVerdict,
     /// The verdict is 0 (ambiguous) and no hint was accepted.
@@ -74,6 +76,9 @@ impl NotTrainable {
             Self::Orphaned => "the client edited, retried or compacted the conversation",
             Self::Cancelled => "the client went away before the reply was complete",
             Self::Empty => "the reply holds no sampled token",
+            Self::OtherWeights => {
+                "other weights answered than the ledger has for their version; see the log for both fingerprints"
+            }
             Self::NoVerdict => "every vote of the judge was absent and no hint was accepted",
             Self::Ambiguous => "the votes cancel out (verdict 0) and no hint was accepted",
             Self::RewardRefused => "the reward rule failed or gave numbers that the host refuses",

@@ -55,12 +55,13 @@ impl Walk {
                     .filter(|s| s.weight.iter().any(|w| *w > 0.0)),
             );
         let mut total = Figures::default();
-        let mut mismatched = 0;
+        let (mut mismatched, mut fresh) = (0, 0);
         for (index, sample) in batch.samples.iter().enumerate() {
             let (figures, differ) =
                 self.sample(model, adapter, &objective, sample, index, share, pass)?;
             if sample.version == current {
                 mismatched += differ;
+                fresh += sample.response.len() as u64;
             }
             check_ratio(&figures, config, pass)?;
             total.pg += share * figures.pg;
@@ -84,6 +85,7 @@ impl Walk {
             ratio_max: total.ratio_max,
             clipped: total.clipped as f64 / tokens,
             mismatched,
+            fresh,
             tokens: total.tokens,
             samples: batch.samples.len() as u64,
             ..StepMetrics::default()

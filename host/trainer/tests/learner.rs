@@ -226,8 +226,13 @@ fn fresh_samples_have_ratio_one_and_no_mismatch_and_stale_ones_are_measured() {
             (1.0, 1.0, 0.0)
         );
         assert_eq!(
-            (metrics.mismatched, metrics.tokens, metrics.samples),
-            (0, 11, 2),
+            (
+                metrics.mismatched,
+                metrics.fresh,
+                metrics.tokens,
+                metrics.samples
+            ),
+            (0, 11, 11, 2),
             "{name}"
         );
         assert!((metrics.pg_loss - (-1.0 + 0.5) / 2.0).abs() < 1e-6);
@@ -238,7 +243,8 @@ fn fresh_samples_have_ratio_one_and_no_mismatch_and_stale_ones_are_measured() {
         for sample in &mut other.samples {
             sample.version = PolicyVersion::new(7);
         }
-        assert_eq!(learner.step(&other).unwrap().metrics.mismatched, 0);
+        let other = learner.step(&other).unwrap().metrics;
+        assert_eq!((other.mismatched, other.fresh), (0, 0));
     }
 }
 

@@ -262,6 +262,8 @@ impl Learner for HashLearner {
     fn step(&mut self, batch: &Batch) -> rl::Result<Proposal> {
         let mut metrics = StepMetrics {
             step: self.version.get() + 1,
+            fresh: 7,
+            mismatched: 3,
             ..StepMetrics::default()
         };
         let failure = self.witness.lock().fail.pop();
@@ -394,6 +396,7 @@ impl World {
 
 /// A running host.
 pub(crate) struct Rig {
+    pub(crate) metrics: Registry,
     pub(crate) ledger: Ledger,
     pub(crate) handle: Handle,
     pub(crate) policy: Arithmetic,
@@ -494,9 +497,18 @@ impl Rig {
             handle,
             policy,
             witness,
+            metrics: registry,
             stop,
             running,
         })
+    }
+
+    /// A counter, by its name and label as it is exposed; 0 when it was never counted.
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.metrics).unwrap();
+        let line = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
+        text.lines().find_map(line).unwrap_or(0)
     }
 
     /// A clean shutdown: the ledger is free when this returns.

@@ -304,3 +304,54 @@ async fn the_ledgers_sink_conforms() {
         .unwrap();
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn a_reply_of_other_weights_than_the_ledger_has_for_its_version_is_recorded_and_not_trained()
+{
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    rig.talk("s", &["hi", "thank you", "great"]).await;
+    rig.handle.until(|s| s.live.get() == 1).await;
+    let lineage = ledger::lineage::Lineage::read(&rig.ledger).unwrap();
+    let newest = lineage.newest("main").unwrap();
+    let right = newest.fingerprint().unwrap().to_owned();
+    let of_weights = |version: u64, digest: &str| rl::Served {
+        version: rl::PolicyVersion::new(version),
+        adapter_digest: digest.into(),
+        ..served(Message::assistant("hello"), &rig.policy)
+    };
+    let before =
+        |outcome: &str| rig.counter(&format!("loops_fingerprints_total{{value=\"{outcome}\"}}"));
+    let counted = ["same", "other", "none"].map(before);
+    for (session, version, digest, trainable) in [
+        ("right", 1, right.as_str(), true),
+        ("again", 1, right.as_str(), true),
+        ("another", 1, "00ff", false),
+        ("base", 0, "", true),
+        ("not the base", 0, right.as_str(), false),
+        ("unheard of", 9, right.as_str(), false),
+        ("nameless", 1, "", true),
+    ] {
+        let asked = request(session, vec![Message::user("hi")]);
+        let ticket = rig.sink().begin(asked).await.unwrap();
+        let turn = ticket.turn.clone();
+        rig.sink()
+            .finish(ticket, of_weights(version, digest))
+            .await
+            .unwrap();
+        let turns: Vec<TurnRecord> = rig.records(TURN);
+        let recorded = turns.iter().find(|t| t.turn.id == turn).unwrap();
+        let reason = (!trainable).then_some(NotTrainable::OtherWeights);
+        assert_eq!(recorded.not_trainable, reason, "{session}");
+    }
+    let now = ["same", "other", "none"].map(before);
+    let more: Vec<u64> = now
+        .iter()
+        .zip(counted)
+        .map(|(now, then)| now - then)
+        .collect();
+    assert_eq!(more, [3, 3, 1]);
+    let status = rig.handle.status();
+    assert_eq!(status.not_trainable[&NotTrainable::OtherWeights], 3);
+    rig.stop().await;
+}

@@ -34,6 +34,12 @@ async fn samples_become_versions_that_are_live_as_soon_as_they_are_committed() {
     let adapter = rig.ledger.get_blob(&newest.adapter_blob.unwrap()).unwrap();
     let live = rig.witness.lock().live.last().cloned();
     assert_eq!(live, Some((2, adapter)), "served = stored");
+    let counted = ["fresh", "mismatched"].map(|n| rig.counter(&format!("loops_{n}_tokens_total")));
+    assert_eq!(
+        counted,
+        [2 * 7, 2 * 3],
+        "what the learner said of two steps"
+    );
     rig.stop().await;
     assert!(verify(dir.path()).unwrap().is_sound());
 }

@@ -167,7 +167,7 @@ fn pass(bench: &mut Bench, day: &Day) -> Vec<(SampleJob, Heard)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(40) })]
 
     #[test]
     fn what_is_recorded_is_what_training_computes_whatever_the_engine_does_beside(day in day()) {
