@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 use ledger::lineage::RefKind;
 
-use crate::{commands, demo, interop, models, plugins, rollout};
+use crate::{bench, commands, demo, interop, models, plugins, rollout};
 
 /// nextstate trains an agent's language model while it is being used, from what happens next:
 /// the user's reply, a tool's output, a page that changed.
@@ -84,6 +84,8 @@ pub enum Command {
     /// Prove on this machine what the engine claims about itself
     #[command(subcommand)]
     Verify(commands::verify::Command),
+    /// Measure this engine against llama.cpp and PyTorch on this machine
+    Bench(bench::Args),
     /// Be a worker process of a host, which starts it and speaks to it
     #[command(hide = true)]
     Worker,
@@ -123,6 +125,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Train(args) => commands::train::run(args),
         Command::JudgeEval(args) => commands::judge_eval::run(args),
         Command::Verify(command) => commands::verify::run(command),
+        Command::Bench(args) => bench::run(&args),
         Command::Worker => Ok(worker::run()?),
     }
 }

@@ -8,6 +8,7 @@
     reason = "a command's result goes to standard output"
 )]
 
+pub mod bench;
 pub mod cli;
 pub mod commands;
 mod compiled;
