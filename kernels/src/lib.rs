@@ -20,6 +20,7 @@ mod error;
 pub mod gemm;
 pub mod lora;
 mod packed;
+pub mod peak;
 mod pool;
 pub mod reference;
 pub mod rmsnorm;

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::rows::Ask;
 
-const LLAMA_CPP: &str = include_str!("../../peers/llama_cpp.py");
-const PYTORCH: &str = include_str!("../../peers/pytorch.py");
+const LLAMA_CPP: &str = include_str!("../../peers/contend_llama_cpp.py");
+const PYTORCH: &str = include_str!("../../peers/contend_pytorch.py");
 
 /// Characters of a peer's last words that are shown.
 const LAST_WORDS: usize = 600;

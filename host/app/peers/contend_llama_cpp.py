@@ -1,6 +1,6 @@
 """llama.cpp as a contender of `nextstate bench`: one JSON object a line on standard input, one answer a line on standard output.
 
-    python llama_cpp.py MODEL.gguf TYPE THREADS FOLDER     TYPE: F32, BF16 or Q8_0; FOLDER keeps the model in that type
+    python contend_llama_cpp.py MODEL.gguf TYPE THREADS FOLDER     TYPE: F32, BF16 or Q8_0; FOLDER keeps the model in that type
 
 `{"work":"decode","prompts":[[…],…],"steps":n}` takes the prompts in, then times n greedy steps of all of them together;
 `{"work":"prefill","prompts":[[…]]}` times one prompt. Answers: seconds, tokens, the first sequence's tokens, peak_bytes. The

@@ -1,8 +1,8 @@
 """PyTorch + transformers + PEFT as a contender of `nextstate bench`: one JSON object a line in, one answer a line out.
 
-    python pytorch.py MODEL DTYPE THREADS     MODEL: a .gguf file or a Hugging Face folder; DTYPE: float32 or bfloat16
+    python contend_pytorch.py MODEL DTYPE THREADS     MODEL: a .gguf file or a Hugging Face folder; DTYPE: float32 or bfloat16
 
-Works and answers are those of llama_cpp.py, and `{"work":"train","prompts":[[…],…]}`: one step of LoRA of rank 16 on all seven
+Works and answers are those of contend_llama_cpp.py, and `{"work":"train","prompts":[[…],…]}`: one step of LoRA of rank 16 on all seven
 projections, the sequences as one batch: forward, backward, clipping, AdamW. Eager, with SDPA, as these libraries come.
 """
 
