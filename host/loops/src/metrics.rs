@@ -98,21 +98,7 @@ impl Metrics {
             m.trained.clone(),
         );
         r.register("steps", "optimizer steps, by outcome", m.steps.clone());
-        r.register(
-            "fresh_tokens",
-            "trained tokens that the weights before their step had sampled",
-            m.fresh_tokens.clone(),
-        );
-        r.register(
-            "mismatched_tokens",
-            "those whose log-prob in training differs in any bit from the recorded one",
-            m.mismatched_tokens.clone(),
-        );
-        r.register(
-            "fingerprints",
-            "fingerprints that replies of the trained adapter carry, against the ledger's: same, other, none",
-            m.fingerprints.clone(),
-        );
+        register_exactness(r, &m);
         r.register(
             "plugin_failures",
             "failed or timed-out calls of plugins and of the judge model, by function",
@@ -153,6 +139,25 @@ impl Metrics {
         );
         m
     }
+}
+
+/// Whether what is trained is what was served.
+fn register_exactness(r: &mut Registry, m: &Metrics) {
+    r.register(
+        "fresh_tokens",
+        "trained tokens that the weights before their step had sampled",
+        m.fresh_tokens.clone(),
+    );
+    r.register(
+        "mismatched_tokens",
+        "those whose log-prob in training differs in any bit from the recorded one",
+        m.mismatched_tokens.clone(),
+    );
+    r.register(
+        "fingerprints",
+        "fingerprints that replies of the trained adapter carry, against the ledger's: same, other, none",
+        m.fingerprints.clone(),
+    );
 }
 
 #[cfg(test)]

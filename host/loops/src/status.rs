@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
-use rl::{NotTrainable, PolicyVersion, SessionId, TurnId, TurnKind, Verdict, Vote};
+use rl::{NotTrainable, PolicyVersion, SessionId, StepMetrics, TurnId, TurnKind, Verdict, Vote};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -285,9 +285,16 @@ impl Board {
     }
 
     /// What a step found out about the tokens that its own weights had sampled.
-    pub(crate) fn recomputed(&self, fresh: u64, mismatched: u64) {
+    pub(crate) fn recomputed(&self, version: PolicyVersion, step: &StepMetrics) {
+        let (fresh, mismatched) = (step.fresh, step.mismatched);
         self.metrics.fresh_tokens.inc_by(fresh);
         self.metrics.mismatched_tokens.inc_by(mismatched);
+        if mismatched > 0 {
+            tracing::error!(
+                %version, fresh, mismatched,
+                "training computes other log-probs than were served; `nextstate verify on-policy` finds out where"
+            );
+        }
     }
 
     /// A reply's fingerprint was compared with the ledger's.

@@ -309,22 +309,13 @@ impl Training {
             gate,
             share,
         };
-        let (fresh, mismatched) = (
-            step.proposal.metrics.fresh,
-            step.proposal.metrics.mismatched,
-        );
+        let measured = step.proposal.metrics;
         let count = due.samples.len();
         let record = self
             .with_line("committing a version", move |line| line.commit(&due, step))
             .await?;
         let version = PolicyVersion::new(record.version);
-        self.parts.board.recomputed(fresh, mismatched);
-        if mismatched > 0 {
-            tracing::error!(
-                %version, fresh, mismatched,
-                "training computes other log-probs than were served: run `nextstate verify on-policy`"
-            );
-        }
+        self.parts.board.recomputed(version, &measured);
         if !passed {
             self.spent(count, Fate::Held(version));
             self.parts.board.step("held");

@@ -37,17 +37,7 @@ pub(super) fn draw(path: &Path, report: &Report) -> anyhow::Result<()> {
         );
         area.draw(&Text::new(title, (16, 14), ("sans-serif", 16).into_font()))?;
         if bars.is_empty() {
-            let speeds = report
-                .rows
-                .iter()
-                .flat_map(|row| row.results.iter().map(move |r| (row.title, r)));
-            let mut y = 56;
-            for (title, result) in speeds {
-                let line = format!("{title}: {:.1} tokens/s", result.speed[0]);
-                area.draw(&Text::new(line, (16, y), small.clone()))?;
-                y += 34;
-            }
-            return area.present();
+            return draw_speeds(&area, report);
         }
         let most = bars
             .iter()
@@ -107,6 +97,24 @@ pub(super) fn draw(path: &Path, report: &Report) -> anyhow::Result<()> {
         area.present()
     })()
     .with_context(|| format!("failed to draw {}", path.display()))
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+
+/// Our own figures, when there is nobody to compare them with.
+fn draw_speeds<'a>(
+    area: &Area<'a>,
+    report: &Report,
+) -> Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>> {
+    let mut y = 56;
+    for row in &report.rows {
+        for result in &row.results {
+            let line = format!("{}: {:.1} tokens/s", row.title, result.speed[0]);
+            area.draw(&Text::new(line, (16, y), ("sans-serif", 13).into_font()))?;
+            y += 34;
+        }
+    }
+    area.present()
 }
 
 fn bars(report: &Report) -> Vec<Bar> {

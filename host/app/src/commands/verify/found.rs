@@ -53,7 +53,7 @@ pub(super) struct Mismatch {
 /// What a check found.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Found {
-    /// By variation, in the order in which they were met.
+    /// By variation.
     pub(super) rows: Vec<Row>,
     /// Sampled tokens compared with training.
     pub(super) tokens: u64,
@@ -81,12 +81,23 @@ impl Found {
                     row.tokens += tokens;
                     row.mismatched += mismatched;
                 }
-                None => self.rows.push(Row {
-                    variation,
-                    value: value.clone(),
-                    tokens,
-                    mismatched,
-                }),
+                None => {
+                    // Beside its like.
+                    let like = self
+                        .rows
+                        .iter()
+                        .rposition(|row| row.variation == *variation);
+                    let place = like.map_or(self.rows.len(), |last| last + 1);
+                    self.rows.insert(
+                        place,
+                        Row {
+                            variation,
+                            value: value.clone(),
+                            tokens,
+                            mismatched,
+                        },
+                    );
+                }
             }
         }
     }

@@ -90,13 +90,15 @@ impl Plan {
         let shared = self.text(config, "shared", SHARED);
         Ok((0..requests)
             .map(|index| {
+                // Not in step with the adapters: each of them is drawn from in every way.
+                let draw = (index + index / (self.weights.len() + 1)) % DRAWS.len();
                 let length = LENGTHS[index % LENGTHS.len()].min(longest);
                 let mut prompt = self.text(config, &format!("prompt-{index}"), length);
                 if index % 2 == 1 && length > SHARED {
                     prompt[..SHARED].copy_from_slice(&shared);
                 }
                 let adapter = (index % (self.weights.len() + 1)).checked_sub(1);
-                let (temperature, top_p) = DRAWS[index % DRAWS.len()];
+                let (temperature, top_p) = DRAWS[draw];
                 let sampling = Sampling {
                     temperature,
                     top_p,
