@@ -88,6 +88,27 @@ fn kinds() -> impl Iterator<Item = (Dtype, (usize, usize))> {
 }
 
 #[test]
+fn the_backward_products_chain_is_the_same_where_its_rows_are_gathered() {
+    // Rows of 512 and 1024 numbers are gathered, those of 544 are not; 113 rows are two blocks.
+    for pool in pools() {
+        for n in [512usize, 544, 1024] {
+            let (k, m) = (33, 113);
+            let (w, dy) = (vector(1, n * k), vector(2, m * n));
+            let packed = Packed::pack(&pool, &[&w], k, Dtype::F32).unwrap();
+            let mut dx = vec![f32::NAN; m * k];
+            gemm::backward(&pool, m, &dy, &packed, &mut dx).unwrap();
+            for (row, column) in [(0, 0), (57, 32), (111, 7), (112, 32)] {
+                let chain = (0..n).fold(0.0f32, |sum, o| {
+                    dy[row * n + o].mul_add(w[o * k + column], sum)
+                });
+                let found = dx[row * k + column];
+                assert_eq!(found.to_bits(), chain.to_bits(), "{n} {row} {column}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_rows_bits_do_not_depend_on_the_other_rows() {
     let pool = Pool::new(2).unwrap();
     for (dtype, shape) in kinds() {
