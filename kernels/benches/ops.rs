@@ -131,7 +131,11 @@ fn products(bench: &Bench) {
         ("down", F, C),
         ("head", C, V),
     ];
-    for (dtype, kind) in [(Dtype::Bf16, "bf16"), (Dtype::F32, "f32"), (Dtype::Q8, "q8")] {
+    for (dtype, kind) in [
+        (Dtype::Bf16, "bf16"),
+        (Dtype::F32, "f32"),
+        (Dtype::Q8, "q8"),
+    ] {
         for (shape, k, n) in shapes {
             let weights = Packed::pack(pool, &[&numbers(n * k)], k, dtype).unwrap();
             for m in [1usize, 8, 32, 128, 512] {

@@ -23,8 +23,10 @@ const LAST_WORDS: usize = 600;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Contender {
-    /// This program.
+    /// This program with bf16 weights.
     Ours,
+    /// This program with weights of eight bits.
+    OursQ8,
     /// llama.cpp with BF16 weights.
     LlamaBf16,
     /// llama.cpp with F32 weights.
@@ -36,10 +38,21 @@ pub(super) enum Contender {
 }
 
 impl Contender {
+    /// Which of ours it is compared with; none for ours.
+    pub(super) fn rival(self) -> Option<Self> {
+        match self {
+            Self::Ours | Self::OursQ8 => None,
+            // Weights of the same size.
+            Self::LlamaQ8 => Some(Self::OursQ8),
+            _ => Some(Self::Ours),
+        }
+    }
+
     /// For tables.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
+            Self::OursQ8 => "ours q8",
             Self::LlamaBf16 => "llama.cpp BF16",
             Self::LlamaF32 => "llama.cpp F32",
             Self::LlamaQ8 => "llama.cpp Q8_0",
@@ -136,10 +149,14 @@ impl Peers {
     /// When it is there and does not start.
     pub(super) fn start(&self, contender: Contender) -> anyhow::Result<Option<Running>> {
         let (needs, script) = match contender {
-            Contender::Ours => {
+            Contender::Ours | Contender::OursQ8 => {
                 let own = std::env::current_exe().context("find this program's own file")?;
                 let mut command = Command::new(own);
-                command.args(["bench", "--contend", "--threads", &self.threads.to_string()]);
+                command.args(["bench", "--threads", &self.threads.to_string()]);
+                command.arg("--contend").arg(match contender {
+                    Contender::OursQ8 => "q8",
+                    _ => "bf16",
+                });
                 command.arg("--model").arg(&self.model);
                 return Running::start(command).map(Some);
             }
@@ -155,7 +172,7 @@ impl Peers {
             Contender::LlamaBf16 => "BF16",
             Contender::LlamaF32 => "F32",
             Contender::LlamaQ8 => "Q8_0",
-            Contender::TorchF32 | Contender::Ours => "float32",
+            _ => "float32",
         });
         command.arg(self.threads.to_string());
         // A library that asks the environment is told the same.

@@ -20,10 +20,13 @@ use contender::{Contender, Running};
 use report::{Measured, Report, Run};
 use rows::{ROWS, Row};
 
+use crate::config::Dtype;
+
 /// What `--help` says at its end.
 const HELP: &str = "\
 What is compared:
-  ours       bf16 weights, everything computed in f32, exact: the same bits in any batch and on any thread
+  ours       bf16 weights, and weights of eight bits against llama.cpp's Q8_0; everything computed in f32, exact: the
+             same bits in any batch and on any thread
   llama.cpp  the same weights as BF16, F32 and Q8_0, called as its own benchmarks call it
   PyTorch    transformers in f32, eager with SDPA; PEFT for training
 
@@ -69,8 +72,8 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// Be our own contender and answer standard input
-    #[arg(long, hide = true)]
-    contend: bool,
+    #[arg(long, hide = true, value_name = "DTYPE")]
+    contend: Option<Dtype>,
 }
 
 /// Runs the command.
@@ -78,8 +81,8 @@ pub struct Args {
 /// # Errors
 /// When the model cannot be opened, a row is unknown, or our own side fails. A peer that fails is reported and left out.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    if args.contend {
-        return ours::answer(&args.model, args.threads.into());
+    if let Some(dtype) = args.contend {
+        return ours::answer(&args.model, dtype.into(), args.threads.into());
     }
     let rows = chosen(&args.only)?;
     let model = crate::models::resolve(&args.model)?;
@@ -151,7 +154,7 @@ fn measure(
                 running.push((contender, process));
             }
             Ok(None) => {}
-            Err(error) if contender == Contender::Ours => return Err(error),
+            Err(error) if contender.rival().is_none() => return Err(error),
             Err(error) => report.note(format!("{} took no part: {error:#}", contender.name())),
         }
     }

@@ -41,17 +41,17 @@ pub(super) fn text(model: &Path) -> anyhow::Result<Vec<u32>> {
 ///
 /// # Errors
 /// When the model cannot be loaded or standard output is gone.
-pub(super) fn answer(model: &str, threads: usize) -> anyhow::Result<()> {
+pub(super) fn answer(model: &str, dtype: Dtype, threads: usize) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(Path::new(model)).context("open the model")?;
     let pool = Arc::new(Pool::new(threads)?);
-    let model = Model::load(&checkpoint, Dtype::Bf16, pool).context("load the model")?;
+    let model = Model::load(&checkpoint, dtype, pool).context("load the model")?;
     drop(checkpoint);
     machine::forget_peak();
     let isa = model.pool().isa();
     let about = json!({
         "name": "ours",
         "version": concat!("nextstate ", env!("CARGO_PKG_VERSION")),
-        "mode": format!("bf16 weights, f32 arithmetic and cache, {isa:?}, {threads} threads; training keeps activations up to 256 MiB"),
+        "mode": format!("{dtype:?} weights, f32 arithmetic and cache, {isa:?}, {threads} threads; training keeps activations up to 256 MiB"),
     });
     let mut output = std::io::stdout().lock();
     writeln!(output, "{about}").context("write standard output")?;

@@ -5,7 +5,6 @@ use std::path::Path;
 use anyhow::Context as _;
 use plotters::prelude::*;
 
-use super::contender::Contender;
 use super::report::Report;
 
 const OURS: RGBColor = RGBColor(31, 98, 171);
@@ -123,7 +122,6 @@ fn bars(report: &Report) -> Vec<Bar> {
         .iter()
         .flat_map(|row| row.results.iter().map(move |r| (row, r)));
     results
-        .filter(|(_, result)| result.contender != Contender::Ours)
         .filter_map(|(row, result)| {
             let [ratio, least, most] = result.ratio?;
             Some(Bar {

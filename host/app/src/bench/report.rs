@@ -85,10 +85,10 @@ impl Run {
 
 impl Measured {
     pub(super) fn of(row: &Row, runs: Vec<Run>) -> Self {
-        let ours = runs.iter().find(|run| run.contender == Contender::Ours);
         let results = (runs.iter())
             .map(|run| {
-                let other = ours.filter(|ours| ours.contender != run.contender);
+                let rival = run.contender.rival();
+                let other = rival.and_then(|rival| runs.iter().find(|run| run.contender == rival));
                 let ratio = other.map(|ours| {
                     let pairs = ours.speeds.iter().zip(&run.speeds);
                     middle(pairs.map(|(ours, theirs)| ours / theirs).collect())

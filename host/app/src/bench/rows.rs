@@ -38,7 +38,7 @@ pub(super) enum Work {
 /// Tokens of the prompt before decoding.
 const PROMPT: usize = 32;
 
-use Contender::{LlamaBf16, LlamaF32, LlamaQ8, Ours, TorchF32};
+use Contender::{LlamaBf16, LlamaF32, LlamaQ8, Ours, OursQ8, TorchF32};
 
 /// The table.
 pub(super) const ROWS: &[Row] = &[
@@ -50,8 +50,8 @@ pub(super) const ROWS: &[Row] = &[
             adapters: 0,
             steps: 40,
         },
-        contenders: &[Ours, LlamaBf16, LlamaQ8, TorchF32],
-        targets: &[(LlamaBf16, 1.2)],
+        contenders: &[Ours, OursQ8, LlamaBf16, LlamaQ8, TorchF32],
+        targets: &[(LlamaBf16, 1.2), (LlamaQ8, 1.2)],
     },
     Row {
         name: "decode-8",
@@ -61,7 +61,7 @@ pub(super) const ROWS: &[Row] = &[
             adapters: 0,
             steps: 20,
         },
-        contenders: &[Ours, LlamaBf16, LlamaQ8],
+        contenders: &[Ours, OursQ8, LlamaBf16, LlamaQ8],
         targets: &[],
     },
     Row {
@@ -72,7 +72,7 @@ pub(super) const ROWS: &[Row] = &[
             adapters: 0,
             steps: 12,
         },
-        contenders: &[Ours, LlamaBf16, LlamaQ8],
+        contenders: &[Ours, OursQ8, LlamaBf16, LlamaQ8],
         targets: &[],
     },
     Row {

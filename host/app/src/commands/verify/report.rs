@@ -65,6 +65,7 @@ pub(super) fn page(loaded: &Loaded, args: &OnPolicy, found: &Found) -> String {
     let dtype = match args.dtype {
         Dtype::Bf16 => "bf16",
         Dtype::F32 => "f32",
+        Dtype::Q8 => "q8",
     };
     lines.push(format!(
         "{}, {dtype}: {} tokens were sampled and trained, {} log-probs compared, {} mismatched; \
