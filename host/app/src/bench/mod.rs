@@ -1,7 +1,7 @@
 //! `nextstate bench`: this engine against llama.cpp and PyTorch, on this machine, in one run.
 //!
-//! What is measured is in [`rows`]; who takes part, and how it is spoken to, in [`contender`]; our own side in [`ours`]; the
-//! words in [`report`], the picture in [`plot`]. Every contender is a process of its own that answers one JSON object a line, so
+//! What is measured is in `rows`; who takes part, and how it is spoken to, in `contender`; our own side in `ours`; the
+//! words in `report`, the picture in `plot`. Every contender is a process of its own that answers one JSON object a line, so
 //! that nobody's threads, memory or warm caches help or hinder another.
 
 mod contender;
