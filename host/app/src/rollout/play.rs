@@ -38,7 +38,7 @@ pub struct Story {
     pub model: String,
     /// The run's seed.
     pub seed: u64,
-    /// The exam with the weights of the beginning; none without an exam.
+    /// The exam with the weights of the run's beginning, also where it goes on; none without an exam.
     pub before: Option<Exam>,
     /// The exam with the weights of the end.
     pub after: Option<Exam>,
@@ -378,12 +378,22 @@ impl Practice<'_> {
         // Spread over all of them: tasks of one family stand together.
         let most = usize::try_from(self.section.exam)?.min(tasks.len());
         let chosen = (0..most).map(|i| &tasks[i * tasks.len() / most]);
-        let version = self.host.loops().status().live.get();
         let seed = Seed::new(0).derive("exam");
+        let id = |version: u64, task: &TaskId, attempt: u32| {
+            format!("exam-{}-{name}-v{version}-{task}-{attempt}", self.recipe)
+        };
+        let live = self.host.loops().status().live.get();
+        let version = match name {
+            "before" => earliest(live, |version| {
+                let key = records::episode_key(&EpisodeId::new(id(version, &tasks[0], 0)));
+                Ok(self.host.ledger().by_key(&key)?.is_some())
+            })?,
+            _ => live,
+        };
         let mut assignments = Vec::new();
         for task in chosen {
             for attempt in 0..self.section.exam_attempts {
-                let episode = format!("exam-{}-{name}-v{version}-{task}-{attempt}", self.recipe);
+                let episode = id(version, task, attempt);
                 assignments.push(Assignment {
                     seed: seed.derive(&format!("{task}/{attempt}")),
                     task: task.clone(),
@@ -447,6 +457,20 @@ impl Practice<'_> {
     }
 }
 
+/// The first version that was examined: a run that goes on compares with where it began, not with where it was interrupted. None was
+/// before the first exam, which is the live one's.
+fn earliest(
+    live: u64,
+    mut examined: impl FnMut(u64) -> anyhow::Result<bool>,
+) -> anyhow::Result<u64> {
+    for version in 0..live {
+        if examined(version)? {
+            return Ok(version);
+        }
+    }
+    Ok(live)
+}
+
 /// The scores of the episodes that have one, and the means of the named numbers.
 fn marks(played: &[EpisodeRecord]) -> (Vec<f64>, BTreeMap<String, f64>) {
     let outcomes: Vec<_> = played
@@ -469,6 +493,18 @@ fn marks(played: &[EpisodeRecord]) -> (Vec<f64>, BTreeMap<String, f64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_goes_on_is_compared_with_the_version_that_it_began_with() {
+        let check = |examined: &[u64], expected: u64| {
+            let found = earliest(9, |version| Ok(examined.contains(&version))).unwrap();
+            assert_eq!(found, expected, "{examined:?}");
+        };
+        check(&[], 9);
+        check(&[0], 0);
+        check(&[3, 5], 3);
+        assert!(earliest(1, |_| anyhow::bail!("unreadable")).is_err());
+    }
 
     #[test]
     fn another_recipe_plays_other_episodes_and_a_longer_run_goes_on() {
