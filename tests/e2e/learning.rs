@@ -40,6 +40,22 @@ fn a_complaint_becomes_a_version_that_serves_the_next_request_and_survives_a_res
         assert_eq!(versions[0].samples.len(), 2);
         // Served and trained log-probs agree bit for bit on fresh samples.
         assert_eq!(versions[0].metrics["mismatched"], 0.0);
+        let fresh = versions[0].metrics["fresh"];
+        assert!(fresh > 0.0, "nothing was compared");
+        let text = ureq::get(format!("{}/metrics", host.url())).call().unwrap();
+        let text = text.into_body().read_to_string().unwrap();
+        let counted = |name: &str| text.lines().any(|line| line == format!("nextstate_{name}"));
+        assert!(
+            counted(&format!("loops_fresh_tokens_total {fresh}")),
+            "{text}"
+        );
+        assert!(counted("loops_mismatched_tokens_total 0"));
+        // The replies before, of both complaints, and after: each by the weights that the ledger has for its version.
+        assert!(
+            counted(r#"loops_fingerprints_total{value="same"} 6"#),
+            "{text}"
+        );
+        assert!(!text.contains(r#"loops_fingerprints_total{value="other"}"#));
         assert_eq!(versions[0].metrics["ratio_max"], 1.0);
         reply.body["system_fingerprint"].clone()
     });
