@@ -73,11 +73,13 @@ impl Q8 {
 }
 
 /// The scale and the codes of a block, as GGUF makes `Q8_0`: the largest weight is code ±127, the scale is rounded to half precision.
+/// A block in which something is not finite is NaN as a whole: damage must show, as it does in the other formats.
 fn quantise(block: &[f32]) -> (f32, impl Iterator<Item = i8>) {
     let largest = block.iter().fold(0.0_f32, |most, v| most.max(v.abs()));
-    let exact = largest / 127.0;
+    let whole = block.iter().all(|v| v.is_finite());
+    let exact = if whole { largest / 127.0 } else { f32::NAN };
     let inverse = if exact > 0.0 { 1.0 / exact } else { 0.0 };
-    // A float becomes an integer by saturation, and a NaN 0: there is nothing to check.
+    // A float becomes an integer by saturation.
     let code = move |v: &f32| (v * inverse).round() as i8;
     (f16::from_f32(exact).to_f32(), block.iter().map(code))
 }
@@ -331,6 +333,18 @@ mod tests {
                     );
                 }
             }
+        }
+        for broken in [f32::NAN, f32::INFINITY] {
+            let mut row = [1.0; 64];
+            row[40] = broken;
+            let packed = Packed::pack(&pool, &[&row], 64, Dtype::Q8).unwrap();
+            let mut out = [0.0; 64];
+            packed.row(0, &mut out).unwrap();
+            assert!(
+                out[..32].iter().all(|v| *v != 0.0 && v.is_finite()),
+                "{out:?}"
+            );
+            assert!(out[32..].iter().all(|v| v.is_nan()), "{out:?}");
         }
         let zeros = Packed::pack(&pool, &[&[0.0; 64]], 64, Dtype::Q8).unwrap();
         let mut out = vec![1.0; 64];

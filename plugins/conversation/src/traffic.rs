@@ -35,7 +35,8 @@ const SIDE_MARKERS: [&str; 20] = [
     "generate 1-3 broad tags",
 ];
 
-/// How much of a long text is read, from its beginning and from its end.
+/// How much of a long text is read, from its beginning and from its end, in bytes: more than a client's own words have, which say what to do with
+/// a conversation that may be of any length.
 const READ_BYTES: usize = 4_000;
 
 /// How such a request may begin.

@@ -377,7 +377,7 @@ impl Practice<'_> {
         );
         // Spread over all of them: tasks of one family stand together.
         let most = usize::try_from(self.section.exam)?.min(tasks.len());
-        let chosen = (0..most).map(|i| &tasks[i * tasks.len() / most]);
+        let chosen: Vec<&TaskId> = (0..most).map(|i| &tasks[i * tasks.len() / most]).collect();
         let seed = Seed::new(0).derive("exam");
         let id = |version: u64, task: &TaskId, attempt: u32| {
             format!("exam-{}-{name}-v{version}-{task}-{attempt}", self.recipe)
@@ -385,18 +385,24 @@ impl Practice<'_> {
         let live = self.host.loops().status().live.get();
         let version = match name {
             "before" => earliest(live, |version| {
-                let key = records::episode_key(&EpisodeId::new(id(version, &tasks[0], 0)));
-                Ok(self.host.ledger().by_key(&key)?.is_some())
+                // Any of them: an episode that failed left nothing.
+                for task in &chosen {
+                    let key = records::episode_key(&EpisodeId::new(id(version, task, 0)));
+                    if self.host.ledger().by_key(&key)?.is_some() {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
             })?,
             _ => live,
         };
         let mut assignments = Vec::new();
-        for task in chosen {
+        for task in &chosen {
             for attempt in 0..self.section.exam_attempts {
                 let episode = id(version, task, attempt);
                 assignments.push(Assignment {
                     seed: seed.derive(&format!("{task}/{attempt}")),
-                    task: task.clone(),
+                    task: (*task).clone(),
                     group: None,
                     episode: EpisodeId::new(episode),
                 });

@@ -58,6 +58,20 @@ fn a_guest_that_panics_is_a_trap_that_shows_the_panic() {
     );
 }
 
+/// A lower bound, which no busy machine can break: 64 endings are free, and each one more has its price of 5 ms.
+#[test]
+fn a_guest_that_breaks_again_and_again_waits_and_nobody_waits_with_it() {
+    let host = host();
+    let rule = GuestReward::new(&faulty(&host, "reward-plugin", "trap", 0)).unwrap();
+    let started = Instant::now();
+    for _ in 0..104 {
+        words(rule.verdict(&[]));
+    }
+    let elapsed = started.elapsed();
+    assert!(elapsed.as_millis() >= 150, "{elapsed:?}");
+    still_serves(&host);
+}
+
 #[test]
 fn a_guest_that_hoards_memory_is_stopped_at_its_limit() {
     reward_says("hoard", 0, &["stopped", "memory (bytes)", "of 16777216"]);
