@@ -92,6 +92,7 @@ def main():
     model, training = load(path, getattr(torch, dtype)), None
     mode = f"{dtype} weights and activations, eager, SDPA, {threads} threads; training without checkpointing"
     version = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    forget_peak()
     print(json.dumps({"name": f"PyTorch {dtype}", "version": version, "mode": mode}), file=answers, flush=True)
     for line in sys.stdin:
         try:

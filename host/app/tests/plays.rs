@@ -89,10 +89,13 @@ fn is_as_told(example: &str, needs: &[&str]) {
     assert_eq!(at, printed.len(), "{example}: there is more than is told");
     if example == "gui" {
         let pictures = fs::read_dir(folder.path().join("shots")).unwrap();
+        let mut count = 0;
         for picture in pictures {
+            count += 1;
             let bytes = fs::read(picture.unwrap().path()).unwrap();
             assert!(bytes.starts_with(b"\x89PNG"));
         }
+        assert!(count > 0, "no picture was taken");
     }
 }
 

@@ -375,6 +375,34 @@ impl Practice<'_> {
             !tasks.is_empty(),
             "the environment hosts no held-out task, so that there is no exam: `[rollout] exam = 0` goes on without one"
         );
+        let assignments = self.exam_assignments(name, &tasks)?;
+        eprintln!("exam {name}: {} episodes", assignments.len());
+        let rollout = self.rollout(self.agent().side(), self.section.exam_sampling.clone())?;
+        let played = rollout
+            .run(assignments, self.host.shutdown(), self.watch())
+            .await?;
+        let (scores, metrics) = marks(&played);
+        anyhow::ensure!(
+            !scores.is_empty(),
+            "the environment's oracle scored no episode of the exam{}",
+            self.first_failure()
+        );
+        let transcript = played.first().map(|one| self.transcript(one)).transpose()?;
+        let exam = Exam {
+            scores,
+            metrics,
+            transcript: transcript.unwrap_or_default(),
+        };
+        let score = exam.score();
+        eprintln!(
+            "exam {name}: outcome {:.2} ({:.2} to {:.2})",
+            score.value, score.low, score.high
+        );
+        Ok(Some(exam))
+    }
+
+    /// The episodes of an exam. Of a run that goes on, "before" is what was played then, and nothing more.
+    fn exam_assignments(&self, name: &str, tasks: &[TaskId]) -> anyhow::Result<Vec<Assignment>> {
         // Spread over all of them: tasks of one family stand together.
         let most = usize::try_from(self.section.exam)?.min(tasks.len());
         let chosen: Vec<&TaskId> = (0..most).map(|i| &tasks[i * tasks.len() / most]).collect();
@@ -408,29 +436,28 @@ impl Practice<'_> {
                 });
             }
         }
-        eprintln!("exam {name}: {} episodes", assignments.len());
-        let rollout = self.rollout(self.agent().side(), self.section.exam_sampling.clone())?;
-        let played = rollout
-            .run(assignments, self.host.shutdown(), self.watch())
-            .await?;
-        let (scores, metrics) = marks(&played);
-        anyhow::ensure!(
-            !scores.is_empty(),
-            "the environment's oracle scored no episode of the exam{}",
-            self.first_failure()
-        );
-        let transcript = played.first().map(|one| self.transcript(one)).transpose()?;
-        let exam = Exam {
-            scores,
-            metrics,
-            transcript: transcript.unwrap_or_default(),
-        };
-        let score = exam.score();
-        eprintln!(
-            "exam {name}: outcome {:.2} ({:.2} to {:.2})",
-            score.value, score.low, score.high
-        );
-        Ok(Some(exam))
+        if version == live {
+            return Ok(assignments);
+        }
+        // Whoever would answer now is not who was examined then.
+        let ledger = self.host.ledger();
+        let wanted = assignments.len();
+        let mut kept = Vec::new();
+        for one in assignments {
+            if ledger
+                .by_key(&records::episode_key(&one.episode))?
+                .is_some()
+            {
+                kept.push(one);
+            }
+        }
+        if kept.len() < wanted {
+            let missing = wanted - kept.len();
+            eprintln!(
+                "exam {name}: {missing} episodes were not played with v{version} and are left out"
+            );
+        }
+        Ok(kept)
     }
 
     /// What was said in an episode, as far as its last request shows it, and the last reply.

@@ -51,7 +51,12 @@ pub(super) fn made_adapters(
     RANKS
         .into_iter()
         .map(|rank| {
-            let adapter = Adapter::random(config, rank, 2.0 * rank as f32, seed + rank as u64)?;
+            let adapter = Adapter::random(
+                config,
+                rank,
+                2.0 * rank as f32,
+                seed.wrapping_add(rank as u64),
+            )?;
             Ok((format!("rank {rank}"), Arc::new(adapter)))
         })
         .collect()

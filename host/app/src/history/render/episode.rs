@@ -69,10 +69,10 @@ pub fn page(told: &Told, cut: Cut) -> String {
     for (at, turn) in told.turns.iter().enumerate() {
         out.push('\n');
         // What came back is what the next turn is shown: it is not said twice.
+        if turn.forked {
+            out.push_str("the conversation went on from another past:\n");
+        }
         if turn.seen != known {
-            if turn.forked {
-                out.push_str("the conversation went on from another past:\n");
-            }
             for one in &turn.seen {
                 message(&mut out, one.role.as_str(), one, cut);
             }
