@@ -147,6 +147,11 @@ impl Error {
         }
     }
 
+    /// Whether what should be recorded was forgotten meanwhile.
+    pub(crate) fn is_erased(&self) -> bool {
+        matches!(self, Self::Ledger { source, .. } if matches!(**source, ledger::Error::Erased { .. }))
+    }
+
     pub(crate) fn ledger(
         looped: &'static str,
         action: &'static str,

@@ -214,7 +214,8 @@ impl Rollout {
                 }
                 // Interrupted: it goes on after the next start, and its group with it.
                 Ok(None) => None,
-                Err(error @ Error::Ledger { .. }) => return Err(error),
+                // Its key was destroyed while it ran: it was forgotten, and only it ends.
+                Err(error @ Error::Ledger { .. }) if !error.is_erased() => return Err(error),
                 Err(error) => {
                     tracing::warn!(%episode, error = %error.chain(), "an episode failed");
                     watch(Event::Failed { episode, error });

@@ -46,6 +46,8 @@ struct Fold {
     contents: HashMap<Owner, Arc<Contents>>,
     /// Episodes and turns that were forgotten; their keys may not be destroyed yet.
     forgotten: HashSet<String>,
+    /// Records that went. Whoever was under way meanwhile may have read one, and nobody could know then.
+    gone: HashSet<Seq>,
 }
 
 impl Fold {
@@ -75,9 +77,15 @@ impl Fold {
 
     fn take(&mut self, record: &Record) -> Result<()> {
         if record.erased || self.forgotten.contains(&record.subject) {
+            self.gone.insert(record.seq);
             return Ok(());
         }
         let stored: StoredRecord = records::decode(record)?;
+        let follows = !ledger::mutant::on("store-hands-on-what-is-forgotten");
+        if follows && stored.read.iter().any(|seq| self.gone.contains(seq)) {
+            self.gone.insert(record.seq);
+            return Ok(());
+        }
         let writes = stored.writes.into_iter().map(StoredWrite::into_write);
         let writes: Vec<Write> = writes.collect();
         let owner = (stored.tenant, stored.plugin);
@@ -226,4 +234,43 @@ impl Archive for Lent {
 
 fn unread(source: ledger::Error) -> Error {
     Error::ledger("rollout", "read what plugins stored")(source)
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::Options;
+
+    use super::*;
+
+    fn leave(ledger: &Ledger, subject: &str, read: &[Seq], key: &str) -> Seq {
+        let write = StoredWrite::from(Write {
+            key: key.to_owned(),
+            value: Some(subject.as_bytes().into()),
+        });
+        let record = StoredRecord {
+            tenant: "t".into(),
+            plugin: "p".to_owned(),
+            read: read.to_vec(),
+            writes: vec![write],
+        };
+        let entry = record.to_entry(subject).unwrap();
+        ledger.append(entry).wait().unwrap().seq
+    }
+
+    #[test]
+    fn what_was_under_way_while_something_was_forgotten_hands_nothing_of_it_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path(), Options::default()).unwrap();
+        let ann = leave(&ledger, "ann", &[], "a");
+        ledger.destroy_keys(&["ann".to_owned()]).unwrap();
+        // Bob had read it before, and is recorded afterwards; Eve read what he made of it.
+        let bob = leave(&ledger, "bob", &[ann], "b");
+        leave(&ledger, "eve", &[bob], "e");
+        leave(&ledger, "ida", &[], "i");
+        let owner = ("t".into(), "p".to_owned());
+        let stores = Stores::new(ledger.clone());
+        let session = Session::new(stores.before(ledger.durable().next(), &owner).unwrap());
+        let found = ["a", "b", "e", "i"].map(|key| session.get(key).unwrap().is_some());
+        assert_eq!(found, [false, false, false, true]);
+    }
 }

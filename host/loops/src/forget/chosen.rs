@@ -26,9 +26,14 @@ pub(super) fn find(
 ) -> Result<(Vec<TurnId>, Vec<String>)> {
     let mut said = Said::default();
     let mut made = Made::default();
+    let mut before = HashSet::new();
     for record in ledger.scan(Seq::FIRST) {
         let record = record.map_err(Error::ledger("train", "read the ledger"))?;
         if record.erased {
+            // Who was under way when it went may have read it, and is found now.
+            if record.kind == STORED {
+                before.insert(record.seq);
+            }
             continue;
         }
         match record.kind.as_str() {
@@ -36,10 +41,13 @@ pub(super) fn find(
             _ => made.hear(&record)?,
         }
     }
+    if said.chosen.is_empty() {
+        return Err(Error::NothingToForget);
+    }
     let mut gone = Gone {
         turns: said.chosen,
         episodes: HashSet::new(),
-        stored: HashSet::new(),
+        stored: before,
     };
     while made.follow(&mut gone) {}
     let already: HashSet<&TurnId> = already.iter().collect();
