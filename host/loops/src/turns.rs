@@ -351,7 +351,8 @@ impl Inner {
         };
         let carried = turn.adapter_digest.as_str();
         let outcome = match carried {
-            "" if *expected != *carried => "none",
+            // The base has none; of any other version that says nothing, nothing was compared.
+            "" if *expected != *carried || turn.version != rl::PolicyVersion::BASE => "none",
             _ if *expected == *carried => "same",
             _ => "other",
         };

@@ -203,7 +203,9 @@ impl Launch {
         let mut from = Until::within(socket, self.config.load);
         let mut said = receive(&mut from, FROM_WORKER)?;
         let mut compiled = None;
-        if let (FromWorker::Compiled(bytes), Some(kept)) = (&said, &self.kept) {
+        // Attack: a guest of a worker that was handed code runs before anything is due, and could say that it was compiled.
+        let due = self.kept.as_ref().filter(|_| code.is_none());
+        if let (FromWorker::Compiled(bytes), Some(kept)) = (&said, due) {
             compiled = Some(take(&mut from, *bytes, kept.most_bytes())?);
             said = receive(&mut from, FROM_WORKER)?;
         }
