@@ -328,13 +328,14 @@ fn attend(bench: &Bench) {
         bench.row(&format!("attention-backward prompt of {n}"), five, || {
             let backward = Backward {
                 layer: 0,
+                start: 0,
                 cache: &cache,
                 mirror: &mirror,
                 q: queries,
                 out: &out,
                 dout: &dout,
             };
-            attention::backward(pool, &backward, &mut stats, &mut dqkv).unwrap();
+            attention::backward(pool, &backward, &mut stats, &mut dqkv, &mut []).unwrap();
         });
     }
 }

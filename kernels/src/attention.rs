@@ -281,11 +281,13 @@ fn forward_tile(isa: Isa, q: &Queries<'_>, tile: &Tile<'_>, space: &mut Space, o
     }
 }
 
-/// What [`backward`] reads: one sequence that starts at position 0, one layer.
+/// What [`backward`] reads: consecutive rows of one sequence, one layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Backward<'a> {
     /// The layer in both caches.
     pub layer: usize,
+    /// Position of the first row: how many keys were there before these rows'.
+    pub start: usize,
     /// Keys and values, as in the forward pass.
     pub cache: &'a KvCache,
     /// The same with keys and values exchanged.
@@ -300,8 +302,11 @@ pub struct Backward<'a> {
 
 /// The gradients of [`forward`] by q, k and v, written into the columns of one fused matrix.
 ///
+/// The rows see keys and values of earlier rows, too; whoever computed those adds the part of `dbefore` to their own gradients.
+///
 /// # Shapes
-/// `dqkv`: (N, (H + 2K)·D), queries first, then keys, then values; overwritten · `stats`: work space.
+/// `dqkv`: (N, (H + 2K)·D), queries first, then keys, then values; overwritten · `dbefore`: (`start`, 2K·D), keys, then values, of the
+/// earlier rows; overwritten · `stats`: work space.
 ///
 /// # Errors
 /// [`crate::Error::Shape`]; [`crate::Error::Argument`] as in [`forward`].
@@ -313,18 +318,20 @@ pub fn backward(
     b: &Backward<'_>,
     stats: &mut Vec<f32>,
     dqkv: &mut [f32],
+    dbefore: &mut [f32],
 ) -> Result<()> {
     let shape = b.cache.shape();
     let (d, heads) = (shape.head_dim, b.q.heads);
     let n = b.q.data.len() / b.q.ld.max(1);
     let (out, dout) = (b.out, b.dout);
-    let width = (heads + 2 * shape.kv_heads) * d;
+    let width = b.width();
     check!("attention.backward", out: n * heads * d, dout: n * heads * d, dqkv: n * width);
+    check!("attention.backward", dbefore: b.start * 2 * shape.kv_heads * d);
     let all = Rows {
         cache: b.cache,
         first: 0,
         count: n,
-        start: 0,
+        start: b.start,
     };
     check_rows(&b.q, &all)?;
     check_rows(
@@ -344,6 +351,7 @@ pub fn backward(
     );
     stats.resize(n * heads * 3, 0.0);
     let (shards, marks) = (Shards::new(dqkv), Shards::new(stats));
+    let before = Shards::new(dbefore);
     let height = tile_rows(&b.q, &all);
     pool.run(shape.kv_heads * n.div_ceil(height), &|task| {
         let tile = b.tile(
@@ -355,12 +363,11 @@ pub fn backward(
         SPACE.with_borrow_mut(|space| query_tile(pool.isa(), b, &tile, space, &shards, &marks));
     });
     let stats: &[f32] = stats;
-    let blocks = n.div_ceil(BLOCK);
+    let blocks = (b.start + n).div_ceil(BLOCK);
     pool.run(shape.kv_heads * blocks, &|task| {
-        let (head, block) = (task % shape.kv_heads, task / shape.kv_heads);
-        SPACE.with_borrow_mut(|space| {
-            key_block(pool.isa(), b, (head, block), space, &shards, stats)
-        });
+        let place = (task % shape.kv_heads, task / shape.kv_heads);
+        let to = (&shards, &before);
+        SPACE.with_borrow_mut(|space| key_block(pool.isa(), b, place, space, to, stats));
     });
     Ok(())
 }
@@ -374,7 +381,7 @@ impl<'a> Backward<'a> {
             cache: self.cache,
             row,
             count,
-            position: row,
+            position: self.start + row,
         }
     }
 
@@ -420,7 +427,7 @@ fn query_tile(
         // SAFETY: the heads of a tile's rows belong to this tile alone.
         let mark = unsafe { stats.part(at * 3..at * 3 + 3) };
         let dot = dot(&b.out[at * d..][..d], &space.dout[i * d..][..d]);
-        let (seen, behind) = space.scores[i * ld..][..ld].split_at_mut(row + 1);
+        let (seen, behind) = space.scores[i * ld..][..ld].split_at_mut(b.start + row + 1);
         let (max, sum) = exp_row(isa, seen, None);
         mark.copy_from_slice(&[max, 1.0 / sum, dot]);
         behind.fill(0.0);
@@ -463,20 +470,20 @@ fn key_block(
     b: &Backward<'_>,
     (head, block): (usize, usize),
     space: &mut Space,
-    dqkv: &Shards<'_>,
+    (dqkv, dbefore): (&Shards<'_>, &Shards<'_>),
     stats: &[f32],
 ) {
     let d = b.cache.shape().head_dim;
     let (group, heads) = (b.group(), b.q.heads);
     let n = b.q.data.len() / b.q.ld;
     let first = block * BLOCK;
-    let keys = BLOCK.min(n - first);
+    let keys = BLOCK.min(b.start + n - first);
     space.dk.clear();
     space.dk.resize(keys * d, 0.0);
     space.dv.clear();
     space.dv.resize(keys * d, 0.0);
     let height = (TILE / group).max(1);
-    for row in (first..n).step_by(height) {
+    for row in (first.saturating_sub(b.start)..n).step_by(height) {
         let tile = b.tile(head, row, height, n);
         let m = tile.count * group;
         tile.gather(group, b.q.data, b.q.ld, scale_of(d), &mut space.q);
@@ -492,7 +499,7 @@ fn key_block(
         for i in 0..m {
             let row = row + i / group;
             let mark = &stats[(row * heads + head * group + i % group) * 3..][..3];
-            let seen = (row + 1 - first).min(keys);
+            let seen = (b.start + row + 1 - first).min(keys);
             let p = &mut space.scores[i * BLOCK..][..BLOCK];
             weigh(isa, seen, mark, p, &mut space.dscores[i * BLOCK..][..BLOCK]);
         }
@@ -519,13 +526,15 @@ fn key_block(
     }
     let kv_heads = b.cache.shape().kv_heads;
     for key in 0..keys {
-        for (offset, from) in [
-            (heads + head, &space.dk),
-            (heads + kv_heads + head, &space.dv),
-        ] {
-            let at = (first + key) * b.width() + offset * d;
+        let position = first + key;
+        let (to, row, width, before) = match position.checked_sub(b.start) {
+            Some(row) => (dqkv, row, b.width(), heads),
+            None => (dbefore, position, 2 * kv_heads * d, 0),
+        };
+        for (offset, from) in [(head, &space.dk), (kv_heads + head, &space.dv)] {
+            let at = row * width + (before + offset) * d;
             // SAFETY: the keys of a block belong to this task alone; the columns are not those of queries.
-            unsafe { dqkv.part(at..at + d) }.copy_from_slice(&from[key * d..][..d]);
+            unsafe { to.part(at..at + d) }.copy_from_slice(&from[key * d..][..d]);
         }
     }
 }

@@ -7,6 +7,7 @@ use common::*;
 use kernels::attention::{self, Backward, Queries, Rows};
 use kernels::reference::{self, Heads};
 use kernels::{CacheShape, Error, KvCache, Pool};
+use std::ops::Range;
 
 /// (heads, key heads, head size), ragged and not.
 const SHAPES: [(usize, usize, usize); 4] = [(1, 1, 2), (6, 2, 12), (9, 3, 64), (4, 4, 33)];
@@ -110,6 +111,74 @@ fn tokens_behind_a_row_change_nothing() {
     }
 }
 
+/// The gradients of some rows by themselves, and by the keys and values before them.
+fn gradient(
+    pool: &Pool,
+    sizes: (usize, usize, usize),
+    qkv: &[f32],
+    (out, dout): (&[f32], &[f32]),
+    rows: Range<usize>,
+) -> (Vec<f32>, Vec<f32>) {
+    let (heads, kv_heads, d) = sizes;
+    let (ld, width) = ((heads + 2 * kv_heads) * d, heads * d);
+    let seen = &qkv[..rows.end * ld];
+    let (keys, mirror) = (
+        cache(sizes, seen, rows.end, false),
+        cache(sizes, seen, rows.end, true),
+    );
+    let q = Queries {
+        data: &qkv[rows.start * ld..rows.end * ld],
+        ld,
+        heads,
+    };
+    let b = Backward {
+        layer: 1,
+        start: rows.start,
+        cache: &keys,
+        mirror: &mirror,
+        q,
+        out: &out[rows.start * width..rows.end * width],
+        dout: &dout[rows.start * width..rows.end * width],
+    };
+    let mut dqkv = vec![f32::NAN; rows.len() * ld];
+    let mut dbefore = vec![f32::NAN; rows.start * 2 * kv_heads * d];
+    attention::backward(pool, &b, &mut Vec::new(), &mut dqkv, &mut dbefore).unwrap();
+    (dqkv, dbefore)
+}
+
+#[test]
+fn the_gradient_of_a_sequence_is_the_sum_of_its_parts() {
+    let pool = Pool::new(2).unwrap();
+    for sizes in SHAPES {
+        let (heads, kv_heads, d) = sizes;
+        let (ld, queries, n) = ((heads + 2 * kv_heads) * d, heads * d, 75);
+        let (qkv, dout) = (vector(8, n * ld), vector(9, n * queries));
+        let out = run(&pool, sizes, &qkv, n, 0);
+        let (whole, none) = gradient(&pool, sizes, &qkv, (&out, &dout), 0..n);
+        assert!(none.is_empty());
+        for from in [1, 31, 32, 50, 74] {
+            let (mut first, _) = gradient(&pool, sizes, &qkv, (&out, &dout), 0..from);
+            let (rest, before) = gradient(&pool, sizes, &qkv, (&out, &dout), from..n);
+            assert!(
+                bits(&whole[from * ld..]) == bits(&rest),
+                "{sizes:?} {from}: rows that only later rows see"
+            );
+            let width = 2 * kv_heads * d;
+            for (row, add) in first.chunks_mut(ld).zip(before.chunks(width)) {
+                for (to, v) in row[queries..].iter_mut().zip(add) {
+                    *to += v;
+                }
+            }
+            close(
+                &format!("{sizes:?} {from}"),
+                &first,
+                &wide(&whole[..from * ld]),
+                1e-5,
+            );
+        }
+    }
+}
+
 #[test]
 fn attentions_gradient_is_its_slope_and_its_bits_are_the_same_everywhere() {
     for (sizes, n) in [((1, 1, 2), 1), ((4, 2, 6), 5), ((3, 1, 4), 35)] {
@@ -117,7 +186,6 @@ fn attentions_gradient_is_its_slope_and_its_bits_are_the_same_everywhere() {
         let ld = (heads + 2 * kv_heads) * head_dim;
         let qkv = vector(4, n * ld);
         let dout = vector(5, n * heads * head_dim);
-        let (forward, mirror) = (cache(sizes, &qkv, n, false), cache(sizes, &qkv, n, true));
         let loss = |x: &[f64]| {
             dot(
                 &reference::attention(
@@ -136,21 +204,7 @@ fn attentions_gradient_is_its_slope_and_its_bits_are_the_same_everywhere() {
         let mut first = None;
         for pool in pools() {
             let out = run(&pool, sizes, &qkv, n, 0);
-            let q = Queries {
-                data: &qkv,
-                ld,
-                heads,
-            };
-            let b = Backward {
-                layer: 1,
-                cache: &forward,
-                mirror: &mirror,
-                q,
-                out: &out,
-                dout: &dout,
-            };
-            let mut dqkv = vec![f32::NAN; n * ld];
-            attention::backward(&pool, &b, &mut Vec::new(), &mut dqkv).unwrap();
+            let (dqkv, _) = gradient(&pool, sizes, &qkv, (&out, &dout), 0..n);
             close(&format!("{sizes:?} {n}"), &dqkv, &expected, 1e-4);
             assert!(
                 bits(first.get_or_insert_with(|| dqkv.clone())) == bits(&dqkv),

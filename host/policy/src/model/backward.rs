@@ -264,6 +264,7 @@ impl Model {
         };
         let forward = attention::Backward {
             layer: 0,
+            start: 0,
             cache,
             mirror,
             q,
@@ -271,7 +272,7 @@ impl Model {
             dout: dattended,
         };
         let dqkv = fit(&mut b.dqkv, rows * width);
-        attention::backward(pool, &forward, &mut b.stats, dqkv)?;
+        attention::backward(pool, &forward, &mut b.stats, dqkv, &mut [])?;
         rope::backward(pool, &self.rope, dqkv, width, 0..queries + keys, 0)?;
         self.qk_norm_backward(layer, &acts.raw_qkv, dqkv, &mut b.dheads)?;
         let dnormed = fit(&mut b.dnormed, rows * c);
