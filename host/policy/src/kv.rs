@@ -41,6 +41,11 @@ impl Kv {
         self.cache.bytes()
     }
 
+    /// The next `tokens` tokens are complete.
+    pub(crate) fn grow(&mut self, tokens: usize) -> Result<()> {
+        Ok(self.cache.set_len(self.len() + tokens)?)
+    }
+
     /// Makes room for `tokens` tokens in all, so that appending up to there allocates nothing.
     pub fn reserve(&mut self, tokens: usize) {
         self.cache.reserve(tokens);

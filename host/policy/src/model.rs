@@ -1,17 +1,20 @@
 //! The decoder: one set of packed weights, a forward pass for serving, a forward and backward pass for training.
 //!
 //! Serving and training run the same `block` over the same weights, so that the log-prob recorded at sampling and the
-//! one that the trainer computes have the same bits. Every pass takes turns on the pool by itself
-//! ([`kernels::Pool::enter`]): a caller must not hold a turn. Has never heard of rewards, requests or files.
+//! one that the trainer computes have the same bits. The passes are written once, over what [`crate::device`] offers.
+//! Every pass takes turns on the device by itself: a caller must not hold a turn. Has never heard of rewards, requests or files.
 //!
-//! Read `weights`, then `block` (the arithmetic of one layer), `serve`, `train` and `backward`.
+//! Read `weights`, then `block` (the arithmetic of one layer), `serve`, `pack`, `train` and `backward`.
 
 mod backward;
 mod block;
-mod serve;
-mod train;
+mod pack;
+pub(crate) mod serve;
+pub(crate) mod train;
 mod weights;
 
+pub use pack::{Pack, SHARED};
 pub use serve::{Logits, Scratch, Segment};
 pub use train::{Tape, Target};
 pub use weights::Model;
+pub(crate) use weights::{Layer, Net};

@@ -4,11 +4,11 @@
 //! in any batch, in one chunk or in many, and whatever adapters its neighbours use.
 
 use crate::adapter::Adapter;
-use crate::error::{Error, Result};
+use crate::device::{Cpu, Device, Sequences, Span};
+use crate::error::Result;
 use crate::kv::Kv;
-use crate::model::Model;
-use crate::model::block::{self, Activations, Batch, Span, fit};
-use kernels::{KvCache, elementwise, gemm, rmsnorm};
+use crate::model::block::{self, Activations};
+use crate::model::{Model, Net};
 use std::ops::Range;
 
 /// Which rows of a segment get logits.
@@ -38,18 +38,48 @@ pub struct Segment<'a> {
 /// Buffers of the forward pass and its results; reused, so that a step like the one before allocates nothing.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    acts: Activations,
-    /// A layer's output.
-    next: Vec<f32>,
-    /// First row of each segment.
-    firsts: Vec<usize>,
+    pub(crate) cpu: Buffers<Cpu>,
+    pub(crate) results: Results,
+}
+
+/// What a pass hands over, in the host's memory.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
     /// Rows of `logits` of each segment.
     ranges: Vec<Range<usize>>,
-    /// Hidden rows that get logits.
-    chosen: Vec<f32>,
-    normed: Vec<f32>,
     logits: Vec<f32>,
     vocab: usize,
+}
+
+/// What a pass on one device writes to.
+#[derive(Debug)]
+pub(crate) struct Buffers<D: Device> {
+    acts: Activations<D>,
+    /// A layer's input and its output.
+    x: D::Wide,
+    next: D::Wide,
+    tokens: Vec<u32>,
+    /// First row of each segment.
+    firsts: Vec<usize>,
+    /// Rows that get logits.
+    rows: Vec<usize>,
+    chosen: D::Wide,
+    normed: D::Narrow,
+}
+
+impl<D: Device> Default for Buffers<D> {
+    fn default() -> Self {
+        Buffers {
+            acts: Activations::default(),
+            x: D::Wide::default(),
+            next: D::Wide::default(),
+            tokens: Vec::new(),
+            firsts: Vec::new(),
+            rows: Vec::new(),
+            chosen: D::Wide::default(),
+            normed: D::Narrow::default(),
+        }
+    }
 }
 
 impl Scratch {
@@ -63,9 +93,13 @@ impl Scratch {
     /// # Panics
     /// When there was no such segment.
     pub fn logits(&self, i: usize) -> std::slice::ChunksExact<'_, f32> {
-        let rows = self.ranges[i].clone();
-        let range = rows.start * self.vocab..rows.end * self.vocab;
-        self.logits[range].chunks_exact(self.vocab.max(1))
+        let Results {
+            ranges,
+            logits,
+            vocab,
+        } = &self.results;
+        let rows = ranges[i].clone();
+        logits[rows.start * vocab..rows.end * vocab].chunks_exact((*vocab).max(1))
     }
 }
 
@@ -75,8 +109,8 @@ struct Segments<'s, 'a> {
     firsts: &'s [usize],
 }
 
-impl Batch for Segments<'_, '_> {
-    fn sequences(&self) -> usize {
+impl<D: Device> Sequences<D> for Segments<'_, '_> {
+    fn count(&self) -> usize {
         self.list.len()
     }
 
@@ -86,16 +120,21 @@ impl Batch for Segments<'_, '_> {
             first: self.firsts[i],
             count: segment.tokens.len(),
             start: segment.kv.len(),
+            parent: None,
             adapter: segment.adapter,
         }
     }
 
-    fn cache(&self, i: usize) -> &KvCache {
-        &self.list[i].kv.cache
+    fn cache(&self, i: usize) -> &D::Cache {
+        D::cached(self.list[i].kv)
     }
 
-    fn cache_mut(&mut self, i: usize) -> &mut KvCache {
-        &mut self.list[i].kv.cache
+    fn cache_mut(&mut self, i: usize) -> &mut D::Cache {
+        D::cached_mut(self.list[i].kv)
+    }
+
+    fn family(&mut self, _: usize, _: usize) -> Option<(&mut D::Cache, &mut D::Cache)> {
+        None
     }
 }
 
@@ -105,119 +144,68 @@ impl Model {
     /// Takes one turn on the pool. On an error no sequence has grown.
     ///
     /// # Errors
-    /// [`Error::EmptySequence`] for a segment without tokens, [`Error::TooLong`] beyond the context, [`Error::Token`] for an
-    /// id outside of the vocabulary, [`Error::AdapterSetting`] for another model's adapter, [`Error::Compute`] for another
-    /// model's cache.
+    /// [`Error::EmptySequence`](crate::Error::EmptySequence) for a segment without tokens, [`Error::TooLong`](crate::Error::TooLong) beyond the
+    /// context, [`Error::Token`](crate::Error::Token) for an id outside of the vocabulary, [`Error::AdapterSetting`](crate::Error::AdapterSetting)
+    /// for another model's adapter, [`Error::Compute`](crate::Error::Compute) for another model's cache.
     pub fn forward(&self, scratch: &mut Scratch, segments: &mut [Segment<'_>]) -> Result<()> {
+        self.net.forward(scratch, segments)
+    }
+}
+
+impl<D: Device> Net<D> {
+    fn forward(&self, scratch: &mut Scratch, segments: &mut [Segment<'_>]) -> Result<()> {
         for segment in &*segments {
             self.check_tokens(segment.kv.len(), segment.tokens)?;
             self.check_adapter(segment.adapter)?;
         }
-        let Scratch {
+        let device = &self.device;
+        let (buffers, results) = D::scratch(scratch);
+        let Buffers {
             acts,
+            x,
             next,
+            tokens,
             firsts,
-            ranges,
+            rows,
             chosen,
             normed,
-            logits,
-            vocab,
-        } = scratch;
-        let c = self.config.hidden;
-        *vocab = self.config.vocab_size;
+        } = buffers;
         firsts.clear();
-        let mut rows = 0;
+        tokens.clear();
         for segment in &mut *segments {
-            firsts.push(rows);
-            rows += segment.tokens.len();
-            segment
-                .kv
-                .cache
-                .reserve(segment.kv.len() + segment.tokens.len());
-        }
-        let _turn = self.pool.enter();
-        let x = fit(&mut acts.x, rows * c);
-        for (segment, first) in segments.iter().zip(&*firsts) {
-            let to = &mut x[first * c..][..segment.tokens.len() * c];
-            elementwise::embed(&self.pool, &self.embedding, segment.tokens, to)?;
-        }
-        let mut batch = Segments {
-            list: &mut *segments,
-            firsts,
-        };
-        for layer in 0..self.layers.len() {
-            let mut out = std::mem::take(next);
-            block::forward(
-                self,
-                layer,
-                layer,
-                &mut batch,
-                acts,
-                fit(&mut out, rows * c),
-            )?;
-            *next = std::mem::replace(&mut acts.x, out);
-        }
-        ranges.clear();
-        let mut wanted = 0;
-        for (segment, &first) in segments.iter().zip(&*firsts) {
-            let count = segment.tokens.len();
-            let (skip, take) = match segment.logits {
-                Logits::None => (count, 0),
-                Logits::Last => (count - 1, 1),
-                Logits::All => (0, count),
-            };
-            let from = &acts.x[(first + skip) * c..][..take * c];
-            fit(chosen, (wanted + take) * c)[wanted * c..].copy_from_slice(from);
-            ranges.push(wanted..wanted + take);
-            wanted += take;
-        }
-        let normed = fit(normed, wanted * c);
-        let chosen = &chosen[..wanted * c];
-        rmsnorm::forward(
-            &self.pool,
-            wanted,
-            chosen,
-            &self.norm,
-            self.config.rms_eps,
-            normed,
-        )?;
-        let logits = fit(logits, wanted * self.config.vocab_size);
-        gemm::forward(&self.pool, wanted, normed, self.output(), logits)?;
-        for segment in segments {
+            firsts.push(tokens.len());
+            tokens.extend_from_slice(segment.tokens);
             let len = segment.kv.len() + segment.tokens.len();
-            segment.kv.cache.set_len(len)?;
+            device.adopt(segment.kv, len)?;
+        }
+        let _turn = device.enter();
+        device.embed(&self.embedding, tokens, x)?;
+        let list = &mut *segments;
+        let mut batch = Segments { list, firsts };
+        let plan = device.plan(&batch)?;
+        for layer in 0..self.layers.len() {
+            let at = self.site(&plan, layer);
+            block::forward(device, at, &mut batch, x, acts, next)?;
+            std::mem::swap(x, next);
+        }
+        results.vocab = self.config.vocab_size;
+        results.ranges.clear();
+        rows.clear();
+        for (segment, &first) in segments.iter().zip(&*firsts) {
+            let (end, before) = (first + segment.tokens.len(), rows.len());
+            rows.extend(match segment.logits {
+                Logits::None => end..end,
+                Logits::Last => end - 1..end,
+                Logits::All => first..end,
+            });
+            results.ranges.push(before..rows.len());
+        }
+        device.gather(self.config.hidden, x, rows, chosen)?;
+        device.norm(&self.config, chosen, &self.norm, normed)?;
+        device.logits(normed, self.output(), &mut results.logits)?;
+        for segment in segments {
+            segment.kv.grow(segment.tokens.len())?;
         }
         Ok(())
-    }
-
-    /// Refuses tokens that the model cannot take.
-    pub(super) fn check_tokens(&self, before: usize, tokens: &[u32]) -> Result<()> {
-        if tokens.is_empty() {
-            return Err(Error::EmptySequence);
-        }
-        let (len, context) = (before + tokens.len(), self.context());
-        if len > context {
-            return Err(Error::TooLong {
-                tokens: len,
-                context,
-            });
-        }
-        let vocab = self.config.vocab_size;
-        match tokens.iter().find(|&&t| t as usize >= vocab) {
-            Some(&token) => Err(Error::Token { token, vocab }),
-            None => Ok(()),
-        }
-    }
-
-    /// Refuses another model's adapter.
-    pub(super) fn check_adapter(&self, adapter: Option<&Adapter>) -> Result<()> {
-        match adapter {
-            Some(adapter) if !adapter.fits(&self.config) => Err(Error::AdapterSetting {
-                what: "parameters",
-                found: adapter.params().len() as f64,
-                rule: "the adapter was made for another model",
-            }),
-            _ => Ok(()),
-        }
     }
 }

@@ -1,57 +1,70 @@
 //! The forward pass for training: log-probs of given tokens, with what the backward pass needs on a [`Tape`].
 //!
 //! Each layer's input is kept. Its other intermediate results are, too, while they fit the tape's budget; otherwise a layer is
-//! computed again when its gradient is. The vocabulary's logits exist for one
-//! tile of rows at a time.
+//! computed again when its gradient is. The vocabulary's logits never exist as a whole.
 
 use crate::adapter::Adapter;
-use crate::error::{Error, Result};
-use crate::model::Model;
-use crate::model::block::{self, Activations, Batch, Span, fit};
-use kernels::softmax::{self, Normalizer};
-use kernels::{CacheShape, KvCache, Slice, elementwise, gemm, rmsnorm};
-use std::ops::Range;
+use crate::device::{Cpu, Device, Sequences, Site, Span, Turn};
+use crate::error::Result;
+use crate::model::block::{self, Activations};
+use crate::model::pack::{Node, Pack};
+use crate::model::{Model, Net};
+use kernels::CacheShape;
+use kernels::softmax::Normalizer;
 
 pub use kernels::softmax::Target;
 
-/// Rows whose logits exist at the same time.
-const TILE: usize = 128;
-
-/// What a forward pass leaves for its backward pass; reused from sample to sample.
+/// What a forward pass leaves for its backward pass; reused from pass to pass.
 #[derive(Debug)]
 pub struct Tape {
-    /// Of the layer at hand, when they are not kept.
-    pub(super) acts: Activations,
-    /// Of every layer, when they are.
-    pub(super) kept: Vec<Activations>,
-    pub(super) keeps: bool,
+    pub(crate) cpu: Buffers<Cpu>,
+    pub(crate) asked: Asked,
+}
+
+/// What a pass was asked, and about which sequences.
+#[derive(Debug)]
+pub(crate) struct Asked {
     /// Bytes that kept intermediate results may take.
     budget: usize,
-    /// (L + 1, N, C): each layer's input, then the last layer's output.
-    pub(super) inputs: Vec<f32>,
+    pub(super) keeps: bool,
+    pub(super) nodes: Vec<Node>,
+    /// Rows of the pass.
     pub(super) rows: usize,
-    /// Targets ordered by row.
+    /// The distinct rows that have targets, ascending.
+    pub(super) answering: Vec<usize>,
+    /// Targets ordered by row; rows count those of `answering`.
     pub(super) targets: Vec<Target>,
     /// The caller's number of each of `targets`.
     pub(super) order: Vec<usize>,
-    pub(super) temperature: f32,
-    pub(super) output: Output,
-    pub(super) keys: Option<KvCache>,
-    pub(super) mirror: Option<KvCache>,
-    pub(super) grads: super::backward::Buffers,
+    pub(super) normalizers: Vec<Normalizer>,
 }
 
-/// Buffers of one tile of the output layer.
-#[derive(Debug, Default)]
-pub(super) struct Output {
-    pub(super) hidden: Vec<f32>,
-    pub(super) normed: Vec<f32>,
-    pub(super) logits: Vec<f32>,
-    pub(super) normalizers: Vec<Normalizer>,
-    /// The tile's targets, rows counted from its first.
-    pub(super) targets: Vec<Target>,
-    /// The distinct rows of the tile.
-    pub(super) rows: Vec<usize>,
+/// What a pass on one device writes to.
+#[derive(Debug)]
+pub(crate) struct Buffers<D: Device> {
+    /// Of every layer when intermediate results are kept, else of the one at hand.
+    pub(super) acts: Vec<Activations<D>>,
+    /// Each layer's input, then the last layer's output: (N, C).
+    pub(super) inputs: Vec<D::Wide>,
+    /// Keys and values of each node and those before it, of the layer at hand.
+    pub(super) caches: Vec<D::Cache>,
+    /// The rows that have targets, and their norm.
+    pub(super) hidden: D::Wide,
+    pub(super) normed: D::Narrow,
+    pub(super) grads: super::backward::Gradients<D>,
+}
+
+impl<D: Device> Default for Buffers<D> {
+    fn default() -> Self {
+        Buffers {
+            acts: Vec::new(),
+            inputs: Vec::new(),
+            caches: Vec::new(),
+            hidden: D::Wide::default(),
+            normed: D::Narrow::default(),
+            grads: super::backward::Gradients::default(),
+        }
+    }
 }
 
 impl Tape {
@@ -65,19 +78,17 @@ impl Tape {
     /// pass, with the same bits: a third more work in exchange for memory.
     pub fn with_budget(bytes: usize) -> Tape {
         Tape {
-            acts: Activations::default(),
-            kept: Vec::new(),
-            keeps: false,
-            budget: bytes,
-            inputs: Vec::new(),
-            rows: 0,
-            targets: Vec::new(),
-            order: Vec::new(),
-            temperature: 1.0,
-            output: Output::default(),
-            keys: None,
-            mirror: None,
-            grads: super::backward::Buffers::default(),
+            cpu: Buffers::default(),
+            asked: Asked {
+                budget: bytes,
+                keeps: false,
+                nodes: Vec::new(),
+                rows: 0,
+                answering: Vec::new(),
+                targets: Vec::new(),
+                order: Vec::new(),
+                normalizers: Vec::new(),
+            },
         }
     }
 }
@@ -88,33 +99,68 @@ impl Default for Tape {
     }
 }
 
-/// One sequence from its start, with a cache of one layer.
-pub(super) struct Whole<'a> {
-    pub(super) cache: &'a mut KvCache,
-    pub(super) rows: usize,
+impl Asked {
+    fn read(&mut self, pack: &Pack) {
+        let targets = pack.targets();
+        self.rows = pack.rows();
+        self.nodes.clear();
+        self.nodes.extend_from_slice(pack.nodes());
+        self.order.clear();
+        self.order.extend(0..targets.len());
+        self.order.sort_by_key(|&i| targets[i].row);
+        self.answering.clear();
+        self.targets.clear();
+        for target in self.order.iter().map(|&i| targets[i]) {
+            if self.answering.last() != Some(&target.row) {
+                self.answering.push(target.row);
+            }
+            self.targets.push(Target {
+                row: self.answering.len() - 1,
+                ..target
+            });
+        }
+    }
+}
+
+/// The nodes of a pack, with a cache of one layer each.
+pub(super) struct Forest<'a, D: Device> {
+    pub(super) nodes: &'a [Node],
+    pub(super) caches: &'a mut [D::Cache],
     pub(super) adapter: Option<&'a Adapter>,
 }
 
-impl Batch for Whole<'_> {
-    fn sequences(&self) -> usize {
-        1
+impl<D: Device> Sequences<D> for Forest<'_, D> {
+    fn count(&self) -> usize {
+        self.nodes.len()
     }
 
-    fn span(&self, _: usize) -> Span<'_> {
+    fn span(&self, i: usize) -> Span<'_> {
+        let Node {
+            first,
+            count,
+            start,
+            parent,
+        } = self.nodes[i];
         Span {
-            first: 0,
-            count: self.rows,
-            start: 0,
+            first,
+            count,
+            start,
+            parent,
             adapter: self.adapter,
         }
     }
 
-    fn cache(&self, _: usize) -> &KvCache {
-        self.cache
+    fn cache(&self, i: usize) -> &D::Cache {
+        &self.caches[i]
     }
 
-    fn cache_mut(&mut self, _: usize) -> &mut KvCache {
-        self.cache
+    fn cache_mut(&mut self, i: usize) -> &mut D::Cache {
+        &mut self.caches[i]
+    }
+
+    fn family(&mut self, parent: usize, child: usize) -> Option<(&mut D::Cache, &mut D::Cache)> {
+        let (before, rest) = self.caches.split_at_mut(child);
+        Some((&mut before[parent], &mut rest[0]))
     }
 }
 
@@ -125,8 +171,8 @@ impl Model {
     /// after every layer.
     ///
     /// # Errors
-    /// As [`Model::forward`]; [`Error::TargetRow`] for a row that is not there; [`Error::Compute`] for a temperature that
-    /// is not positive.
+    /// As [`Model::train_pack`]; [`Error::EmptySequence`](crate::Error::EmptySequence) without tokens;
+    /// [`Error::TargetRow`](crate::Error::TargetRow) for a row that is not there.
     pub fn train_forward(
         &self,
         tape: &mut Tape,
@@ -135,36 +181,66 @@ impl Model {
         targets: &[Target],
         temperature: f32,
     ) -> Result<Vec<f32>> {
-        self.check_tokens(0, tokens)?;
-        self.check_adapter(adapter)?;
-        for &Target { row, token } in targets {
-            if row >= tokens.len() {
-                return Err(Error::TargetRow {
-                    row,
-                    rows: tokens.len(),
-                });
-            }
-            self.check_tokens(0, &[token])?;
+        let mut pack = Pack::default();
+        pack.push(tokens, targets)?;
+        self.train_pack(tape, adapter, &pack, temperature)
+    }
+
+    /// The log-probs that a pack asks for, in its order: each has the bits that it has when its sequence is alone.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`](crate::Error::TooLong) beyond the context, [`Error::Token`](crate::Error::Token) for an id outside of the vocabulary,
+    /// [`Error::AdapterSetting`](crate::Error::AdapterSetting) for another model's adapter, [`Error::Compute`](crate::Error::Compute) for a temperature that
+    /// is not positive.
+    pub fn train_pack(
+        &self,
+        tape: &mut Tape,
+        adapter: Option<&Adapter>,
+        pack: &Pack,
+        temperature: f32,
+    ) -> Result<Vec<f32>> {
+        self.net.train_pack(tape, adapter, pack, temperature)
+    }
+}
+
+impl<D: Device> Net<D> {
+    fn train_pack(
+        &self,
+        tape: &mut Tape,
+        adapter: Option<&Adapter>,
+        pack: &Pack,
+        temperature: f32,
+    ) -> Result<Vec<f32>> {
+        for node in pack.nodes() {
+            self.check_tokens(node.start, &pack.tokens()[node.first..][..node.count])?;
         }
-        tape.rows = tokens.len();
-        tape.temperature = temperature;
-        tape.order.clear();
-        tape.order.extend(0..targets.len());
-        tape.order.sort_by_key(|&i| targets[i].row);
-        tape.targets.clear();
-        tape.targets.extend(tape.order.iter().map(|&i| targets[i]));
-        let mut turn = self.pool.enter();
-        self.layers_forward(tape, adapter, tokens, &mut turn)?;
-        let mut log_probs = vec![0.0; targets.len()];
-        let mut done = 0;
-        while let Some(tile) = self.output_tile(tape, done)? {
-            for (i, target) in tile.clone().zip(&tape.output.targets) {
-                let logits = &tape.output.logits[target.row * self.config.vocab_size..];
-                let normalizer = &tape.output.normalizers[target.row];
-                log_probs[tape.order[i]] = normalizer.log_prob(logits[target.token as usize]);
-            }
-            done = tile.end;
-            turn.breathe();
+        for target in pack.targets() {
+            self.check_tokens(0, &[target.token])?;
+        }
+        self.check_adapter(adapter)?;
+        let device = &self.device;
+        let (buffers, asked) = D::tape(tape);
+        asked.read(pack);
+        asked.keeps = self.kept_bytes(asked.rows, adapter) <= asked.budget;
+        let mut turn = device.enter();
+        self.layers_forward(buffers, asked, adapter, pack.tokens(), &mut turn)?;
+        let last = &buffers.inputs[self.layers.len()];
+        let (hidden, normed) = (&mut buffers.hidden, &mut buffers.normed);
+        device.gather(self.config.hidden, last, &asked.answering, hidden)?;
+        device.norm(&self.config, hidden, &self.norm, normed)?;
+        let mut ordered = vec![0.0; asked.targets.len()];
+        device.log_probs(
+            &mut turn,
+            normed,
+            self.output(),
+            &asked.targets,
+            temperature,
+            &mut asked.normalizers,
+            &mut ordered,
+        )?;
+        let mut log_probs = vec![0.0; ordered.len()];
+        for (&i, v) in asked.order.iter().zip(ordered) {
+            log_probs[i] = v;
         }
         Ok(log_probs)
     }
@@ -172,38 +248,51 @@ impl Model {
     /// Fills the tape's layer inputs.
     fn layers_forward(
         &self,
-        tape: &mut Tape,
+        buffers: &mut Buffers<D>,
+        asked: &Asked,
         adapter: Option<&Adapter>,
         tokens: &[u32],
-        turn: &mut Slice<'_>,
+        turn: &mut D::Turn<'_>,
     ) -> Result<()> {
-        let (rows, len) = (tokens.len(), tokens.len() * self.config.hidden);
-        tape.keeps = self.kept_bytes(rows, adapter) <= tape.budget;
-        let kept = if tape.keeps { self.layers.len() } else { 0 };
-        tape.kept.resize_with(kept, Activations::default);
-        let cache = tape
-            .keys
-            .get_or_insert_with(|| KvCache::new(self.one_layer()));
-        cache.reserve(rows);
-        let inputs = fit(&mut tape.inputs, (self.layers.len() + 1) * len);
-        elementwise::embed(&self.pool, &self.embedding, tokens, &mut inputs[..len])?;
+        let device = &self.device;
+        let Buffers {
+            acts,
+            inputs,
+            caches,
+            ..
+        } = buffers;
+        let kept = if asked.keeps { self.layers.len() } else { 1 };
+        acts.truncate(kept);
+        acts.resize_with(kept, Activations::default);
+        inputs.resize_with(self.layers.len() + 1, D::Wide::default);
+        caches.truncate(asked.nodes.len());
+        caches.resize_with(asked.nodes.len(), || device.cache(self.one_layer()));
+        for (cache, node) in caches.iter_mut().zip(&asked.nodes) {
+            device.reserve(cache, node.start + node.count)?;
+        }
+        device.embed(&self.embedding, tokens, &mut inputs[0])?;
+        let mut batch = Forest {
+            nodes: &asked.nodes,
+            caches,
+            adapter,
+        };
+        let plan = device.plan(&batch)?;
         for layer in 0..self.layers.len() {
-            let (before, after) = inputs.split_at_mut((layer + 1) * len);
-            let acts = if tape.keeps {
-                &mut tape.kept[layer]
-            } else {
-                &mut tape.acts
-            };
-            fit(&mut acts.x, len).copy_from_slice(&before[layer * len..]);
-            let mut batch = Whole {
-                cache,
-                rows,
-                adapter,
-            };
-            block::forward(self, layer, 0, &mut batch, acts, &mut after[..len])?;
+            let (before, after) = inputs.split_at_mut(layer + 1);
+            let acts = &mut acts[if asked.keeps { layer } else { 0 }];
+            let at = self.lone_site(&plan, layer);
+            block::forward(device, at, &mut batch, &before[layer], acts, &mut after[0])?;
             turn.breathe();
         }
         Ok(())
+    }
+
+    /// A layer of a pass whose caches hold one layer.
+    pub(super) fn lone_site<'a>(&'a self, plan: &'a D::Plan, layer: usize) -> Site<'a, D> {
+        Site {
+            slot: 0,
+            ..self.site(plan, layer)
+        }
     }
 
     /// Memory of the intermediate results of a whole pass.
@@ -213,60 +302,12 @@ impl Model {
         let qkv = queries + 2 * config.kv_heads * config.head_dim;
         let raw = if config.qk_norm { qkv } else { 0 };
         let inner = 7 * adapter.map_or(0, Adapter::rank);
-        let row = 4 * config.hidden + qkv + raw + queries + 3 * config.ffn + inner;
+        let row = 3 * config.hidden + qkv + raw + queries + 3 * config.ffn + inner;
         self.layers.len() * rows * row * size_of::<f32>()
     }
 
-    /// Computes the logits of the next tile of target rows, from the `done`-th target on: which targets they answer.
-    pub(super) fn output_tile(&self, tape: &mut Tape, done: usize) -> Result<Option<Range<usize>>> {
-        let (c, vocab) = (self.config.hidden, self.config.vocab_size);
-        let Output {
-            hidden,
-            normed,
-            logits,
-            normalizers,
-            targets,
-            rows,
-        } = &mut tape.output;
-        targets.clear();
-        rows.clear();
-        for target in &tape.targets[done..] {
-            if rows.last() != Some(&target.row) {
-                if rows.len() == TILE {
-                    break;
-                }
-                rows.push(target.row);
-            }
-            targets.push(Target {
-                row: rows.len() - 1,
-                token: target.token,
-            });
-        }
-        if targets.is_empty() {
-            return Ok(None);
-        }
-        let last = &tape.inputs[self.layers.len() * tape.rows * c..];
-        let hidden = fit(hidden, rows.len() * c);
-        for (to, row) in hidden.chunks_exact_mut(c).zip(&*rows) {
-            to.copy_from_slice(&last[row * c..][..c]);
-        }
-        let normed = fit(normed, rows.len() * c);
-        rmsnorm::forward(
-            &self.pool,
-            rows.len(),
-            hidden,
-            &self.norm,
-            self.config.rms_eps,
-            normed,
-        )?;
-        let logits = fit(logits, rows.len() * vocab);
-        gemm::forward(&self.pool, rows.len(), normed, self.output(), logits)?;
-        softmax::normalizers(&self.pool, logits, vocab, tape.temperature, normalizers)?;
-        Ok(Some(done..done + targets.len()))
-    }
-
     /// The shape of a cache of one layer.
-    pub(super) fn one_layer(&self) -> CacheShape {
+    fn one_layer(&self) -> CacheShape {
         let (kv_heads, head_dim) = (self.config.kv_heads, self.config.head_dim);
         CacheShape {
             layers: 1,

@@ -1,12 +1,13 @@
 //! Loads and packs weights. Fused matrices: q, k, v side by side; gate and up side by side.
 
-use crate::adapter::{Projection, uniform};
+use crate::adapter::{Adapter, Projection, uniform};
 use crate::checkpoint::Checkpoint;
 use crate::config::{ModelConfig, RopeScaling};
-use crate::error::Result;
+use crate::device::{Cpu, Device, Site};
+use crate::error::{Error, Result};
 use kernels::rope::{Scaling, Table};
 use kernels::softmax::Normalizer;
-use kernels::{Dtype, Packed, Pool};
+use kernels::{Dtype, Pool};
 use std::sync::Arc;
 
 /// Positions beyond which no rotary angles are prepared: 2^18, longer than any prompt this host can hold in memory.
@@ -17,27 +18,35 @@ const MAX_POSITIONS: usize = 1 << 18;
 /// A clone shares them.
 #[derive(Clone, Debug)]
 pub struct Model {
+    pub(super) net: Net<Cpu>,
+}
+
+/// The weights on one device.
+#[derive(Debug)]
+pub(crate) struct Net<D: Device> {
+    pub(super) device: D,
     pub(super) config: ModelConfig,
-    pub(super) pool: Arc<Pool>,
-    pub(super) embedding: Arc<Packed>,
+    pub(super) embedding: Arc<D::Matrix>,
     /// The output matrix when it is not the embedding.
-    pub(super) head: Option<Arc<Packed>>,
-    pub(super) norm: Arc<[f32]>,
-    pub(super) layers: Arc<[Layer]>,
-    pub(super) rope: Arc<Table>,
+    pub(super) head: Option<Arc<D::Matrix>>,
+    pub(super) norm: Arc<D::Vector>,
+    pub(super) layers: Arc<[Layer<D>]>,
+    pub(super) angles: Arc<D::Angles>,
+    /// The longest sequence, in tokens.
+    pub(super) context: usize,
 }
 
 /// One decoder layer.
 #[derive(Debug)]
-pub(super) struct Layer {
-    pub(super) attention_norm: Vec<f32>,
-    pub(super) qkv: Packed,
+pub(crate) struct Layer<D: Device> {
+    pub(crate) attention_norm: D::Vector,
+    pub(crate) qkv: D::Matrix,
     /// QK-norm weights.
-    pub(super) qk_norm: Option<(Vec<f32>, Vec<f32>)>,
-    pub(super) o: Packed,
-    pub(super) ffn_norm: Vec<f32>,
-    pub(super) gate_up: Packed,
-    pub(super) down: Packed,
+    pub(crate) qk_norm: Option<(D::Vector, D::Vector)>,
+    pub(crate) o: D::Matrix,
+    pub(crate) ffn_norm: D::Vector,
+    pub(crate) gate_up: D::Matrix,
+    pub(crate) down: D::Matrix,
 }
 
 /// Gives a tensor by its Hugging Face name and shape.
@@ -83,8 +92,79 @@ impl Model {
         pool: Arc<Pool>,
         read: &Read<'_>,
     ) -> Result<Model> {
+        let net = Net::load(Cpu(pool), config, dtype, read)?;
+        Ok(Model { net })
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.net.config
+    }
+
+    /// The same weights on other threads or another instruction set: every result keeps its bits.
+    #[must_use]
+    pub fn on(&self, pool: Arc<Pool>) -> Model {
+        let device = Cpu(pool);
+        Model {
+            net: Net {
+                device,
+                ..self.net.clone()
+            },
+        }
+    }
+
+    /// The threads that it computes on.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.net.device.0
+    }
+
+    /// Memory of the packed matrices.
+    pub fn bytes(&self) -> usize {
+        self.net.bytes()
+    }
+
+    /// The longest sequence, in tokens.
+    pub fn context(&self) -> usize {
+        self.net.context
+    }
+
+    /// What turns a row of logits into the log-probs that are recorded with a sampled token.
+    ///
+    /// The same op as in training, so the bits are the trainer's. Greedy sampling (temperature 0) has no distribution of its
+    /// own; its log-probs are recorded, and trained, at temperature 1.
+    ///
+    /// # Errors
+    /// [`crate::Error::Compute`] for a negative or non-finite temperature, or an empty row.
+    pub fn normalizer(&self, logits: &[f32], temperature: f32) -> Result<Normalizer> {
+        let temperature = if temperature == 0.0 { 1.0 } else { temperature };
+        Ok(kernels::softmax::normalizer(
+            self.pool(),
+            logits,
+            temperature,
+        )?)
+    }
+}
+
+// Derived, it would ask for weights that can be copied.
+impl<D: Device> Clone for Net<D> {
+    fn clone(&self) -> Self {
+        Net {
+            device: self.device.clone(),
+            config: self.config.clone(),
+            embedding: Arc::clone(&self.embedding),
+            head: self.head.clone(),
+            norm: Arc::clone(&self.norm),
+            layers: Arc::clone(&self.layers),
+            angles: Arc::clone(&self.angles),
+            context: self.context,
+        }
+    }
+}
+
+impl<D: Device> Net<D> {
+    fn load(device: D, config: ModelConfig, dtype: Dtype, read: &Read<'_>) -> Result<Net<D>> {
         let (c, v) = (config.hidden, config.vocab_size);
-        let pack = |parts: &[&[f32]], k| Packed::pack(&pool, parts, k, dtype);
+        let pack = |parts: &[&[f32]], k| device.matrix(parts, k, dtype);
         let embedding = pack(&[&read("model.embed_tokens.weight", &[v, c])?], c)?;
         let head = match config.tied {
             true => None,
@@ -92,8 +172,10 @@ impl Model {
         };
         let mut layers = Vec::with_capacity(config.layers);
         for layer in 0..config.layers {
-            let vector =
-                |name: &str, len| read(&format!("model.layers.{layer}.{name}.weight"), &[len]);
+            let vector = |name: &str, len| {
+                let name = format!("model.layers.{layer}.{name}.weight");
+                device.vector(read(&name, &[len])?)
+            };
             let matrix = |projection: Projection| {
                 let (outputs, inputs) = projection.shape(&config);
                 let name = format!("model.layers.{layer}.{}.weight", projection.module());
@@ -117,77 +199,77 @@ impl Model {
                 down: pack(&[&matrix(Down)?], config.ffn)?,
             });
         }
-        let norm = read("model.norm.weight", &[c])?;
+        let norm = device.vector(read("model.norm.weight", &[c])?)?;
         let positions = config.context.min(MAX_POSITIONS);
         let scaling = scaling(config.rope.scaling);
-        let rope = Table::new(config.head_dim, positions, config.rope.theta, scaling)?;
-        Ok(Model {
+        let table = Table::new(config.head_dim, positions, config.rope.theta, scaling)?;
+        Ok(Net {
+            context: table.context(),
+            angles: Arc::new(device.angles(table)?),
             config,
-            pool,
             embedding: Arc::new(embedding),
             head: head.map(Arc::new),
-            norm: norm.into(),
+            norm: Arc::new(norm),
             layers: layers.into(),
-            rope: Arc::new(rope),
+            device,
         })
     }
 
-    /// The model's shape.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
-    }
-
-    /// The same weights on other threads or another instruction set: every result keeps its bits.
-    #[must_use]
-    pub fn on(&self, pool: Arc<Pool>) -> Model {
-        Model {
-            pool,
-            ..self.clone()
-        }
-    }
-
-    /// The threads that it computes on.
-    pub fn pool(&self) -> &Arc<Pool> {
-        &self.pool
-    }
-
-    /// Memory of the packed matrices.
-    pub fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         let layers = self
             .layers
             .iter()
             .flat_map(|l| [&l.qkv, &l.o, &l.gate_up, &l.down]);
         let ends = [Some(&*self.embedding), self.head.as_deref()];
-        layers
-            .chain(ends.into_iter().flatten())
-            .map(Packed::bytes)
-            .sum()
-    }
-
-    /// The longest sequence, in tokens.
-    pub fn context(&self) -> usize {
-        self.rope.context()
-    }
-
-    /// What turns a row of logits into the log-probs that are recorded with a sampled token.
-    ///
-    /// The same op as in training, so the bits are the trainer's. Greedy sampling (temperature 0) has no distribution of its
-    /// own; its log-probs are recorded, and trained, at temperature 1.
-    ///
-    /// # Errors
-    /// [`crate::Error::Compute`] for a negative or non-finite temperature, or an empty row.
-    pub fn normalizer(&self, logits: &[f32], temperature: f32) -> Result<Normalizer> {
-        let temperature = if temperature == 0.0 { 1.0 } else { temperature };
-        Ok(kernels::softmax::normalizer(
-            &self.pool,
-            logits,
-            temperature,
-        )?)
+        layers.chain(ends.into_iter().flatten()).map(D::bytes).sum()
     }
 
     /// The output matrix.
-    pub(super) fn output(&self) -> &Packed {
+    pub(super) fn output(&self) -> &D::Matrix {
         self.head.as_deref().unwrap_or(&self.embedding)
+    }
+
+    /// A layer of a pass that has caches for all layers.
+    pub(super) fn site<'a>(&'a self, plan: &'a D::Plan, layer: usize) -> Site<'a, D> {
+        Site {
+            config: &self.config,
+            weights: &self.layers[layer],
+            angles: &self.angles,
+            plan,
+            layer,
+            slot: layer,
+        }
+    }
+
+    /// Refuses tokens that the model cannot take.
+    pub(super) fn check_tokens(&self, before: usize, tokens: &[u32]) -> Result<()> {
+        if tokens.is_empty() {
+            return Err(Error::EmptySequence);
+        }
+        let (len, context) = (before + tokens.len(), self.context);
+        if len > context {
+            return Err(Error::TooLong {
+                tokens: len,
+                context,
+            });
+        }
+        let vocab = self.config.vocab_size;
+        match tokens.iter().find(|&&t| t as usize >= vocab) {
+            Some(&token) => Err(Error::Token { token, vocab }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses another model's adapter.
+    pub(super) fn check_adapter(&self, adapter: Option<&Adapter>) -> Result<()> {
+        match adapter {
+            Some(adapter) if !adapter.fits(&self.config) => Err(Error::AdapterSetting {
+                what: "parameters",
+                found: adapter.params().len() as f64,
+                rule: "the adapter was made for another model",
+            }),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -1,0 +1,358 @@
+//! What a device must offer, so that the policy has one forward and one backward pass for all of them.
+//!
+//! A pass is written once, in [`crate::model`], over the operations of [`Device`]; a device says how numbers are held. There are two
+//! kinds of rows: `Wide` ones are f32 everywhere (the residual stream, gradients), `Narrow` ones are the operands of products (f32 on the
+//! CPU, bf16 on a GPU). Every operation sizes its result by itself. **The contract**: a row's bits depend on its own tokens
+//! and adapter alone, never on what else is in the batch.
+//!
+//! Knows models' shapes and adapters; has never heard of requests, files or rewards. Read [`Device`], then [`Cpu`].
+
+mod cpu;
+
+use crate::adapter::{Adapter, AdapterGrads, Projection};
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::kv::Kv;
+use crate::model::{Layer, Scratch, Tape, serve, train};
+use kernels::rope::Table;
+use kernels::softmax::{Normalizer, Target};
+use kernels::{CacheShape, Dtype};
+use std::fmt::Debug;
+
+pub(crate) use cpu::Cpu;
+
+/// Consecutive rows of one sequence in a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span<'a> {
+    /// First row of the batch.
+    pub(crate) first: usize,
+    /// Rows.
+    pub(crate) count: usize,
+    /// Position of the first row in its sequence.
+    pub(crate) start: usize,
+    /// The earlier span of the batch that holds the positions before `start`; none when the cache holds them already.
+    pub(crate) parent: Option<usize>,
+    pub(crate) adapter: Option<&'a Adapter>,
+}
+
+/// The sequences whose rows are computed together; a parent comes before its children.
+pub(crate) trait Sequences<D: Device>: Sync {
+    fn count(&self) -> usize;
+    fn span(&self, i: usize) -> Span<'_>;
+    fn cache(&self, i: usize) -> &D::Cache;
+    fn cache_mut(&mut self, i: usize) -> &mut D::Cache;
+    /// The caches of a parent and its child; none where there are no parents.
+    fn family(&mut self, parent: usize, child: usize) -> Option<(&mut D::Cache, &mut D::Cache)>;
+}
+
+/// One layer of a pass.
+#[derive(Debug)]
+pub(crate) struct Site<'a, D: Device> {
+    pub(crate) config: &'a ModelConfig,
+    pub(crate) weights: &'a Layer<D>,
+    pub(crate) angles: &'a D::Angles,
+    #[expect(dead_code, reason = "the CPU prepares nothing")]
+    pub(crate) plan: &'a D::Plan,
+    /// The layer, as adapters count.
+    pub(crate) layer: usize,
+    /// Its place in the caches.
+    pub(crate) slot: usize,
+}
+
+// Derived, they would ask the device's types to be copied, too.
+impl<D: Device> Clone for Site<'_, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<D: Device> Copy for Site<'_, D> {}
+
+impl<D: Device> Site<'_, D> {
+    pub(crate) fn matrix(&self, map: Map) -> &D::Matrix {
+        match map {
+            Map::Qkv => &self.weights.qkv,
+            Map::O => &self.weights.o,
+            Map::GateUp => &self.weights.gate_up,
+            Map::Down => &self.weights.down,
+        }
+    }
+}
+
+/// Which of a layer's matrices a product uses, and which adapters lie in which of its columns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Map {
+    /// Queries, keys and values side by side.
+    Qkv,
+    O,
+    /// Gate and up side by side.
+    GateUp,
+    Down,
+}
+
+impl Map {
+    /// The projections of a fused matrix and the column at which each begins.
+    pub(crate) fn parts(self, config: &ModelConfig) -> ([(Projection, usize); 3], usize) {
+        use Projection::{Down, Gate, K, O, Q, Up, V};
+        let queries = config.heads * config.head_dim;
+        let keys = config.kv_heads * config.head_dim;
+        match self {
+            Map::Qkv => ([(Q, 0), (K, queries), (V, queries + keys)], 3),
+            Map::O => ([(O, 0); 3], 1),
+            Map::GateUp => ([(Gate, 0), (Up, config.ffn), (Up, 0)], 2),
+            Map::Down => ([(Down, 0); 3], 1),
+        }
+    }
+}
+
+/// The intermediate results of the adapters' products, (N, R) for each projection.
+pub(crate) type Inner<D> = [<D as Device>::Narrow; 7];
+
+/// The attention half of a layer, as its gradient needs it.
+#[derive(Debug)]
+pub(crate) struct Attended<'a, D: Device> {
+    /// (N, (H + 2K)·D) queries, keys and values, normed and rotated.
+    pub(crate) qkv: &'a D::Narrow,
+    /// The same before QK-norm; empty without it.
+    pub(crate) raw: &'a D::Narrow,
+    /// (N, H·D) the result.
+    pub(crate) out: &'a D::Narrow,
+    /// Its gradient.
+    pub(crate) dout: &'a D::Wide,
+}
+
+/// A turn on a device that passes share.
+pub(crate) trait Turn {
+    /// Lets others, who wait, have theirs.
+    fn breathe(&mut self);
+}
+
+/// Arithmetic on one kind of hardware. Sizes: N rows, C hidden, F feed-forward, V vocabulary.
+pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
+    /// Rows of f32.
+    type Wide: Clone + Default + Debug + Send + Sync;
+    /// Rows that are multiplied.
+    type Narrow: Default + Debug + Send + Sync;
+    /// A matrix (outputs, inputs), ready to multiply with.
+    type Matrix: Debug + Send + Sync;
+    /// Weights of a norm.
+    type Vector: Debug + Send + Sync;
+    /// Rotary angles.
+    type Angles: Debug + Send + Sync;
+    /// Keys and values of one sequence.
+    type Cache: Debug + Send + Sync;
+    /// What is prepared once for all layers of a pass.
+    type Plan: Debug;
+    /// Space of the backward pass.
+    type Space: Default + Debug + Send;
+    /// Gradients of an adapter while a backward pass adds to them.
+    type Grads<'a>;
+    /// A turn on the device.
+    type Turn<'a>: Turn;
+
+    fn enter(&self) -> Self::Turn<'_>;
+
+    /// Packs matrices that lie one under the other.
+    fn matrix(&self, parts: &[&[f32]], inputs: usize, dtype: Dtype) -> Result<Self::Matrix>;
+    fn vector(&self, values: Vec<f32>) -> Result<Self::Vector>;
+    fn angles(&self, table: Table) -> Result<Self::Angles>;
+    /// Memory of a matrix.
+    fn bytes(matrix: &Self::Matrix) -> usize;
+
+    fn cache(&self, shape: CacheShape) -> Self::Cache;
+    /// Makes room for `tokens` tokens in all.
+    fn reserve(&self, cache: &mut Self::Cache, tokens: usize) -> Result<()>;
+    /// Gives a sequence its cache on this device, with room for `tokens` tokens in all.
+    fn adopt(&self, kv: &mut Kv, tokens: usize) -> Result<()>;
+    /// The cache of a sequence that was adopted.
+    fn cached(kv: &Kv) -> &Self::Cache;
+    /// The same, to be written.
+    fn cached_mut(kv: &mut Kv) -> &mut Self::Cache;
+    /// This device's buffers among those of a caller, and where results go.
+    fn scratch(scratch: &mut Scratch) -> (&mut serve::Buffers<Self>, &mut serve::Results);
+    /// The same for training.
+    fn tape(tape: &mut Tape) -> (&mut train::Buffers<Self>, &mut train::Asked);
+
+    /// Once for a pass, after [`Device::reserve`].
+    fn plan<S: Sequences<Self>>(&self, batch: &S) -> Result<Self::Plan>;
+
+    /// `out` (N, C): the tokens' embeddings.
+    fn embed(&self, table: &Self::Matrix, tokens: &[u32], out: &mut Self::Wide) -> Result<()>;
+
+    /// `out` = x / rms(x) · weight, row by row.
+    fn norm(
+        &self,
+        config: &ModelConfig,
+        x: &Self::Wide,
+        weight: &Self::Vector,
+        out: &mut Self::Narrow,
+    ) -> Result<()>;
+
+    /// `y` = x·Wᵀ + adapters; keeps the adapters' inner results.
+    fn linear<S: Sequences<Self>>(
+        &self,
+        at: Site<'_, Self>,
+        map: Map,
+        batch: &S,
+        x: &Self::Narrow,
+        inner: &mut Inner<Self>,
+        y: &mut Self::Narrow,
+    ) -> Result<()>;
+
+    /// `y` = (x·Wᵀ + adapters) + residual.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one fused product: operands, adapters, residual, results"
+    )]
+    fn linear_add<S: Sequences<Self>>(
+        &self,
+        at: Site<'_, Self>,
+        map: Map,
+        batch: &S,
+        x: &Self::Narrow,
+        residual: &Self::Wide,
+        inner: &mut Inner<Self>,
+        y: &mut Self::Wide,
+    ) -> Result<()>;
+
+    /// Only the adapter's inner results of [`Device::linear`], for rows that have the same adapter.
+    fn inner(
+        &self,
+        at: Site<'_, Self>,
+        map: Map,
+        adapter: &Adapter,
+        x: &Self::Narrow,
+        inner: &mut Inner<Self>,
+    ) -> Result<()>;
+
+    /// Norms the heads (QK-norm; `raw` gets what was there before), rotates queries and keys by their positions, and writes keys and values
+    /// to the caches.
+    fn place<S: Sequences<Self>>(
+        &self,
+        at: Site<'_, Self>,
+        batch: &mut S,
+        qkv: &mut Self::Narrow,
+        raw: &mut Self::Narrow,
+    ) -> Result<()>;
+
+    /// `out` (N, H·D): causal attention over the caches.
+    fn attend<S: Sequences<Self>>(
+        &self,
+        at: Site<'_, Self>,
+        batch: &S,
+        qkv: &Self::Narrow,
+        out: &mut Self::Narrow,
+    ) -> Result<()>;
+
+    /// `out` (N, F) = silu(gate)·up.
+    fn swiglu(&self, f: usize, gate_up: &Self::Narrow, out: &mut Self::Narrow) -> Result<()>;
+
+    /// `len` zeros.
+    fn zeros(&self, len: usize, out: &mut Self::Wide) -> Result<()>;
+
+    /// `out`: some rows of `from` (·, C).
+    fn gather(
+        &self,
+        width: usize,
+        from: &Self::Wide,
+        rows: &[usize],
+        out: &mut Self::Wide,
+    ) -> Result<()>;
+
+    /// `out` (`total`, C): zeros, but `rows` are those of `from`.
+    fn scatter(
+        &self,
+        width: usize,
+        from: &Self::Wide,
+        rows: &[usize],
+        total: usize,
+        out: &mut Self::Wide,
+    ) -> Result<()>;
+
+    /// `out` (N, V), in the host's memory: x·Wᵀ.
+    fn logits(&self, x: &Self::Narrow, w: &Self::Matrix, out: &mut Vec<f32>) -> Result<()>;
+
+    /// `out[i]`: the log-prob of target i, whose row counts rows of `x`; and each row's normalizer. Lets others have their turn between tiles.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one fused op: product, softmax, choice"
+    )]
+    fn log_probs(
+        &self,
+        turn: &mut Self::Turn<'_>,
+        x: &Self::Narrow,
+        w: &Self::Matrix,
+        targets: &[Target],
+        temperature: f32,
+        normalizers: &mut Vec<Normalizer>,
+        out: &mut [f32],
+    ) -> Result<()>;
+
+    /// `dx` by the rows of `x`, given `upstream` gradients of the targets' log-probs.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one fused op: product, softmax, choice"
+    )]
+    fn log_probs_backward(
+        &self,
+        turn: &mut Self::Turn<'_>,
+        x: &Self::Narrow,
+        w: &Self::Matrix,
+        targets: &[Target],
+        normalizers: &[Normalizer],
+        upstream: &[f32],
+        dx: &mut Self::Wide,
+    ) -> Result<()>;
+
+    /// Begins to add to `grads`.
+    fn open<'a>(&self, grads: &'a mut AdapterGrads) -> Result<Self::Grads<'a>>;
+    /// What was added is in the `AdapterGrads` that were opened.
+    fn close(&self, grads: Self::Grads<'_>) -> Result<()>;
+
+    /// `dx` by the input `x` of a product, overwritten; adds to the gradients of the adapter. All rows have the same adapter.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the gradient of one fused product"
+    )]
+    fn linear_backward(
+        &self,
+        at: Site<'_, Self>,
+        map: Map,
+        adapter: &Adapter,
+        x: &Self::Narrow,
+        inner: &Inner<Self>,
+        dy: &Self::Wide,
+        dx: &mut Self::Wide,
+        grads: &mut Self::Grads<'_>,
+        space: &mut Self::Space,
+    ) -> Result<()>;
+
+    /// `dx` += the gradient of [`Device::norm`].
+    fn norm_backward(
+        &self,
+        config: &ModelConfig,
+        x: &Self::Wide,
+        weight: &Self::Vector,
+        dy: &Self::Wide,
+        dx: &mut Self::Wide,
+    ) -> Result<()>;
+
+    /// `dgate_up` (N, 2F). `gate_up` may be overwritten.
+    fn swiglu_backward(
+        &self,
+        f: usize,
+        gate_up: &mut Self::Narrow,
+        dgated: &Self::Wide,
+        dgate_up: &mut Self::Wide,
+    ) -> Result<()>;
+
+    /// `dqkv` (N, (H + 2K)·D): the gradient of [`Device::place`] and [`Device::attend`] together. The caches are overwritten.
+    fn attend_backward<S: Sequences<Self>>(
+        &self,
+        at: Site<'_, Self>,
+        batch: &mut S,
+        forward: Attended<'_, Self>,
+        dqkv: &mut Self::Wide,
+        space: &mut Self::Space,
+    ) -> Result<()>;
+}

@@ -1,0 +1,170 @@
+//! Sequences trained together: each log-prob has the bits that it has alone, the gradient is the sum.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use common::*;
+use policy::{
+    Adapter, AdapterGrads, Architecture, Dtype, Error, Model, ModelConfig, Pack, Pool, Rope,
+    RopeScaling, Tape, Target,
+};
+use std::sync::Arc;
+
+/// Two attempts at one prompt, a conversation that goes on after the first, and a stranger.
+fn sequences() -> Vec<Vec<u32>> {
+    let text =
+        |seed, len| -> Vec<u32> { (0..len).map(|i| (uniform(seed, i) * 77.0) as u32).collect() };
+    let prompt = text(1, 41);
+    let first = [prompt.clone(), text(2, 19)].concat();
+    let second = [prompt, text(3, 33)].concat();
+    let later = [first.clone(), text(4, 40)].concat();
+    vec![second, first, text(5, 23), later]
+}
+
+fn model(dtype: Dtype, threads: usize, qk_norm: bool) -> Model {
+    let config = ModelConfig {
+        architecture: Architecture::Qwen3,
+        vocab_size: 77,
+        hidden: 36,
+        layers: 2,
+        heads: 6,
+        kv_heads: 2,
+        head_dim: 12,
+        ffn: 50,
+        rms_eps: 1e-6,
+        rope: Rope {
+            theta: 10_000.0,
+            scaling: RopeScaling::None,
+        },
+        context: 256,
+        tied: true,
+        qk_norm,
+        attention_bias: false,
+        eos: vec![1],
+        bos: None,
+    };
+    Model::random(config, 9, dtype, Arc::new(Pool::new(threads).unwrap())).unwrap()
+}
+
+/// Every second token from the 30th on.
+fn asked(tokens: &[u32]) -> Vec<Target> {
+    let rows = (10..tokens.len() - 1).step_by(2);
+    rows.map(|row| Target {
+        row,
+        token: tokens[row + 1],
+    })
+    .collect()
+}
+
+fn slope(targets: usize, salt: usize) -> Vec<f32> {
+    (0..targets)
+        .map(|i| ((i + salt) % 7) as f32 * 0.1 - 0.2)
+        .collect()
+}
+
+struct Run {
+    log_probs: Vec<f32>,
+    grads: Vec<f32>,
+}
+
+fn run(model: &Model, tape: &mut Tape, adapter: &Adapter, packs: &[&[usize]]) -> Run {
+    let all = sequences();
+    let mut grads = AdapterGrads::zeros(adapter);
+    let mut log_probs = vec![Vec::new(); all.len()];
+    for &members in packs {
+        let mut pack = Pack::default();
+        let mut upstream = Vec::new();
+        for &i in members {
+            let targets = asked(&all[i]);
+            pack.push(&all[i], &targets).unwrap();
+            upstream.extend(slope(targets.len(), i));
+        }
+        let mut found = model
+            .train_pack(tape, Some(adapter), &pack, 0.8)
+            .unwrap()
+            .into_iter();
+        for &i in members {
+            log_probs[i] = found.by_ref().take(asked(&all[i]).len()).collect();
+        }
+        model
+            .backward(tape, adapter, &upstream, &mut grads)
+            .unwrap();
+    }
+    Run {
+        log_probs: log_probs.concat(),
+        grads: grads.values().to_vec(),
+    }
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+#[test]
+fn log_probs_have_their_bits_and_gradients_are_the_sum() {
+    for (dtype, qk_norm) in [(Dtype::Bf16, true), (Dtype::F32, false), (Dtype::Q8, true)] {
+        let model = model(dtype, 2, qk_norm);
+        let adapter = noisy(Adapter::init(model.config(), 5, 16.0, 3).unwrap(), 3);
+        let alone = run(
+            &model,
+            &mut Tape::new(),
+            &adapter,
+            &[&[0], &[1], &[2], &[3]],
+        );
+        let mut together = None;
+        for budget in [usize::MAX, 0] {
+            let mut tape = Tape::with_budget(budget);
+            for packs in [&[&[0usize, 1, 2, 3][..]][..], &[&[3, 0], &[1, 2]]] {
+                let found = run(&model, &mut tape, &adapter, packs);
+                assert!(
+                    bits(&found.log_probs) == bits(&alone.log_probs),
+                    "{dtype:?}"
+                );
+                let error = relative(&found.grads, &alone.grads);
+                assert!(error < 1e-5, "{dtype:?}: {error}");
+                if packs.len() == 1 {
+                    // Kept or computed again: the same bits.
+                    let bits = bits(&found.grads);
+                    assert!(together.get_or_insert_with(|| bits.clone()) == &bits);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_of_a_pack_do_not_depend_on_threads() {
+    let mut expected = None;
+    for threads in [1, 2, 3] {
+        let model = model(Dtype::Bf16, threads, true);
+        let adapter = noisy(Adapter::init(model.config(), 5, 16.0, 3).unwrap(), 3);
+        let found = run(&model, &mut Tape::new(), &adapter, &[&[0, 1, 2, 3]]);
+        let found = bits(&found.grads);
+        assert!(expected.get_or_insert_with(|| found.clone()) == &found);
+    }
+}
+
+#[test]
+fn a_pack_beyond_the_context_or_the_vocabulary_is_refused() {
+    let model = model(Dtype::F32, 1, false);
+    let attempt = |tokens: &[u32]| {
+        let mut pack = Pack::default();
+        // The first fits; the second goes on from it.
+        pack.push(&[5; 200], &[]).unwrap();
+        pack.push(tokens, &[]).unwrap();
+        model.train_pack(&mut Tape::new(), None, &pack, 1.0)
+    };
+    assert!(attempt(&[5; 256]).is_ok());
+    let (tokens, context) = (257, 256);
+    assert!(matches!(
+        attempt(&[5; 257]),
+        Err(Error::TooLong { tokens: t, context: c }) if (t, c) == (tokens, context)
+    ));
+    assert!(matches!(
+        attempt(&[77; 20]),
+        Err(Error::Token {
+            token: 77,
+            vocab: 77
+        })
+    ));
+}
