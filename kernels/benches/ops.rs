@@ -12,7 +12,7 @@
 
 use kernels::adamw::AdamW;
 use kernels::attention::{self, Backward, Queries, Rows};
-use kernels::lora::{self, Columns, Pair};
+use kernels::lora::{self, Columns, Pair, Segment};
 use kernels::rope::{Scaling, Table};
 use kernels::softmax::{self, Target};
 use kernels::{CacheShape, Dtype, KvCache, Packed, Pool, adamw, elementwise, gemm, peak};
@@ -116,6 +116,7 @@ fn main() {
     println!("small operands stay in the caches, so that GB/s may exceed the memory's");
     products(&bench);
     adapters(&bench);
+    crowd(&bench);
     rows(&bench);
     attend(&bench);
     vocabulary(&bench);
@@ -208,6 +209,54 @@ fn adapters(bench: &Bench) {
             lora::backward(pool, m, &pair, forward, (&y, at), into).unwrap();
         });
     }
+}
+
+/// A decoding batch of 32 sequences with 8 adapters in both halves of `gate_up`: one after the other, and all at once.
+fn crowd(bench: &Bench) {
+    let (pool, n) = (&bench.pool, 2 * F);
+    let weights = Packed::pack(pool, &[&numbers(n * C)], C, Dtype::Bf16).unwrap();
+    let halves = (numbers(RANK * C), numbers(F * RANK));
+    let copies: Vec<_> = (0..16).map(|_| halves.clone()).collect();
+    let pair = |sequence: usize, half: usize| {
+        let (a, b) = &copies[sequence % 8 * 2 + half];
+        Pair {
+            a,
+            b,
+            a_t: a,
+            b_t: b,
+            rank: RANK,
+            scale: 2.0,
+        }
+    };
+    let (x, mut y, mut u) = (numbers(32 * C), vec![0.0; 32 * n], vec![0.0; 64 * RANK]);
+    let segments: Vec<Segment<'_>> = (0..64)
+        .map(|at| Segment {
+            first: at / 2,
+            count: 1,
+            pair: pair(at / 2, at % 2),
+            column: at % 2 * F,
+            inner: at * RANK,
+        })
+        .collect();
+    let flops = 2.0 * (32 * (n * C + RANK * (2 * C + n))) as f64;
+    let bytes = (weights.bytes() + 4 * 32 * (n + C) + 8 * 4 * RANK * (2 * C + n)) as f64;
+    let work = Work { flops, bytes };
+    bench.row("linear gate_up × 32, one by one", work, || {
+        gemm::forward(pool, 32, &x, &weights, &mut y).unwrap();
+        for s in &segments {
+            let (x, u) = (&x[s.first * C..][..C], &mut u[s.inner..][..RANK]);
+            let y = &mut y[s.first * n..][..n];
+            let at = Columns {
+                first: s.column,
+                ld: n,
+            };
+            lora::down(pool, 1, x, &s.pair, u).unwrap();
+            lora::up(pool, 1, u, &s.pair, y, at).unwrap();
+        }
+    });
+    bench.row("linear gate_up × 32, segments", work, || {
+        lora::linear(pool, 32, &x, &weights, &segments, &mut u, &mut y).unwrap();
+    });
 }
 
 fn rows(bench: &Bench) {

@@ -11,6 +11,7 @@ use crate::tile::{Dims, Lhs, Out, PanelJob, Rhs, Sums, bf16_panel, dense, f32_pa
 use crate::tile::{unpack_bf16, unpack_f32, unpack_q8};
 use crate::{Pool, Result};
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Rows that are taken through all panels of a task before the next rows: they stay in the L2 cache.
 const ROWS: usize = 112;
@@ -44,6 +45,21 @@ pub(crate) const SMALL: usize = 1 << 16;
 /// # Errors
 /// [`crate::Error::Shape`].
 pub fn forward(pool: &Pool, rows: usize, x: &[f32], w: &Packed, y: &mut [f32]) -> Result<()> {
+    forward_and(pool, rows, x, w, y, &|_, _, _| ())
+}
+
+/// What is done with some rows and columns of an output once they are summed; the output begins with the first of both.
+pub(crate) type Then<'a> = &'a (dyn Fn(Range<usize>, Range<usize>, Out) + Sync);
+
+/// [`forward`], and `then` on the parts of the output while they are in the cache. No two calls have an element in common.
+pub(crate) fn forward_and(
+    pool: &Pool,
+    rows: usize,
+    x: &[f32],
+    w: &Packed,
+    y: &mut [f32],
+    then: Then<'_>,
+) -> Result<()> {
     let (k, n) = (w.inputs(), w.outputs());
     check!("gemm.forward", x: rows * k, y: rows * n);
     if rows == 0 {
@@ -78,6 +94,13 @@ pub fn forward(pool: &Pool, rows: usize, x: &[f32], w: &Packed, y: &mut [f32]) -
                     Panels::F32(lines) => f32_panel(pool.isa(), job, &lines[panel * k..][..k]),
                     Panels::Q8(q8) => q8_panel(pool.isa(), job, q8.panel(panel, k, 0)),
                 }
+            }
+            let columns = mine.start * PANEL..n.min(mine.end * PANEL);
+            if !columns.is_empty() {
+                let at = first * n + columns.start;
+                // SAFETY: `at < rows * n`; these columns belong to this task.
+                let out = unsafe { Out::raw(y.as_mut_ptr().add(at), n, room - at) };
+                then(first..first + m, columns, out);
             }
         }
     });

@@ -2,7 +2,11 @@
 //!
 //! The contract of [`crate::gemm`] holds: one chain for each output, terms ascending. The update of `y` goes on from the
 //! base product's sum with the r terms of the adapter. An adapter is kept in both orientations, because each of its four
-//! products wants its columns side by side; it is small.
+//! products wants its columns side by side; it is small. Serving calls [`linear`], for a whole batch at once.
+
+mod segments;
+
+pub use segments::{Segment, linear};
 
 use crate::error::{check, require};
 use crate::gemm::parallel_dense;

@@ -72,6 +72,21 @@ impl Out {
     pub(crate) unsafe fn raw(at: *mut f32, ld: usize, room: usize) -> Out {
         Out { at, ld, room }
     }
+
+    /// The same from another row and column on.
+    ///
+    /// # Panics
+    /// When that is outside.
+    pub(crate) fn from(self, row: usize, column: usize) -> Out {
+        let offset = row * self.ld + column;
+        assert!(offset < self.room, "inside the output");
+        Out {
+            // SAFETY: inside what may be written (asserted).
+            at: unsafe { self.at.add(offset) },
+            room: self.room - offset,
+            ..self
+        }
+    }
 }
 
 /// Whether a product starts its sums at zero or goes on from what the output holds.

@@ -1,12 +1,11 @@
-//! Packed and low-rank products: parity with the reference, and the same bits whatever surrounds a row.
+//! Products with packed weights: parity with the reference, and the same bits whatever surrounds a row.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
 use common::*;
 use half::bf16;
-use kernels::lora::{Columns, Forward, Into, Pair};
-use kernels::{Dtype, Error, Packed, Pool, gemm, lora, reference};
+use kernels::{Dtype, Error, Packed, Pool, gemm, reference};
 
 const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::Bf16, Dtype::Q8];
 
@@ -141,138 +140,6 @@ fn bits_do_not_depend_on_threads_or_instruction_set() {
     }
 }
 
-/// A random adapter of a weight (o, i), with its transposes.
-struct Adapter {
-    a: Vec<f32>,
-    b: Vec<f32>,
-    a_t: Vec<f32>,
-    b_t: Vec<f32>,
-    rank: usize,
-}
-
-impl Adapter {
-    fn new(o: usize, i: usize, rank: usize) -> Adapter {
-        let (a, b) = (vector(8, rank * i), vector(9, o * rank));
-        let transposed = |m: &[f32], rows: usize, columns: usize| {
-            (0..rows * columns)
-                .map(|at| m[at % rows * columns + at / rows])
-                .collect()
-        };
-        Adapter {
-            a_t: transposed(&a, rank, i),
-            b_t: transposed(&b, o, rank),
-            a,
-            b,
-            rank,
-        }
-    }
-
-    fn pair(&self) -> Pair<'_> {
-        let Adapter {
-            a,
-            b,
-            a_t,
-            b_t,
-            rank,
-        } = self;
-        Pair {
-            a,
-            b,
-            a_t,
-            b_t,
-            rank: *rank,
-            scale: 0.5,
-        }
-    }
-}
-
-#[test]
-fn an_adapter_adds_its_two_products_to_the_columns_it_owns() {
-    for pool in pools() {
-        for (m, o, i, rank) in [
-            (1, 1, 1, 1),
-            (5, 33, 17, 3),
-            (90, 70, 130, 17),
-            (2, 31, 16, 16),
-        ] {
-            let adapter = Adapter::new(o, i, rank);
-            let (x, before) = (vector(10, m * i), vector(11, m * (o + 5)));
-            let (mut u, mut y) = (vec![f32::NAN; m * rank], before.clone());
-            lora::down(&pool, m, &x, &adapter.pair(), &mut u).unwrap();
-            lora::up(
-                &pool,
-                m,
-                &u,
-                &adapter.pair(),
-                &mut y,
-                Columns {
-                    first: 2,
-                    ld: o + 5,
-                },
-            )
-            .unwrap();
-            let inner = reference::matmul_t(m, rank, i, &x, &adapter.a);
-            let inner: Vec<f32> = inner.iter().map(|v| *v as f32).collect();
-            let update = reference::matmul_t(m, o, rank, &inner, &adapter.b);
-            let mut expected = wide(&before);
-            for row in 0..m {
-                for column in 0..o {
-                    expected[row * (o + 5) + 2 + column] += 0.5 * update[row * o + column];
-                }
-            }
-            close("up", &y, &expected, 1e-4);
-        }
-    }
-}
-
-#[test]
-fn an_adapters_gradients_are_the_references() {
-    for pool in pools() {
-        for (m, o, i, rank) in [(1, 1, 1, 1), (5, 33, 17, 3), (90, 70, 130, 17)] {
-            let adapter = Adapter::new(o, i, rank);
-            let (x, dy) = (vector(12, m * i), vector(13, m * o));
-            let mut u = vec![0.0; m * rank];
-            lora::down(&pool, m, &x, &adapter.pair(), &mut u).unwrap();
-            let (mut du, mut da) = (vec![0.0; m * rank], vec![1.0; rank * i]);
-            let (mut db, mut dx) = (vec![2.0; o * rank], vec![3.0; m * i]);
-            let into = Into {
-                du: &mut du,
-                da: &mut da,
-                db: &mut db,
-                dx: &mut dx,
-            };
-            let at = Columns { first: 0, ld: o };
-            let forward = Forward { x: &x, u: &u };
-            lora::backward(&pool, m, &adapter.pair(), forward, (&dy, at), into).unwrap();
-            let narrow = |v: &[f64]| v.iter().map(|v| *v as f32).collect::<Vec<f32>>();
-            let turned = |v: &[f32], rows: usize, columns: usize| {
-                (0..rows * columns)
-                    .map(|at| v[at % rows * columns + at / rows])
-                    .collect::<Vec<f32>>()
-            };
-            let half = |v: Vec<f64>| v.into_iter().map(|v| 0.5 * v).collect::<Vec<f64>>();
-            let plus = |v: &[f64], c: f64| v.iter().map(|v| v + c).collect::<Vec<f64>>();
-            let expected_du = half(reference::matmul(m, rank, o, &dy, &adapter.b));
-            close("du", &du, &expected_du, 1e-4);
-            let (dy_t, du_t) = (turned(&dy, m, o), turned(&narrow(&expected_du), m, rank));
-            close(
-                "db",
-                &db,
-                &plus(&reference::matmul(o, rank, m, &dy_t, &u), 2.0),
-                1e-4,
-            );
-            close(
-                "da",
-                &da,
-                &plus(&reference::matmul(rank, i, m, &du_t, &x), 1.0),
-                1e-4,
-            );
-            let expected = reference::matmul(m, i, rank, &narrow(&expected_du), &adapter.a);
-            close("dx", &dx, &plus(&expected, 3.0), 1e-4);
-        }
-    }
-}
-
 #[test]
 fn products_refuse_sizes_that_do_not_fit() {
     let pool = Pool::new(1).unwrap();
@@ -293,16 +160,4 @@ fn products_refuse_sizes_that_do_not_fit() {
     shape(gemm::backward(&pool, 2, &[0.0; 5], &packed, &mut dx), "dy");
     gemm::forward(&pool, 0, &[], &packed, &mut []).unwrap();
     gemm::backward(&pool, 0, &[], &packed, &mut []).unwrap();
-    let adapter = Adapter::new(3, 4, 2);
-    let at = Columns { first: 1, ld: 3 };
-    let outside = lora::up(&pool, 2, &[0.0; 4], &adapter.pair(), &mut y, at);
-    assert!(matches!(
-        outside,
-        Err(Error::Argument { what: "first", .. })
-    ));
-    let none = Pair {
-        rank: 0,
-        ..adapter.pair()
-    };
-    assert!(lora::down(&pool, 1, &[0.0; 4], &none, &mut []).is_err());
 }
