@@ -1,5 +1,4 @@
 //! Low-rank products: parity with the reference, and a batch of segments against one adapter after the other, in bits.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
