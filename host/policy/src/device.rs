@@ -105,9 +105,6 @@ impl Map {
     }
 }
 
-/// The intermediate results of the adapters' products, (N, R) for each projection.
-pub(crate) type Inner<D> = [<D as Device>::Narrow; 7];
-
 /// The attention half of a layer, as its gradient needs it.
 #[derive(Debug)]
 pub(crate) struct Attended<'a, D: Device> {
@@ -133,6 +130,8 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     type Wide: Clone + Default + Debug + Send + Sync;
     /// Rows that are multiplied.
     type Narrow: Default + Debug + Send + Sync;
+    /// The intermediate results of a layer's adapters.
+    type Inner: Default + Debug + Send + Sync;
     /// A matrix (outputs, inputs), ready to multiply with.
     type Matrix: Debug + Send + Sync;
     /// Weights of a norm.
@@ -195,7 +194,7 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
         map: Map,
         batch: &S,
         x: &Self::Narrow,
-        inner: &mut Inner<Self>,
+        inner: &mut Self::Inner,
         y: &mut Self::Narrow,
     ) -> Result<()>;
 
@@ -211,7 +210,7 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
         batch: &S,
         x: &Self::Narrow,
         residual: &Self::Wide,
-        inner: &mut Inner<Self>,
+        inner: &mut Self::Inner,
         y: &mut Self::Wide,
     ) -> Result<()>;
 
@@ -222,7 +221,7 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
         map: Map,
         adapter: &Adapter,
         x: &Self::Narrow,
-        inner: &mut Inner<Self>,
+        inner: &mut Self::Inner,
     ) -> Result<()>;
 
     /// Norms the heads (QK-norm; `raw` gets what was there before), rotates queries and keys by their positions, and writes keys and values
@@ -320,7 +319,7 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
         map: Map,
         adapter: &Adapter,
         x: &Self::Narrow,
-        inner: &Inner<Self>,
+        inner: &Self::Inner,
         dy: &Self::Wide,
         dx: &mut Self::Wide,
         grads: &mut Self::Grads<'_>,

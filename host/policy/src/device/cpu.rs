@@ -1,13 +1,13 @@
 //! The CPU: rows are plain vectors, every operation one of [`kernels`] on the threads of a pool.
 
-use super::{Attended, Device, Inner, Map, Sequences, Site, Span, Turn};
+use super::{Attended, Device, Map, Sequences, Site, Span, Turn};
 use crate::adapter::{Adapter, AdapterGrads};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::kv::Kv;
 use crate::model::{Scratch, Tape, serve, train};
 use kernels::attention::{self, Queries, Rows};
-use kernels::lora::{Columns, Forward, Into};
+use kernels::lora::{Columns, Forward, Into, Segment};
 use kernels::rope::Table;
 use kernels::softmax::{self, Normalizer, Target};
 use kernels::{CacheShape, Dtype, KvCache, Packed, Pool, Slice};
@@ -54,6 +54,14 @@ impl DerefMut for Numbers {
     }
 }
 
+/// The inner results of a layer's adapters, one buffer for each fused matrix: (N, R) of its first projection, then of the next.
+#[derive(Default, Debug)]
+pub(crate) struct Inner {
+    of: [Numbers; 4],
+    /// Memory of the list that a product is given.
+    list: Vec<Segment<'static>>,
+}
+
 /// Space of the backward pass.
 #[derive(Default, Debug)]
 pub(crate) struct Space {
@@ -77,6 +85,7 @@ impl Turn for Slice<'_> {
 impl Device for Cpu {
     type Wide = Numbers;
     type Narrow = Numbers;
+    type Inner = Inner;
     type Matrix = Packed;
     type Vector = Vec<f32>;
     type Angles = Table;
@@ -164,36 +173,18 @@ impl Device for Cpu {
         map: Map,
         batch: &S,
         x: &Numbers,
-        inner: &mut Inner<Cpu>,
+        inner: &mut Inner,
         y: &mut Numbers,
     ) -> Result<()> {
         let weights = at.matrix(map);
         let (k, n) = (weights.inputs(), weights.outputs());
         let rows = x.len() / k;
-        let y = y.fit(rows * n);
-        gemm::forward(&self.0, rows, x, weights, y)?;
-        let (parts, count) = map.parts(at.config);
-        for i in 0..batch.count() {
-            let Span {
-                first,
-                count: rows,
-                adapter,
-                ..
-            } = batch.span(i);
-            let Some(adapter) = adapter else { continue };
-            let x = &x[first * k..][..rows * k];
-            for &(projection, column) in &parts[..count] {
-                let pair = adapter.pair(at.layer, projection);
-                let u = part(&mut inner[projection as usize], first, rows, pair.rank);
-                lora::down(&self.0, rows, x, &pair, u)?;
-                let y = &mut y[first * n..][..rows * n];
-                let columns = Columns {
-                    first: column,
-                    ld: n,
-                };
-                lora::up(&self.0, rows, u, &pair, y, columns)?;
-            }
-        }
+        let Inner { of, list } = inner;
+        let mut segments = emptied(std::mem::take(list));
+        let room = gather_segments(at, map, batch, &mut segments);
+        let (u, y) = (of[map as usize].fit(room), y.fit(rows * n));
+        lora::linear(&self.0, rows, x, weights, &segments, u, y)?;
+        *list = emptied(segments);
         Ok(())
     }
 
@@ -204,7 +195,7 @@ impl Device for Cpu {
         batch: &S,
         x: &Numbers,
         residual: &Numbers,
-        inner: &mut Inner<Cpu>,
+        inner: &mut Inner,
         y: &mut Numbers,
     ) -> Result<()> {
         self.linear(at, map, batch, x, inner, y)?;
@@ -217,13 +208,16 @@ impl Device for Cpu {
         map: Map,
         adapter: &Adapter,
         x: &Numbers,
-        inner: &mut Inner<Cpu>,
+        inner: &mut Inner,
     ) -> Result<()> {
         let rows = x.len() / at.matrix(map).inputs();
         let (parts, count) = map.parts(at.config);
-        for &(projection, _) in &parts[..count] {
+        let u = inner.of[map as usize].fit(rows * count * adapter.rank());
+        for (&(projection, _), u) in parts[..count]
+            .iter()
+            .zip(u.chunks_mut(rows * adapter.rank()))
+        {
             let pair = adapter.pair(at.layer, projection);
-            let u = part(&mut inner[projection as usize], 0, rows, pair.rank);
             lora::down(&self.0, rows, x, &pair, u)?;
         }
         Ok(())
@@ -430,7 +424,7 @@ impl Device for Cpu {
         map: Map,
         adapter: &Adapter,
         x: &Numbers,
-        inner: &Inner<Cpu>,
+        inner: &Inner,
         dy: &Numbers,
         dx: &mut Numbers,
         grads: &mut &mut AdapterGrads,
@@ -442,9 +436,9 @@ impl Device for Cpu {
         let dx = dx.fit(rows * k);
         gemm::backward(&self.0, rows, dy, weights, dx)?;
         let (parts, count) = map.parts(at.config);
-        for &(projection, first) in &parts[..count] {
+        let inner = inner.of[map as usize].chunks(rows * adapter.rank());
+        for (&(projection, first), u) in parts[..count].iter().zip(inner) {
             let pair = adapter.pair(at.layer, projection);
-            let u = &inner[projection as usize][..rows * pair.rank];
             let (da, db) = grads.pair(at.layer, projection);
             let du = space.dinner.fit(rows * pair.rank);
             let dx = &mut *dx;
@@ -659,9 +653,52 @@ fn hand_back<S: Sequences<Cpu>>(
     }
 }
 
-/// Rows of an inner result. The whole of it is meaningful only where all rows have one rank: in training.
-fn part(inner: &mut Numbers, first: usize, rows: usize, rank: usize) -> &mut [f32] {
-    let (from, to) = (first * rank, (first + rows) * rank);
-    let reach = if first == 0 { to } else { inner.len().max(to) };
-    &mut inner.fit(reach)[from..to]
+/// The adapters of a product: what has the same one is one segment. Returns how many numbers their inner results are.
+fn gather_segments<'a, S: Sequences<Cpu>>(
+    at: Site<'_, Cpu>,
+    map: Map,
+    batch: &'a S,
+    segments: &mut Vec<Segment<'a>>,
+) -> usize {
+    let (parts, width) = map.parts(at.config);
+    let (mut room, mut i) = (0, 0);
+    while i < batch.count() {
+        let Span {
+            first,
+            mut count,
+            adapter,
+            ..
+        } = batch.span(i);
+        i += 1;
+        let Some(adapter) = adapter else { continue };
+        while i < batch.count() {
+            let next = batch.span(i);
+            let same = next
+                .adapter
+                .is_some_and(|other| std::ptr::eq(other, adapter));
+            if !same || next.first != first + count {
+                break;
+            }
+            count += next.count;
+            i += 1;
+        }
+        for &(projection, column) in &parts[..width] {
+            let pair = adapter.pair(at.layer, projection);
+            segments.push(Segment {
+                first,
+                count,
+                pair,
+                column,
+                inner: room,
+            });
+            room += count * pair.rank;
+        }
+    }
+    room
+}
+
+/// The same memory for a list of other segments: the standard library collects in place.
+fn emptied<'a>(mut list: Vec<Segment<'_>>) -> Vec<Segment<'a>> {
+    list.clear();
+    list.into_iter().map_while(|_| None).collect()
 }

@@ -3,7 +3,7 @@
 //! `mid = x + o(attention(q, k, v of norm(x)))`, then `x' = mid + down(silu(gate)·up of norm(mid))`. Every step is kept in
 //! [`Activations`], because the backward pass wants them; serving overwrites them in the next layer.
 
-use crate::device::{Device, Inner, Map, Sequences, Site};
+use crate::device::{Device, Map, Sequences, Site};
 use crate::error::Result;
 
 /// The intermediate results of a layer; buffers grow to the largest batch and stay.
@@ -25,8 +25,8 @@ pub(crate) struct Activations<D: Device> {
     pub(super) gate_up: D::Narrow,
     /// (N, F).
     pub(super) gated: D::Narrow,
-    /// (N, R) for each projection: the adapter's inner result.
-    pub(super) inner: Inner<D>,
+    /// (N, R) for each projection.
+    pub(super) inner: D::Inner,
 }
 
 impl<D: Device> Default for Activations<D> {
@@ -40,7 +40,7 @@ impl<D: Device> Default for Activations<D> {
             ffn_in: D::Narrow::default(),
             gate_up: D::Narrow::default(),
             gated: D::Narrow::default(),
-            inner: Inner::<D>::default(),
+            inner: D::Inner::default(),
         }
     }
 }
