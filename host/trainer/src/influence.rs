@@ -92,8 +92,10 @@ pub fn sample_gradient(
     }
     let mut walk = Walk::new(adapter);
     let (objective, share) = (config.objective(), 1.0 / counted as f64);
-    let (figures, _) = walk.sample(model, adapter, &objective, sample, 0, share, 1)?;
-    walk::check_ratio(&figures, config, 1)?;
+    let alone = std::slice::from_ref(sample);
+    for (figures, _) in walk.samples(model, adapter, &objective, alone, share, 1)? {
+        walk::check_ratio(&figures, config, 1)?;
+    }
     finite(model, walk.grads.values())?;
     Ok(walk.grads.values().to_vec())
 }

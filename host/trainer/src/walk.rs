@@ -1,12 +1,58 @@
-//! One walk over a batch: forward, loss and backward of every sample, in order, into one gradient.
+//! One walk over a batch: forward, loss and backward of every sample into one gradient.
 //!
-//! Does not move a weight; both learners use it. [`crate::loss`] is the arithmetic between forward and backward.
+//! Samples that begin alike (attempts at one task, turns of one conversation) go through the model together, and what they have in common
+//! once: which ones is a function of the batch alone, so that a replay packs as the first time. Does not move a weight; both
+//! learners use it. [`crate::loss`] is the arithmetic between forward and backward.
 
-use policy::{Adapter, AdapterGrads, Model, Tape, Target};
+use policy::{Adapter, AdapterGrads, Model, Pack, Tape, Target};
 use rl::{Batch, PolicyVersion, Sample, StepMetrics};
 
 use crate::loss::{Figures, Objective, Streams};
 use crate::{Config, Error, Result};
+
+/// Rows that a pack may reach by taking one more sample: its layers' inputs are in memory at once. A sample alone may be longer.
+const PACK_ROWS: usize = 2048;
+
+/// Samples that go through the model together.
+struct Packed {
+    pack: Pack,
+    /// Their places in the batch.
+    members: Vec<usize>,
+    temperature: f32,
+}
+
+/// Every sample of a batch in a pack with those that begin like it.
+fn packed(samples: &[Sample]) -> Result<Vec<Packed>> {
+    let mut packs: Vec<Packed> = Vec::new();
+    for (index, sample) in samples.iter().enumerate() {
+        let (tokens, targets) = inputs(sample);
+        let temperature = sample.temperature;
+        let fits = |p: &Packed| {
+            let shared = p.pack.shared(&tokens);
+            let same = p.temperature.to_bits() == temperature.to_bits();
+            let room = p.pack.rows() + tokens.len() - shared <= PACK_ROWS;
+            if same && room { shared } else { 0 }
+        };
+        let mut best = (0, None);
+        for pack in &mut packs {
+            let shared = fits(pack);
+            if shared > best.0 {
+                best = (shared, Some(pack));
+            }
+        }
+        let place = match best.1 {
+            Some(pack) => pack,
+            None => packs.push_mut(Packed {
+                pack: Pack::default(),
+                members: Vec::new(),
+                temperature,
+            }),
+        };
+        place.pack.push(&tokens, &targets).map_err(forward)?;
+        place.members.push(index);
+    }
+    Ok(packs)
+}
 
 /// The buffers of a walk, kept between steps, and what a later pass needs from the first.
 #[derive(Debug)]
@@ -16,7 +62,7 @@ pub(crate) struct Walk {
     dlogprobs: Vec<f32>,
     /// Log-probs of the first pass, a list a sample.
     old: Vec<Vec<f32>>,
-    /// Log-probs of the base, a list a sample; empty when β is 0.
+    /// Log-probs of the base, a list a sample; empty lists when β is 0.
     reference: Vec<Vec<f32>>,
 }
 
@@ -41,10 +87,6 @@ impl Walk {
         batch: &Batch,
         pass: u32,
     ) -> Result<StepMetrics> {
-        if pass == 1 {
-            self.old.clear();
-            self.reference.clear();
-        }
         self.grads.clear();
         let objective = config.objective();
         let share = 1.0
@@ -54,11 +96,10 @@ impl Walk {
                     .iter()
                     .filter(|s| s.weight.iter().any(|w| *w > 0.0)),
             );
+        let outcomes = self.samples(model, adapter, &objective, &batch.samples, share, pass)?;
         let mut total = Figures::default();
         let (mut mismatched, mut fresh) = (0, 0);
-        for (index, sample) in batch.samples.iter().enumerate() {
-            let (figures, differ) =
-                self.sample(model, adapter, &objective, sample, index, share, pass)?;
+        for (sample, (figures, differ)) in batch.samples.iter().zip(outcomes) {
             if sample.version == current {
                 mismatched += differ;
                 fresh += sample.response.len() as u64;
@@ -92,64 +133,86 @@ impl Walk {
         })
     }
 
-    /// One sample's figures, its gradient added; and how many tokens differ in any bit from what was recorded.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of a pass, each named once"
-    )]
-    pub(crate) fn sample(
+    /// Each sample's figures, its gradient added; and how many of its tokens differ in any bit from what was recorded.
+    pub(crate) fn samples(
         &mut self,
         model: &Model,
         adapter: &Adapter,
         objective: &Objective,
-        sample: &Sample,
-        index: usize,
+        samples: &[Sample],
         share: f64,
         pass: u32,
-    ) -> Result<(Figures, u64)> {
-        let (tokens, targets) = inputs(sample);
-        let temperature = sample.temperature;
-        if pass == 1 && objective.kl_beta > 0.0 {
-            let reference = model
-                .train_forward(&mut self.tape, None, &tokens, &targets, temperature)
-                .map_err(forward)?;
-            self.reference.push(reference);
-        }
-        let logprobs = model
-            .train_forward(
-                &mut self.tape,
-                Some(adapter),
-                &tokens,
-                &targets,
-                temperature,
-            )
-            .map_err(forward)?;
-        for logprob in &logprobs {
-            finite("a log-prob", (*logprob).into(), pass)?;
-        }
+    ) -> Result<Vec<(Figures, u64)>> {
         if pass == 1 {
-            self.old.push(logprobs.clone());
+            self.old = vec![Vec::new(); samples.len()];
+            self.reference = vec![Vec::new(); samples.len()];
         }
-        let streams = Streams {
-            logprobs: &logprobs,
-            old: &self.old[index],
-            reference: self.reference.get(index).map(Vec::as_slice),
-            behaviour: &sample.behaviour,
-            advantage: &sample.advantage,
-            weight: &sample.weight,
-        };
-        let figures = objective.sample(&streams, share, &mut self.dlogprobs);
-        if self.dlogprobs.iter().any(|d| *d != 0.0) {
+        let mut outcomes = vec![(Figures::default(), 0); samples.len()];
+        for packed in packed(samples)? {
+            let members = &packed.members;
+            if pass == 1 && objective.kl_beta > 0.0 {
+                let found = self.log_probs(model, None, &packed, pass)?;
+                for (&i, own) in members.iter().zip(parts(samples, members, &found)) {
+                    self.reference[i] = own.to_vec();
+                }
+            }
+            let found = self.log_probs(model, Some(adapter), &packed, pass)?;
+            let mut upstream = Vec::with_capacity(found.len());
+            for (&i, logprobs) in members.iter().zip(parts(samples, members, &found)) {
+                let sample = &samples[i];
+                if pass == 1 {
+                    self.old[i] = logprobs.to_vec();
+                }
+                let streams = Streams {
+                    logprobs,
+                    old: &self.old[i],
+                    reference: (objective.kl_beta > 0.0).then_some(&*self.reference[i]),
+                    behaviour: &sample.behaviour,
+                    advantage: &sample.advantage,
+                    weight: &sample.weight,
+                };
+                let figures = objective.sample(&streams, share, &mut self.dlogprobs);
+                upstream.extend_from_slice(&self.dlogprobs);
+                let pairs = logprobs.iter().zip(&sample.behaviour);
+                let differ = pairs.filter(|(now, then)| now.to_bits() != then.to_bits());
+                outcomes[i] = (figures, differ.count() as u64);
+            }
             model
-                .backward(&mut self.tape, adapter, &self.dlogprobs, &mut self.grads)
+                .backward(&mut self.tape, adapter, &upstream, &mut self.grads)
                 .map_err(backward)?;
         }
-        let pairs = logprobs.iter().zip(&sample.behaviour);
-        let differ = pairs
-            .filter(|(now, then)| now.to_bits() != then.to_bits())
-            .count();
-        Ok((figures, differ as u64))
+        Ok(outcomes)
     }
+
+    /// What a pack asks for, all of it finite.
+    fn log_probs(
+        &mut self,
+        model: &Model,
+        adapter: Option<&Adapter>,
+        packed: &Packed,
+        pass: u32,
+    ) -> Result<Vec<f32>> {
+        let found = model
+            .train_pack(&mut self.tape, adapter, &packed.pack, packed.temperature)
+            .map_err(forward)?;
+        for logprob in &found {
+            finite("a log-prob", (*logprob).into(), pass)?;
+        }
+        Ok(found)
+    }
+}
+
+/// What belongs to each member of a pack.
+fn parts<'a>(
+    samples: &'a [Sample],
+    members: &'a [usize],
+    mut found: &'a [f32],
+) -> impl Iterator<Item = &'a [f32]> {
+    members.iter().map(move |&i| {
+        let (own, rest) = found.split_at(samples[i].response.len());
+        found = rest;
+        own
+    })
 }
 
 pub(crate) fn forward(source: policy::Error) -> Error {

@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{advance, batch, config, fresh, lora, model, stale};
+use common::{advance, attempts, batch, config, fresh, lora, model, stale};
 use policy::{Adapter, Deployed, Model, Slot};
 use rl::{Batch, PolicyLoss, Sample, Seed};
 use trainer::influence::{StepTaken, influence, reply_gradient, sample_gradient};
@@ -120,6 +120,25 @@ fn the_samples_gradients_add_up_to_the_batchs() {
             whole.metrics.grad_norm
         );
     }
+}
+
+#[test]
+fn what_begins_alike_is_trained_together_and_moves_what_it_would_move_alone() {
+    let model = model();
+    let config = config();
+    let (mut learner, slot) = lora(&model, config.clone());
+    let batch = attempts(&model);
+    let first = advance(&mut learner, &batch);
+    assert_eq!((first.metrics.mismatched, first.metrics.fresh), (0, 32));
+    let at = slot.load().adapter.clone().unwrap();
+    let whole = advance(&mut learner, &batch);
+    let mut sum = vec![0.0; at.params().len()];
+    for sample in &batch.samples {
+        let alone = sample_gradient(&model, &at, &config, sample, 4).unwrap();
+        sum.iter_mut().zip(alone).for_each(|(s, g)| *s += g);
+    }
+    let norm = dot(&sum, &sum).sqrt();
+    assert!((norm / whole.metrics.grad_norm - 1.0).abs() < 1e-5);
 }
 
 #[test]

@@ -83,6 +83,24 @@ pub(crate) fn batch(model: &Model) -> Batch {
     }
 }
 
+/// Three attempts at one task, one of them at another temperature, and what was said after the first.
+pub(crate) fn attempts(model: &Model) -> Batch {
+    let mut samples: Vec<Sample> = (1..=4)
+        .map(|i| fresh(model, i, 3 + 2 * i, [1.0, -0.5, 0.25][i as usize % 3]))
+        .collect();
+    let prompt: Vec<u32> = (0..40).map(|i| (i * 37 + 5) % 250).collect();
+    samples[2].temperature = 1.0;
+    for sample in &mut samples {
+        sample.prompt.clone_from(&prompt);
+    }
+    let said = samples[0].response.clone();
+    samples[3].prompt.extend(said);
+    for sample in &mut samples {
+        sample.behaviour = log_probs(model, &Deployed::default(), sample);
+    }
+    Batch { samples }
+}
+
 /// The same batch with other recorded log-probs, so that ratios are clipped on both sides.
 pub(crate) fn stale(model: &Model) -> Batch {
     let mut batch = batch(model);
