@@ -368,12 +368,10 @@ fn attend(bench: &Bench) {
             };
             attention::forward(pool, 0, queries, 1, &rows, &mut out).unwrap();
         });
-        let (dout, mut stats) = (numbers(n * HEADS * D), Vec::new());
-        let mut dqkv = vec![0.0; n * width];
-        let five = Work {
-            flops: 2.5 * work.flops,
-            bytes: 2.0 * work.bytes,
-        };
+        let dout = numbers(n * HEADS * D);
+        let (mut stats, mut dqkv) = (Vec::new(), vec![0.0; n * width]);
+        let (flops, bytes) = (2.5 * work.flops, 2.0 * work.bytes);
+        let five = Work { flops, bytes };
         bench.row(&format!("attention-backward prompt of {n}"), five, || {
             let backward = Backward {
                 layer: 0,

@@ -19,6 +19,7 @@ pub mod elementwise;
 mod error;
 pub mod gemm;
 pub mod lora;
+pub mod output;
 mod packed;
 pub mod peak;
 mod pool;

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::kv::Kv;
 use crate::model::{Layer, Scratch, Tape, serve, train};
 use kernels::rope::Table;
-use kernels::softmax::{Normalizer, Target};
+use kernels::softmax::Target;
 use kernels::{CacheShape, Dtype};
 use std::fmt::Debug;
 
@@ -142,6 +142,8 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     type Cache: Debug + Send + Sync;
     /// What is prepared once for all layers of a pass.
     type Plan: Debug;
+    /// What the output layer leaves for its gradient.
+    type Output: Default + Debug + Send;
     /// Space of the backward pass.
     type Space: Default + Debug + Send;
     /// Gradients of an adapter while a backward pass adds to them.
@@ -271,7 +273,7 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     /// `out` (N, V), in the host's memory: x·Wᵀ.
     fn logits(&self, x: &Self::Narrow, w: &Self::Matrix, out: &mut Vec<f32>) -> Result<()>;
 
-    /// `out[i]`: the log-prob of target i, whose row counts rows of `x`; and each row's normalizer. Lets others have their turn between tiles.
+    /// `out[i]`: the log-prob of target i, whose row counts rows of `x`; targets are ordered by row. Lets others have their turn between tiles.
     #[expect(
         clippy::too_many_arguments,
         reason = "one fused op: product, softmax, choice"
@@ -283,11 +285,11 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
         w: &Self::Matrix,
         targets: &[Target],
         temperature: f32,
-        normalizers: &mut Vec<Normalizer>,
+        output: &mut Self::Output,
         out: &mut [f32],
     ) -> Result<()>;
 
-    /// `dx` by the rows of `x`, given `upstream` gradients of the targets' log-probs.
+    /// `dx` by the rows of `x`, given `upstream` gradients of the targets' log-probs; `output` is what [`Device::log_probs`] left.
     #[expect(
         clippy::too_many_arguments,
         reason = "one fused op: product, softmax, choice"
@@ -298,8 +300,8 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
         x: &Self::Narrow,
         w: &Self::Matrix,
         targets: &[Target],
-        normalizers: &[Normalizer],
         upstream: &[f32],
+        output: &mut Self::Output,
         dx: &mut Self::Wide,
     ) -> Result<()>;
 

@@ -1,5 +1,7 @@
 //! The CPU: rows are plain vectors, every operation one of [`kernels`] on the threads of a pool.
 
+mod parts;
+
 use super::{Attended, Device, Map, Sequences, Site, Span, Turn};
 use crate::adapter::{Adapter, AdapterGrads};
 use crate::config::ModelConfig;
@@ -7,74 +9,20 @@ use crate::error::Result;
 use crate::kv::Kv;
 use crate::model::{Scratch, Tape, serve, train};
 use kernels::attention::{self, Queries, Rows};
-use kernels::lora::{Columns, Forward, Into, Segment};
+use kernels::lora::{Columns, Forward, Into};
+use kernels::output::{self, Output};
 use kernels::rope::Table;
-use kernels::softmax::{self, Normalizer, Target};
+use kernels::softmax::Target;
 use kernels::{CacheShape, Dtype, KvCache, Packed, Pool, Slice};
 use kernels::{elementwise, gemm, lora, rmsnorm, rope, swiglu};
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-/// Rows whose logits exist at the same time.
-const TILE: usize = 128;
+pub(crate) use parts::{Inner, Numbers, Space};
+use parts::{emptied, hand_back, segments_of, widths, write};
 
 /// The threads that compute.
 #[derive(Clone, Debug)]
 pub(crate) struct Cpu(pub(crate) Arc<Pool>);
-
-/// Numbers that keep their memory when they become fewer.
-#[derive(Clone, Default, Debug)]
-pub(crate) struct Numbers {
-    data: Vec<f32>,
-    len: usize,
-}
-
-impl Numbers {
-    /// Exactly `len` numbers; what was there before stays as far as it reaches.
-    fn fit(&mut self, len: usize) -> &mut [f32] {
-        if self.data.len() < len {
-            self.data.resize(len, 0.0);
-        }
-        self.len = len;
-        &mut self.data[..len]
-    }
-}
-
-impl Deref for Numbers {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        &self.data[..self.len]
-    }
-}
-
-impl DerefMut for Numbers {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.data[..self.len]
-    }
-}
-
-/// The inner results of a layer's adapters, one buffer for each fused matrix: (N, R) of its first projection, then of the next.
-#[derive(Default, Debug)]
-pub(crate) struct Inner {
-    of: [Numbers; 4],
-    /// Memory of the list that a product is given.
-    list: Vec<Segment<'static>>,
-}
-
-/// Space of the backward pass.
-#[derive(Default, Debug)]
-pub(crate) struct Space {
-    /// (N, R).
-    dinner: Numbers,
-    /// Of one row's heads.
-    dheads: Numbers,
-    /// By the keys and values before a span's rows.
-    dbefore: Numbers,
-    stats: Vec<f32>,
-    /// Each sequence's keys and values, exchanged.
-    mirrors: Vec<KvCache>,
-}
 
 impl Turn for Slice<'_> {
     fn breathe(&mut self) {
@@ -91,6 +39,7 @@ impl Device for Cpu {
     type Angles = Table;
     type Cache = KvCache;
     type Plan = ();
+    type Output = Output;
     type Space = Space;
     type Grads<'a> = &'a mut AdapterGrads;
     type Turn<'a> = Slice<'a>;
@@ -181,7 +130,7 @@ impl Device for Cpu {
         let rows = x.len() / k;
         let Inner { of, list } = inner;
         let mut segments = emptied(std::mem::take(list));
-        let room = gather_segments(at, map, batch, &mut segments);
+        let room = segments_of(at, map, batch, &mut segments);
         let (u, y) = (of[map as usize].fit(room), y.fit(rows * n));
         lora::linear(&self.0, rows, x, weights, &segments, u, y)?;
         *list = emptied(segments);
@@ -353,26 +302,20 @@ impl Device for Cpu {
         w: &Packed,
         targets: &[Target],
         temperature: f32,
-        normalizers: &mut Vec<Normalizer>,
+        output: &mut Output,
         out: &mut [f32],
     ) -> Result<()> {
-        let (k, n) = (w.inputs(), w.outputs());
-        normalizers.clear();
-        let (mut logits, mut tile, mut done) = (vec![0.0; TILE * n], Vec::new(), 0);
-        for (first, x) in x.chunks(TILE * k).enumerate() {
-            let rows = x.len() / k;
-            let logits = &mut logits[..rows * n];
-            gemm::forward(&self.0, rows, x, w, logits)?;
-            softmax::normalizers(&self.0, logits, n, temperature, &mut tile)?;
-            while let Some(target) = targets.get(done).filter(|t| t.row < first * TILE + rows) {
-                let row = target.row - first * TILE;
-                out[done] = tile[row].log_prob(logits[row * n + target.token as usize]);
-                done += 1;
-            }
-            normalizers.extend_from_slice(&tile);
-            turn.breathe();
-        }
-        Ok(())
+        let breathe = &mut || turn.breathe();
+        Ok(output::log_probs(
+            &self.0,
+            x,
+            w,
+            targets,
+            temperature,
+            output,
+            out,
+            breathe,
+        )?)
     }
 
     fn log_probs_backward(
@@ -381,33 +324,14 @@ impl Device for Cpu {
         x: &Numbers,
         w: &Packed,
         targets: &[Target],
-        normalizers: &[Normalizer],
         upstream: &[f32],
+        output: &mut Output,
         dx: &mut Numbers,
     ) -> Result<()> {
-        let (k, n) = (w.inputs(), w.outputs());
-        let dx = dx.fit(x.len());
-        let (mut logits, mut tile, mut done) = (vec![0.0; TILE * n], Vec::new(), 0);
-        for ((first, x), dx) in x.chunks(TILE * k).enumerate().zip(dx.chunks_mut(TILE * k)) {
-            let rows = x.len() / k;
-            let logits = &mut logits[..rows * n];
-            gemm::forward(&self.0, rows, x, w, logits)?;
-            tile.clear();
-            let of_tile = targets[done..]
-                .iter()
-                .take_while(|t| t.row < first * TILE + rows);
-            tile.extend(of_tile.map(|t| Target {
-                row: t.row - first * TILE,
-                token: t.token,
-            }));
-            let upstream = &upstream[done..done + tile.len()];
-            done += tile.len();
-            let normalizers = &normalizers[first * TILE..][..rows];
-            softmax::backward(&self.0, logits, normalizers, &tile, upstream)?;
-            gemm::backward(&self.0, rows, logits, w, dx)?;
-            turn.breathe();
-        }
-        Ok(())
+        let (dx, breathe) = (dx.fit(x.len()), &mut || turn.breathe());
+        Ok(output::backward(
+            &self.0, x, w, targets, upstream, output, dx, breathe,
+        )?)
     }
 
     fn open<'a>(&self, grads: &'a mut AdapterGrads) -> Result<&'a mut AdapterGrads> {
@@ -535,170 +459,4 @@ impl Device for Cpu {
         }
         self.heads_backward(at, raw, dqkv, &mut space.dheads)
     }
-}
-
-impl Cpu {
-    /// Keys and values of every sequence exchanged: what the gradient of attention reads as if values were keys.
-    fn mirror<S: Sequences<Cpu>>(
-        &self,
-        at: Site<'_, Cpu>,
-        batch: &S,
-        qkv: &[f32],
-        mirrors: &mut Vec<KvCache>,
-    ) -> Result<()> {
-        let (queries, keys) = widths(at.config);
-        let width = queries + 2 * keys;
-        for i in 0..batch.count() {
-            let Span {
-                first,
-                count,
-                start,
-                parent,
-                ..
-            } = batch.span(i);
-            let shape = batch.cache(i).shape();
-            if mirrors.get(i).is_none_or(|m| m.shape() != shape) {
-                mirrors.truncate(i);
-                mirrors.push(KvCache::new(shape));
-            }
-            let (before, rest) = mirrors.split_at_mut(i);
-            let own = &mut rest[0];
-            if let Some(parent) = parent {
-                own.copy_prefix_from(&before[parent], start)?;
-            }
-            own.reserve(start + count);
-            let rows = &qkv[first * width..][..count * width];
-            own.write(at.slot, start, rows, width, queries + keys, queries)?;
-            own.set_len(start + count)?;
-        }
-        Ok(())
-    }
-
-    /// Through the norms of the heads, in place; nothing without QK-norm.
-    fn heads_backward(
-        &self,
-        at: Site<'_, Cpu>,
-        raw: &[f32],
-        dqkv: &mut [f32],
-        dheads: &mut Numbers,
-    ) -> Result<()> {
-        let Some((q_norm, k_norm)) = &at.weights.qk_norm else {
-            return Ok(());
-        };
-        let (d, eps) = (at.config.head_dim, at.config.rms_eps);
-        let (queries, keys) = widths(at.config);
-        let width = queries + 2 * keys;
-        for (raw, drow) in raw.chunks_exact(width).zip(dqkv.chunks_exact_mut(width)) {
-            for (columns, norm) in [(0..queries, q_norm), (queries..queries + keys, k_norm)] {
-                let dheads = dheads.fit(columns.len());
-                dheads.fill(0.0);
-                let (raw, own) = (&raw[columns.clone()], &mut drow[columns]);
-                rmsnorm::backward(&self.0, own.len() / d, raw, norm, eps, own, dheads)?;
-                own.copy_from_slice(dheads);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Columns of the queries and of the keys in a fused row.
-fn widths(config: &ModelConfig) -> (usize, usize) {
-    let d = config.head_dim;
-    (config.heads * d, config.kv_heads * d)
-}
-
-/// Writes keys and values of all rows to the caches; what a parent has is copied from it.
-fn write<S: Sequences<Cpu>>(at: Site<'_, Cpu>, batch: &mut S, qkv: &[f32]) -> Result<()> {
-    let (queries, keys) = widths(at.config);
-    let width = queries + 2 * keys;
-    for i in 0..batch.count() {
-        let Span {
-            first,
-            count,
-            start,
-            parent,
-            ..
-        } = batch.span(i);
-        if let Some((parent, own)) = parent.and_then(|parent| batch.family(parent, i)) {
-            parent.set_len(start)?;
-            own.copy_prefix_from(parent, start)?;
-        }
-        let own = &qkv[first * width..][..count * width];
-        let cache = batch.cache_mut(i);
-        cache.write(at.slot, start, own, width, queries, queries + keys)?;
-    }
-    Ok(())
-}
-
-/// Adds the gradients by the keys and values before span `i` to the rows of the spans that have them.
-fn hand_back<S: Sequences<Cpu>>(
-    batch: &S,
-    i: usize,
-    dbefore: &[f32],
-    (queries, width): (usize, usize),
-    dqkv: &mut [f32],
-) {
-    let mut parent = batch.span(i).parent;
-    let mut end = batch.span(i).start;
-    while let Some(p) = parent {
-        let span = batch.span(p);
-        for position in span.start..end {
-            let row = span.first + position - span.start;
-            let to = &mut dqkv[row * (queries + width) + queries..][..width];
-            for (to, v) in to.iter_mut().zip(&dbefore[position * width..]) {
-                *to += v;
-            }
-        }
-        (parent, end) = (span.parent, span.start);
-    }
-}
-
-/// The adapters of a product: what has the same one is one segment. Returns how many numbers their inner results are.
-fn gather_segments<'a, S: Sequences<Cpu>>(
-    at: Site<'_, Cpu>,
-    map: Map,
-    batch: &'a S,
-    segments: &mut Vec<Segment<'a>>,
-) -> usize {
-    let (parts, width) = map.parts(at.config);
-    let (mut room, mut i) = (0, 0);
-    while i < batch.count() {
-        let Span {
-            first,
-            mut count,
-            adapter,
-            ..
-        } = batch.span(i);
-        i += 1;
-        let Some(adapter) = adapter else { continue };
-        while i < batch.count() {
-            let next = batch.span(i);
-            let same = next
-                .adapter
-                .is_some_and(|other| std::ptr::eq(other, adapter));
-            if !same || next.first != first + count {
-                break;
-            }
-            count += next.count;
-            i += 1;
-        }
-        for &(projection, column) in &parts[..width] {
-            let pair = adapter.pair(at.layer, projection);
-            segments.push(Segment {
-                first,
-                count,
-                pair,
-                column,
-                inner: room,
-            });
-            room += count * pair.rank;
-        }
-    }
-    room
-}
-
-/// The same memory for a list of other segments: the standard library collects in place.
-fn emptied<'a>(mut list: Vec<Segment<'_>>) -> Vec<Segment<'a>> {
-    list.clear();
-    list.into_iter().map_while(|_| None).collect()
 }

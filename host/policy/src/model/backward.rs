@@ -132,8 +132,8 @@ impl<D: Device> Net<D> {
             &buffers.normed,
             self.output(),
             &asked.targets,
-            &asked.normalizers,
             &upstream,
+            &mut buffers.output,
             dnormed,
         )?;
         device.zeros(asked.answering.len() * c, dhidden)?;

@@ -10,7 +10,6 @@ use crate::model::block::{self, Activations};
 use crate::model::pack::{Node, Pack};
 use crate::model::{Model, Net};
 use kernels::CacheShape;
-use kernels::softmax::Normalizer;
 
 pub use kernels::softmax::Target;
 
@@ -36,7 +35,6 @@ pub(crate) struct Asked {
     pub(super) targets: Vec<Target>,
     /// The caller's number of each of `targets`.
     pub(super) order: Vec<usize>,
-    pub(super) normalizers: Vec<Normalizer>,
 }
 
 /// What a pass on one device writes to.
@@ -51,6 +49,7 @@ pub(crate) struct Buffers<D: Device> {
     /// The rows that have targets, and their norm.
     pub(super) hidden: D::Wide,
     pub(super) normed: D::Narrow,
+    pub(super) output: D::Output,
     pub(super) grads: super::backward::Gradients<D>,
 }
 
@@ -62,6 +61,7 @@ impl<D: Device> Default for Buffers<D> {
             caches: Vec::new(),
             hidden: D::Wide::default(),
             normed: D::Narrow::default(),
+            output: D::Output::default(),
             grads: super::backward::Gradients::default(),
         }
     }
@@ -87,7 +87,6 @@ impl Tape {
                 answering: Vec::new(),
                 targets: Vec::new(),
                 order: Vec::new(),
-                normalizers: Vec::new(),
             },
         }
     }
@@ -235,7 +234,7 @@ impl<D: Device> Net<D> {
             self.output(),
             &asked.targets,
             temperature,
-            &mut asked.normalizers,
+            &mut buffers.output,
             &mut ordered,
         )?;
         let mut log_probs = vec![0.0; ordered.len()];
