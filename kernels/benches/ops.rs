@@ -136,6 +136,7 @@ fn products(bench: &Bench) {
         (Dtype::Bf16, "bf16"),
         (Dtype::F32, "f32"),
         (Dtype::Q8, "q8"),
+        (Dtype::Bf16Pairs, "bf16-pairs"),
     ] {
         for (shape, k, n) in shapes {
             let weights = Packed::pack(pool, &[&numbers(n * k)], k, dtype).unwrap();

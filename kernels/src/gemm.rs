@@ -2,10 +2,12 @@
 //!
 //! The arithmetic contract: each output is one chain of fused multiply-adds in f32, its terms in ascending order (k
 //! forward, n backward), starting at zero. Therefore a row's bits do not depend on the other rows, on the threads or on
-//! the instruction set. Weights stored in 16 or 8 bits are widened exactly. Small products of two f32 operands: [`crate::lora`].
+//! the instruction set. Weights stored in 16 or 8 bits are widened exactly. Another order, and operands of 16 bits: `Dtype::Bf16Pairs`,
+//! in [`crate::pairs`]. Small products of two f32 operands: [`crate::lora`].
 
 use crate::error::check;
 use crate::packed::{PANEL, Packed, Panels};
+use crate::pairs;
 use crate::pool::Shards;
 use crate::tile::{Dims, Lhs, Out, PanelJob, Rhs, Sums, bf16_panel, dense, f32_panel, q8_panel};
 use crate::tile::{unpack_bf16, unpack_f32, unpack_q8};
@@ -14,7 +16,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 /// Rows that are taken through all panels of a task before the next rows: they stay in the L2 cache.
-const ROWS: usize = 112;
+pub(crate) const ROWS: usize = 112;
 
 /// Inputs (columns of `dx`) of one task of the backward product; whole blocks of [`crate::Dtype::Q8`].
 const INPUTS: usize = 96;
@@ -65,46 +67,73 @@ pub(crate) fn forward_and(
     if rows == 0 {
         return Ok(());
     }
-    let panels = w.panel_count();
-    let tasks = if rows * k * n < SMALL {
+    if let Panels::Pairs(lines) = &w.panels {
+        pairs::forward(pool, rows, x, (w, lines), y, then);
+        return Ok(());
+    }
+    split(pool, rows, w, y, then, &|first, m, panel, out| {
+        let job = PanelJob {
+            x: &x[first * k..],
+            m,
+            k,
+            width: PANEL.min(n - panel * PANEL),
+            out,
+        };
+        match &w.panels {
+            Panels::Bf16(lines) => bf16_panel(pool.isa(), job, &lines[panel * k..][..k]),
+            Panels::F32(lines) => f32_panel(pool.isa(), job, &lines[panel * k..][..k]),
+            Panels::Q8(q8) => q8_panel(pool.isa(), job, q8.panel(panel, k, 0)),
+            Panels::Pairs(_) => unreachable!("multiplied above"),
+        }
+    });
+    Ok(())
+}
+
+/// The `at`-th of `tasks` in an order in which those that threads take at the same time are far apart, and those that one takes after
+/// another are neighbours: two threads do not write to one cache line, and each reads memory in order.
+pub(crate) fn apart(at: usize, tasks: usize, threads: usize) -> usize {
+    // The first of `longer` threads have one task more than the others.
+    let (each, longer) = (tasks / threads, tasks % threads);
+    let (turn, thread) = (at / threads, at % threads);
+    thread * each + thread.min(longer) + turn
+}
+
+/// Shares the panels of a product among the threads: `one` multiplies some rows (the first and how many) with a panel.
+pub(crate) fn split(
+    pool: &Pool,
+    rows: usize,
+    w: &Packed,
+    y: &mut [f32],
+    then: Then<'_>,
+    one: &(dyn Fn(usize, usize, usize, Out) + Sync),
+) {
+    let (n, panels) = (w.outputs(), w.panel_count());
+    let tasks = if rows * w.inputs() * n < SMALL {
         1
     } else {
-        panels.min(pool.threads() * 6)
+        panels.min(pool.threads() * 16)
     };
     let room = y.len();
     let y = Shards::new(y);
     pool.run(tasks, &|task| {
+        let task = apart(task, tasks, pool.threads());
         let mine = panels * task / tasks..panels * (task + 1) / tasks;
         for first in (0..rows).step_by(ROWS) {
             let m = ROWS.min(rows - first);
+            let out = |column| {
+                let at = first * n + column;
+                // SAFETY: `at < rows * n`, and the columns of a panel belong to one task.
+                unsafe { Out::raw(y.as_mut_ptr().add(at), n, room - at) }
+            };
             for panel in mine.clone() {
-                let at = first * n + panel * PANEL;
-                // SAFETY: `at < rows * n`; the columns of a panel belong to one task.
-                let out = unsafe { Out::raw(y.as_mut_ptr().add(at), n, room - at) };
-                let width = PANEL.min(n - panel * PANEL);
-                let job = PanelJob {
-                    x: &x[first * k..],
-                    m,
-                    k,
-                    width,
-                    out,
-                };
-                match &w.panels {
-                    Panels::Bf16(lines) => bf16_panel(pool.isa(), job, &lines[panel * k..][..k]),
-                    Panels::F32(lines) => f32_panel(pool.isa(), job, &lines[panel * k..][..k]),
-                    Panels::Q8(q8) => q8_panel(pool.isa(), job, q8.panel(panel, k, 0)),
-                }
+                one(first, m, panel, out(panel * PANEL));
             }
             let columns = mine.start * PANEL..n.min(mine.end * PANEL);
             if !columns.is_empty() {
-                let at = first * n + columns.start;
-                // SAFETY: `at < rows * n`; these columns belong to this task.
-                let out = unsafe { Out::raw(y.as_mut_ptr().add(at), n, room - at) };
-                then(first..first + m, columns, out);
+                then(first..first + m, columns.clone(), out(columns.start));
             }
         }
     });
-    Ok(())
 }
 
 thread_local! {
@@ -122,6 +151,10 @@ thread_local! {
 pub fn backward(pool: &Pool, rows: usize, dy: &[f32], w: &Packed, dx: &mut [f32]) -> Result<()> {
     let (k, n) = (w.inputs(), w.outputs());
     check!("gemm.backward", dy: rows * n, dx: rows * k);
+    if let Panels::Pairs(lines) = &w.panels {
+        pairs::backward(pool, rows, dy, (w, lines), dx);
+        return Ok(());
+    }
     let room = dx.len();
     let dx = Shards::new(dx);
     pool.run(k.div_ceil(INPUTS), &|task| {
@@ -148,6 +181,7 @@ pub fn backward(pool: &Pool, rows: usize, dy: &[f32], w: &Packed, dx: &mut [f32]
                             lines.codes = &lines.codes[..inputs];
                             unpack_q8(pool.isa(), lines, out, INPUTS);
                         }
+                        Panels::Pairs(_) => unreachable!("multiplied above"),
                     }
                 }
                 let sums = if n0 == 0 { Sums::Start } else { Sums::Resume };
@@ -215,4 +249,20 @@ pub(crate) fn parallel_dense(
         };
         dense(pool.isa(), d, a, b, out, sums);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_comes_once_in_the_order_that_keeps_threads_apart() {
+        for threads in 1..6 {
+            for tasks in 1..40 {
+                let mut order: Vec<usize> = (0..tasks).map(|t| apart(t, tasks, threads)).collect();
+                order.sort_unstable();
+                assert!(order.into_iter().eq(0..tasks), "{tasks} on {threads}");
+            }
+        }
+    }
 }

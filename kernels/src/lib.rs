@@ -21,6 +21,7 @@ pub mod gemm;
 pub mod lora;
 pub mod output;
 mod packed;
+mod pairs;
 pub mod peak;
 mod pool;
 pub mod reference;

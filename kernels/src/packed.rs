@@ -5,13 +5,14 @@
 //! The last panel is padded with zeros. Read [`crate::gemm`] next.
 
 use crate::error::{check, require};
+use crate::pairs::pair;
 use crate::{Pool, Result};
 use half::{bf16, f16};
 
 /// Output columns of a panel.
 pub(crate) const PANEL: usize = 32;
 
-/// How weights are stored. They are always computed with in f32.
+/// How weights are stored. But for [`Dtype::Bf16Pairs`], they are computed with in f32.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dtype {
     /// Rounded to bfloat16: half the memory and bandwidth.
@@ -21,6 +22,9 @@ pub enum Dtype {
     /// Eight bits a weight and a scale for each 32 inputs of an output, as GGUF's `Q8_0`: about half of bf16. A checkpoint that
     /// is stored as `Q8_0` keeps its values exactly.
     Q8,
+    /// As [`Dtype::Bf16`], and what is multiplied with them is rounded to bfloat16, too: processors that have an instruction for it
+    /// compute two terms of a sum at once, see [`crate::gemm`]. Numbers below 2⁻¹²⁶ are zeros.
+    Bf16Pairs,
 }
 
 /// One panel row, on a cache line of its own.
@@ -35,6 +39,9 @@ pub(crate) enum Panels {
     Bf16(Vec<Line<u16>>),
     F32(Vec<Line<f32>>),
     Q8(Q8),
+    /// One line for each pair of inputs: of each column the first in the low half of a word, the second in the high half. An odd
+    /// last input is paired with zeros.
+    Pairs(Vec<Line<u32>>),
 }
 
 /// Inputs that share a scale.
@@ -82,6 +89,36 @@ fn quantise(block: &[f32]) -> (f32, impl Iterator<Item = i8>) {
     // A float becomes an integer by saturation.
     let code = move |v: &f32| (v * inverse).round() as i8;
     (f16::from_f32(exact).to_f32(), block.iter().map(code))
+}
+
+fn pack_q8<'a>(
+    pool: &Pool,
+    n: usize,
+    k: usize,
+    row: impl Fn(usize) -> Option<&'a [f32]> + Sync,
+) -> Q8 {
+    let blocks = k.div_ceil(BLOCK);
+    let mut codes = vec![Codes([0; PANEL]); n.div_ceil(PANEL) * k];
+    let mut scales = vec![Line([0.0; PANEL]); n.div_ceil(PANEL) * blocks];
+    let scale_rows = shared(&mut scales, blocks);
+    fill(pool, &mut codes, k, |panel, codes| {
+        let mut scales = scale_rows[panel].lock();
+        for c in 0..PANEL {
+            let Some(row) = row(panel * PANEL + c) else {
+                break;
+            };
+            let parts = row.chunks(BLOCK).zip(codes.chunks_mut(BLOCK));
+            for ((block, codes), line) in parts.zip(scales.iter_mut()) {
+                let (scale, quantised) = quantise(block);
+                line.0[c] = scale;
+                for (to, code) in codes.iter_mut().zip(quantised) {
+                    to.0[c] = code;
+                }
+            }
+        }
+    });
+    drop(scale_rows);
+    Q8 { codes, scales }
 }
 
 /// A weight matrix (N, K): N outputs, K inputs.
@@ -151,29 +188,21 @@ impl Packed {
                 });
                 Panels::F32(all)
             }
-            Dtype::Q8 => {
-                let blocks = k.div_ceil(BLOCK);
-                let mut codes = vec![Codes([0; PANEL]); lines];
-                let mut scales = vec![Line([0.0; PANEL]); n.div_ceil(PANEL) * blocks];
-                let scale_rows = shared(&mut scales, blocks);
-                fill(pool, &mut codes, k, |panel, codes| {
-                    let mut scales = scale_rows[panel].lock();
+            Dtype::Q8 => Panels::Q8(pack_q8(pool, n, k, row)),
+            Dtype::Bf16Pairs => {
+                let pairs = k.div_ceil(2);
+                let mut all = vec![Line([0u32; PANEL]); n.div_ceil(PANEL) * pairs];
+                fill(pool, &mut all, pairs, |panel, lines| {
                     for c in 0..PANEL {
                         let Some(row) = row(panel * PANEL + c) else {
                             break;
                         };
-                        let parts = row.chunks(BLOCK).zip(codes.chunks_mut(BLOCK));
-                        for ((block, codes), line) in parts.zip(scales.iter_mut()) {
-                            let (scale, quantised) = quantise(block);
-                            line.0[c] = scale;
-                            for (to, code) in codes.iter_mut().zip(quantised) {
-                                to.0[c] = code;
-                            }
+                        for (line, two) in lines.iter_mut().zip(row.chunks(2)) {
+                            line.0[c] = pair(two[0], two.get(1).copied().unwrap_or(0.0));
                         }
                     }
                 });
-                drop(scale_rows);
-                Panels::Q8(Q8 { codes, scales })
+                Panels::Pairs(all)
             }
         };
         Ok(Packed { n, k, panels })
@@ -195,6 +224,7 @@ impl Packed {
             Panels::Bf16(_) => Dtype::Bf16,
             Panels::F32(_) => Dtype::F32,
             Panels::Q8(_) => Dtype::Q8,
+            Panels::Pairs(_) => Dtype::Bf16Pairs,
         }
     }
 
@@ -203,6 +233,7 @@ impl Packed {
         match &self.panels {
             Panels::Bf16(lines) => std::mem::size_of_val(lines.as_slice()),
             Panels::F32(lines) => std::mem::size_of_val(lines.as_slice()),
+            Panels::Pairs(lines) => std::mem::size_of_val(lines.as_slice()),
             Panels::Q8(Q8 { codes, scales }) => {
                 std::mem::size_of_val(codes.as_slice()) + std::mem::size_of_val(scales.as_slice())
             }
@@ -225,10 +256,11 @@ impl Packed {
             "the matrix has fewer rows"
         );
         let (first, c) = (i / PANEL * self.k, i % PANEL);
+        let widen = |bits: u16| f32::from_bits(u32::from(bits) << 16);
         match &self.panels {
             Panels::Bf16(lines) => {
                 for (v, line) in out.iter_mut().zip(&lines[first..]) {
-                    *v = f32::from_bits(u32::from(line.0[bf16_slot(c)]) << 16);
+                    *v = widen(line.0[bf16_slot(c)]);
                 }
             }
             Panels::F32(lines) => {
@@ -242,6 +274,15 @@ impl Packed {
                 for ((out, codes), scale) in blocks.zip(scales) {
                     for (v, line) in out.iter_mut().zip(codes) {
                         *v = f32::from(line.0[c]) * scale.0[c];
+                    }
+                }
+            }
+            Panels::Pairs(lines) => {
+                let lines = &lines[i / PANEL * self.k.div_ceil(2)..];
+                for (two, line) in out.chunks_mut(2).zip(lines) {
+                    let word = line.0[c];
+                    for (v, half) in two.iter_mut().zip([word as u16, (word >> 16) as u16]) {
+                        *v = widen(half);
                     }
                 }
             }

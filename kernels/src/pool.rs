@@ -331,19 +331,19 @@ impl Drop for Slice<'_> {
 
 /// A mutable slice whose disjoint parts are written by the tasks of one job.
 #[derive(Clone, Copy)]
-pub(crate) struct Shards<'a> {
-    data: *mut f32,
+pub(crate) struct Shards<'a, T = f32> {
+    data: *mut T,
     len: usize,
-    _borrow: std::marker::PhantomData<&'a mut [f32]>,
+    _borrow: std::marker::PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: `part` demands disjointness of its callers; then concurrent use is concurrent use of disjoint `&mut [f32]`.
-unsafe impl Sync for Shards<'_> {}
+// SAFETY: `part` demands disjointness of its callers; then concurrent use is concurrent use of disjoint `&mut [T]`.
+unsafe impl<T: Send> Sync for Shards<'_, T> {}
 // SAFETY: as for `Sync`.
-unsafe impl Send for Shards<'_> {}
+unsafe impl<T: Send> Send for Shards<'_, T> {}
 
-impl<'a> Shards<'a> {
-    pub(crate) fn new(data: &'a mut [f32]) -> Self {
+impl<'a, T> Shards<'a, T> {
+    pub(crate) fn new(data: &'a mut [T]) -> Self {
         Shards {
             data: data.as_mut_ptr(),
             len: data.len(),
@@ -358,7 +358,7 @@ impl<'a> Shards<'a> {
     ///
     /// # Panics
     /// When the range is outside the slice.
-    pub(crate) unsafe fn part(&self, range: std::ops::Range<usize>) -> &'a mut [f32] {
+    pub(crate) unsafe fn part(&self, range: std::ops::Range<usize>) -> &'a mut [T] {
         assert!(
             range.start <= range.end && range.end <= self.len,
             "part inside the slice"
@@ -368,7 +368,7 @@ impl<'a> Shards<'a> {
     }
 
     /// The start of the slice, for kernels that write rows of a column range.
-    pub(crate) fn as_mut_ptr(&self) -> *mut f32 {
+    pub(crate) fn as_mut_ptr(&self) -> *mut T {
         self.data
     }
 }

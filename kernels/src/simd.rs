@@ -20,13 +20,20 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ and VL, 16 lanes.
     Avx512,
+    /// The same, and BF16 for [`crate::Dtype::Bf16Pairs`].
+    Avx512Bf16,
 }
 
 impl Isa {
-    /// The widest set that this processor has.
+    /// The fastest set of this processor.
     pub fn best() -> Isa {
         static BEST: OnceLock<Isa> = OnceLock::new();
-        *BEST.get_or_init(|| *Isa::available().last().unwrap_or(&Isa::Portable))
+        *BEST.get_or_init(|| match Isa::available() {
+            // Measured on a Xeon: its BF16 instruction does two terms in the time of four multiply-adds.
+            [.., second, Isa::Avx512Bf16] if !is_amd() => *second,
+            [.., last] => *last,
+            [] => Isa::Portable,
+        })
     }
 
     /// Every set that this processor has, narrowest first.
@@ -39,6 +46,9 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
                 {
+                    if is_x86_feature_detected!("avx512bf16") {
+                        return &[Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
+                    }
                     return &[Isa::Portable, Isa::Avx2, Isa::Avx512];
                 }
                 return &[Isa::Portable, Isa::Avx2];
@@ -46,6 +56,18 @@ impl Isa {
         }
         &[Isa::Portable]
     }
+}
+
+/// Whether AMD made the processor.
+fn is_amd() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let id = std::arch::x86_64::__cpuid(0);
+        let name = [*b"Auth", *b"enti", *b"cAMD"].map(u32::from_le_bytes);
+        [id.ebx, id.edx, id.ecx] == name
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// Sixteen f32 lanes and what kernels do with them. `self` is the proof that the instructions exist.
@@ -554,7 +576,7 @@ macro_rules! dispatch {
                     unsafe { avx2($($arg),*) }
                 }
                 #[cfg(target_arch = "x86_64")]
-                $crate::Isa::Avx512 => {
+                $crate::Isa::Avx512 | $crate::Isa::Avx512Bf16 => {
                     // SAFETY: a pool accepts an instruction set only where the processor has it.
                     unsafe { avx512($($arg),*) }
                 }

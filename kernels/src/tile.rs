@@ -73,6 +73,23 @@ impl Out {
         Out { at, ld, room }
     }
 
+    /// Row `i`, of which a product writes its columns.
+    ///
+    /// # Safety
+    /// The row lies within the room.
+    #[inline(always)]
+    pub(crate) unsafe fn row(self, i: usize) -> *mut f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.at.add(i * self.ld) }
+    }
+
+    /// # Panics
+    /// When `m` rows of `width` columns do not lie within the room.
+    #[inline(always)]
+    pub(crate) fn check(self, m: usize, width: usize) {
+        assert!((m - 1) * self.ld + width <= self.room, "output");
+    }
+
     /// The same from another row and column on.
     ///
     /// # Panics
@@ -281,7 +298,7 @@ fn dense_kernel<S: Simd>(s: S, d: Dims, a: Lhs<'_>, b: Rhs<'_>, c: Out, sums: Su
         k == 0 || (k - 1) * b.ld + n <= b.data.len(),
         "right operand"
     );
-    assert!((m - 1) * c.ld + n <= c.room, "output");
+    c.check(m, n);
     let mut j = 0;
     while j < n {
         let width = (n - j).min(PANEL);
@@ -351,7 +368,7 @@ impl PanelJob<'_> {
             "a product has rows and columns"
         );
         assert!(m * k <= x.len() && k <= lines, "operands");
-        assert!((m - 1) * out.ld + width <= out.room, "output");
+        out.check(m, width);
     }
 
     /// The rows, as a strip over the terms from `first` on.

@@ -7,16 +7,13 @@ use common::*;
 use half::bf16;
 use kernels::{Dtype, Error, Packed, Pool, gemm, reference};
 
-const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::Bf16, Dtype::Q8];
+const DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::Bf16, Dtype::Q8, Dtype::Bf16Pairs];
 
 /// What is left of weights that were packed: rounded by rules of their own where these are simple, else as they are read back.
 fn kept(packed: &Packed, weights: &[f32]) -> Vec<f32> {
     match packed.dtype() {
         Dtype::F32 => weights.to_vec(),
-        Dtype::Bf16 => weights
-            .iter()
-            .map(|&v| bf16::from_f32(v).to_f32())
-            .collect(),
+        Dtype::Bf16 | Dtype::Bf16Pairs => rounded(weights),
         Dtype::Q8 => {
             let mut rows = vec![f32::NAN; weights.len()];
             for (i, row) in rows.chunks_mut(packed.inputs()).enumerate() {
@@ -24,6 +21,19 @@ fn kept(packed: &Packed, weights: &[f32]) -> Vec<f32> {
             }
             rows
         }
+    }
+}
+
+fn rounded(values: &[f32]) -> Vec<f32> {
+    let values = values.iter();
+    values.map(|&v| bf16::from_f32(v).to_f32()).collect()
+}
+
+/// What a product makes of its input before it multiplies.
+fn taken(dtype: Dtype, input: &[f32]) -> Vec<f32> {
+    match dtype {
+        Dtype::Bf16Pairs => rounded(input),
+        _ => input.to_vec(),
     }
 }
 
@@ -38,7 +48,8 @@ fn the_forward_product_is_the_references_at_every_odd_size() {
                         let packed = Packed::pack(&pool, &[&w], k, dtype).unwrap();
                         let mut y = vec![f32::NAN; m * n];
                         gemm::forward(&pool, m, &x, &packed, &mut y).unwrap();
-                        let expected = reference::matmul_t(m, n, k, &x, &kept(&packed, &w));
+                        let expected =
+                            reference::matmul_t(m, n, k, &taken(dtype, &x), &kept(&packed, &w));
                         close(&format!("{pool:?} {m} {n} {k}"), &y, &expected, 1e-5);
                     }
                 }
@@ -58,7 +69,8 @@ fn the_backward_product_is_the_references_at_every_odd_size() {
                         let packed = Packed::pack(&pool, &[&w], k, dtype).unwrap();
                         let mut dx = vec![f32::NAN; m * k];
                         gemm::backward(&pool, m, &dy, &packed, &mut dx).unwrap();
-                        let expected = reference::matmul(m, k, n, &dy, &kept(&packed, &w));
+                        let expected =
+                            reference::matmul(m, k, n, &taken(dtype, &dy), &kept(&packed, &w));
                         close(&format!("{pool:?} {m} {n} {k}"), &dx, &expected, 1e-5);
                     }
                 }
