@@ -9,6 +9,7 @@ use crate::error::check;
 use crate::packed::{PANEL, Packed, Panels};
 use crate::pairs;
 use crate::pool::Shards;
+use crate::simd::fetch;
 use crate::tile::{Dims, Lhs, Out, PanelJob, Rhs, Sums, bf16_panel, dense, f32_panel, q8_panel};
 use crate::tile::{unpack_bf16, unpack_f32, unpack_q8};
 use crate::{Pool, Result};
@@ -71,7 +72,8 @@ pub(crate) fn forward_and(
         pairs::forward(pool, rows, x, (w, lines), y, then);
         return Ok(());
     }
-    split(pool, rows, w, y, then, &|first, m, panel, out| {
+    let ready = |rows: Range<usize>| fetch(&x[rows.start * k..rows.end * k]);
+    split(pool, rows, w, y, then, &ready, &|first, m, panel, out| {
         let job = PanelJob {
             x: &x[first * k..],
             m,
@@ -98,13 +100,15 @@ pub(crate) fn apart(at: usize, tasks: usize, threads: usize) -> usize {
     thread * each + thread.min(longer) + turn
 }
 
-/// Shares the panels of a product among the threads: `one` multiplies some rows (the first and how many) with a panel.
+/// Shares the panels of a product among the threads: `one` multiplies some rows (the first and how many) with a panel. Each
+/// thread's first task tells `ready` which rows come next.
 pub(crate) fn split(
     pool: &Pool,
     rows: usize,
     w: &Packed,
     y: &mut [f32],
     then: Then<'_>,
+    ready: &(dyn Fn(Range<usize>) + Sync),
     one: &(dyn Fn(usize, usize, usize, Out) + Sync),
 ) {
     let (n, panels) = (w.outputs(), w.panel_count());
@@ -115,8 +119,8 @@ pub(crate) fn split(
     };
     let room = y.len();
     let y = Shards::new(y);
-    pool.run(tasks, &|task| {
-        let task = apart(task, tasks, pool.threads());
+    pool.run(tasks, &|at| {
+        let task = apart(at, tasks, pool.threads());
         let mine = panels * task / tasks..panels * (task + 1) / tasks;
         for first in (0..rows).step_by(ROWS) {
             let m = ROWS.min(rows - first);
@@ -125,6 +129,9 @@ pub(crate) fn split(
                 // SAFETY: `at < rows * n`, and the columns of a panel belong to one task.
                 unsafe { Out::raw(y.as_mut_ptr().add(at), n, room - at) }
             };
+            if at < pool.threads() {
+                ready(first..first + m);
+            }
             for panel in mine.clone() {
                 one(first, m, panel, out(panel * PANEL));
             }

@@ -10,7 +10,7 @@ mod lanes;
 use crate::gemm::{ROWS, Then, apart, split};
 use crate::packed::{Line, PANEL};
 use crate::pool::Shards;
-use crate::simd::{Isa, LANES, Portable, Simd, dispatch};
+use crate::simd::{Isa, LANES, Portable, Simd, dispatch, fetch};
 use crate::tile::{Out, Sums};
 use crate::{Packed, Pool};
 use lanes::{F, Pairs};
@@ -118,7 +118,8 @@ pub(crate) fn forward(
     let (n, k) = (w.outputs(), w.inputs());
     let pairs = k.div_ceil(2);
     let x = Rounded::new(pool, rows, k, x);
-    split(pool, rows, w, y, then, &|first, m, panel, out| {
+    let ready = |rows: std::ops::Range<usize>| fetch(&x.words[rows.start * x.ld..rows.end * x.ld]);
+    split(pool, rows, w, y, then, &ready, &|first, m, panel, out| {
         let width = PANEL.min(n - panel * PANEL);
         let job = Job {
             x: &x.words[first * x.ld..],
@@ -156,8 +157,8 @@ pub(crate) fn backward(
     // A task is a strip of 32 columns of some rows, which are many enough that transposing the weights again does not matter.
     let (wide, tall) = (k.div_ceil(PANEL), (rows / ROWS).max(1));
     let tasks = wide * tall;
-    pool.run(tasks, &|task| {
-        let task = apart(task, tasks, pool.threads());
+    pool.run(tasks, &|at| {
+        let task = apart(at, tasks, pool.threads());
         let column = task % wide * PANEL;
         let mine = rows * (task / wide) / tall..rows * (task / wide + 1) / tall;
         let inputs = PANEL.min(k - column);
@@ -169,6 +170,10 @@ pub(crate) fn backward(
             for (block, to) in blocks.take(outputs.div_ceil(LANES)).enumerate() {
                 let line = (n0 / LANES + block) * pairs + column / 2;
                 turn(pool.isa(), &lines[line..][..inputs.div_ceil(2)], to);
+            }
+            if at < pool.threads() {
+                let rows = dy.words.chunks(dy.ld).take(mine.end).skip(mine.start);
+                rows.for_each(|row| fetch(&row[n0..n0 + outputs]));
             }
             for m0 in mine.clone().step_by(ROWS) {
                 let at = m0 * k + column;

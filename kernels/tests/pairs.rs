@@ -1,5 +1,4 @@
 //! Products of bf16 in pairs: the bits of their chains on every instruction set, where small numbers are flushed, too.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! Tokens per second of a real model: `cargo bench -p policy --bench model -- PATH [THREADS [bf16|f32|q8]]`.
+//! Tokens per second of a real model: `cargo bench -p policy --bench model -- PATH [THREADS [bf16|f32|q8|bf16-pairs]]`.
 //!
 //! PATH is a GGUF file or a Hugging Face folder; weights are bf16 in memory unless told otherwise. Reports the median of several runs: decoding in
 //! batches of 1, 8 and 32, with and without an adapter of rank 16; a prompt of 256 tokens; LoRA training steps of 4 × 256
@@ -52,8 +52,9 @@ fn main() {
         None | Some("bf16") => Dtype::Bf16,
         Some("f32") => Dtype::F32,
         Some("q8") => Dtype::Q8,
+        Some("bf16-pairs") => Dtype::Bf16Pairs,
         Some(other) => {
-            println!("{other} is none of bf16, f32, q8");
+            println!("{other} is none of bf16, f32, q8, bf16-pairs");
             return;
         }
     };

@@ -77,7 +77,7 @@ fn chunked(model: &Model, adapter: Option<&Adapter>, tokens: &[u32], sizes: &[us
 
 #[test]
 fn cached_decoding_and_chunked_prefill_equal_one_pass() {
-    for dtype in [Dtype::F32, Dtype::Bf16, Dtype::Q8] {
+    for dtype in [Dtype::F32, Dtype::Bf16, Dtype::Q8, Dtype::Bf16Pairs] {
         let model = model(dtype, 2);
         let (tokens, adapter) = (text(1, 100), some_adapter(3, 1));
         for adapter in [None, Some(&adapter)] {
@@ -123,22 +123,29 @@ fn a_batch_of_strangers_with_other_adapters_changes_nothing() {
 #[test]
 fn threads_and_instruction_sets_change_nothing() {
     let (tokens, adapter) = (text(4, 60), some_adapter(5, 3));
-    let expected = chunked(&model(Dtype::Bf16, 1), Some(&adapter), &tokens, &[60]);
-    for &isa in Isa::available() {
-        for threads in [1, 2, 4] {
-            let pool = Arc::new(Pool::with_isa(threads, isa).unwrap());
-            let model = Model::random(config(), 9, Dtype::Bf16, pool).unwrap();
-            let found = chunked(&model, Some(&adapter), &tokens, &[60]);
-            assert!(found == expected, "{isa:?}, {threads} threads");
+    for dtype in [Dtype::Bf16, Dtype::Bf16Pairs] {
+        let expected = chunked(&model(dtype, 1), Some(&adapter), &tokens, &[60]);
+        for &isa in Isa::available() {
+            for threads in [1, 2, 4] {
+                let pool = Arc::new(Pool::with_isa(threads, isa).unwrap());
+                let model = Model::random(config(), 9, dtype, pool).unwrap();
+                let found = chunked(&model, Some(&adapter), &tokens, &[60]);
+                assert!(found == expected, "{dtype:?}, {isa:?}, {threads} threads");
+            }
         }
     }
 }
 
 #[test]
 fn training_computes_the_log_probs_that_serving_recorded() {
-    let model = model(Dtype::Bf16, 2);
+    let (exact, pairs) = (model(Dtype::Bf16, 2), model(Dtype::Bf16Pairs, 2));
     let (prompt, adapter) = (text(5, 20), some_adapter(4, 4));
-    for (adapter, temperature) in [(None, 0.0), (Some(&adapter), 0.7), (Some(&adapter), 1.3)] {
+    for (model, adapter, temperature) in [
+        (&exact, None, 0.0),
+        (&exact, Some(&adapter), 0.7),
+        (&exact, Some(&adapter), 1.3),
+        (&pairs, Some(&adapter), 0.7),
+    ] {
         let (mut kv, mut scratch) = (Kv::new(model.config()), Scratch::new());
         let (mut tokens, mut input, mut recorded) = (prompt.clone(), prompt.clone(), Vec::new());
         for step in 0..50 {
@@ -209,23 +216,25 @@ fn gradients_do_not_depend_on_threads_or_instruction_sets() {
     let upstream: Vec<f32> = (0..targets.len())
         .map(|i| (i % 7) as f32 * 0.1 - 0.2)
         .collect();
-    let mut expected = None;
-    for &isa in Isa::available() {
-        for threads in [1, 2, 3] {
-            let pool = Arc::new(Pool::with_isa(threads, isa).unwrap());
-            let model = Model::random(config(), 9, Dtype::Bf16, pool).unwrap();
-            let (mut tape, mut grads) = (Tape::new(), AdapterGrads::zeros(&adapter));
-            model
-                .train_forward(&mut tape, Some(&adapter), &tokens, &targets, 0.9)
-                .unwrap();
-            model
-                .backward(&mut tape, &adapter, &upstream, &mut grads)
-                .unwrap();
-            let found = bits(grads.values());
-            assert!(
-                expected.get_or_insert_with(|| found.clone()) == &found,
-                "{isa:?} {threads}"
-            );
+    for dtype in [Dtype::Bf16, Dtype::Bf16Pairs] {
+        let mut expected = None;
+        for &isa in Isa::available() {
+            for threads in [1, 2, 3] {
+                let pool = Arc::new(Pool::with_isa(threads, isa).unwrap());
+                let model = Model::random(config(), 9, dtype, pool).unwrap();
+                let (mut tape, mut grads) = (Tape::new(), AdapterGrads::zeros(&adapter));
+                model
+                    .train_forward(&mut tape, Some(&adapter), &tokens, &targets, 0.9)
+                    .unwrap();
+                model
+                    .backward(&mut tape, &adapter, &upstream, &mut grads)
+                    .unwrap();
+                let found = bits(grads.values());
+                assert!(
+                    expected.get_or_insert_with(|| found.clone()) == &found,
+                    "{dtype:?} {isa:?} {threads}"
+                );
+            }
         }
     }
 }

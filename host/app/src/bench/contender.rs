@@ -27,6 +27,8 @@ pub(super) enum Contender {
     Ours,
     /// This program with weights of eight bits.
     OursQ8,
+    /// This program with products of bf16 in pairs.
+    OursPairs,
     /// llama.cpp with BF16 weights.
     LlamaBf16,
     /// llama.cpp with F32 weights.
@@ -41,9 +43,11 @@ impl Contender {
     /// Which of ours it is compared with; none for ours.
     pub(super) fn rival(self) -> Option<Self> {
         match self {
-            Self::Ours | Self::OursQ8 => None,
+            Self::Ours | Self::OursQ8 | Self::OursPairs => None,
             // Weights of the same size.
             Self::LlamaQ8 => Some(Self::OursQ8),
+            // It, too, rounds to bf16 what it multiplies with weights.
+            Self::LlamaBf16 => Some(Self::OursPairs),
             _ => Some(Self::Ours),
         }
     }
@@ -53,6 +57,7 @@ impl Contender {
         match self {
             Self::Ours => "ours",
             Self::OursQ8 => "ours q8",
+            Self::OursPairs => "ours bf16-pairs",
             Self::LlamaBf16 => "llama.cpp BF16",
             Self::LlamaF32 => "llama.cpp F32",
             Self::LlamaQ8 => "llama.cpp Q8_0",
@@ -149,12 +154,13 @@ impl Peers {
     /// When it is there and does not start.
     pub(super) fn start(&self, contender: Contender) -> anyhow::Result<Option<Running>> {
         let (needs, script) = match contender {
-            Contender::Ours | Contender::OursQ8 => {
+            Contender::Ours | Contender::OursQ8 | Contender::OursPairs => {
                 let own = std::env::current_exe().context("find this program's own file")?;
                 let mut command = Command::new(own);
                 command.args(["bench", "--threads", &self.threads.to_string()]);
                 command.arg("--contend").arg(match contender {
                     Contender::OursQ8 => "q8",
+                    Contender::OursPairs => "bf16-pairs",
                     _ => "bf16",
                 });
                 command.arg("--model").arg(&self.model);

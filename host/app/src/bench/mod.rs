@@ -25,8 +25,9 @@ use crate::config::Dtype;
 /// What `--help` says at its end.
 const HELP: &str = "\
 What is compared:
-  ours       bf16 weights, and weights of eight bits against llama.cpp's Q8_0; everything computed in f32, exact: the
-             same bits in any batch and on any thread
+  ours       bf16 weights, against F32; bf16-pairs, where inputs of products are rounded to bf16, too, against llama.cpp's
+             BF16, which does so; weights of eight bits against its Q8_0; all exact: the same bits in any batch and on
+             any thread
   llama.cpp  the same weights as BF16, F32 and Q8_0, called as its own benchmarks call it
   PyTorch    transformers in f32, eager with SDPA; PEFT for training
 

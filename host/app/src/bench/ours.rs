@@ -51,7 +51,7 @@ pub(super) fn answer(model: &str, dtype: Dtype, threads: usize) -> anyhow::Resul
     let about = json!({
         "name": "ours",
         "version": concat!("nextstate ", env!("CARGO_PKG_VERSION")),
-        "mode": format!("{dtype:?} weights, f32 arithmetic and cache, {isa:?}, {threads} threads; training keeps activations up to 256 MiB"),
+        "mode": format!("{dtype:?} weights, f32 sums and cache, {isa:?}, {threads} threads; training keeps activations up to 256 MiB"),
     });
     let mut output = std::io::stdout().lock();
     writeln!(output, "{about}").context("write standard output")?;

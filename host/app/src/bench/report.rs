@@ -227,7 +227,7 @@ pub(super) mod tests {
 
     /// Ours against one peer in one row.
     pub(crate) fn report() -> Report {
-        let ours = run(Contender::Ours, &[1.0, 2.0, 1.0], &[5, 6, 7]);
+        let ours = run(Contender::OursPairs, &[1.0, 2.0, 1.0], &[5, 6, 7]);
         // The machine was busy in the second round, for both.
         let theirs = run(Contender::LlamaBf16, &[1.5, 3.0, 2.0], &[5, 6, 9]);
         Report {

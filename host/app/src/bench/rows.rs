@@ -38,7 +38,7 @@ pub(super) enum Work {
 /// Tokens of the prompt before decoding.
 const PROMPT: usize = 32;
 
-use Contender::{LlamaBf16, LlamaF32, LlamaQ8, Ours, OursQ8, TorchF32};
+use Contender::{LlamaBf16, LlamaF32, LlamaQ8, Ours, OursPairs, OursQ8, TorchF32};
 
 /// The table.
 pub(super) const ROWS: &[Row] = &[
@@ -50,7 +50,7 @@ pub(super) const ROWS: &[Row] = &[
             adapters: 0,
             steps: 40,
         },
-        contenders: &[Ours, OursQ8, LlamaBf16, LlamaQ8, TorchF32],
+        contenders: &[Ours, OursPairs, OursQ8, LlamaBf16, LlamaQ8, TorchF32],
         targets: &[(LlamaBf16, 1.2), (LlamaQ8, 1.2)],
     },
     Row {
@@ -61,7 +61,7 @@ pub(super) const ROWS: &[Row] = &[
             adapters: 0,
             steps: 20,
         },
-        contenders: &[Ours, OursQ8, LlamaBf16, LlamaQ8],
+        contenders: &[Ours, OursPairs, OursQ8, LlamaBf16, LlamaQ8],
         targets: &[],
     },
     Row {
@@ -72,7 +72,7 @@ pub(super) const ROWS: &[Row] = &[
             adapters: 0,
             steps: 12,
         },
-        contenders: &[Ours, OursQ8, LlamaBf16, LlamaQ8],
+        contenders: &[Ours, OursPairs, OursQ8, LlamaBf16, LlamaQ8],
         targets: &[],
     },
     Row {
@@ -83,14 +83,14 @@ pub(super) const ROWS: &[Row] = &[
             adapters: 8,
             steps: 12,
         },
-        contenders: &[Ours, LlamaBf16],
+        contenders: &[Ours, OursPairs, LlamaBf16],
         targets: &[(LlamaBf16, 2.0)],
     },
     Row {
         name: "prefill-256",
         title: "prefill of 256",
         work: Work::Prefill { tokens: 256 },
-        contenders: &[Ours, LlamaF32, LlamaBf16, TorchF32],
+        contenders: &[Ours, OursPairs, LlamaF32, LlamaBf16, TorchF32],
         targets: &[(LlamaF32, 1.6), (TorchF32, 1.05)],
     },
     Row {
@@ -100,7 +100,7 @@ pub(super) const ROWS: &[Row] = &[
             sequences: 4,
             tokens: 256,
         },
-        contenders: &[Ours, TorchF32],
+        contenders: &[Ours, OursPairs, TorchF32],
         targets: &[(TorchF32, 1.5)],
     },
 ];

@@ -18,7 +18,7 @@ pub struct ModelArgs {
     /// A Hugging Face folder, a .gguf file, or the name of a model in the cache (`nextstate model list`)
     #[arg(long, value_name = "PATH|NAME")]
     pub(super) model: String,
-    /// Numbers in which the base weights are kept; f32 is exact, bf16 takes half the memory, q8 a quarter
+    /// Numbers in which the base weights are kept; f32 is exact, bf16 takes half the memory, q8 a quarter; bf16-pairs multiplies in bf16, too
     #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
     pub(super) dtype: Dtype,
     /// Compute threads; all cores by default. Never changes a result

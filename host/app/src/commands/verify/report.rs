@@ -66,6 +66,7 @@ pub(super) fn page(loaded: &Loaded, args: &OnPolicy, found: &Found) -> String {
         Dtype::Bf16 => "bf16",
         Dtype::F32 => "f32",
         Dtype::Q8 => "q8",
+        Dtype::Bf16Pairs => "bf16-pairs",
     };
     lines.push(format!(
         "{}, {dtype}: {} tokens were sampled and trained, {} log-probs compared, {} mismatched; \
