@@ -42,6 +42,37 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// No GPU can be used.
+    #[error("no GPU can be used: {0}")]
+    NoGpu(#[from] crate::cuda::devices::Absent),
+    /// No embedded image runs on a GPU.
+    #[error(
+        "load the kernels of `{module}`: no image for compute capability {compute} is in this program"
+    )]
+    Image {
+        /// The source file, without its ending.
+        module: &'static str,
+        /// The GPU's.
+        compute: crate::cuda::Compute,
+    },
+    /// A kernel was launched in a way that is not its own.
+    #[error("launch `{kernel}`: {why}")]
+    Kernel {
+        /// The kernel.
+        kernel: &'static str,
+        /// What does not fit.
+        why: &'static str,
+    },
+    /// The CUDA driver refused a call, or reports with it what failed before.
+    #[error("{call}: {name} ({code})")]
+    Driver {
+        /// The driver's function.
+        call: &'static str,
+        /// Its answer.
+        code: u32,
+        /// The answer's name.
+        name: String,
+    },
 }
 
 /// Refuses slices whose length is not the one that the other arguments imply.

@@ -15,6 +15,7 @@
 pub mod adamw;
 pub mod attention;
 mod cache;
+pub mod cuda;
 pub mod elementwise;
 mod error;
 pub mod gemm;

@@ -1,0 +1,378 @@
+// A stand-in libcuda.so: the driver API over the emulator, for host code that runs where there is no GPU.
+//
+// Device memory is host memory that starts as NaN and has a margin that is checked. Work on a stream is queued and done
+// only when somebody waits for it (or frees memory), so that a forgotten synchronisation shows. Calls that the host
+// code does not make are absent. NEXTSTATE_EMULATED_COMPUTE=8.0 changes the compute capability (9.0).
+#include "emu.h"
+
+#include <algorithm>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+
+typedef int Result;
+typedef u64 Pointer;
+
+enum {
+  SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_CONTEXT = 201,
+  INVALID_HANDLE = 400, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700, LAUNCH_FAILED = 719, CAPTURE_UNSUPPORTED = 900,
+  CAPTURE_INVALIDATED = 901,
+};
+
+namespace {
+
+struct Event;
+struct Task { std::function<Result()> work; };
+typedef std::vector<Task> Tasks;
+
+struct Stream {
+  std::deque<Task> queue;
+  std::shared_ptr<Tasks> capture;  // what is recorded instead of queued
+};
+struct Event {
+  Stream* stream = nullptr;
+  size_t position = 0;             // tasks of the stream that were queued before it, counted from its creation
+  std::shared_ptr<Tasks> capture;
+  double time = 0;
+};
+struct Graph { Tasks tasks; };
+struct Allocation { size_t bytes; u8* memory; };
+
+const size_t MARGIN = 256;
+
+std::recursive_mutex lock;
+std::map<Pointer, Allocation> device;
+std::vector<Stream*> streams;
+std::map<Stream*, std::pair<size_t, size_t>> counts;  // queued, done
+Result sticky = SUCCESS;
+thread_local void* current;
+int context;
+
+#define GUARD std::lock_guard<std::recursive_mutex> guard(lock)
+
+// Every allocation's margin is as it was made: no kernel wrote beyond its end.
+Result margins() {
+  for (auto& [at, a] : device)
+    for (size_t i = 0; i < MARGIN; i++)
+      if (a.memory[a.bytes + i] != 0xff) {
+        fprintf(stderr, "stand-in driver: byte %zu of an allocation of %zu bytes was written\n", a.bytes + i, a.bytes);
+        memset(a.memory + a.bytes, 0xff, MARGIN);
+        return sticky = ILLEGAL_ADDRESS;
+      }
+  return SUCCESS;
+}
+
+bool inside(Pointer p, size_t bytes) {
+  auto it = device.upper_bound(p);
+  if (it == device.begin()) return false;
+  --it;
+  return p - it->first + bytes <= it->second.bytes;
+}
+
+void step(Stream* s) {
+  Task task = std::move(s->queue.front());
+  s->queue.pop_front();
+  counts[s].second++;
+  Result r = task.work();
+  if (r != SUCCESS && sticky == SUCCESS) sticky = r;
+}
+
+void drain(Stream* s) { while (!s->queue.empty()) step(s); }
+void drain_to(Stream* s, size_t position) { while (counts[s].second < position && !s->queue.empty()) step(s); }
+void drain_all() { for (Stream* s : streams) drain(s); }
+
+Result enqueue(Stream* s, std::function<Result()> work) {
+  if (!s) return INVALID_HANDLE;
+  if (s->capture) { s->capture->push_back({std::move(work)}); return SUCCESS; }
+  s->queue.push_back({std::move(work)});
+  counts[s].first++;
+  return sticky;
+}
+
+std::pair<int, int> compute() {
+  int major = 9, minor = 0;
+  if (const char* text = getenv("NEXTSTATE_EMULATED_COMPUTE")) sscanf(text, "%d.%d", &major, &minor);
+  return {major, minor};
+}
+
+Result launch(const emu::Kernel* k, emu::Index grid, unsigned threads, size_t smem, Stream* s, void** params) {
+  if (!k) return INVALID_HANDLE;
+  if (grid.x < 1 || grid.y < 1 || grid.z < 1 || threads < 1 || threads > 1024) return INVALID_VALUE;
+  if (grid.y > 65535 || grid.z > 65535 || smem > 227 * 1024) return INVALID_VALUE;
+  // A driver copies the parameters before it returns.
+  auto copies = std::make_shared<std::vector<std::vector<ns_tmap>>>();
+  for (size_t i = 0; i < k->sizes.size(); i++) {
+    // In the units of the largest alignment that a parameter has.
+    std::vector<ns_tmap> copy(k->sizes[i] / sizeof(ns_tmap) + 1);
+    memcpy(copy.data(), params[i], k->sizes[i]);
+    copies->push_back(std::move(copy));
+  }
+  return enqueue(s, [=]() -> Result {
+    std::vector<void*> at;
+    for (auto& c : *copies) at.push_back(c.data());
+    std::function<void()> body = [&] { k->call(at.data()); };
+    if (!emu::run(grid, (int)threads, smem, body)) {
+      fprintf(stderr, "stand-in driver: kernel %s failed\n", k->name);
+      return LAUNCH_FAILED;
+    }
+    return margins();
+  });
+}
+
+}  // namespace
+
+#define API extern "C" __attribute__((visibility("default"))) Result
+
+// ---- the driver and its device
+
+API cuInit(unsigned) { return getenv("NEXTSTATE_EMULATED_NONE") ? NO_DEVICE : SUCCESS; }
+API cuDriverGetVersion(int* v) {
+  const char* text = getenv("NEXTSTATE_EMULATED_DRIVER");
+  *v = text ? atoi(text) : 13000;
+  return SUCCESS;
+}
+API cuDeviceGetCount(int* n) { *n = 1; return SUCCESS; }
+API cuDeviceGet(int* d, int i) { *d = i; return i == 0 ? SUCCESS : INVALID_DEVICE; }
+API cuDeviceGetName(char* s, int n, int) { snprintf(s, n, "emulated GPU"); return SUCCESS; }
+API cuDeviceTotalMem_v2(size_t* n, int) { *n = (size_t)1 << 30; return SUCCESS; }
+API cuDeviceGetAttribute(int* v, int attribute, int) {
+  switch (attribute) {
+    case 75: *v = compute().first; break;
+    case 76: *v = compute().second; break;
+    case 16: *v = 4; break;             // multiprocessors
+    case 97: *v = 227 * 1024; break;    // shared memory a block may ask for
+    default: return INVALID_VALUE;
+  }
+  return SUCCESS;
+}
+API cuDevicePrimaryCtxRetain(void** c, int) { *c = &context; return SUCCESS; }
+API cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
+API cuCtxSetCurrent(void* c) { current = c; return SUCCESS; }
+API cuCtxGetCurrent(void** c) { *c = current; return SUCCESS; }
+API cuCtxSynchronize() { GUARD; drain_all(); return sticky; }
+API cuCtxGetStreamPriorityRange(int* least, int* greatest) { *least = 0; *greatest = -5; return SUCCESS; }
+API cuGetErrorName(int code, const char** s) {
+  static const std::map<int, const char*> names{
+      {INVALID_VALUE, "CUDA_ERROR_INVALID_VALUE"}, {OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY"},
+      {NO_DEVICE, "CUDA_ERROR_NO_DEVICE"}, {INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE"},
+      {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT"}, {INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE"},
+      {NOT_FOUND, "CUDA_ERROR_NOT_FOUND"}, {ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS"},
+      {LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED"}, {CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"},
+      {CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"}};
+  auto it = names.find(code);
+  if (it == names.end()) return INVALID_VALUE;
+  *s = it->second;
+  return SUCCESS;
+}
+
+// ---- memory
+
+API cuMemAlloc_v2(Pointer* p, size_t n) {
+  GUARD;
+  if (!current) return INVALID_CONTEXT;
+  if (n == 0) return INVALID_VALUE;
+  if (n > (size_t)1 << 30) return OUT_OF_MEMORY;
+  u8* memory = (u8*)aligned_alloc(256, (n + 255) / 256 * 256 + MARGIN);
+  memset(memory, 0xff, (n + 255) / 256 * 256 + MARGIN);
+  *p = (Pointer)memory;
+  device[*p] = {n, memory};
+  return SUCCESS;
+}
+API cuMemFree_v2(Pointer p) {
+  GUARD;
+  drain_all();
+  auto it = device.find(p);
+  if (it == device.end()) return INVALID_VALUE;
+  Result r = margins();
+  free(it->second.memory);
+  device.erase(it);
+  return r;
+}
+API cuMemGetInfo_v2(size_t* available, size_t* total) {
+  GUARD;
+  *total = *available = (size_t)1 << 30;
+  for (auto& [at, a] : device) *available -= std::min(*available, a.bytes);
+  return SUCCESS;
+}
+API cuMemcpyHtoDAsync_v2(Pointer d, const void* source, size_t n, Stream* s) {
+  GUARD;
+  if (!inside(d, n)) return INVALID_VALUE;
+  if (s && s->capture) return CAPTURE_UNSUPPORTED;
+  // Pageable memory is staged before the call returns.
+  auto staged = std::make_shared<std::vector<u8>>((const u8*)source, (const u8*)source + n);
+  return enqueue(s, [=] { memcpy((void*)d, staged->data(), n); return SUCCESS; });
+}
+API cuMemcpyDtoHAsync_v2(void* to, Pointer d, size_t n, Stream* s) {
+  GUARD;
+  if (!inside(d, n)) return INVALID_VALUE;
+  if (s && s->capture) return CAPTURE_UNSUPPORTED;
+  return enqueue(s, [=] { memcpy(to, (void*)d, n); return SUCCESS; });
+}
+API cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t n, Stream* s) {
+  GUARD;
+  if (!inside(to, n) || !inside(from, n)) return INVALID_VALUE;
+  return enqueue(s, [=] { memmove((void*)to, (void*)from, n); return SUCCESS; });
+}
+API cuMemsetD8Async(Pointer d, unsigned char value, size_t n, Stream* s) {
+  GUARD;
+  if (!inside(d, n)) return INVALID_VALUE;
+  return enqueue(s, [=] { memset((void*)d, value, n); return SUCCESS; });
+}
+
+// ---- streams and events
+
+API cuStreamCreateWithPriority(Stream** s, unsigned flags, int) {
+  GUARD;
+  if (flags != 1) return INVALID_VALUE;  // the host code uses streams that do not wait for the default one
+  *s = new Stream;
+  streams.push_back(*s);
+  return SUCCESS;
+}
+API cuStreamDestroy_v2(Stream* s) {
+  GUARD;
+  drain(s);
+  streams.erase(std::find(streams.begin(), streams.end(), s));
+  counts.erase(s);
+  delete s;
+  return SUCCESS;
+}
+API cuStreamSynchronize(Stream* s) {
+  GUARD;
+  if (s->capture) return CAPTURE_UNSUPPORTED;
+  drain(s);
+  return sticky;
+}
+API cuEventCreate(Event** e, unsigned) { *e = new Event; return SUCCESS; }
+API cuEventDestroy_v2(Event* e) { delete e; return SUCCESS; }
+static double now() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return 1e3 * t.tv_sec + 1e-6 * t.tv_nsec;
+}
+API cuEventRecord(Event* e, Stream* s) {
+  GUARD;
+  e->capture = s->capture;
+  if (s->capture) return SUCCESS;
+  Result r = enqueue(s, [=] { e->time = now(); return SUCCESS; });
+  e->stream = s;
+  e->position = counts[s].first;
+  return r;
+}
+API cuEventSynchronize(Event* e) {
+  GUARD;
+  if (e->stream) drain_to(e->stream, e->position);
+  return sticky;
+}
+API cuEventElapsedTime_v2(float* ms, Event* from, Event* to) {
+  *ms = (float)(to->time - from->time);
+  return SUCCESS;
+}
+API cuStreamWaitEvent(Stream* s, Event* e, unsigned) {
+  GUARD;
+  if (e->capture) {
+    // The stream joins the capture; the order of the calls is an order that the edges allow.
+    s->capture = e->capture;
+    return SUCCESS;
+  }
+  if (s->capture) return CAPTURE_INVALIDATED;
+  Stream* other = e->stream;
+  size_t position = e->position;
+  return enqueue(s, [=] { if (other) drain_to(other, position); return SUCCESS; });
+}
+
+// ---- modules and launches
+
+API cuModuleLoadData(void** m, const void* image) {
+  if (!image) return INVALID_VALUE;
+  *m = &context;
+  return SUCCESS;
+}
+API cuModuleUnload(void*) { return SUCCESS; }
+API cuModuleGetFunction(const emu::Kernel** f, void*, const char* name) {
+  for (auto& k : emu::kernels())
+    if (!strcmp(k.name, name)) { *f = &k; return SUCCESS; }
+  return NOT_FOUND;
+}
+API cuFuncGetParamInfo(const emu::Kernel* f, size_t index, size_t* offset, size_t* size) {
+  if (index >= f->sizes.size()) return INVALID_VALUE;
+  size_t at = 0;
+  for (size_t i = 0; i <= index; i++) {
+    size_t alignment = f->sizes[i] > 8 ? 64 : f->sizes[i];
+    at = (at + alignment - 1) / alignment * alignment;
+    *offset = at;
+    at += f->sizes[i];
+  }
+  *size = f->sizes[index];
+  return SUCCESS;
+}
+API cuFuncSetAttribute(const emu::Kernel* f, int, int) { return f ? SUCCESS : INVALID_HANDLE; }
+API cuLaunchKernel(const emu::Kernel* k, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned smem, Stream* s, void** params, void**) {
+  GUARD;
+  if (by != 1 || bz != 1) return INVALID_VALUE;
+  return launch(k, {(int)gx, (int)gy, (int)gz}, bx, smem, s, params);
+}
+struct LaunchConfig { unsigned gx, gy, gz, bx, by, bz, smem; Stream* stream; void* attributes; unsigned count; };
+API cuLaunchKernelEx(const LaunchConfig* c, const emu::Kernel* k, void** params, void** extra) {
+  return cuLaunchKernel(k, c->gx, c->gy, c->gz, c->bx, c->by, c->bz, c->smem, c->stream, params, extra);
+}
+// Type 9 is bf16. Interleave, L2 promotion and the fill are accepted and do nothing.
+API cuTensorMapEncodeTiled(ns_tmap* map, int type, unsigned rank, void* base, const u64* dims, const u64* strides,
+                           const u32* box, const u32* element_strides, int, int swizzle, int, int) {
+  GUARD;
+  u32 bytes = type == 9 ? 2 : type == 7 ? 4 : 0;
+  if (!bytes || rank < 2 || rank > 5 || (u64)base % 16) return INVALID_VALUE;
+  emu::TensorMap m = {};
+  m.base = (const u8*)base;
+  m.rank = rank;
+  m.element = bytes;
+  size_t extent = dims[0] * bytes;
+  for (unsigned d = 0; d < rank; d++) {
+    if (element_strides[d] != 1 || box[d] < 1 || box[d] > 256 || dims[d] < 1) return INVALID_VALUE;
+    m.dim[d] = dims[d];
+    m.box[d] = box[d];
+    if (d) {
+      if (strides[d - 1] % 16) return INVALID_VALUE;
+      m.stride[d - 1] = strides[d - 1];
+      extent += (dims[d] - 1) * strides[d - 1];
+    }
+  }
+  const u32 swizzles[] = {0, 32, 64, 128};
+  if (swizzle < 0 || swizzle > 3) return INVALID_VALUE;
+  m.swizzle = swizzles[swizzle];
+  if (m.swizzle && box[0] * bytes > m.swizzle) return INVALID_VALUE;
+  if (box[0] * bytes % 16 || !inside((Pointer)base, extent)) return INVALID_VALUE;
+  memset(map, 0, sizeof *map);
+  memcpy(map, &m, sizeof m);
+  return SUCCESS;
+}
+
+// ---- graphs
+
+API cuStreamBeginCapture_v2(Stream* s, int) {
+  GUARD;
+  if (s->capture) return CAPTURE_INVALIDATED;
+  s->capture = std::make_shared<Tasks>();
+  return SUCCESS;
+}
+API cuStreamEndCapture(Stream* s, Graph** g) {
+  GUARD;
+  auto tasks = s->capture;
+  if (!tasks) return CAPTURE_INVALIDATED;
+  for (Stream* other : streams)
+    if (other->capture == tasks) other->capture = nullptr;
+  *g = new Graph{*tasks};
+  return SUCCESS;
+}
+API cuGraphInstantiateWithFlags(Graph** e, Graph* g, unsigned long long) { *e = new Graph(*g); return SUCCESS; }
+API cuGraphDestroy(Graph* g) { delete g; return SUCCESS; }
+API cuGraphExecDestroy(Graph* g) { GUARD; drain_all(); delete g; return SUCCESS; }
+API cuGraphLaunch(Graph* g, Stream* s) {
+  GUARD;
+  return enqueue(s, [=] {
+    for (auto& t : g->tasks)
+      if (Result r = t.work()) return r;
+    return (Result)SUCCESS;
+  });
+}

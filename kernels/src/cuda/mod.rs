@@ -1,0 +1,29 @@
+//! The same arithmetic on NVIDIA GPUs: hand-written kernels (`kernels/cuda`), loaded at run time through the driver.
+//!
+//! Knows nothing of models or of training. There is no Cargo feature: without a driver [`devices::find`] says so, and
+//! nothing else of this module can be reached. Each op checks sizes at its door, then launches; it does not wait.
+//! **The contract** is the crate's: a row's bits depend on nothing but the row. No kernel uses atomics.
+//!
+//! Start at [`Gpu::open`]; [`rmsnorm`] is the shortest op.
+
+mod buffer;
+mod driver;
+mod gpu;
+mod graph;
+mod images;
+mod launch;
+mod stream;
+mod tensor_map;
+
+pub mod devices;
+pub mod rmsnorm;
+
+pub use buffer::{Buffer, Element, View, ViewMut};
+pub use gpu::{Compute, Gpu};
+pub use graph::Graph;
+pub use stream::{Event, Priority, Stream};
+
+use launch::Module;
+
+/// Every op's kernels. A new op adds its line here.
+const MODULES: &[Module] = &[rmsnorm::MODULE];

@@ -1,0 +1,82 @@
+//! Tensor maps: how the copy engine of compute capability 9.0 finds a tile of a matrix.
+
+#![expect(
+    dead_code,
+    reason = "the products for compute capability 9.0 are written next"
+)]
+
+use std::ffi::c_void;
+
+use cudarc::driver::sys::{
+    CUtensorMap, CUtensorMapDataType, CUtensorMapFloatOOBfill, CUtensorMapInterleave,
+    CUtensorMapL2promotion, CUtensorMapSwizzle,
+};
+use half::bf16;
+
+use super::View;
+use super::driver::call;
+use super::launch::Argument;
+use crate::Result;
+use crate::error::check;
+
+/// A matrix of bf16 in tiles whose rows are 128 bytes, swizzled; beyond its edges it reads as zeros.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TensorMap {
+    map: CUtensorMap,
+    address: u64,
+}
+
+/// Columns of a tile.
+pub(super) const TILE_COLUMNS: u32 = 64;
+
+impl TensorMap {
+    /// The map of `matrix`, (rows, columns) row-major, in tiles of (`tile_rows`, 64).
+    ///
+    /// # Errors
+    /// [`crate::Error::Shape`]; [`crate::Error::Driver`] for columns that are not a multiple of 8, or more than 256
+    /// rows of a tile.
+    pub(super) fn new(
+        matrix: View<'_, bf16>,
+        rows: usize,
+        columns: usize,
+        tile_rows: u32,
+    ) -> Result<TensorMap> {
+        check!("cuda.tensor_map", matrix: rows * columns);
+        let mut map = CUtensorMap { opaque: [0; 16] };
+        let address = *matrix.address();
+        let dimensions = [columns as u64, rows as u64];
+        let stride = [(columns * size_of::<bf16>()) as u64];
+        let (tile, steps) = ([TILE_COLUMNS, tile_rows], [1, 1]);
+        // SAFETY: two dimensions, as many as each array describes; the arrays and the map outlive the call.
+        unsafe {
+            call!(cuTensorMapEncodeTiled(
+                &raw mut map,
+                CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                2,
+                address as *mut c_void,
+                dimensions.as_ptr(),
+                stride.as_ptr(),
+                tile.as_ptr(),
+                steps.as_ptr(),
+                CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            ))
+        }?;
+        Ok(TensorMap { map, address })
+    }
+}
+
+impl Argument for TensorMap {
+    fn place(&self) -> (*const c_void, usize) {
+        (
+            std::ptr::from_ref(&self.map).cast(),
+            size_of::<CUtensorMap>(),
+        )
+    }
+
+    fn memory(&self) -> Option<u64> {
+        Some(self.address)
+    }
+}

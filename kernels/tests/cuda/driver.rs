@@ -1,0 +1,99 @@
+//! The driver layer: copies, order of streams, graphs, and what is refused.
+
+use kernels::cuda::{Buffer, Priority, devices, rmsnorm};
+use kernels::{Error, cuda::Gpu};
+
+use crate::common::{bits, vector};
+use crate::setup::{driver, gpu, poisoned, stream, widened};
+
+#[test]
+fn what_was_copied_comes_back() {
+    let Some(on) = stream() else { return };
+    for len in [0, 1, 1000] {
+        let sent = vector(1, len);
+        let buffer = on.upload(&sent).unwrap();
+        let mut second = poisoned::<f32>(&on, len);
+        if len > 0 {
+            on.copy(buffer.view(), &mut second.view_mut()).unwrap();
+        }
+        assert_eq!(bits(&on.download(second.view()).unwrap()), bits(&sent));
+    }
+    let buffer = on.upload(&[1u32, 2, 3, 4]).unwrap();
+    let middle = buffer.view().part(1..3).unwrap();
+    assert_eq!(on.download(middle).unwrap(), [2, 3]);
+    assert!(matches!(
+        buffer.view().part(3..5),
+        Err(Error::Argument { .. })
+    ));
+}
+
+#[test]
+fn a_stream_waits_for_anothers_event() {
+    let Some(gpu) = gpu() else { return };
+    let (serve, train) = (
+        gpu.stream(Priority::High).unwrap(),
+        gpu.stream(Priority::Low).unwrap(),
+    );
+    let mut buffer = poisoned::<u32>(&serve, 64);
+    serve.wait().unwrap();
+    let event = gpu.event().unwrap();
+    train.zero(&mut buffer.view_mut()).unwrap();
+    train.record(&event).unwrap();
+    serve.wait_for(&event).unwrap();
+    assert_eq!(serve.download(buffer.view()).unwrap(), [0; 64]);
+}
+
+#[test]
+fn a_graph_repeats_its_launches_on_what_its_buffers_hold_then_and_keeps_them() {
+    let Some(on) = stream() else { return };
+    let (rows, c) = (3, 64);
+    let norm = |on: &_, x: &mut Buffer<f32>, weight: &Buffer<f32>, out: &mut Buffer<_>| {
+        let (mut x, mut out) = (x.view_mut(), out.view_mut());
+        rmsnorm::forward(on, &mut x, None, weight.view(), 1e-5, &mut out)
+    };
+    let mut x = on.upload(&vector(1, rows * c)).unwrap();
+    let weight = on.upload(&vector(2, c)).unwrap();
+    let mut out = poisoned(&on, rows * c);
+    let mut graph = on
+        .capture(|on| norm(on, &mut x, &weight, &mut out))
+        .unwrap();
+    let kept = on.download(weight.view()).unwrap();
+    drop(weight);
+    let weight = on.upload(&kept).unwrap();
+    for seed in [1, 5, 9] {
+        let values = vector(seed, rows * c);
+        on.write(&values, &mut x.view_mut()).unwrap();
+        on.replay(&mut graph).unwrap();
+        let replayed = widened(&on.download(out.view()).unwrap());
+        let mut again = on.upload(&values).unwrap();
+        let mut direct = poisoned(&on, rows * c);
+        norm(&on, &mut again, &weight, &mut direct).unwrap();
+        let direct = widened(&on.download(direct.view()).unwrap());
+        assert_eq!(bits(&replayed), bits(&direct), "seed {seed}");
+    }
+}
+
+#[test]
+fn waiting_cannot_be_recorded_and_the_stream_goes_on() {
+    let Some(on) = stream() else { return };
+    let refused = on.capture(kernels::cuda::Stream::wait);
+    assert!(matches!(refused, Err(Error::Driver { .. })), "{refused:?}");
+    assert_eq!(
+        on.download(on.upload(&[7u32]).unwrap().view()).unwrap(),
+        [7]
+    );
+}
+
+#[test]
+fn the_devices_are_found_and_others_are_refused() {
+    if !driver() {
+        return;
+    }
+    let found = devices::find().unwrap();
+    assert!(!found.is_empty());
+    assert!(
+        found[0].memory_bytes > 0 && found[0].driver >= 13_000,
+        "{found:?}"
+    );
+    assert!(matches!(Gpu::open(found.len()), Err(Error::Driver { .. })));
+}

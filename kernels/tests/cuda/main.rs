@@ -1,0 +1,13 @@
+//! Parity of the CUDA ops with the plain specification, through the code that a real GPU runs: on the stand-in driver,
+//! or, with `NEXTSTATE_TEST_GPU=1`, on this machine's GPU.
+//!
+//! Without g++ the tests are skipped, loudly, unless `NEXTSTATE_REQUIRE_EMULATOR` is set. Outputs start as NaN. A new op
+//! adds its file and its line here.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod setup;
+mod standin;
+
+mod driver;
+mod rmsnorm;
