@@ -22,3 +22,20 @@ NS_DEV float ns_block_sum(float v, float (&part)[NS_ROW_WARPS]) {
   for (int w = 1; w < NS_ROW_WARPS; w++) sum += part[w];
   return sum;
 }
+
+// The same in f64.
+NS_DEV double ns_warp_sum64(double v) {
+#pragma unroll
+  for (int m = 16; m; m >>= 1) v += ns_shfl_xor_f64(v, m);
+  return v;
+}
+
+NS_DEV double ns_block_sum64(double v, double (&part)[NS_ROW_WARPS]) {
+  v = ns_warp_sum64(v);
+  if ((threadIdx.x & 31) == 0) part[threadIdx.x >> 5] = v;
+  if (!NS_PLANTED(2)) __syncthreads();
+  double sum = part[0];
+#pragma unroll
+  for (int w = 1; w < NS_ROW_WARPS; w++) sum += part[w];
+  return sum;
+}

@@ -190,6 +190,7 @@ void tma(u32 to, const TensorMap* map, const int* at, u32 bar);
 #define __grid_constant__
 #define NS_KERNEL extern "C"
 #define NS_DEV static inline
+#define NS_DEV_MEMBER inline
 #define NS_RESTRICT __restrict
 #define NS_DYN_SMEM(name) unsigned char* name = emu::B->smem
 #define NS_SHARED(type, name, ...) static thread_local type name __VA_ARGS__; emu::poison(name)

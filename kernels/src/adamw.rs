@@ -23,6 +23,15 @@ pub struct AdamW {
     pub weight_decay: f32,
 }
 
+impl AdamW {
+    /// What corrects the moments' bias at a step: the step size, and the divisor of the second moment's root.
+    pub(crate) fn corrections(&self, step: u64) -> (f32, f32) {
+        let power = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
+        let step_size = f64::from(self.lr) / power(self.beta1);
+        (step_size as f32, power(self.beta2).sqrt() as f32)
+    }
+}
+
 /// Elements that one task updates, or sums.
 const CHUNK: usize = 4096;
 
@@ -58,12 +67,12 @@ pub fn step(
         step > 0,
         "steps count from 1"
     );
-    let power = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
+    let (step_size, root_correction) = settings.corrections(step);
     let constants = Constants {
         settings: *settings,
         grad_scale,
-        step_size: (f64::from(settings.lr) / power(settings.beta1)) as f32,
-        root_correction: power(settings.beta2).sqrt() as f32,
+        step_size,
+        root_correction,
     };
     let (params, first, second) = (Shards::new(params), Shards::new(first), Shards::new(second));
     share(pool, len.div_ceil(CHUNK), 8 * CHUNK, &|some| {

@@ -81,6 +81,11 @@ impl Table {
         self.values.len() / (2 * self.half)
     }
 
+    /// (position, cosines then sines): as many of each as half a head has elements.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
     fn at(&self, position: usize) -> (&[f32], &[f32]) {
         self.values[position * 2 * self.half..][..2 * self.half].split_at(self.half)
     }

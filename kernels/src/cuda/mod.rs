@@ -15,8 +15,14 @@ mod launch;
 mod stream;
 mod tensor_map;
 
+pub mod adamw;
 pub mod devices;
+pub mod embed;
+pub mod loss;
 pub mod rmsnorm;
+pub mod rope;
+pub mod sample;
+pub mod swiglu;
 
 pub use buffer::{Buffer, Element, View, ViewMut};
 pub use gpu::{Compute, Gpu};
@@ -26,4 +32,12 @@ pub use stream::{Event, Priority, Stream};
 use launch::Module;
 
 /// Every op's kernels. A new op adds its line here.
-const MODULES: &[Module] = &[rmsnorm::MODULE];
+const MODULES: &[Module] = &[
+    adamw::MODULE,
+    embed::MODULE,
+    loss::MODULE,
+    rmsnorm::MODULE,
+    rope::MODULE,
+    sample::MODULE,
+    swiglu::MODULE,
+];

@@ -9,5 +9,11 @@ mod common;
 mod setup;
 mod standin;
 
+mod adamw;
 mod driver;
+mod embed;
+mod loss;
 mod rmsnorm;
+mod rope;
+mod sample;
+mod swiglu;

@@ -1,0 +1,241 @@
+//! What happens to queries, keys and values between their product and attention, in one pass with one rounding: the norm
+//! of heads (QK-norm), the rotation, half-split as in Hugging Face, and the writing of keys and values into the cache.
+
+use half::bf16;
+
+use super::launch::{Entry, Grid, Module};
+use super::{Stream, View, ViewMut};
+use crate::error::{check, require};
+use crate::{Error, Result};
+
+pub(super) const MODULE: Module = Module {
+    name: "rope",
+    kernels: &[
+        Entry::new("rope_forward_d64"),
+        Entry::new("rope_forward_d128"),
+        Entry::new("rope_backward_d64"),
+        Entry::new("rope_backward_d128"),
+    ],
+};
+
+/// Heads of one block, a warp each, as in `cuda/rope.cu`.
+const WARPS: usize = 8;
+
+/// Positions of a page, as in `cuda/kv.cuh`.
+const PAGE: usize = 64;
+
+/// How many heads of which size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Heads {
+    /// Query heads.
+    pub heads: usize,
+    /// Key heads, as many as value heads.
+    pub kv_heads: usize,
+    /// Elements of a head: 64 or 128.
+    pub head_dim: usize,
+}
+
+impl Heads {
+    /// Columns of a row of queries, keys and values.
+    pub fn columns(self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+}
+
+/// What both directions read.
+#[derive(Clone, Copy, Debug)]
+pub struct Rotation<'a> {
+    /// How many heads.
+    pub heads: Heads,
+    /// The weight of the queries' norm, (D); none leaves the norm out.
+    pub q_norm: Option<View<'a, f32>>,
+    /// The weight of the keys' norm.
+    pub k_norm: Option<View<'a, f32>>,
+    /// Added to the mean square.
+    pub eps: f32,
+    /// (positions, D): cosines, then sines, of [`crate::rope::Table::values`].
+    pub table: View<'a, f32>,
+    /// Each row's position, (N).
+    pub positions: View<'a, i32>,
+}
+
+/// Where keys and values go: one layer's pools, in the layout of `cuda/kv.cuh`.
+#[derive(Debug)]
+pub struct Cache<'a> {
+    /// (page, key head, position in page, D).
+    pub keys: ViewMut<'a, bf16>,
+    /// The same of values.
+    pub values: ViewMut<'a, bf16>,
+    /// (sequence, `pages_per_sequence`): every entry is a page of the pools.
+    pub pages: View<'a, i32>,
+    /// Pages that a sequence has entries for.
+    pub pages_per_sequence: usize,
+    /// Each row's sequence, (N); a negative one's keys and values are not written.
+    pub sequences: View<'a, i32>,
+}
+
+/// Norm and rotation of queries and keys; queries to `q`, keys and values into the cache.
+///
+/// A row at a position outside the table gives queries of NaN, and writes nothing into the cache.
+///
+/// # Shapes
+/// `qkv`: (N, (H + 2K)·D), queries, keys, values · `q`: (N, H·D).
+///
+/// # Order
+/// A lane's squares ascending, those of the lower half first; then lanes by exclusive-or 16, 8, 4, 2, 1.
+///
+/// # Errors
+/// [`crate::Error::Shape`]; [`crate::Error::Argument`]; [`crate::Error::Driver`].
+///
+/// # Source
+/// Su et al. 2021; the norm as in Qwen 3: before the rotation.
+pub fn forward(
+    on: &Stream,
+    rotation: &Rotation<'_>,
+    qkv: View<'_, bf16>,
+    q: &mut ViewMut<'_, bf16>,
+    cache: &mut Cache<'_>,
+) -> Result<()> {
+    let rows = rotation.check("rope.forward", qkv.len())?;
+    let Heads {
+        heads, kv_heads, ..
+    } = rotation.heads;
+    let (width, d) = (rotation.heads.columns(), rotation.heads.head_dim);
+    check!("rope.forward", qkv: rows * width, q: rows * heads * d);
+    let (keys, values, sequences) = (&cache.keys, &cache.values, cache.sequences);
+    let page = kv_heads * PAGE * d;
+    check!("rope.forward", keys: keys.len() / page * page, values: keys.len(), sequences: rows);
+    let (pages, per) = (cache.pages, cache.pages_per_sequence);
+    check!("rope.forward", pages: pages.len() / per.max(1) * per);
+    let name = if d == 64 {
+        "rope_forward_d64"
+    } else {
+        "rope_forward_d128"
+    };
+    let [n, h, k, context] = rotation.sizes(rows);
+    let [all, per] = [pages.len() / per.max(1), per].map(small);
+    // SAFETY: order and types are those of `rope_forward_*`; the checks proved the shapes, the kernel compares positions
+    // with the table and the pages of a sequence, sequences with the table's rows, and its entries are the pools' pages.
+    unsafe {
+        on.launch(
+            name,
+            rotation.grid(rows),
+            &[
+                q,
+                &cache.keys,
+                &cache.values,
+                &qkv,
+                &rotation.q_norm,
+                &rotation.k_norm,
+                &rotation.table,
+                &rotation.positions,
+                &sequences,
+                &pages,
+                &n,
+                &h,
+                &k,
+                &context,
+                &all,
+                &per,
+                &rotation.eps,
+            ],
+        )
+    }
+}
+
+/// The gradient of [`forward`] by `qkv`, rounded once for the products that take it. The norms' weights are frozen.
+///
+/// # Shapes
+/// `qkv`, `dqkv`, `out`: (N, (H + 2K)·D); `dqkv` is the gradient by rotated queries, rotated keys, and values.
+///
+/// # Order
+/// Both sums as in [`forward`].
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward(
+    on: &Stream,
+    rotation: &Rotation<'_>,
+    qkv: View<'_, bf16>,
+    dqkv: View<'_, f32>,
+    out: &mut ViewMut<'_, bf16>,
+) -> Result<()> {
+    let rows = rotation.check("rope.backward", qkv.len())?;
+    let width = rotation.heads.columns();
+    check!("rope.backward", qkv: rows * width, dqkv: rows * width, out: rows * width);
+    let name = if rotation.heads.head_dim == 64 {
+        "rope_backward_d64"
+    } else {
+        "rope_backward_d128"
+    };
+    let [n, h, k, context] = rotation.sizes(rows);
+    // SAFETY: order and types are those of `rope_backward_*`; the rest as in `forward`.
+    unsafe {
+        on.launch(
+            name,
+            rotation.grid(rows),
+            &[
+                out,
+                &dqkv,
+                &qkv,
+                &rotation.q_norm,
+                &rotation.k_norm,
+                &rotation.table,
+                &rotation.positions,
+                &n,
+                &h,
+                &k,
+                &context,
+                &rotation.eps,
+            ],
+        )
+    }
+}
+
+impl Rotation<'_> {
+    /// Rows, when everything fits.
+    fn check(&self, op: &'static str, elements: usize) -> Result<usize> {
+        let Heads {
+            heads,
+            kv_heads,
+            head_dim: d,
+        } = self.heads;
+        if !matches!(d, 64 | 128) || heads == 0 || kv_heads == 0 {
+            return Err(Error::Argument {
+                op,
+                what: "head_dim",
+                rule: "there are heads, of 64 or 128 elements",
+                found: d as f64,
+            });
+        }
+        let rows = elements / self.heads.columns();
+        let (table, positions) = (self.table, self.positions);
+        check!("rope", table: table.len() / d * d, positions: rows);
+        for norm in [self.q_norm, self.k_norm].into_iter().flatten() {
+            check!("rope", norm: d);
+        }
+        let counted = rows <= i32::MAX as usize / (heads + 2 * kv_heads);
+        require!("rope", rows = rows as f64, counted, "a grid has fewer");
+        Ok(rows)
+    }
+
+    /// Rows, query heads, key heads, positions of the table.
+    fn sizes(&self, rows: usize) -> [i32; 4] {
+        let Heads {
+            heads,
+            kv_heads,
+            head_dim,
+        } = self.heads;
+        [rows, heads, kv_heads, self.table.len() / head_dim].map(small)
+    }
+
+    fn grid(&self, rows: usize) -> Grid {
+        let warps = rows * (self.heads.heads + 2 * self.heads.kv_heads);
+        Grid::line(warps.div_ceil(WARPS), 32 * WARPS as u32)
+    }
+}
+
+/// Sizes that the checks bounded.
+fn small(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
