@@ -172,3 +172,4 @@ NS_DECODE(decode_gemm_32_add, 4, 32, ADD)
 NS_DECODE(decode_gemm_64_bf16, 4, 64, BF16)
 NS_DECODE(decode_gemm_64_f32, 4, 64, F32)
 NS_DECODE(decode_gemm_64_add, 4, 64, ADD)
+#undef NS_DECODE

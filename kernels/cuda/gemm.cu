@@ -20,10 +20,9 @@ NS_DEV void product(u32 shared, const tile::Matrix &a, const tile::Matrix &b, co
     column *= tile::COLUMNS;
     const int r = row + tile::warp_row(), c = column + tile::warp_column();
     float sums[tile::MT][tile::NT][4];
-    store::start<KIND>(sums, out, r, c, a.rows, columns);
+    store::clear(sums);
     tile::multiply<TERMS>(sums, shared, a, b, row, column);
-    // What goes on from other sums is the output's gradient, which has no adapter.
-    if (KIND != store::ONTO) adapter::add<TERMS == tile::ALONG>(sums, lora, r, c);
+    adapter::add<TERMS == tile::ALONG>(sums, lora, r, c);
     store::finish<KIND>(sums, out, add, r, c, a.rows, columns);
 }
 
@@ -44,20 +43,22 @@ NS_FORWARD(gemm_forward_bf16, BF16)
 NS_FORWARD(gemm_forward_f32, F32)
 NS_FORWARD(gemm_forward_add, ADD)
 
-// dx (rows, inputs) = dy (rows, outputs) · w (outputs, inputs) + du·A. `gemm_backward_onto` goes on from the sums in dx.
+// dx (rows, inputs) = dy (rows, outputs) · w (outputs, inputs) + du·A.
 #define NS_BACKWARD(NAME, KIND)                                                                                          \
     NS_KERNEL void __launch_bounds__(256, 2)                                                                             \
-        NAME(const bf16_t *dy, const bf16_t *w, void *dx, const __grid_constant__ adapter::Lora lora, int rows,          \
-             int outputs, int inputs) {                                                                                  \
+        NAME(const bf16_t *dy, const bf16_t *w, void *dx, const float *add, const __grid_constant__ adapter::Lora lora,  \
+             int rows, int outputs, int inputs) {                                                                                  \
         NS_DYN_SMEM(shared);                                                                                             \
         const tile::Matrix a{dy, rows, outputs, outputs}, b{w, outputs, inputs, inputs};                                 \
-        gemm::product<tile::DOWN, store::KIND>(ns_smem(shared), a, b, lora, dx, nullptr, inputs);                        \
+        gemm::product<tile::DOWN, store::KIND>(ns_smem(shared), a, b, lora, dx, add, inputs);                            \
     }                                                                                                                    \
     NS_REGISTER(NAME);
 
 NS_BACKWARD(gemm_backward_bf16, BF16)
 NS_BACKWARD(gemm_backward_f32, F32)
-NS_BACKWARD(gemm_backward_onto, ONTO)
+NS_BACKWARD(gemm_backward_add, ADD)
+#undef NS_FORWARD
+#undef NS_BACKWARD
 
 // to = bf16(from), `count` elements (even): gradients of the residual stream become operands of products.
 NS_KERNEL void __launch_bounds__(256) gemm_round(const float *from, bf16_t *to, int count) {

@@ -171,8 +171,8 @@ NS_KERNEL void __launch_bounds__(256) output_pick(const float *logits, const int
 NS_REGISTER(output_pick);
 
 // The gradient by the logits of tokens [from, from + part), rounded to bf16, (rows, part): with G = Σ of a row's `upstream`,
-// (Σ upstream of the targets v − G·p_v) / temperature. The logits are made again. `w` begins at token `from`; dhidden goes on
-// by `gemm_backward_onto` with the same part of w, parts ascending.
+// (Σ upstream of the targets v − G·p_v) / temperature. The logits are made again. `w` begins at token `from`; dhidden is
+// the sum of the parts' products with w, parts ascending (`gemm_backward_f32`, then `gemm_backward_add`).
 NS_KERNEL void __launch_bounds__(256, 2)
     output_gradient(const bf16_t *hidden, const bf16_t *w, const float *inverse_temperature, const output::Stat *normalizer,
                     const int *first, const int *token, const float *upstream, bf16_t *dlogits, int rows, int part, int width,

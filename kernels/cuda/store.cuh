@@ -1,4 +1,4 @@
-// What becomes of a product's sums: where they start, and the one rounding at their store.
+// What becomes of a product's sums: the one rounding, or the one addition, at their store.
 //
 // Knows nothing of tiles. Start at `Kind`.
 #pragma once
@@ -10,20 +10,12 @@ namespace store {
 enum Kind {
     BF16, // out (bf16) = sums, rounded once
     F32,  // out = sums
-    ADD,  // out = add + sums, one addition at the end (the residual stream); `add` may be `out`
-    ONTO, // the sums go on from those in out
+    ADD,  // out = add + sums, one addition at the end (the residual stream, a gradient of several parts); `add` may be `out`
 };
 
-template <Kind KIND, int MT, int NT>
-NS_DEV void start(float (&sums)[MT][NT][4], const void *out, int row, int column, int rows, int columns) {
-    tile::each_pair(sums, row, column, [&](int r, int c, float &first, float &second) {
-        first = second = 0.0f;
-        if (KIND == ONTO && r < rows && c < columns) {
-            const float *from = (const float *)out + (r * columns + c);
-            first = from[0];
-            second = from[1];
-        }
-    });
+// Every chain of sums begins at zero.
+template <int MT, int NT> NS_DEV void clear(float (&sums)[MT][NT][4]) {
+    tile::each_pair(sums, 0, 0, [](int, int, float &first, float &second) { first = second = 0.0f; });
 }
 
 template <Kind KIND, int MT, int NT>
