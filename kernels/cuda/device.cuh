@@ -134,11 +134,21 @@ NS_DEV void ns_fence_async() { asm volatile("fence.proxy.async.shared::cta;" :::
 NS_DEV void ns_wg_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 NS_DEV void ns_wg_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int N> NS_DEV void ns_wg_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
+// Nothing moves the use of these accumulators from behind a wait to before it.
+template <int N> NS_DEV void ns_wg_hold(float (&d)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
 template <int N> NS_DEV void ns_regs_inc() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
 template <int N> NS_DEV void ns_regs_dec() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
 // K-major, 128-byte swizzle, 1024 bytes from 8 rows to the next.
 NS_DEV u64 ns_desc(u32 address) {
   return (u64)((address & 0x3FFFF) >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
+}
+// The same for an operand whose terms lie down its columns: blocks of 64 columns (128 bytes) by rows, `block` bytes from one
+// to the next.
+NS_DEV u64 ns_desc_down(u32 address, u32 block) {
+  return (u64)((address & 0x3FFFF) >> 4) | (u64)(block >> 4) << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
 }
 #include "wgmma.cuh"
 

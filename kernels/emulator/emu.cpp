@@ -251,12 +251,15 @@ static float element(u32 base, int row, int k) {
 
 static void product(Fiber* group, const Wgmma* (*of)(Fiber&, size_t, size_t), size_t g, size_t i) {
   const Wgmma* one = of(group[0], g, i);
-  int columns = one->accumulate >> 1;
+  int columns = one->accumulate >> 1 & 511, down = one->accumulate >> 16;
   static thread_local float a[64][16], b[16 * 256], c[64][256];
   for (int r = 0; r < 64; r++)
     for (int k = 0; k < 16; k++) a[r][k] = element((u32)one->a, r, k);
   for (int n = 0; n < columns; n++)
-    for (int k = 0; k < 16; k++) b[k * columns + n] = element((u32)one->b, n, k);
+    for (int k = 0; k < 16; k++)
+      // Down: row k of the block of 64 columns that has column n.
+      b[k * columns + n] = down ? element((u32)one->b + (u32)(one->b >> 32 & 0x3fff) * 16 * (n / 64), k, n % 64)
+                                : element((u32)one->b, n, k);
   for (int lane = 0; lane < 128; lane++) {
     const Wgmma* x = of(group[lane], g, i);
     if (x->a != one->a || x->b != one->b || x->accumulate != one->accumulate)

@@ -216,19 +216,23 @@ NS_DEV void ns_wg_commit() {
   q.committed.push_back(std::move(q.open));
   q.open.clear();
 }
+template <int N> NS_DEV void ns_wg_hold(float (&)[N]) {}
 template <int N> NS_DEV void ns_regs_inc() {}
 template <int N> NS_DEV void ns_regs_dec() {}
 NS_DEV u64 ns_desc(u32 address) { return (u64)address | (u64)1 << 62; }
+NS_DEV u64 ns_desc_down(u32 address, u32 block) { return (u64)address | (u64)(block >> 4) << 32 | (u64)1 << 62; }
 
 namespace emu {
 // Does all but the last `keep` committed groups: m64 k16 products, both operands in shared memory in rows of 128
-// bytes, K-major, 128-byte swizzle.
+// bytes with a 128-byte swizzle, K-major, or the second by `ns_desc_down`.
 void wgmma_wait(int keep);
 }
-template <int columns> NS_DEV void ns_wgmma(float* d, u64 a, u64 b, int accumulate) {
-  emu::F->products.open.push_back({d, a, b, accumulate | columns << 1});
+template <int columns, int down = 0> NS_DEV void ns_wgmma(float* d, u64 a, u64 b, int accumulate) {
+  emu::F->products.open.push_back({d, a, b, (accumulate != 0) | columns << 1 | down << 16});
 }
 template <int N> NS_DEV void ns_wg_wait() { emu::wgmma_wait(N); }
-NS_DEV void ns_wgmma_n256(float (&d)[128], u64 a, u64 b, int accumulate) { ns_wgmma<256>(d, a, b, accumulate); }
+template <int DOWN = 0> NS_DEV void ns_wgmma_n256(float (&d)[128], u64 a, u64 b, int accumulate) {
+  ns_wgmma<256, DOWN>(d, a, b, accumulate);
+}
 NS_DEV void ns_wgmma_n128(float (&d)[64], u64 a, u64 b, int accumulate) { ns_wgmma<128>(d, a, b, accumulate); }
 NS_DEV void ns_wgmma_n64(float (&d)[32], u64 a, u64 b, int accumulate) { ns_wgmma<64>(d, a, b, accumulate); }
