@@ -13,7 +13,7 @@ use super::buffer::Memory;
 use super::devices::{self, compute};
 use super::driver::{call, start};
 use super::launch::{Kernel, Module};
-use super::{MODULES, images};
+use super::{HOPPER, MODULES, images};
 use crate::{Error, Result};
 
 /// A GPU's architecture.
@@ -24,6 +24,9 @@ pub struct Compute {
     /// 0 of 9.0.
     pub minor: u32,
 }
+
+/// The architecture that has TMA and `wgmma` as our kernels use them.
+const TENSOR_COPIES: Compute = Compute { major: 9, minor: 0 };
 
 impl fmt::Display for Compute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,6 +86,11 @@ impl Gpu {
         for module in MODULES {
             inner.load(module)?;
         }
+        if compute == TENSOR_COPIES {
+            for module in HOPPER {
+                inner.load(module)?;
+            }
+        }
         Ok(Gpu {
             inner: Arc::new(inner),
         })
@@ -95,7 +103,7 @@ impl Gpu {
 
     /// Whether kernels for TMA and `wgmma` run on it.
     pub fn is_hopper(&self) -> bool {
-        self.compute() == (Compute { major: 9, minor: 0 })
+        self.compute() == TENSOR_COPIES
     }
 
     /// Free and total memory, in bytes.

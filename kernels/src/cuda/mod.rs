@@ -16,9 +16,13 @@ mod stream;
 mod tensor_map;
 
 pub mod adamw;
+pub mod adapters;
 pub mod devices;
 pub mod embed;
+pub mod gemm;
+pub mod lora;
 pub mod loss;
+pub mod output;
 pub mod rmsnorm;
 pub mod rope;
 pub mod sample;
@@ -40,4 +44,11 @@ const MODULES: &[Module] = &[
     rope::MODULE,
     sample::MODULE,
     swiglu::MODULE,
+    gemm::MODULE,
+    gemm::FEW,
+    lora::MODULE,
+    output::MODULE,
 ];
+
+/// Those whose kernels are for compute capability 9.0 alone.
+const HOPPER: &[Module] = &[gemm::HOPPER];

@@ -1,10 +1,5 @@
 //! Tensor maps: how the copy engine of compute capability 9.0 finds a tile of a matrix.
 
-#![expect(
-    dead_code,
-    reason = "the products for compute capability 9.0 are written next"
-)]
-
 use std::ffi::c_void;
 
 use cudarc::driver::sys::{

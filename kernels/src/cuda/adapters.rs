@@ -1,0 +1,497 @@
+//! Who has which low-rank adapter: packed adapters on the GPU, the table that kernels find them by, and the rows of a call.
+//!
+//! Knows nothing of training or of files. Publishing an adapter is one write to the table between two launches. Start at
+//! [`Table`]; the products are in [`super::gemm`] and [`super::lora`].
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use half::bf16;
+
+use super::launch::{Argument, Grid};
+use super::{Buffer, Element, Gpu, Stream, View, ViewMut};
+use crate::error::{check, require};
+use crate::{Error, Result};
+
+/// Terms of one step of the tensor cores; ranks, inputs and outputs are filled up to multiples of it.
+pub(super) const STEP: usize = 16;
+
+/// The most projections that one (fused) linear map has: query, key and value.
+const PARTS: usize = 3;
+
+/// What a projection maps: its outputs O and its inputs I.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    /// O, a multiple of 16.
+    pub outputs: usize,
+    /// I, a multiple of 16.
+    pub inputs: usize,
+}
+
+/// The adapter of one projection as products read it: bf16, both matrices in both orientations, the rank filled up with zeros.
+#[derive(Debug)]
+pub struct Packed {
+    a: Buffer<bf16>,
+    a_t: Buffer<bf16>,
+    b: Buffer<bf16>,
+    b_t: Buffer<bf16>,
+    shape: Shape,
+    rank: usize,
+    scale: f32,
+}
+
+impl Packed {
+    /// Memory for an adapter; [`Packed::pack`] fills it. `scale` is s = α / R.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for rank 0, or sizes that are not multiples of 16; [`Error::Driver`].
+    pub fn new(gpu: &Gpu, shape: Shape, rank: usize, scale: f32) -> Result<Packed> {
+        let Shape { outputs, inputs } = shape;
+        step("adapters.packed", "outputs", outputs)?;
+        step("adapters.packed", "inputs", inputs)?;
+        require!(
+            "adapters.packed",
+            rank = rank as f64,
+            rank > 0,
+            "an adapter has a rank"
+        );
+        let padded = rank.next_multiple_of(STEP);
+        Ok(Packed {
+            a: gpu.buffer(padded * inputs)?,
+            a_t: gpu.buffer(padded * inputs)?,
+            b: gpu.buffer(outputs * padded)?,
+            b_t: gpu.buffer(outputs * padded)?,
+            shape,
+            rank,
+            scale,
+        })
+    }
+
+    /// Rounds the masters, once.
+    ///
+    /// # Shapes
+    /// `a`: (R, I) · `b`: (O, R).
+    ///
+    /// # Errors
+    /// [`Error::Shape`]; [`Error::Driver`].
+    pub fn pack(&mut self, on: &Stream, a: View<'_, f32>, b: View<'_, f32>) -> Result<()> {
+        let (Shape { outputs, inputs }, rank) = (self.shape, self.rank);
+        check!("adapters.pack", a: rank * inputs, b: outputs * rank);
+        let padded = self.padded();
+        let (a_to, a_t) = (&mut self.a.view_mut(), &mut self.a_t.view_mut());
+        both_ways(on, a, (rank, inputs), (padded, inputs), a_to, a_t)?;
+        let (b_to, b_t) = (&mut self.b.view_mut(), &mut self.b_t.view_mut());
+        both_ways(on, b, (outputs, rank), (outputs, padded), b_to, b_t)
+    }
+
+    /// The rank, filled up.
+    fn padded(&self) -> usize {
+        self.rank.next_multiple_of(STEP)
+    }
+}
+
+/// One matrix, as bf16 in both orientations.
+fn both_ways(
+    on: &Stream,
+    from: View<'_, f32>,
+    (rows, columns): (usize, usize),
+    (tall, wide): (usize, usize),
+    to: &mut ViewMut<'_, bf16>,
+    to_t: &mut ViewMut<'_, bf16>,
+) -> Result<()> {
+    let [rows, columns, ld, ld_t] = ints("adapters.pack", [rows, columns, wide, tall])?;
+    let grid = Grid {
+        blocks: [wide / STEP, tall / STEP, 1],
+        threads: 256,
+        shared: 0,
+    };
+    // SAFETY: order and types are those of `lora_pack`; `Packed::new` made both outputs (tall, wide), and `pack` proved
+    // `from`.
+    unsafe {
+        on.launch(
+            "lora_pack",
+            grid,
+            &[&from, to, to_t, &rows, &columns, &ld, &ld_t],
+        )
+    }
+}
+
+/// `adapter::Entry` of cuda/adapter.cuh.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    a: u64,
+    b: u64,
+    a_t: u64,
+    b_t: u64,
+    rank: i32,
+    scale: f32,
+}
+
+// SAFETY: plain numbers, 40 bytes without padding.
+unsafe impl Element for Entry {}
+
+/// Which adapter is in which slot, for every projection of a model.
+///
+/// An empty place counts as an adapter of rank 0, which adds nothing.
+#[derive(Debug)]
+pub struct Table {
+    device: Buffer<Entry>,
+    /// What the kernels' pointers point to.
+    held: Vec<Option<Arc<Packed>>>,
+    shapes: Vec<Shape>,
+    slots: usize,
+    largest_rank: usize,
+}
+
+impl Table {
+    /// An empty table for `slots` adapters, of which each has the projections `shapes` and ranks up to `largest_rank`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for sizes that are not multiples of 16; [`Error::Driver`].
+    pub fn new(on: &Stream, slots: usize, shapes: &[Shape], largest_rank: usize) -> Result<Table> {
+        for shape in shapes {
+            step("adapters.table", "outputs", shape.outputs)?;
+            step("adapters.table", "inputs", shape.inputs)?;
+        }
+        let largest_rank = largest_rank.max(1).next_multiple_of(STEP);
+        let places = slots * shapes.len();
+        let mut device = on.gpu().buffer(places)?;
+        on.zero(&mut device.view_mut())?;
+        Ok(Table {
+            device,
+            held: vec![None; places],
+            shapes: shapes.to_vec(),
+            slots,
+            largest_rank,
+        })
+    }
+
+    /// Puts an adapter's projection into a slot, or takes it out. Work that is queued on `on` before sees what was there before.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a place that does not exist, another shape or too large a rank; [`Error::Driver`].
+    pub fn publish(
+        &mut self,
+        on: &Stream,
+        slot: usize,
+        projection: usize,
+        adapter: Option<Arc<Packed>>,
+    ) -> Result<()> {
+        let there = slot < self.slots && projection < self.shapes.len();
+        require!(
+            "adapters.publish",
+            slot = slot as f64,
+            there,
+            "the table has that slot and that projection"
+        );
+        let place = slot * self.shapes.len() + projection;
+        let mut entry = Entry {
+            a: 0,
+            b: 0,
+            a_t: 0,
+            b_t: 0,
+            rank: 0,
+            scale: 0.0,
+        };
+        if let Some(packed) = &adapter {
+            let rank = packed.padded();
+            let fits = packed.shape == self.shapes[projection] && rank <= self.largest_rank;
+            require!(
+                "adapters.publish",
+                rank = rank as f64,
+                fits,
+                "the projection has another shape, or the table smaller ranks"
+            );
+            let [rank] = ints("adapters.publish", [rank])?;
+            entry = Entry {
+                a: packed.a.address(),
+                b: packed.b.address(),
+                a_t: packed.a_t.address(),
+                b_t: packed.b_t.address(),
+                rank,
+                scale: packed.scale,
+            };
+        }
+        let mut device = self.device.view_mut();
+        on.write(&[entry], &mut device.part(place..place + 1)?)?;
+        self.held[place] = adapter;
+        Ok(())
+    }
+
+    /// The largest rank, a multiple of 16: columns of each part of `u`.
+    pub fn largest_rank(&self) -> usize {
+        self.largest_rank
+    }
+}
+
+/// Rows of a call that have the adapter in `slot`; rows of no segment have none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Segment {
+    /// The first row.
+    pub first: usize,
+    /// Rows, at least one.
+    pub count: usize,
+    /// Place in the table.
+    pub slot: usize,
+}
+
+/// `adapter::Segment` of cuda/adapter.cuh.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct RawSegment {
+    first: i32,
+    count: i32,
+    slot: i32,
+    unused: i32,
+}
+
+// SAFETY: plain numbers, 16 bytes without padding.
+unsafe impl Element for RawSegment {}
+
+/// The segments of a call's rows, on the GPU. A recorded graph sees what was [set](Segments::set) last.
+#[derive(Debug)]
+pub struct Segments {
+    device: Buffer<RawSegment>,
+    capacity: usize,
+    rows: usize,
+}
+
+impl Segments {
+    /// Room for `capacity` segments of calls with `rows` rows; none is set.
+    ///
+    /// # Errors
+    /// [`Error::Argument`]; [`Error::Driver`].
+    pub fn new(on: &Stream, capacity: usize, rows: usize) -> Result<Segments> {
+        let mut segments = Segments {
+            device: on.gpu().buffer(capacity)?,
+            capacity,
+            rows,
+        };
+        segments.set(on, &[], 0)?;
+        Ok(segments)
+    }
+
+    /// How many there can be.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The segments from here on; `slots` are the table's.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] unless they are ascending, disjoint, not empty, inside the rows and slots, and fit; [`Error::Driver`].
+    pub fn set(&mut self, on: &Stream, segments: &[Segment], slots: usize) -> Result<()> {
+        let count = segments.len();
+        require!(
+            "adapters.segments",
+            count = count as f64,
+            count <= self.capacity,
+            "there is no room for more"
+        );
+        let [past] = ints("adapters.segments", [self.rows])?;
+        // Behind the last: no rows, after all others.
+        let none = RawSegment {
+            first: past,
+            count: 0,
+            slot: -1,
+            unused: 0,
+        };
+        let mut raw = vec![none; self.capacity];
+        let mut end = 0;
+        for (to, segment) in raw.iter_mut().zip(segments) {
+            let Segment { first, count, slot } = *segment;
+            let sound = first >= end && count > 0 && count <= self.rows.saturating_sub(first);
+            require!(
+                "adapters.segments",
+                first = first as f64,
+                sound,
+                "segments ascend, have rows, share none, and end inside the call"
+            );
+            require!(
+                "adapters.segments",
+                slot = slot as f64,
+                slot < slots,
+                "the table has no such slot"
+            );
+            end = first + count;
+            let [first, count, slot] = ints("adapters.segments", [first, count, slot])?;
+            *to = RawSegment {
+                first,
+                count,
+                slot,
+                unused: 0,
+            };
+        }
+        on.write(&raw, &mut self.device.view_mut())
+    }
+}
+
+/// The adapters beside one (fused) linear map.
+#[derive(Clone, Copy, Debug)]
+pub struct Adapters<'a> {
+    /// Where they are found.
+    pub table: &'a Table,
+    /// Whose rows they are.
+    pub segments: &'a Segments,
+    /// The projections that are fused here: place in the table, and outputs of the map, both multiples of 16.
+    pub parts: &'a [Part],
+}
+
+/// One projection of a (fused) linear map.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Place in the table.
+    pub projection: usize,
+    /// Its outputs among those of the map.
+    pub outputs: Range<usize>,
+}
+
+/// Which side of the map an adapter's wide matrix has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Side {
+    Inputs,
+    Outputs,
+}
+
+/// `adapter::Lora` of cuda/adapter.cuh.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Raw {
+    table: u64,
+    segments: u64,
+    u: u64,
+    segment_count: i32,
+    stride: i32,
+    ldu: i32,
+    part_count: i32,
+    parts: [[i32; 4]; PARTS],
+}
+
+impl Argument for Raw {
+    fn place(&self) -> (*const std::ffi::c_void, usize) {
+        (std::ptr::from_ref(self).cast(), size_of::<Raw>())
+    }
+}
+
+impl Raw {
+    /// No adapters.
+    pub(super) const NONE: Raw = Raw {
+        table: 0,
+        segments: 0,
+        u: 0,
+        segment_count: 0,
+        stride: 0,
+        ldu: 0,
+        part_count: 0,
+        parts: [[0; 4]; PARTS],
+    };
+}
+
+impl Adapters<'_> {
+    /// Columns of `u`: each part has as many as the table's largest rank.
+    pub fn inner(&self) -> usize {
+        self.parts.len() * self.table.largest_rank
+    }
+
+    /// What a kernel is told, for a map of this shape. Checks everything that the kernels take for granted.
+    pub(super) fn raw(
+        &self,
+        on: &Stream,
+        op: &'static str,
+        rows: usize,
+        map: Shape,
+        u: &u64,
+        side: Side,
+    ) -> Result<Raw> {
+        let bad = |what, rule, found: usize| {
+            Err(Error::Argument {
+                op,
+                what,
+                rule,
+                found: found as f64,
+            })
+        };
+        if self.segments.rows > rows {
+            let rule = "the segments are of a larger call";
+            return bad("rows", rule, rows);
+        }
+        if self.parts.len() > PARTS {
+            return bad("parts", "a map fuses three at most", self.parts.len());
+        }
+        let mut parts = [[0; 4]; PARTS];
+        for (i, (to, part)) in parts.iter_mut().zip(self.parts).enumerate() {
+            let Part {
+                projection,
+                outputs,
+            } = part;
+            let shape = Shape {
+                outputs: outputs.len(),
+                inputs: map.inputs,
+            };
+            if self.table.shapes.get(*projection) != Some(&shape) {
+                return bad("projection", "it has another shape", *projection);
+            }
+            if outputs.end > map.outputs || !outputs.start.is_multiple_of(STEP) {
+                return bad(
+                    "outputs",
+                    "a part lies inside the map and begins at a multiple of 16",
+                    outputs.start,
+                );
+            }
+            let (first, end) = match side {
+                Side::Inputs => (0, map.inputs),
+                Side::Outputs => (outputs.start, outputs.end),
+            };
+            *to = ints(op, [first, end, *projection, i * self.table.largest_rank])?;
+        }
+        for address in [self.table.device.address(), self.segments.device.address()] {
+            on.uses(address);
+        }
+        on.uses(*u);
+        let counts = [
+            self.segments.capacity,
+            self.table.shapes.len(),
+            self.inner(),
+            self.parts.len(),
+        ];
+        let [segment_count, stride, ldu, part_count] = ints(op, counts)?;
+        Ok(Raw {
+            table: self.table.device.address(),
+            segments: self.segments.device.address(),
+            u: *u,
+            segment_count,
+            stride,
+            ldu,
+            part_count,
+            parts,
+        })
+    }
+}
+
+/// Refuses a size that is not a positive multiple of 16.
+pub(super) fn step(op: &'static str, what: &'static str, size: usize) -> Result<()> {
+    if size > 0 && size.is_multiple_of(STEP) {
+        return Ok(());
+    }
+    Err(Error::Argument {
+        op,
+        what,
+        rule: "it is a positive multiple of 16",
+        found: size as f64,
+    })
+}
+
+/// Sizes as kernels take them.
+pub(super) fn ints<const N: usize>(op: &'static str, sizes: [usize; N]) -> Result<[i32; N]> {
+    let mut to = [0; N];
+    for (to, size) in to.iter_mut().zip(sizes) {
+        *to = i32::try_from(size).map_err(|_| Error::Argument {
+            op,
+            what: "size",
+            rule: "kernels count to 2³¹",
+            found: size as f64,
+        })?;
+    }
+    Ok(to)
+}

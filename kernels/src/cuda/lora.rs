@@ -1,0 +1,228 @@
+//! Low-rank adapters: their inner results and their gradients. Their part of a product is in [`super::gemm`].
+//!
+//! Forward `u = bf16(s·(x·Aᵀ))`, backward `du = bf16(s·(dy·B))`, `dA += duᵀ·x`, `dB += dyᵀ·u`, for adapters of any rank side by
+//! side. **Order**: the terms of u and du are dealt to eight chains, each a contiguous run of steps of 16, ascending; the chains
+//! are added in ascending order. Gradients: rows in steps of 16, ascending, from zero; one addition at the end.
+//! Start at [`down`].
+
+use std::ops::Range;
+
+use half::bf16;
+
+use super::adapters::{Adapters, STEP, Shape, Side, ints};
+use super::launch::{Entry, Grid, Module};
+use super::{Stream, View, ViewMut};
+use crate::Result;
+use crate::error::{check, require};
+
+pub(super) const MODULE: Module = Module {
+    name: "lora",
+    kernels: &[
+        Entry::new("lora_down"),
+        Entry::new("lora_down_backward"),
+        Entry {
+            name: "lora_gradient",
+            shared: GRADIENT_SHARED,
+        },
+        Entry::new("lora_pack"),
+    ],
+};
+
+/// Columns of a block, its rank, and its stages: cuda/lora.cu.
+const WIDE: usize = 64;
+const RANK: usize = 64;
+const GRADIENT_SHARED: u32 = 4 * 32 * (64 + 64) * 2;
+
+/// `u = bf16(s·(x·Aᵀ))` for the rows that have an adapter; other rows keep what they have, which no product reads.
+///
+/// # Shapes
+/// `x`: (N, I) · `u`: (N, [`Adapters::inner`]), with N = `rows`.
+///
+/// # Errors
+/// [`crate::Error::Shape`]; [`crate::Error::Argument`]; [`crate::Error::Driver`].
+///
+/// # Source
+/// Hu et al. 2021.
+pub fn down(
+    on: &Stream,
+    rows: usize,
+    map: Shape,
+    x: View<'_, bf16>,
+    adapters: &Adapters<'_>,
+    u: &mut ViewMut<'_, bf16>,
+) -> Result<()> {
+    check!("lora.down", x: rows * map.inputs);
+    inner(on, "lora_down", rows, map, x, adapters, u, Side::Inputs)
+}
+
+/// `du = bf16(s·(dy·B))`, the gradient by `s·(x·Aᵀ)` with the scale, for the rows that have an adapter.
+///
+/// # Shapes
+/// `dy`: (N, O) · `du`: (N, [`Adapters::inner`]), with N = `rows`.
+///
+/// # Errors
+/// As [`down`].
+pub fn down_backward(
+    on: &Stream,
+    rows: usize,
+    map: Shape,
+    dy: View<'_, bf16>,
+    adapters: &Adapters<'_>,
+    du: &mut ViewMut<'_, bf16>,
+) -> Result<()> {
+    check!("lora.down_backward", dy: rows * map.outputs);
+    let kernel = "lora_down_backward";
+    inner(on, kernel, rows, map, dy, adapters, du, Side::Outputs)
+}
+
+#[expect(clippy::too_many_arguments, reason = "two doors before one launch")]
+fn inner(
+    on: &Stream,
+    kernel: &'static str,
+    rows: usize,
+    map: Shape,
+    wide: View<'_, bf16>,
+    adapters: &Adapters<'_>,
+    u: &mut ViewMut<'_, bf16>,
+    side: Side,
+) -> Result<()> {
+    check!("lora.down", u: rows * adapters.inner());
+    let raw = adapters.raw(on, kernel, rows, map, u.address(), side)?;
+    if rows == 0 || adapters.parts.is_empty() {
+        return Ok(());
+    }
+    let columns = match side {
+        Side::Inputs => map.inputs,
+        Side::Outputs => map.outputs,
+    };
+    let [n, ld] = ints(kernel, [rows, columns])?;
+    let grid = Grid {
+        blocks: [
+            rows.div_ceil(STEP),
+            adapters.inner() / STEP,
+            adapters.segments.capacity().min(STEP),
+        ],
+        threads: 256,
+        shared: 0,
+    };
+    // SAFETY: order and types are those of `lora_down`; the checks proved the wide matrix and u, `Adapters::raw` the rest.
+    unsafe { on.launch(kernel, grid, &[&wide, &raw, &n, &ld]) }
+}
+
+/// Some columns of a matrix whose rows have `ld` elements.
+#[derive(Clone, Debug)]
+pub struct Columns<'a> {
+    /// The matrix.
+    pub of: View<'a, bf16>,
+    /// Elements of a row, a multiple of 8.
+    pub ld: usize,
+    /// Which columns, from a multiple of 8 on, as many as a multiple of 16.
+    pub which: Range<usize>,
+}
+
+/// `dA += duᵀ·x` over some rows: those of one segment.
+///
+/// # Shapes
+/// `x`: columns I · `du`: columns of one part, the rank filled up · `da`: (R, I).
+///
+/// # Errors
+/// [`crate::Error::Shape`]; [`crate::Error::Argument`]; [`crate::Error::Driver`].
+pub fn gradient_a(
+    on: &Stream,
+    rows: Range<usize>,
+    x: &Columns<'_>,
+    du: &Columns<'_>,
+    da: &mut ViewMut<'_, f32>,
+) -> Result<()> {
+    gradient(on, rows, x, du, da, true)
+}
+
+/// `dB += dyᵀ·u` over some rows: those of one segment.
+///
+/// # Shapes
+/// `dy`: columns O of one part · `u`: columns of that part, the rank filled up · `db`: (O, R).
+///
+/// # Errors
+/// As [`gradient_a`].
+pub fn gradient_b(
+    on: &Stream,
+    rows: Range<usize>,
+    dy: &Columns<'_>,
+    u: &Columns<'_>,
+    db: &mut ViewMut<'_, f32>,
+) -> Result<()> {
+    gradient(on, rows, dy, u, db, false)
+}
+
+fn gradient(
+    on: &Stream,
+    rows: Range<usize>,
+    wide: &Columns<'_>,
+    u: &Columns<'_>,
+    out: &mut ViewMut<'_, f32>,
+    transposed: bool,
+) -> Result<()> {
+    let (columns, rank) = (wide.which.len(), u.which.len());
+    let kept = out.len() / columns.max(1);
+    check!("lora.gradient", out: kept * columns);
+    require!(
+        "lora.gradient",
+        rank = kept as f64,
+        kept > 0 && kept <= rank,
+        "u has as many columns as the rank, filled up"
+    );
+    let (from, narrow) = (begin("wide", wide, &rows)?, begin("u", u, &rows)?);
+    let (by_wide, by_rank) = if transposed { (1, columns) } else { (kept, 1) };
+    let sizes = [
+        rows.len(),
+        columns,
+        rank,
+        kept,
+        wide.ld,
+        u.ld,
+        by_wide,
+        by_rank,
+    ];
+    let [n, columns_, rank_, kept, ldw, ldu, by_wide, by_rank] = ints("lora.gradient", sizes)?;
+    let grid = Grid {
+        blocks: [columns.div_ceil(WIDE), rank.div_ceil(RANK), 1],
+        threads: 128,
+        shared: GRADIENT_SHARED,
+    };
+    // SAFETY: order and types are those of `lora_gradient`; `begin` proved both operands, the check `out`; columns and ranks
+    // past the end are guarded.
+    unsafe {
+        on.launch(
+            "lora_gradient",
+            grid,
+            &[
+                &from, &narrow, out, &n, &columns_, &rank_, &kept, &ldw, &ldu, &by_wide, &by_rank,
+            ],
+        )
+    }
+}
+
+/// Where the rows of these columns begin. The kernel copies 16 bytes at a time.
+fn begin<'a>(
+    what: &'static str,
+    columns: &Columns<'a>,
+    rows: &Range<usize>,
+) -> Result<View<'a, bf16>> {
+    let Columns { of, ld, which } = columns;
+    let sound = ld.is_multiple_of(8)
+        && which.start.is_multiple_of(8)
+        && !which.is_empty()
+        && which.len().is_multiple_of(STEP)
+        && which.end <= *ld
+        && rows.start <= rows.end
+        && rows.end * ld <= of.len();
+    if !sound {
+        return Err(crate::Error::Argument {
+            op: "lora.gradient",
+            what,
+            rule: "columns lie inside a row, in whole steps, and rows inside the matrix",
+            found: which.end as f64,
+        });
+    }
+    of.part((rows.start * ld + which.start).min(of.len())..of.len())
+}

@@ -1,0 +1,410 @@
+//! The last linear map fused with log-softmax and the choice of targets, forward and backward; the same normalizer for logits
+//! that a decode step stores.
+//!
+//! Logits are f32 sums of [`super::gemm`]'s order, never rounded. Training makes them in tiles of 128 tokens and keeps {max, sum}
+//! of each. **Order**: of 32 columns, lane t of four adds columns 8j + 2t and 8j + 2t + 1, j ascending, then the lanes by
+//! exclusive-or 1, 2; four such units of a tile ascending; of the tiles, lane l of 32 adds l, l + 32, … ascending, then the lanes
+//! by exclusive-or 1 to 16. A tile's sum counts from its own maximum, so a log-prob has the same bits by either way.
+//! Start at [`log_probs`].
+
+use half::bf16;
+
+use super::adapters::{Shape, ints, step};
+use super::gemm::{self, Output, TILE, TILE_SHARED};
+use super::launch::{Argument, Entry, Grid, Module};
+use super::{Buffer, Element, Gpu, Stream, View, ViewMut};
+use crate::Result;
+use crate::error::{check, require};
+
+pub(super) const MODULE: Module = Module {
+    name: "output",
+    kernels: &[
+        Entry {
+            name: "output_tiles",
+            shared: TILE_SHARED,
+        },
+        Entry::new("output_logit_tiles"),
+        Entry::new("output_normalizer"),
+        Entry::new("output_log_probs"),
+        Entry::new("output_pick"),
+        Entry {
+            name: "output_gradient",
+            shared: TILE_SHARED,
+        },
+    ],
+};
+
+/// Tokens whose gradients by the logits exist at a time, (N, PART). The gradient by the hidden states is a sum of the parts' sums,
+/// ascending, so this is part of its order.
+pub const PART: usize = 4096;
+
+/// {max, ln Σ exp((logit − max) / temperature)} of one row; of a tile, {max, Σ}.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Default, Debug)]
+pub struct Normalizer {
+    /// The largest logit.
+    pub max: f32,
+    /// The logarithm of the sum, of a tile the sum.
+    pub log_sum: f32,
+}
+
+// SAFETY: two plain numbers without padding.
+unsafe impl Element for Normalizer {}
+
+/// Tokens whose log-probabilities are asked for: any number of each row's.
+#[derive(Debug)]
+pub struct Targets {
+    /// Row r has those from `first[r]` to `first[r + 1]`.
+    first: Buffer<i32>,
+    token: Buffer<i32>,
+    rows: usize,
+    count: usize,
+    vocabulary: usize,
+}
+
+impl Targets {
+    /// Of each row, its targets.
+    ///
+    /// # Errors
+    /// [`crate::Error::Argument`] for a token outside of the vocabulary; [`crate::Error::Driver`].
+    pub fn upload<'a>(
+        on: &Stream,
+        vocabulary: usize,
+        rows: impl IntoIterator<Item = &'a [u32]>,
+    ) -> Result<Targets> {
+        let (mut first, mut tokens) = (vec![0], Vec::new());
+        for row in rows {
+            for &token in row {
+                require!(
+                    "output.targets",
+                    token = f64::from(token),
+                    (token as usize) < vocabulary,
+                    "the vocabulary is smaller"
+                );
+                tokens.extend(ints("output.targets", [token as usize])?);
+            }
+            first.extend(ints("output.targets", [tokens.len()])?);
+        }
+        Ok(Targets {
+            rows: first.len() - 1,
+            count: tokens.len(),
+            first: on.upload(&first)?,
+            token: on.upload(&tokens)?,
+            vocabulary,
+        })
+    }
+
+    /// All rows' targets.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+}
+
+/// What the last map multiplies.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// Normed hidden states: (N, C).
+    pub hidden: View<'a, bf16>,
+    /// W: (V, C); V and C multiples of 16.
+    pub weights: View<'a, bf16>,
+    /// 1 / temperature of each row, positive: (N).
+    pub inverse_temperature: View<'a, f32>,
+}
+
+/// Memory that the passes share.
+#[derive(Debug)]
+pub struct Work {
+    stats: Buffer<Normalizer>,
+    target_logits: Buffer<f32>,
+    dlogits: Buffer<bf16>,
+}
+
+impl Work {
+    /// For `rows` rows with `targets` targets in all.
+    ///
+    /// # Errors
+    /// [`crate::Error::Driver`].
+    pub fn new(gpu: &Gpu, rows: usize, vocabulary: usize, targets: usize) -> Result<Work> {
+        Ok(Work {
+            stats: gpu.buffer(rows * vocabulary.div_ceil(TILE))?,
+            target_logits: gpu.buffer(targets)?,
+            dlogits: gpu.buffer(rows * PART.min(vocabulary))?,
+        })
+    }
+}
+
+/// The log-probabilities of targets at each row's temperature: `logit / T − ln Σ exp(logits / T)`.
+///
+/// # Shapes
+/// `normalizers`: (N), for [`backward`] · `out`: one for each target, by rows.
+///
+/// # Errors
+/// [`crate::Error::Shape`]; [`crate::Error::Argument`]; [`crate::Error::Driver`].
+pub fn log_probs(
+    on: &Stream,
+    head: Head<'_>,
+    targets: &Targets,
+    work: &mut Work,
+    normalizers: &mut ViewMut<'_, Normalizer>,
+    out: &mut ViewMut<'_, f32>,
+) -> Result<()> {
+    let (rows, map) = door("output.log_probs", &head, targets)?;
+    let tiles = map.outputs.div_ceil(TILE);
+    let mut stats = work.stats.view_mut();
+    let mut stats = stats.part(0..rows * tiles)?;
+    let mut logits = work.target_logits.view_mut();
+    let mut logits = logits.part(0..targets.count)?;
+    let [n, v, c] = ints("output.log_probs", [rows, map.outputs, map.inputs])?;
+    let grid = Grid {
+        blocks: [rows.div_ceil(TILE) * tiles, 1, 1],
+        threads: 256,
+        shared: TILE_SHARED,
+    };
+    let Head {
+        hidden,
+        weights,
+        inverse_temperature: inverse,
+    } = head;
+    let (first, token) = (targets.first.view(), targets.token.view());
+    // SAFETY: order and types are those of `output_tiles`; the door proved the operands and that targets are inside, the parts
+    // the outputs; rows and columns past the end are guarded.
+    unsafe {
+        on.launch(
+            "output_tiles",
+            grid,
+            &[
+                &hidden,
+                &weights,
+                &inverse,
+                &first,
+                &token,
+                &mut logits,
+                &mut stats,
+                &n,
+                &v,
+                &c,
+            ],
+        )
+    }?;
+    normalize(on, stats.as_view(), inverse, map.outputs, normalizers)?;
+    finish(
+        on,
+        normalizers.as_view(),
+        inverse,
+        targets,
+        logits.as_view(),
+        out,
+    )
+}
+
+/// The normalizers of logits that [`gemm::forward`] stored as f32: the bits that [`log_probs`] has.
+///
+/// # Shapes
+/// `logits`: (N, V), V a multiple of 16 · `inverse_temperature`: (N), positive · `out`: (N).
+///
+/// # Errors
+/// As [`log_probs`].
+pub fn normalizers(
+    on: &Stream,
+    logits: View<'_, f32>,
+    vocabulary: usize,
+    inverse_temperature: View<'_, f32>,
+    work: &mut Work,
+    out: &mut ViewMut<'_, Normalizer>,
+) -> Result<()> {
+    let rows = inverse_temperature.len();
+    step("output.normalizers", "vocabulary", vocabulary)?;
+    check!("output.normalizers", logits: rows * vocabulary, out: rows);
+    let tiles = vocabulary.div_ceil(TILE);
+    let mut stats = work.stats.view_mut();
+    let mut stats = stats.part(0..rows * tiles)?;
+    let [v] = ints("output.normalizers", [vocabulary])?;
+    let grid = Grid {
+        blocks: [tiles.div_ceil(16), rows, 1],
+        threads: 256,
+        shared: 0,
+    };
+    // SAFETY: order and types are those of `output_logit_tiles`; the checks proved the logits, the part the tiles.
+    unsafe {
+        on.launch(
+            "output_logit_tiles",
+            grid,
+            &[&logits, &inverse_temperature, &mut stats, &v],
+        )
+    }?;
+    normalize(on, stats.as_view(), inverse_temperature, vocabulary, out)
+}
+
+/// [`log_probs`] from stored logits and their [`normalizers`].
+///
+/// # Shapes
+/// `logits`: (N, V) · `normalizers`, `inverse_temperature`: (N) · `out`: one for each target, by rows.
+///
+/// # Errors
+/// As [`log_probs`].
+pub fn log_probs_of(
+    on: &Stream,
+    logits: View<'_, f32>,
+    normalizers: View<'_, Normalizer>,
+    inverse_temperature: View<'_, f32>,
+    targets: &Targets,
+    work: &mut Work,
+    out: &mut ViewMut<'_, f32>,
+) -> Result<()> {
+    let (rows, vocabulary) = (targets.rows, targets.vocabulary);
+    check!("output.log_probs_of", logits: rows * vocabulary, normalizers: rows, inverse_temperature: rows);
+    let mut picked = work.target_logits.view_mut();
+    let mut picked = picked.part(0..targets.count)?;
+    let [n, v] = ints("output.log_probs_of", [rows, vocabulary])?;
+    let (first, token) = (targets.first.view(), targets.token.view());
+    let grid = Grid::line(rows.div_ceil(256), 256);
+    // SAFETY: order and types are those of `output_pick`; the checks proved the logits, `Targets` that tokens are inside.
+    unsafe {
+        on.launch(
+            "output_pick",
+            grid,
+            &[&logits, &first, &token, &mut picked, &n, &v],
+        )
+    }?;
+    finish(
+        on,
+        normalizers,
+        inverse_temperature,
+        targets,
+        picked.as_view(),
+        out,
+    )
+}
+
+/// The gradient of [`log_probs`] by the hidden states, overwritten: Σ_v dlogit_v · W_v with the logits made again, [`PART`] tokens
+/// at a time; with G = Σ of a row's `upstream`, `dlogit_v = (Σ upstream of the targets v − G·p_v) / T`, rounded to bf16.
+///
+/// # Shapes
+/// `normalizers`: (N) · `upstream`: one for each target, by rows · `dhidden`: (N, C).
+///
+/// # Errors
+/// As [`log_probs`].
+pub fn backward(
+    on: &Stream,
+    head: Head<'_>,
+    targets: &Targets,
+    normalizers: View<'_, Normalizer>,
+    upstream: View<'_, f32>,
+    work: &mut Work,
+    dhidden: &mut ViewMut<'_, f32>,
+) -> Result<()> {
+    let (rows, map) = door("output.backward", &head, targets)?;
+    let width = map.inputs;
+    check!("output.backward", normalizers: rows, upstream: targets.count, dhidden: rows * width);
+    let (first, token) = (targets.first.view(), targets.token.view());
+    for from in (0..map.outputs).step_by(PART) {
+        let part = PART.min(map.outputs - from);
+        let weights = head.weights.part(from * width..(from + part) * width)?;
+        let mut dlogits = work.dlogits.view_mut();
+        let mut dlogits = dlogits.part(0..rows * part)?;
+        let [n, p, c, v] = ints("output.backward", [rows, part, width, from])?;
+        let grid = Grid {
+            blocks: [rows.div_ceil(TILE) * part.div_ceil(TILE), 1, 1],
+            threads: 256,
+            shared: TILE_SHARED,
+        };
+        let arguments: [&dyn Argument; 12] = [
+            &head.hidden,
+            &weights,
+            &head.inverse_temperature,
+            &normalizers,
+            &first,
+            &token,
+            &upstream,
+            &mut dlogits,
+            &n,
+            &p,
+            &c,
+            &v,
+        ];
+        // SAFETY: order and types are those of `output_gradient`; the door and the checks proved the operands, the part the
+        // output; rows and columns past the end are guarded.
+        unsafe { on.launch("output_gradient", grid, &arguments) }?;
+        let of_part = Shape {
+            outputs: part,
+            inputs: width,
+        };
+        let to = if from == 0 {
+            Output::F32(dhidden)
+        } else {
+            Output::Onto(dhidden)
+        };
+        gemm::backward(on, rows, of_part, (dlogits.as_view(), weights), None, to)?;
+    }
+    Ok(())
+}
+
+/// Rows, and (V, C).
+fn door(op: &'static str, head: &Head<'_>, targets: &Targets) -> Result<(usize, Shape)> {
+    let (rows, vocabulary) = (head.inverse_temperature.len(), targets.vocabulary);
+    let width = head.weights.len() / vocabulary.max(1);
+    step(op, "vocabulary", vocabulary)?;
+    step(op, "width", width)?;
+    let Head {
+        hidden, weights, ..
+    } = head;
+    check!("output", hidden: rows * width, weights: vocabulary * width);
+    require!(
+        "output",
+        rows = rows as f64,
+        rows == targets.rows,
+        "every row has its list of targets"
+    );
+    Ok((
+        rows,
+        Shape {
+            outputs: vocabulary,
+            inputs: width,
+        },
+    ))
+}
+
+fn normalize(
+    on: &Stream,
+    stats: View<'_, Normalizer>,
+    inverse_temperature: View<'_, f32>,
+    vocabulary: usize,
+    out: &mut ViewMut<'_, Normalizer>,
+) -> Result<()> {
+    let rows = inverse_temperature.len();
+    check!("output.normalizers", out: rows);
+    let [n, v] = ints("output.normalizers", [rows, vocabulary])?;
+    let grid = Grid::line(rows.div_ceil(8), 256);
+    // SAFETY: order and types are those of `output_normalizer`; callers made one stat for each row and tile, the check one
+    // output for each row.
+    unsafe {
+        on.launch(
+            "output_normalizer",
+            grid,
+            &[&stats, &inverse_temperature, out, &n, &v],
+        )
+    }
+}
+
+fn finish(
+    on: &Stream,
+    normalizers: View<'_, Normalizer>,
+    inverse_temperature: View<'_, f32>,
+    targets: &Targets,
+    logits: View<'_, f32>,
+    out: &mut ViewMut<'_, f32>,
+) -> Result<()> {
+    check!("output.log_probs", out: targets.count);
+    let [n] = ints("output.log_probs", [targets.rows])?;
+    let first = targets.first.view();
+    let grid = Grid::line(targets.rows.div_ceil(256), 256);
+    // SAFETY: order and types are those of `output_log_probs`; callers proved a normalizer for each row; `logits` and `out` have
+    // one for each target.
+    unsafe {
+        on.launch(
+            "output_log_probs",
+            grid,
+            &[&normalizers, &inverse_temperature, &first, &logits, out, &n],
+        )
+    }
+}
