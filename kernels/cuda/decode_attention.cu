@@ -23,11 +23,11 @@ NS_DEV unsigned char* weights_at(unsigned char* memory) { return memory + (16 + 
 
 // Parts of one split: out (sequence, head, split, D), and (max, sum) (sequence, head, split, 2).
 // positions: (sequence) of the row, whose keys are 0 to it; below 0: the slot is idle · q: rows of q_ld, heads first ·
-// scale: log2(e) / sqrt(D) · grid: (splits, kv_heads, sequences).
+// most: keys that the page table and the splits have room for · scale: log2(e) / sqrt(D) · grid: (splits, kv_heads, sequences).
 template <int D>
 NS_DEV void split(const bf16_t* NS_RESTRICT q, const bf16_t* NS_RESTRICT keys, const bf16_t* NS_RESTRICT values,
                   const int* NS_RESTRICT pages, const int* NS_RESTRICT positions, float* NS_RESTRICT part_out,
-                  float* NS_RESTRICT part_sums, int heads, int kv_heads, int pages_ld, int q_ld, float scale) {
+                  float* NS_RESTRICT part_sums, int heads, int kv_heads, int pages_ld, int q_ld, int most, float scale) {
   NS_DYN_SMEM(memory);
   const u32 base = ns_smem(memory);
   u32x4* const weights = (u32x4*)weights_at<D>(memory);  // [4][32]
@@ -35,7 +35,7 @@ NS_DEV void split(const bf16_t* NS_RESTRICT q, const bf16_t* NS_RESTRICT keys, c
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int group = heads / kv_heads, kv_head = blockIdx.y, sequence = blockIdx.z;
   const int length = positions[sequence] + 1, first = blockIdx.x * NS_KV_SPLIT_PAGES;
-  if (first * NS_KV_PAGE >= length) return;
+  if (first * NS_KV_PAGE >= length || length > most) return;
   const int end = (length + NS_KV_PAGE - 1) / NS_KV_PAGE;
   const int count = end - first < NS_KV_SPLIT_PAGES ? end - first : NS_KV_SPLIT_PAGES;
   pages += (long)sequence * pages_ld + first;
@@ -126,13 +126,19 @@ NS_DEV void split(const bf16_t* NS_RESTRICT q, const bf16_t* NS_RESTRICT keys, c
   }
 }
 
-// A thread for each element of one head: grid (heads, sequences), D threads. Rows of idle slots stay as they are.
+// A thread for each element of one head: grid (heads, sequences), D threads. Rows of idle slots stay as they are; those of a
+// sequence with more keys than there is room for become NaN.
 template <int D>
 NS_DEV void combine(const float* NS_RESTRICT part_out, const float* NS_RESTRICT part_sums, const int* NS_RESTRICT positions,
-                    bf16_t* NS_RESTRICT out, int splits, int out_ld) {
+                    bf16_t* NS_RESTRICT out, int splits, int out_ld, int most) {
   const int head = blockIdx.x, sequence = blockIdx.y, t = threadIdx.x;
   const int length = positions[sequence] + 1;
+  bf16_t* const to = out + (long)sequence * out_ld + head * D + t;
   if (length <= 0) return;
+  if (length > most) {
+    to[0] = 0x7fff;
+    return;
+  }
   const int count = (length + NS_KV_SPLIT - 1) / NS_KV_SPLIT;
   const long first = ((long)sequence * gridDim.x + head) * splits;
   float total = 0.0f, sum = 0.0f, max = minus_infinity();
@@ -140,7 +146,7 @@ NS_DEV void combine(const float* NS_RESTRICT part_out, const float* NS_RESTRICT 
     const Fold fold = fold_split(max, sum, part_sums[(first + i) * 2], part_sums[(first + i) * 2 + 1]);
     total = ns_fma(part_out[(first + i) * D + t], fold.now, total * fold.before);
   }
-  out[(long)sequence * out_ld + head * D + t] = ns_f2bf(finished(total, 1.0f / sum));
+  to[0] = ns_f2bf(finished(total, 1.0f / sum));
 }
 
 }  // namespace attention_decode
@@ -149,14 +155,14 @@ NS_DEV void combine(const float* NS_RESTRICT part_out, const float* NS_RESTRICT 
   NS_KERNEL void __launch_bounds__(128) attention_split_d##D(                                                                 \
       const bf16_t* NS_RESTRICT q, const bf16_t* NS_RESTRICT keys, const bf16_t* NS_RESTRICT values,                          \
       const int* NS_RESTRICT pages, const int* NS_RESTRICT positions, float* NS_RESTRICT part_out,                            \
-      float* NS_RESTRICT part_sums, int heads, int kv_heads, int pages_ld, int q_ld, float scale) {                           \
-    attention_decode::split<D>(q, keys, values, pages, positions, part_out, part_sums, heads, kv_heads, pages_ld, q_ld,       \
+      float* NS_RESTRICT part_sums, int heads, int kv_heads, int pages_ld, int q_ld, int most, float scale) {                 \
+    attention_decode::split<D>(q, keys, values, pages, positions, part_out, part_sums, heads, kv_heads, pages_ld, q_ld, most, \
                                scale);                                                                                        \
   }                                                                                                                           \
   NS_KERNEL void __launch_bounds__(D) attention_combine_d##D(                                                                 \
       const float* NS_RESTRICT part_out, const float* NS_RESTRICT part_sums, const int* NS_RESTRICT positions,                \
-      bf16_t* NS_RESTRICT out, int splits, int out_ld) {                                                                      \
-    attention_decode::combine<D>(part_out, part_sums, positions, out, splits, out_ld);                                        \
+      bf16_t* NS_RESTRICT out, int splits, int out_ld, int most) {                                                            \
+    attention_decode::combine<D>(part_out, part_sums, positions, out, splits, out_ld, most);                                  \
   }
 NS_DECODE_ATTENTION(64)
 NS_REGISTER(attention_split_d64);

@@ -17,9 +17,13 @@ mod tensor_map;
 
 pub mod adamw;
 pub mod adapters;
+pub mod attention;
+pub mod attention_backward;
+pub mod decode_attention;
 pub mod devices;
 pub mod embed;
 pub mod gemm;
+pub mod kv;
 pub mod lora;
 pub mod loss;
 pub mod output;
@@ -44,6 +48,9 @@ const MODULES: &[Module] = &[
     rope::MODULE,
     sample::MODULE,
     swiglu::MODULE,
+    attention::MODULE,
+    attention_backward::MODULE,
+    decode_attention::MODULE,
     gemm::MODULE,
     gemm::FEW,
     lora::MODULE,

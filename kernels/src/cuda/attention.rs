@@ -1,0 +1,399 @@
+//! Causal grouped-query attention of rows of any number of sequences, over the paged cache: prompts, chunks of them, and
+//! training samples. Single rows are [`super::decode_attention`]'s, with the same bits.
+
+use half::bf16;
+
+use super::kv::{Layer, PAGE, PageTable};
+use super::launch::{Entry, Grid, Module};
+use super::{Buffer, Gpu, Stream, View, ViewMut};
+use crate::error::{check, require};
+use crate::{Error, Result};
+
+pub(super) const MODULE: Module = Module {
+    name: "attention",
+    kernels: &[
+        Entry {
+            name: "attention_d64",
+            shared: shared(64),
+        },
+        Entry {
+            name: "attention_d128",
+            shared: shared(128),
+        },
+    ],
+};
+
+/// Flattened rows of a tile, as in `cuda/attention.cu` and in the pass by queries of `cuda/attention_backward.cu`.
+const TILE: usize = 128;
+
+/// 128 rows of queries, and two stages of a page of keys and of values.
+const fn shared(head_dim: u32) -> u32 {
+    (128 + 4 * 64) * head_dim * 2
+}
+
+/// How many heads of which size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Heads {
+    /// Query heads, a multiple of the key heads.
+    pub heads: usize,
+    /// Key heads.
+    pub kv_heads: usize,
+    /// Elements of a head: 64 or 128.
+    pub head_dim: usize,
+}
+
+impl Heads {
+    /// Query heads that share a key head.
+    pub fn group(self) -> usize {
+        self.heads / self.kv_heads.max(1)
+    }
+
+    /// log2(e) / √D: what a product of query and key becomes an exponent of 2 with.
+    pub(super) fn scale(self) -> f32 {
+        (std::f64::consts::LOG2_E / (self.head_dim as f64).sqrt()) as f32
+    }
+
+    /// Picks a kernel by the heads' size.
+    pub(super) fn pick(self, d64: &'static str, d128: &'static str) -> &'static str {
+        if self.head_dim == 64 { d64 } else { d128 }
+    }
+
+    /// Refuses heads that no kernel is made for, and a cache of other heads.
+    pub(super) fn check(self, layer: &Layer, table: &PageTable) -> Result<()> {
+        let size = self.head_dim as f64;
+        let known = matches!(self.head_dim, 64 | 128);
+        require!(
+            "cuda.attention",
+            size = size,
+            known,
+            "a head has 64 or 128 elements"
+        );
+        let divides = self.kv_heads > 0
+            && self.heads > 0
+            && self.heads.is_multiple_of(self.kv_heads)
+            && self.kv_heads <= u16::MAX as usize;
+        let heads = self.heads as f64;
+        require!(
+            "cuda.attention",
+            heads = heads,
+            divides,
+            "key heads divide query heads"
+        );
+        let shape = layer.shape();
+        let fits = (shape.kv_heads, shape.head_dim) == (self.kv_heads, self.head_dim);
+        require!(
+            "cuda.attention",
+            heads = heads,
+            fits,
+            "the cache has the same key heads"
+        );
+        let pages = table.pages() as f64;
+        let fits = table.pages() <= shape.pages;
+        require!(
+            "cuda.attention",
+            pages = pages,
+            fits,
+            "the pools have the table's pages"
+        );
+        Ok(())
+    }
+}
+
+/// Where queries are: heads side by side in the first columns of rows of `ld` elements.
+#[derive(Clone, Copy, Debug)]
+pub struct Queries<'a> {
+    /// (N, `ld`).
+    pub data: View<'a, bf16>,
+    /// Elements of a whole row, a multiple of 8.
+    pub ld: usize,
+}
+
+impl Queries<'_> {
+    /// Refuses rows that are not whole, too short, or not on 16 bytes; gives their number.
+    pub(super) fn rows(&self, heads: Heads) -> Result<usize> {
+        let width = heads.heads * heads.head_dim;
+        let whole = self.ld >= width
+            && self.ld.is_multiple_of(8)
+            && self.data.len().is_multiple_of(self.ld)
+            && self.ld <= i32::MAX as usize;
+        let ld = self.ld as f64;
+        require!(
+            "cuda.attention",
+            ld = ld,
+            whole,
+            "rows are whole, hold the heads, and have a multiple of 8 elements"
+        );
+        aligned(self.data)?;
+        Ok(self.data.len() / self.ld)
+    }
+}
+
+/// Refuses memory that the kernels' copies of 16 bytes cannot start at.
+pub(super) fn aligned<T: super::Element>(view: View<'_, T>) -> Result<()> {
+    let address = *view.address();
+    require!(
+        "cuda.attention",
+        address = address as f64,
+        address.is_multiple_of(16),
+        "rows start at a multiple of 16 bytes"
+    );
+    Ok(())
+}
+
+/// Consecutive rows of one sequence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rows {
+    /// The first row in the queries and in the result.
+    pub first: usize,
+    /// How many rows.
+    pub count: usize,
+    /// The position of the first row; the cache holds every position to that of the last.
+    pub start: usize,
+    /// The sequence's row of the page table.
+    pub sequence: usize,
+}
+
+/// Which block computes what, for one batch of rows: made once, used by every layer.
+#[derive(Debug)]
+pub struct Plan {
+    heads: Heads,
+    room: Room,
+    /// Sequences (4 each), then tiles of rows, then pages of keys (2 each).
+    lists: Buffer<i32>,
+    pub(super) sequences: usize,
+    pub(super) tiles: usize,
+    pub(super) pages: usize,
+    /// One behind the last row.
+    end: usize,
+    /// Whether each sequence starts at position 0.
+    whole: bool,
+    /// The page table must have as many rows.
+    owners: usize,
+    /// The page table must have as many entries a row.
+    deepest: usize,
+}
+
+/// What a [`Plan`] can hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Room {
+    /// Rows.
+    pub rows: usize,
+    /// Sequences.
+    pub sequences: usize,
+}
+
+impl Plan {
+    /// An empty plan.
+    ///
+    /// # Errors
+    /// [`Error::Driver`].
+    pub fn new(gpu: &Gpu, heads: Heads, room: Room) -> Result<Plan> {
+        let tiles = (room.rows * heads.group()).div_ceil(TILE) + room.sequences;
+        let pages = room.rows.div_ceil(PAGE) + room.sequences;
+        Ok(Plan {
+            heads,
+            room,
+            lists: gpu.buffer(4 * room.sequences + 2 * tiles + 2 * pages)?,
+            sequences: 0,
+            tiles: 0,
+            pages: 0,
+            end: 0,
+            whole: true,
+            owners: 0,
+            deepest: 0,
+        })
+    }
+
+    /// Plans for these rows, which ascend. The longest work comes first; the order changes no bits.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for rows that do not ascend, or more than there is room for; [`Error::Driver`].
+    pub fn lay(&mut self, on: &Stream, parts: &[Rows]) -> Result<()> {
+        let rows: usize = parts.iter().map(|part| part.count).sum();
+        let fits = rows <= self.room.rows && parts.len() <= self.room.sequences;
+        require!(
+            "attention.plan",
+            rows = rows as f64,
+            fits,
+            "there is room for fewer"
+        );
+        let group = self.heads.group();
+        let whole = parts.iter().all(|part| part.start == 0);
+        let mut end = 0;
+        let (mut tiles, mut pages) = (Vec::new(), Vec::new());
+        let mut lists = Vec::with_capacity(self.lists.len());
+        for (i, part) in parts.iter().enumerate() {
+            let keys = part.start.saturating_add(part.count);
+            let last = part.first.saturating_add(part.count);
+            let fits = part.first >= end && last.max(keys).saturating_mul(group) < 1 << 31;
+            let first = part.first as f64;
+            require!(
+                "attention.plan",
+                first = first,
+                fits,
+                "rows ascend, and are counted in 31 bits"
+            );
+            end = last;
+            lists.extend([part.first, part.count, part.start, part.sequence].map(int));
+            for row in (0..part.count * group).step_by(TILE) {
+                let seen = part.start + (row + TILE - 1).min(part.count * group - 1) / group;
+                tiles.push((seen, [int(i), int(row)]));
+            }
+            if whole {
+                let work = |page| keys - page * PAGE;
+                let task = |page| (work(page), [int(i), int(page)]);
+                pages.extend((0..keys.div_ceil(PAGE)).map(task));
+            }
+        }
+        for tasks in [&mut tiles, &mut pages] {
+            tasks.sort_by_key(|&(work, _)| std::cmp::Reverse(work));
+            lists.extend(tasks.iter().flat_map(|&(_, task)| task));
+        }
+        (self.sequences, self.tiles, self.pages) = (parts.len(), tiles.len(), pages.len());
+        let ends = parts.iter().map(|part| part.start + part.count);
+        (self.end, self.whole) = (end, whole);
+        self.deepest = ends.max().unwrap_or(0).div_ceil(PAGE);
+        self.owners = parts
+            .iter()
+            .map(|part| part.sequence + 1)
+            .max()
+            .unwrap_or(0);
+        on.write(&lists, &mut self.lists.view_mut().part(0..lists.len())?)
+    }
+
+    /// Its heads.
+    pub fn heads(&self) -> Heads {
+        self.heads
+    }
+
+    /// Whether each sequence starts at position 0, as [`super::attention_backward`] wants it.
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// (`sequences`, 4): first row, rows, position of the first, row of the page table.
+    pub(super) fn sequence_list(&self) -> Result<View<'_, i32>> {
+        self.lists.view().part(0..4 * self.sequences)
+    }
+
+    /// (`tiles`, 2): sequence, first flattened row.
+    pub(super) fn tile_list(&self) -> Result<View<'_, i32>> {
+        let first = 4 * self.sequences;
+        self.lists.view().part(first..first + 2 * self.tiles)
+    }
+
+    /// (`pages`, 2): sequence, page. Empty unless the plan is whole.
+    pub(super) fn page_list(&self) -> Result<View<'_, i32>> {
+        let first = 4 * self.sequences + 2 * self.tiles;
+        self.lists.view().part(first..first + 2 * self.pages)
+    }
+
+    /// Refuses a cache or queries that the planned rows do not lie in; gives the number of rows in the queries.
+    pub(super) fn check(&self, layer: &Layer, table: &PageTable, q: &Queries<'_>) -> Result<usize> {
+        self.heads.check(layer, table)?;
+        let rows = q.rows(self.heads)?;
+        let end = self.end as f64;
+        require!(
+            "cuda.attention",
+            end = end,
+            self.end <= rows,
+            "the planned rows are in the queries"
+        );
+        let inside = self.owners <= table.sequences() && self.deepest <= table.ld();
+        require!(
+            "cuda.attention",
+            end = end,
+            inside,
+            "the planned rows are in the page table"
+        );
+        Ok(rows)
+    }
+}
+
+pub(super) fn int(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+/// `out = softmax(q·Kᵀ / √D)·V` for the planned rows; each sees the keys of its sequence to its own position. Other rows of
+/// `out` and `lse` stay as they are.
+///
+/// # Shapes
+/// `q`: (N, `ld`) · `out`: (N, H·D) · `lse`: (N, H), the log2 of the sum of 2^score in units of log2, for the backward pass.
+///
+/// # Order
+/// A score: D in steps of 16, ascending. A split of 512 keys at absolute positions: blocks of 64 keys ascending, in each four
+/// steps of 16; before a block everything is multiplied by 2^(old max − new max). The weights are rounded to bf16, and
+/// their sum is that of the rounded ones, in the same steps. Splits are folded ascending with the larger of both maxima,
+/// `total = fma(split, 2^(its max − max), total · 2^(old max − max))`. The quotient is rounded once to bf16. Keys and values
+/// of a tile must be finite: a key that a row does not see has the weight 0.
+///
+/// # Errors
+/// [`Error::Shape`]; [`Error::Argument`] for heads, caches or rows that do not fit; [`Error::Driver`].
+///
+/// # Source
+/// Vaswani et al. 2017, eq. 1; heads share keys as in Ainslie et al. 2023; blocks as in Dao et al. 2022.
+pub fn forward(
+    on: &Stream,
+    plan: &Plan,
+    (layer, table): (&Layer, &PageTable),
+    q: Queries<'_>,
+    out: &mut ViewMut<'_, bf16>,
+    lse: Option<&mut ViewMut<'_, f32>>,
+) -> Result<()> {
+    let rows = plan.check(layer, table, &q)?;
+    let heads = plan.heads;
+    let width = heads.heads * heads.head_dim;
+    check!("attention.forward", out: rows * width);
+    aligned(out.as_view())?;
+    if let Some(lse) = &lse {
+        check!("attention.forward", lse: rows * heads.heads);
+    }
+    let lse = lse.map(|lse| lse.as_view());
+    let name = heads.pick("attention_d64", "attention_d128");
+    let grid = Grid {
+        blocks: [plan.tiles, heads.kv_heads, 1],
+        threads: 256,
+        shared: shared(heads.head_dim as u32),
+    };
+    let (keys, values) = (layer.keys.view(), layer.values.view());
+    let (count, kv_heads, ld) = (int(heads.heads), int(heads.kv_heads), int(table.ld()));
+    let (q_ld, out_ld, scale) = (int(q.ld), int(width), heads.scale());
+    // SAFETY: order and types are those of `attention_d64` and `_d128` in cuda/attention.cu. `plan.check` proved that the
+    // planned rows lie in q (N, ld) and their pages in the table, whose entries are pages of the pools; out and lse have N
+    // rows; all rows start on 16 bytes.
+    unsafe {
+        on.launch(
+            name,
+            grid,
+            &[
+                &q.data,
+                &keys,
+                &values,
+                &table.view(),
+                &plan.tile_list()?,
+                &plan.sequence_list()?,
+                out,
+                &lse,
+                &count,
+                &kv_heads,
+                &ld,
+                &q_ld,
+                &out_ld,
+                &scale,
+            ],
+        )
+    }
+}
+
+/// [`Error::Argument`] unless the plan's sequences are whole.
+pub(super) fn whole(plan: &Plan) -> Result<()> {
+    if plan.whole {
+        return Ok(());
+    }
+    Err(Error::Argument {
+        op: "attention.backward",
+        what: "start",
+        rule: "gradients are of whole sequences, from position 0",
+        found: 1.0,
+    })
+}
