@@ -10,6 +10,9 @@ mod setup;
 mod standin;
 
 mod adamw;
+mod attention;
+mod attention_backward;
+mod attention_world;
 mod driver;
 mod embed;
 mod gemm;
