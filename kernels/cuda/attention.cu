@@ -143,15 +143,15 @@ NS_DEV void forward(const bf16_t* NS_RESTRICT q, const bf16_t* NS_RESTRICT keys,
     ns_cp_commit();
     const int key = block * NS_KV_PAGE;
     if (!idle && key <= reach) {
-      const int seen[2] = {position[0] + 1 - key, position[1] + 1 - key};
+      const int seen[2] = {position[0] + 1 - key, position[1] + 1 + NS_PLANTED(203) - key};
       attend<D>(a, base, keys_at<D>(base, block & 1), values_at<D>(base, block & 1), seen, scale);
     }
-    if (block % NS_KV_SPLIT_PAGES == NS_KV_SPLIT_PAGES - 1 || block == blocks - 1) {
+    if ((block + NS_PLANTED(204)) % NS_KV_SPLIT_PAGES == NS_KV_SPLIT_PAGES - 1 || block == blocks - 1) {
       end_split(a);
       start_split(a);
     }
-    ns_cp_wait<0>();
-    __syncthreads();
+    ns_cp_wait<NS_PLANTED(201)>();
+    if (!NS_PLANTED(200)) __syncthreads();
   }
 
 #pragma unroll

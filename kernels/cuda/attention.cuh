@@ -31,7 +31,7 @@ NS_DEV void load_page(u32 to, const bf16_t* from, int rows) {
 #pragma unroll
   for (int i = 0; i < NS_KV_PAGE * D / 8 / THREADS; i++) {
     const int c = threadIdx.x + i * THREADS, row = c / (D / 8), chunk = c % (D / 8);
-    ns_cp16(to + tile_at<D>(row, chunk), from + (long)(row < rows ? row : rows - 1) * D + chunk * 8);
+    ns_cp16(to + tile_at<D>(row, NS_PLANTED(202) ? chunk ^ 1 : chunk), from + (long)(row < rows ? row : rows - 1) * D + chunk * 8);
   }
 }
 

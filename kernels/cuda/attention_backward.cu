@@ -154,7 +154,7 @@ NS_DEV void by_queries(const Arguments& in) {
       add_page<D>(dq, base, q_keys_at<D>(base, block & 1), seen, lse, delta, in.scale);
     }
     ns_cp_wait<0>();
-    __syncthreads();
+    if (!NS_PLANTED(220)) __syncthreads();
   }
 #pragma unroll
   for (int h = 0; h < 2; h++) {
@@ -215,7 +215,7 @@ NS_DEV void by_keys(const Arguments& in) {
   const int group = in.heads / in.kv_heads, kv_head = blockIdx.y;
   const Sequence s = find(in.sequences, in.pages, in.pages_ld, in.tiles[2 * blockIdx.x], group);
   const int page = in.tiles[2 * blockIdx.x + 1], key0 = page * NS_KV_PAGE, length = s.rows / group;
-  const int first = key0 * group / K_ROWS * K_ROWS;  // of the rows that see a key of the page
+  const int first = (key0 + NS_PLANTED(222)) * group;  // of the rows that see a key of the page
 
   const auto load = [&](int row, int stage) {
     const u32 to = k_rows_at<D>(base, stage);
@@ -252,9 +252,9 @@ NS_DEV void by_keys(const Arguments& in) {
     const bool masked = row / group < key0 + NS_KV_PAGE || row + K_ROWS > s.rows;
     const auto seen = [&](int c) { return row + c < s.rows ? (row + c) / group + 1 - key0 : 0; };
     add_rows<D>(dk, dv, base, k_rows_at<D>(base, stage), marks + stage * 2 * K_ROWS, masked, seen, in.scale);
-    keep(next, stage ^ 1);
+    keep(next, stage ^ !NS_PLANTED(223));
     ns_cp_wait<0>();
-    __syncthreads();
+    if (!NS_PLANTED(221)) __syncthreads();
   }
 #pragma unroll
   for (int h = 0; h < 2; h++) {

@@ -61,7 +61,7 @@ NS_DEV void split(const bf16_t* NS_RESTRICT q, const bf16_t* NS_RESTRICT keys, c
   clear(out);
   clear(sum);
   for (int block = 0; block < count; block++) {
-    ns_cp_wait<STAGES - 2>();
+    ns_cp_wait<STAGES - 2 + NS_PLANTED(212)>();
     __syncthreads();
     load(block + STAGES - 1);
     const u32 k = keys_at<D>(base, block % STAGES), v = values_at<D>(base, block % STAGES);
@@ -78,7 +78,7 @@ NS_DEV void split(const bf16_t* NS_RESTRICT q, const bf16_t* NS_RESTRICT keys, c
       const float mine = row_max(fmaxf(fmaxf(s[0][2 * h], s[0][2 * h + 1]), fmaxf(s[1][2 * h], s[1][2 * h + 1])));
       if ((lane & 3) == 0) maxima[warp * 16 + (lane >> 2) + 8 * h] = mine;
     }
-    __syncthreads();
+    if (!NS_PLANTED(210)) __syncthreads();
     float rescale[2];
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -92,7 +92,7 @@ NS_DEV void split(const bf16_t* NS_RESTRICT q, const bf16_t* NS_RESTRICT keys, c
     }
     weights[warp * 32 + lane] = u32x4{ns_pack(s[0][0], s[0][1]), ns_pack(s[0][2], s[0][3]), ns_pack(s[1][0], s[1][1]),
                                       ns_pack(s[1][2], s[1][3])};
-    __syncthreads();
+    if (!NS_PLANTED(211)) __syncthreads();
 #pragma unroll
     for (int i = 0; i < 4; i++) {
 #pragma unroll

@@ -88,7 +88,7 @@ pub struct Saved<'a> {
 /// # Order
 /// `dout` is rounded to bf16. Weights are p = 2^(score − lse); p and p·(dout·v − Σ dout·out) are rounded to bf16. By
 /// queries: one sum over keys, ascending in steps of 16. By keys and values: one sum over (row, head of the group), ascending
-/// in steps of 16 from a multiple of 32. Σ dout·out: two elements a lane and 64, ascending; lanes by exclusive-or 1 to 16.
+/// in steps of 16 from the first that sees a key of the page. Σ dout·out: two elements a lane and 64, ascending; lanes by exclusive-or 1 to 16.
 ///
 /// # Errors
 /// [`crate::Error::Shape`]; [`crate::Error::Argument`] for a plan with sequences that do not start at position 0, and as the

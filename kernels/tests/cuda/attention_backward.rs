@@ -1,4 +1,5 @@
 //! `kernels::cuda::attention_backward`: parity, slopes, and the same bits beside other sequences.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use kernels::cuda::attention::{Heads, Rows};
 use kernels::cuda::attention_backward::{Saved, Work, backward};

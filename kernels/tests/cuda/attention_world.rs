@@ -1,4 +1,5 @@
 //! Sequences in a paged cache, and attention of them in plain f64, for the tests of the attention ops.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use half::bf16;
 use kernels::cuda::attention::{Heads, Plan, Queries, Room, Rows};
