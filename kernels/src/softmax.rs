@@ -18,6 +18,15 @@ pub struct Normalizer {
 }
 
 impl Normalizer {
+    /// From a row's largest logit, the logarithm of its sum of `e^((logit − max) / T)`, and 1 / T, as another device computed them.
+    pub fn new(max: f32, log_sum: f32, inverse_temperature: f32) -> Normalizer {
+        Normalizer {
+            max,
+            log_sum,
+            inverse_temperature,
+        }
+    }
+
     /// `ln p` of the token with this logit.
     pub fn log_prob(&self, logit: f32) -> f32 {
         (logit - self.max) * self.inverse_temperature - self.log_sum

@@ -293,6 +293,26 @@ impl Adapter {
         hex::encode(hash.finalize())
     }
 
+    /// Layers of its model.
+    pub(crate) fn layers(&self) -> usize {
+        self.layout.layers
+    }
+
+    /// (outputs, inputs) of a projection.
+    pub(crate) fn shape(&self, projection: Projection) -> (usize, usize) {
+        self.layout.shapes[projection as usize]
+    }
+
+    /// s = α / R.
+    pub(crate) fn scale(&self) -> f32 {
+        self.alpha / self.layout.rank as f32
+    }
+
+    /// Where A and B of a projection lie among the parameters.
+    pub(crate) fn at(&self, layer: usize, projection: Projection) -> (Range<usize>, Range<usize>) {
+        self.layout.at(layer, projection)
+    }
+
     /// The matrices of one projection.
     pub(crate) fn pair(&self, layer: usize, projection: Projection) -> Pair<'_> {
         let (a, b) = self.layout.at(layer, projection);
@@ -302,7 +322,7 @@ impl Adapter {
             a_t: &self.transposed[a],
             b_t: &self.transposed[b],
             rank: self.layout.rank,
-            scale: self.alpha / self.layout.rank as f32,
+            scale: self.scale(),
         }
     }
 

@@ -8,6 +8,7 @@
 //! Knows models' shapes and adapters; has never heard of requests, files or rewards. Read [`Device`], then [`Cpu`].
 
 mod cpu;
+mod cuda;
 
 use crate::adapter::{Adapter, AdapterGrads, Projection};
 use crate::config::ModelConfig;
@@ -15,11 +16,12 @@ use crate::error::Result;
 use crate::kv::Kv;
 use crate::model::{Layer, Scratch, Tape, serve, train};
 use kernels::rope::Table;
-use kernels::softmax::Target;
+use kernels::softmax::{Normalizer, Target};
 use kernels::{CacheShape, Dtype};
 use std::fmt::Debug;
 
 pub(crate) use cpu::Cpu;
+pub(crate) use cuda::{Cuda, Paged};
 
 /// Consecutive rows of one sequence in a batch.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +53,6 @@ pub(crate) struct Site<'a, D: Device> {
     pub(crate) config: &'a ModelConfig,
     pub(crate) weights: &'a Layer<D>,
     pub(crate) angles: &'a D::Angles,
-    #[expect(dead_code, reason = "the CPU prepares nothing")]
     pub(crate) plan: &'a D::Plan,
     /// The layer, as adapters count.
     pub(crate) layer: usize,
@@ -108,12 +109,11 @@ impl Map {
 /// The attention half of a layer, as its gradient needs it.
 #[derive(Debug)]
 pub(crate) struct Attended<'a, D: Device> {
-    /// (N, (H + 2K)·D) queries, keys and values, normed and rotated.
-    pub(crate) qkv: &'a D::Narrow,
-    /// The same before QK-norm; empty without it.
-    pub(crate) raw: &'a D::Narrow,
+    /// What [`Device::place`] left.
+    pub(crate) placed: (&'a D::Narrow, &'a D::Narrow),
     /// (N, H·D) the result.
     pub(crate) out: &'a D::Narrow,
+    pub(crate) marks: &'a D::Marks,
     /// Its gradient.
     pub(crate) dout: &'a D::Wide,
 }
@@ -126,8 +126,10 @@ pub(crate) trait Turn {
 
 /// Arithmetic on one kind of hardware. Sizes: N rows, C hidden, F feed-forward, V vocabulary.
 pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
+    /// Whether a sequence's gradient can begin behind what it shares with others; else a pack is trained as separate sequences.
+    const SHARES: bool;
     /// Rows of f32.
-    type Wide: Clone + Default + Debug + Send + Sync;
+    type Wide: Default + Debug + Send + Sync;
     /// Rows that are multiplied.
     type Narrow: Default + Debug + Send + Sync;
     /// The intermediate results of a layer's adapters.
@@ -140,8 +142,10 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     type Angles: Debug + Send + Sync;
     /// Keys and values of one sequence.
     type Cache: Debug + Send + Sync;
-    /// What is prepared once for all layers of a pass.
-    type Plan: Debug;
+    /// What is prepared once for all layers of a pass; its memory serves the next pass, too.
+    type Plan: Default + Debug + Send + Sync;
+    /// What attention leaves for its gradient.
+    type Marks: Default + Debug + Send + Sync;
     /// What the output layer leaves for its gradient.
     type Output: Default + Debug + Send;
     /// Space of the backward pass.
@@ -152,6 +156,9 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     type Turn<'a>: Turn;
 
     fn enter(&self) -> Self::Turn<'_>;
+    /// The same device for work that may wait while somebody is served.
+    #[must_use]
+    fn background(&self) -> Self;
 
     /// Packs matrices that lie one under the other.
     fn matrix(&self, parts: &[&[f32]], inputs: usize, dtype: Dtype) -> Result<Self::Matrix>;
@@ -160,9 +167,13 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     /// Memory of a matrix.
     fn bytes(matrix: &Self::Matrix) -> usize;
 
-    fn cache(&self, shape: CacheShape) -> Self::Cache;
-    /// Makes room for `tokens` tokens in all.
-    fn reserve(&self, cache: &mut Self::Cache, tokens: usize) -> Result<()>;
+    /// A cache for each sequence, with room for so many tokens; what is there is used again.
+    fn caches(
+        &self,
+        shape: CacheShape,
+        sequences: &[usize],
+        caches: &mut Vec<Self::Cache>,
+    ) -> Result<()>;
     /// Gives a sequence its cache on this device, with room for `tokens` tokens in all.
     fn adopt(&self, kv: &mut Kv, tokens: usize) -> Result<()>;
     /// The cache of a sequence that was adopted.
@@ -174,11 +185,22 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     /// The same for training.
     fn tape(tape: &mut Tape) -> (&mut train::Buffers<Self>, &mut train::Asked);
 
-    /// Once for a pass, after [`Device::reserve`].
-    fn plan<S: Sequences<Self>>(&self, batch: &S) -> Result<Self::Plan>;
+    /// Once for a pass, when all caches have room.
+    fn plan<S: Sequences<Self>>(
+        &self,
+        config: &ModelConfig,
+        batch: &S,
+        plan: &mut Self::Plan,
+    ) -> Result<()>;
 
     /// `out` (N, C): the tokens' embeddings.
-    fn embed(&self, table: &Self::Matrix, tokens: &[u32], out: &mut Self::Wide) -> Result<()>;
+    fn embed(
+        &self,
+        table: &Self::Matrix,
+        tokens: &[u32],
+        plan: &mut Self::Plan,
+        out: &mut Self::Wide,
+    ) -> Result<()>;
 
     /// `out` = x / rms(x) · weight, row by row.
     fn norm(
@@ -226,23 +248,24 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
         inner: &mut Self::Inner,
     ) -> Result<()>;
 
-    /// Norms the heads (QK-norm; `raw` gets what was there before), rotates queries and keys by their positions, and writes keys and values
-    /// to the caches.
+    /// Norms the heads (QK-norm), rotates queries and keys by their positions, and writes keys and values to the caches. What attention
+    /// needs is afterwards in `qkv` and `beside` together; so is what was there before, for the gradient.
     fn place<S: Sequences<Self>>(
         &self,
         at: Site<'_, Self>,
         batch: &mut S,
         qkv: &mut Self::Narrow,
-        raw: &mut Self::Narrow,
+        beside: &mut Self::Narrow,
     ) -> Result<()>;
 
-    /// `out` (N, H·D): causal attention over the caches.
+    /// `out` (N, H·D): causal attention over the caches, of what was placed.
     fn attend<S: Sequences<Self>>(
         &self,
         at: Site<'_, Self>,
         batch: &S,
-        qkv: &Self::Narrow,
+        placed: (&Self::Narrow, &Self::Narrow),
         out: &mut Self::Narrow,
+        marks: &mut Self::Marks,
     ) -> Result<()>;
 
     /// `out` (N, F) = silu(gate)·up.
@@ -271,7 +294,16 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     ) -> Result<()>;
 
     /// `out` (N, V), in the host's memory: x·Wᵀ.
-    fn logits(&self, x: &Self::Narrow, w: &Self::Matrix, out: &mut Vec<f32>) -> Result<()>;
+    fn logits(
+        &self,
+        x: &Self::Narrow,
+        w: &Self::Matrix,
+        space: &mut Self::Wide,
+        out: &mut Vec<f32>,
+    ) -> Result<()>;
+
+    /// What turns a row of [`Device::logits`] into log-probs: the arithmetic of [`Device::log_probs`].
+    fn normalizer(&self, logits: &[f32], temperature: f32) -> Result<Normalizer>;
 
     /// `out[i]`: the log-prob of target i, whose row counts rows of `x`; targets are ordered by row. Lets others have their turn between tiles.
     #[expect(
@@ -310,6 +342,13 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     /// What was added is in the `AdapterGrads` that were opened.
     fn close(&self, grads: Self::Grads<'_>) -> Result<()>;
 
+    /// A gradient as an operand of products; `space` holds it where it must be another.
+    fn operand<'a>(
+        &self,
+        dx: &'a Self::Wide,
+        space: &'a mut Self::Narrow,
+    ) -> Result<&'a Self::Narrow>;
+
     /// `dx` by the input `x` of a product, overwritten; adds to the gradients of the adapter. All rows have the same adapter.
     #[expect(
         clippy::too_many_arguments,
@@ -322,7 +361,7 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
         adapter: &Adapter,
         x: &Self::Narrow,
         inner: &Self::Inner,
-        dy: &Self::Wide,
+        dy: &Self::Narrow,
         dx: &mut Self::Wide,
         grads: &mut Self::Grads<'_>,
         space: &mut Self::Space,
@@ -344,7 +383,7 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
         f: usize,
         gate_up: &mut Self::Narrow,
         dgated: &Self::Wide,
-        dgate_up: &mut Self::Wide,
+        dgate_up: &mut Self::Narrow,
     ) -> Result<()>;
 
     /// `dqkv` (N, (H + 2K)·D): the gradient of [`Device::place`] and [`Device::attend`] together. The caches are overwritten.
@@ -353,7 +392,7 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
         at: Site<'_, Self>,
         batch: &mut S,
         forward: Attended<'_, Self>,
-        dqkv: &mut Self::Wide,
+        dqkv: &mut Self::Narrow,
         space: &mut Self::Space,
     ) -> Result<()>;
 }

@@ -134,6 +134,19 @@ impl<T: Element> Buffer<T> {
         }
     }
 
+    /// A part of it, to write.
+    ///
+    /// # Errors
+    /// [`crate::Error::Argument`] when it ends beyond this.
+    pub fn part_mut(&mut self, range: Range<usize>) -> Result<ViewMut<'_, T>> {
+        inside(&range, self.len)?;
+        Ok(ViewMut {
+            address: self.memory.address + (range.start * size_of::<T>()) as u64,
+            len: range.len(),
+            buffer: PhantomData,
+        })
+    }
+
     /// Where it lies on the GPU, for tables of pointers that kernels read.
     pub fn address(&self) -> u64 {
         self.memory.address

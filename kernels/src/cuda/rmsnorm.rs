@@ -57,6 +57,31 @@ pub fn forward(
     }
 }
 
+/// [`forward`] of rows that nothing is added to.
+///
+/// # Errors
+/// As [`forward`].
+pub fn norm(
+    on: &Stream,
+    x: View<'_, f32>,
+    weight: View<'_, f32>,
+    eps: f32,
+    out: &mut ViewMut<'_, bf16>,
+) -> Result<()> {
+    let (rows, c) = rows("rmsnorm.forward", x.len(), weight.len())?;
+    check!("rmsnorm.forward", x: rows * c, out: rows * c);
+    let width = i32::try_from(c).unwrap_or(i32::MAX);
+    let nothing: Option<View<'_, f32>> = None;
+    // SAFETY: as in `forward`; without an addend the kernel only reads x.
+    unsafe {
+        on.launch(
+            "rmsnorm_forward",
+            Grid::line(rows, THREADS),
+            &[out, &x, &nothing, &weight, &width, &eps],
+        )
+    }
+}
+
 /// The gradient of [`forward`] by x, added to `dx`. The weight is frozen.
 ///
 /// # Shapes

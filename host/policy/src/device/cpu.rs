@@ -12,7 +12,7 @@ use kernels::attention::{self, Queries, Rows};
 use kernels::lora::{Columns, Forward, Into};
 use kernels::output::{self, Output};
 use kernels::rope::Table;
-use kernels::softmax::Target;
+use kernels::softmax::{self, Normalizer, Target};
 use kernels::{CacheShape, Dtype, KvCache, Packed, Pool, Slice};
 use kernels::{elementwise, gemm, lora, rmsnorm, rope, swiglu};
 use std::sync::Arc;
@@ -31,6 +31,7 @@ impl Turn for Slice<'_> {
 }
 
 impl Device for Cpu {
+    const SHARES: bool = true;
     type Wide = Numbers;
     type Narrow = Numbers;
     type Inner = Inner;
@@ -39,6 +40,7 @@ impl Device for Cpu {
     type Angles = Table;
     type Cache = KvCache;
     type Plan = ();
+    type Marks = ();
     type Output = Output;
     type Space = Space;
     type Grads<'a> = &'a mut AdapterGrads;
@@ -46,6 +48,10 @@ impl Device for Cpu {
 
     fn enter(&self) -> Slice<'_> {
         self.0.enter()
+    }
+
+    fn background(&self) -> Cpu {
+        self.clone()
     }
 
     fn matrix(&self, parts: &[&[f32]], inputs: usize, dtype: Dtype) -> Result<Packed> {
@@ -64,26 +70,33 @@ impl Device for Cpu {
         matrix.bytes()
     }
 
-    fn cache(&self, shape: CacheShape) -> KvCache {
-        KvCache::new(shape)
-    }
-
-    fn reserve(&self, cache: &mut KvCache, tokens: usize) -> Result<()> {
-        cache.reserve(tokens);
+    fn caches(
+        &self,
+        shape: CacheShape,
+        sequences: &[usize],
+        caches: &mut Vec<KvCache>,
+    ) -> Result<()> {
+        caches.truncate(sequences.len());
+        caches.resize_with(sequences.len(), || KvCache::new(shape));
+        for (cache, tokens) in caches.iter_mut().zip(sequences) {
+            cache.reserve(*tokens);
+        }
         Ok(())
     }
 
     fn adopt(&self, kv: &mut Kv, tokens: usize) -> Result<()> {
-        kv.cache.reserve(tokens);
+        kv.host_mut()?.reserve(tokens);
         Ok(())
     }
 
+    #[expect(clippy::expect_used, reason = "a pass adopts its sequences first")]
     fn cached(kv: &Kv) -> &KvCache {
-        &kv.cache
+        kv.host().expect("it was adopted")
     }
 
+    #[expect(clippy::expect_used, reason = "a pass adopts its sequences first")]
     fn cached_mut(kv: &mut Kv) -> &mut KvCache {
-        &mut kv.cache
+        kv.host_mut().expect("it was adopted")
     }
 
     fn scratch(scratch: &mut Scratch) -> (&mut serve::Buffers<Cpu>, &mut serve::Results) {
@@ -94,11 +107,11 @@ impl Device for Cpu {
         (&mut tape.cpu, &mut tape.asked)
     }
 
-    fn plan<S: Sequences<Cpu>>(&self, _: &S) -> Result<()> {
+    fn plan<S: Sequences<Cpu>>(&self, _: &ModelConfig, _: &S, _: &mut ()) -> Result<()> {
         Ok(())
     }
 
-    fn embed(&self, table: &Packed, tokens: &[u32], out: &mut Numbers) -> Result<()> {
+    fn embed(&self, table: &Packed, tokens: &[u32], (): &mut (), out: &mut Numbers) -> Result<()> {
         let out = out.fit(tokens.len() * table.inputs());
         Ok(elementwise::embed(&self.0, table, tokens, out)?)
     }
@@ -208,8 +221,9 @@ impl Device for Cpu {
         &self,
         at: Site<'_, Cpu>,
         batch: &S,
-        qkv: &Numbers,
+        (qkv, _): (&Numbers, &Numbers),
         out: &mut Numbers,
+        (): &mut (),
     ) -> Result<()> {
         let (queries, keys) = widths(at.config);
         let width = queries + 2 * keys;
@@ -289,10 +303,14 @@ impl Device for Cpu {
         Ok(())
     }
 
-    fn logits(&self, x: &Numbers, w: &Packed, out: &mut Vec<f32>) -> Result<()> {
+    fn logits(&self, x: &Numbers, w: &Packed, _: &mut Numbers, out: &mut Vec<f32>) -> Result<()> {
         let rows = x.len() / w.inputs();
         out.resize(rows * w.outputs(), 0.0);
         Ok(gemm::forward(&self.0, rows, x, w, out)?)
+    }
+
+    fn normalizer(&self, logits: &[f32], temperature: f32) -> Result<Normalizer> {
+        Ok(softmax::normalizer(&self.0, logits, temperature)?)
     }
 
     fn log_probs(
@@ -340,6 +358,10 @@ impl Device for Cpu {
 
     fn close(&self, _: &mut AdapterGrads) -> Result<()> {
         Ok(())
+    }
+
+    fn operand<'a>(&self, dx: &'a Numbers, _: &'a mut Numbers) -> Result<&'a Numbers> {
+        Ok(dx)
     }
 
     fn linear_backward(
@@ -410,10 +432,10 @@ impl Device for Cpu {
         let (queries, keys) = widths(config);
         let width = queries + 2 * keys;
         let Attended {
-            qkv,
-            raw,
+            placed: (qkv, raw),
             out,
             dout,
+            ..
         } = forward;
         let dqkv = dqkv.fit(qkv.len());
         write(at, batch, qkv)?;

@@ -8,6 +8,7 @@ use crate::device::{Attended, Device, Map, Site, Turn};
 use crate::error::{Error, Result};
 use crate::model::block::{self, Activations};
 use crate::model::train::{Asked, Buffers, Forest, Tape};
+use crate::model::weights::on;
 use crate::model::{Model, Net};
 
 /// Gradients that flow, and work space.
@@ -20,11 +21,13 @@ pub(crate) struct Gradients<D: Device> {
     /// (N, F).
     dgated: D::Wide,
     /// (N, 2F).
-    dgate_up: D::Wide,
+    dgate_up: D::Narrow,
     /// (N, H·D).
     dattended: D::Wide,
     /// (N, (H + 2K)·D).
-    dqkv: D::Wide,
+    dqkv: D::Narrow,
+    /// `dx` as an operand.
+    narrow: D::Narrow,
     space: D::Space,
 }
 
@@ -34,9 +37,10 @@ impl<D: Device> Default for Gradients<D> {
             dx: D::Wide::default(),
             dnormed: D::Wide::default(),
             dgated: D::Wide::default(),
-            dgate_up: D::Wide::default(),
+            dgate_up: D::Narrow::default(),
             dattended: D::Wide::default(),
-            dqkv: D::Wide::default(),
+            dqkv: D::Narrow::default(),
+            narrow: D::Narrow::default(),
             space: D::Space::default(),
         }
     }
@@ -58,7 +62,7 @@ impl Model {
         dlog_probs: &[f32],
         grads: &mut AdapterGrads,
     ) -> Result<()> {
-        self.net.backward(tape, adapter, dlog_probs, grads)
+        on!(self, net => net.backward(tape, adapter, dlog_probs, grads))
     }
 }
 
@@ -90,36 +94,38 @@ impl<D: Device> Net<D> {
         if asked.rows == 0 || dlog_probs.iter().all(|g| *g == 0.0) {
             return Ok(());
         }
-        let device = &self.device;
+        let device = &self.device.background();
         let mut turn = device.enter();
-        self.output_backward(buffers, asked, dlog_probs, &mut turn)?;
+        self.output_backward(device, buffers, asked, dlog_probs, &mut turn)?;
+        let mut plan = std::mem::take(&mut buffers.plan);
         let mut caches = std::mem::take(&mut buffers.caches);
         let mut batch = Forest {
             nodes: &asked.nodes,
             caches: &mut caches,
             adapter: Some(adapter),
         };
-        let plan = device.plan(&batch)?;
+        device.plan(&self.config, &batch, &mut plan)?;
         let mut sums = device.open(grads)?;
         for layer in (0..self.layers.len()).rev() {
             turn.breathe();
             let at = self.lone_site(&plan, layer);
-            self.layer_backward(buffers, asked, at, &mut batch, &mut sums)?;
+            self.layer_backward(device, buffers, asked, at, &mut batch, &mut sums)?;
         }
         device.close(sums)?;
-        buffers.caches = caches;
+        (buffers.caches, buffers.plan) = (caches, plan);
         Ok(())
     }
 
     /// From the log-probs to `dx` of the last layer's output.
     fn output_backward(
         &self,
+        device: &D,
         buffers: &mut Buffers<D>,
         asked: &Asked,
         dlog_probs: &[f32],
         turn: &mut D::Turn<'_>,
     ) -> Result<()> {
-        let (device, c) = (&self.device, self.config.hidden);
+        let c = self.config.hidden;
         let Gradients {
             dx,
             dnormed,
@@ -144,6 +150,7 @@ impl<D: Device> Net<D> {
     /// One layer: `dx` by its output becomes `dx` by its input.
     fn layer_backward(
         &self,
+        device: &D,
         buffers: &mut Buffers<D>,
         asked: &Asked,
         at: Site<'_, D>,
@@ -153,95 +160,105 @@ impl<D: Device> Net<D> {
         let x = &buffers.inputs[at.layer];
         let acts = &mut buffers.acts[if asked.keeps { at.layer } else { 0 }];
         if !asked.keeps {
-            self.recompute(at, batch, x, acts)?;
+            recompute(device, at, batch, x, acts)?;
         }
         let Some(adapter) = batch.adapter else {
             return Ok(());
         };
-        self.feed_forward_backward(at, adapter, acts, &mut buffers.grads, sums)?;
-        self.attention_backward(at, adapter, batch, x, acts, &mut buffers.grads, sums)
+        feed_forward_backward(device, at, adapter, acts, &mut buffers.grads, sums)?;
+        attention_backward(
+            device,
+            at,
+            adapter,
+            batch,
+            x,
+            acts,
+            &mut buffers.grads,
+            sums,
+        )
     }
+}
 
-    /// A layer's intermediate results, computed again from its input.
-    fn recompute(
-        &self,
-        at: Site<'_, D>,
-        batch: &mut Forest<'_, D>,
-        x: &D::Wide,
-        acts: &mut Activations<D>,
-    ) -> Result<()> {
-        block::attend(&self.device, at, batch, x, acts)?;
-        block::gate(&self.device, at, batch, acts)?;
-        match batch.adapter {
-            // The product of `down` itself is not needed, but its adapter's inner result is.
-            Some(adapter) => {
-                let inner = &mut acts.inner;
-                self.device
-                    .inner(at, Map::Down, adapter, &acts.gated, inner)
-            }
-            None => Ok(()),
+/// A layer's intermediate results, computed again from its input.
+fn recompute<D: Device>(
+    device: &D,
+    at: Site<'_, D>,
+    batch: &mut Forest<'_, D>,
+    x: &D::Wide,
+    acts: &mut Activations<D>,
+) -> Result<()> {
+    block::attend(device, at, batch, x, acts)?;
+    block::gate(device, at, batch, acts)?;
+    match batch.adapter {
+        // The product of `down` itself is not needed, but its adapter's inner result is.
+        Some(adapter) => {
+            let inner = &mut acts.inner;
+            device.inner(at, Map::Down, adapter, &acts.gated, inner)
         }
+        None => Ok(()),
     }
+}
 
-    fn feed_forward_backward(
-        &self,
-        at: Site<'_, D>,
-        adapter: &Adapter,
-        acts: &mut Activations<D>,
-        grads: &mut Gradients<D>,
-        sums: &mut D::Grads<'_>,
-    ) -> Result<()> {
-        let device = &self.device;
-        let Gradients {
-            dx,
-            dnormed,
-            dgated,
-            dgate_up,
-            space,
-            ..
-        } = grads;
-        let (x, inner) = (&acts.gated, &acts.inner);
-        device.linear_backward(at, Map::Down, adapter, x, inner, dx, dgated, sums, space)?;
-        device.swiglu_backward(at.config.ffn, &mut acts.gate_up, dgated, dgate_up)?;
-        let (x, dy) = (&acts.ffn_in, &*dgate_up);
-        device.linear_backward(at, Map::GateUp, adapter, x, inner, dy, dnormed, sums, space)?;
-        device.norm_backward(at.config, &acts.mid, &at.weights.ffn_norm, dnormed, dx)
-    }
+fn feed_forward_backward<D: Device>(
+    device: &D,
+    at: Site<'_, D>,
+    adapter: &Adapter,
+    acts: &mut Activations<D>,
+    grads: &mut Gradients<D>,
+    sums: &mut D::Grads<'_>,
+) -> Result<()> {
+    let Gradients {
+        dx,
+        dnormed,
+        dgated,
+        dgate_up,
+        narrow,
+        space,
+        ..
+    } = grads;
+    let (x, inner) = (&acts.gated, &acts.inner);
+    let dy = device.operand(dx, narrow)?;
+    device.linear_backward(at, Map::Down, adapter, x, inner, dy, dgated, sums, space)?;
+    device.swiglu_backward(at.config.ffn, &mut acts.gate_up, dgated, dgate_up)?;
+    let (x, dy) = (&acts.ffn_in, &*dgate_up);
+    device.linear_backward(at, Map::GateUp, adapter, x, inner, dy, dnormed, sums, space)?;
+    device.norm_backward(at.config, &acts.mid, &at.weights.ffn_norm, dnormed, dx)
+}
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the two halves of a layer's gradient take the same parts"
-    )]
-    fn attention_backward(
-        &self,
-        at: Site<'_, D>,
-        adapter: &Adapter,
-        batch: &mut Forest<'_, D>,
-        input: &D::Wide,
-        acts: &Activations<D>,
-        grads: &mut Gradients<D>,
-        sums: &mut D::Grads<'_>,
-    ) -> Result<()> {
-        let device = &self.device;
-        let Gradients {
-            dx,
-            dnormed,
-            dattended,
-            dqkv,
-            space,
-            ..
-        } = grads;
-        let (x, inner) = (&acts.attended, &acts.inner);
-        device.linear_backward(at, Map::O, adapter, x, inner, dx, dattended, sums, space)?;
-        let forward = Attended {
-            qkv: &acts.qkv,
-            raw: &acts.raw_qkv,
-            out: &acts.attended,
-            dout: dattended,
-        };
-        device.attend_backward(at, batch, forward, dqkv, space)?;
-        let (x, dy) = (&acts.attention_in, &*dqkv);
-        device.linear_backward(at, Map::Qkv, adapter, x, inner, dy, dnormed, sums, space)?;
-        device.norm_backward(at.config, input, &at.weights.attention_norm, dnormed, dx)
-    }
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the two halves of a layer's gradient take the same parts"
+)]
+fn attention_backward<D: Device>(
+    device: &D,
+    at: Site<'_, D>,
+    adapter: &Adapter,
+    batch: &mut Forest<'_, D>,
+    input: &D::Wide,
+    acts: &Activations<D>,
+    grads: &mut Gradients<D>,
+    sums: &mut D::Grads<'_>,
+) -> Result<()> {
+    let Gradients {
+        dx,
+        dnormed,
+        dattended,
+        dqkv,
+        narrow,
+        space,
+        ..
+    } = grads;
+    let (x, inner) = (&acts.attended, &acts.inner);
+    let dy = device.operand(dx, narrow)?;
+    device.linear_backward(at, Map::O, adapter, x, inner, dy, dattended, sums, space)?;
+    let forward = Attended {
+        placed: (&acts.qkv, &acts.beside),
+        out: &acts.attended,
+        marks: &acts.marks,
+        dout: dattended,
+    };
+    device.attend_backward(at, batch, forward, dqkv, space)?;
+    let (x, dy) = (&acts.attention_in, &*dqkv);
+    device.linear_backward(at, Map::Qkv, adapter, x, inner, dy, dnormed, sums, space)?;
+    device.norm_backward(at.config, input, &at.weights.attention_norm, dnormed, dx)
 }

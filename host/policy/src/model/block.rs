@@ -11,12 +11,13 @@ use crate::error::Result;
 pub(crate) struct Activations<D: Device> {
     /// (N, C) norm of the layer's input.
     pub(super) attention_in: D::Narrow,
-    /// (N, (H + 2K)·D) queries, keys, values; normed and rotated.
+    /// (N, (H + 2K)·D) queries, keys, values.
     pub(super) qkv: D::Narrow,
-    /// The same before QK-norm; empty without it.
-    pub(super) raw_qkv: D::Narrow,
+    /// What a device puts beside them when it places them.
+    pub(super) beside: D::Narrow,
     /// (N, H·D) attention's result.
     pub(super) attended: D::Narrow,
+    pub(super) marks: D::Marks,
     /// (N, C) after the attention half.
     pub(super) mid: D::Wide,
     /// (N, C) norm of `mid`.
@@ -34,8 +35,9 @@ impl<D: Device> Default for Activations<D> {
         Activations {
             attention_in: D::Narrow::default(),
             qkv: D::Narrow::default(),
-            raw_qkv: D::Narrow::default(),
+            beside: D::Narrow::default(),
             attended: D::Narrow::default(),
+            marks: D::Marks::default(),
             mid: D::Wide::default(),
             ffn_in: D::Narrow::default(),
             gate_up: D::Narrow::default(),
@@ -57,8 +59,9 @@ pub(super) fn attend<D: Device, S: Sequences<D>>(
     device.norm(at.config, x, norm, &mut acts.attention_in)?;
     let (input, inner) = (&acts.attention_in, &mut acts.inner);
     device.linear(at, Map::Qkv, &*batch, input, inner, &mut acts.qkv)?;
-    device.place(at, batch, &mut acts.qkv, &mut acts.raw_qkv)?;
-    device.attend(at, &*batch, &acts.qkv, &mut acts.attended)?;
+    device.place(at, batch, &mut acts.qkv, &mut acts.beside)?;
+    let placed = (&acts.qkv, &acts.beside);
+    device.attend(at, &*batch, placed, &mut acts.attended, &mut acts.marks)?;
     let (input, inner) = (&acts.attended, &mut acts.inner);
     device.linear_add(at, Map::O, &*batch, input, x, inner, &mut acts.mid)
 }

@@ -116,6 +116,46 @@ impl Pack {
         Ok(())
     }
 
+    /// The same with every sequence whole: what was shared is there for each. The targets are asked once, in the same order.
+    pub(crate) fn unfolded(&self) -> Pack {
+        let mut pack = Pack::default();
+        // Where each row is now.
+        let mut moved = vec![0; self.tokens.len()];
+        for leaf in
+            (0..self.nodes.len()).filter(|i| self.nodes.iter().all(|n| n.parent != Some(*i)))
+        {
+            let (first, mut at) = (pack.tokens.len(), Some(leaf));
+            let count = self.nodes[leaf].start + self.nodes[leaf].count;
+            pack.tokens.resize(first + count, 0);
+            while let Some(i) = at {
+                let Node {
+                    first: from,
+                    count,
+                    start,
+                    parent,
+                } = self.nodes[i];
+                let to = first + start;
+                pack.tokens[to..to + count].copy_from_slice(&self.tokens[from..from + count]);
+                for (row, moved) in (to..).zip(&mut moved[from..from + count]) {
+                    *moved = row;
+                }
+                at = parent;
+            }
+            pack.nodes.push(Node {
+                first,
+                count,
+                start: 0,
+                parent: None,
+            });
+        }
+        pack.targets
+            .extend(self.targets.iter().map(|target| Target {
+                row: moved[target.row],
+                ..*target
+            }));
+        pack
+    }
+
     /// The node in which the longest common beginning ends, how many of its rows belong to it, and the tokens in common.
     fn walk(&self, tokens: &[u32]) -> Option<(usize, usize, usize)> {
         let mut best: Option<(usize, usize, usize)> = None;

@@ -4,10 +4,11 @@
 //! in any batch, in one chunk or in many, and whatever adapters its neighbours use.
 
 use crate::adapter::Adapter;
-use crate::device::{Cpu, Device, Sequences, Span};
+use crate::device::{Cpu, Cuda, Device, Sequences, Span};
 use crate::error::Result;
 use crate::kv::Kv;
 use crate::model::block::{self, Activations};
+use crate::model::weights::on;
 use crate::model::{Model, Net};
 use std::ops::Range;
 
@@ -39,6 +40,7 @@ pub struct Segment<'a> {
 #[derive(Debug, Default)]
 pub struct Scratch {
     pub(crate) cpu: Buffers<Cpu>,
+    pub(crate) cuda: Option<Box<Buffers<Cuda>>>,
     pub(crate) results: Results,
 }
 
@@ -65,6 +67,9 @@ pub(crate) struct Buffers<D: Device> {
     rows: Vec<usize>,
     chosen: D::Wide,
     normed: D::Narrow,
+    /// Logits that are not in the host's memory yet.
+    logits: D::Wide,
+    plan: D::Plan,
 }
 
 impl<D: Device> Default for Buffers<D> {
@@ -78,6 +83,8 @@ impl<D: Device> Default for Buffers<D> {
             rows: Vec::new(),
             chosen: D::Wide::default(),
             normed: D::Narrow::default(),
+            logits: D::Wide::default(),
+            plan: D::Plan::default(),
         }
     }
 }
@@ -148,7 +155,7 @@ impl Model {
     /// context, [`Error::Token`](crate::Error::Token) for an id outside of the vocabulary, [`Error::AdapterSetting`](crate::Error::AdapterSetting)
     /// for another model's adapter, [`Error::Compute`](crate::Error::Compute) for another model's cache.
     pub fn forward(&self, scratch: &mut Scratch, segments: &mut [Segment<'_>]) -> Result<()> {
-        self.net.forward(scratch, segments)
+        on!(self, net => net.forward(scratch, segments))
     }
 }
 
@@ -169,6 +176,8 @@ impl<D: Device> Net<D> {
             rows,
             chosen,
             normed,
+            logits,
+            plan,
         } = buffers;
         firsts.clear();
         tokens.clear();
@@ -179,12 +188,12 @@ impl<D: Device> Net<D> {
             device.adopt(segment.kv, len)?;
         }
         let _turn = device.enter();
-        device.embed(&self.embedding, tokens, x)?;
+        device.embed(&self.embedding, tokens, plan, x)?;
         let list = &mut *segments;
         let mut batch = Segments { list, firsts };
-        let plan = device.plan(&batch)?;
+        device.plan(&self.config, &batch, plan)?;
         for layer in 0..self.layers.len() {
-            let at = self.site(&plan, layer);
+            let at = self.site(plan, layer);
             block::forward(device, at, &mut batch, x, acts, next)?;
             std::mem::swap(x, next);
         }
@@ -202,7 +211,7 @@ impl<D: Device> Net<D> {
         }
         device.gather(self.config.hidden, x, rows, chosen)?;
         device.norm(&self.config, chosen, &self.norm, normed)?;
-        device.logits(normed, self.output(), &mut results.logits)?;
+        device.logits(normed, self.output(), logits, &mut results.logits)?;
         for segment in segments {
             segment.kv.grow(segment.tokens.len())?;
         }

@@ -4,10 +4,11 @@
 //! computed again when its gradient is. The vocabulary's logits never exist as a whole.
 
 use crate::adapter::Adapter;
-use crate::device::{Cpu, Device, Sequences, Site, Span, Turn};
+use crate::device::{Cpu, Cuda, Device, Sequences, Site, Span, Turn};
 use crate::error::Result;
 use crate::model::block::{self, Activations};
 use crate::model::pack::{Node, Pack};
+use crate::model::weights::on;
 use crate::model::{Model, Net};
 use kernels::CacheShape;
 
@@ -17,6 +18,7 @@ pub use kernels::softmax::Target;
 #[derive(Debug)]
 pub struct Tape {
     pub(crate) cpu: Buffers<Cpu>,
+    pub(crate) cuda: Option<Box<Buffers<Cuda>>>,
     pub(crate) asked: Asked,
 }
 
@@ -50,6 +52,7 @@ pub(crate) struct Buffers<D: Device> {
     pub(super) hidden: D::Wide,
     pub(super) normed: D::Narrow,
     pub(super) output: D::Output,
+    pub(super) plan: D::Plan,
     pub(super) grads: super::backward::Gradients<D>,
 }
 
@@ -62,6 +65,7 @@ impl<D: Device> Default for Buffers<D> {
             hidden: D::Wide::default(),
             normed: D::Narrow::default(),
             output: D::Output::default(),
+            plan: D::Plan::default(),
             grads: super::backward::Gradients::default(),
         }
     }
@@ -79,6 +83,7 @@ impl Tape {
     pub fn with_budget(bytes: usize) -> Tape {
         Tape {
             cpu: Buffers::default(),
+            cuda: None,
             asked: Asked {
                 budget: bytes,
                 keeps: false,
@@ -198,7 +203,7 @@ impl Model {
         pack: &Pack,
         temperature: f32,
     ) -> Result<Vec<f32>> {
-        self.net.train_pack(tape, adapter, pack, temperature)
+        on!(self, net => net.train_pack(tape, adapter, pack, temperature))
     }
 }
 
@@ -217,12 +222,19 @@ impl<D: Device> Net<D> {
             self.check_tokens(0, &[target.token])?;
         }
         self.check_adapter(adapter)?;
-        let device = &self.device;
+        let alone;
+        let pack = if D::SHARES {
+            pack
+        } else {
+            alone = pack.unfolded();
+            &alone
+        };
+        let device = &self.device.background();
         let (buffers, asked) = D::tape(tape);
         asked.read(pack);
         asked.keeps = self.kept_bytes(asked.rows, adapter) <= asked.budget;
         let mut turn = device.enter();
-        self.layers_forward(buffers, asked, adapter, pack.tokens(), &mut turn)?;
+        self.layers_forward(device, buffers, asked, adapter, pack.tokens(), &mut turn)?;
         let last = &buffers.inputs[self.layers.len()];
         let (hidden, normed) = (&mut buffers.hidden, &mut buffers.normed);
         device.gather(self.config.hidden, last, &asked.answering, hidden)?;
@@ -247,39 +259,37 @@ impl<D: Device> Net<D> {
     /// Fills the tape's layer inputs.
     fn layers_forward(
         &self,
+        device: &D,
         buffers: &mut Buffers<D>,
         asked: &Asked,
         adapter: Option<&Adapter>,
         tokens: &[u32],
         turn: &mut D::Turn<'_>,
     ) -> Result<()> {
-        let device = &self.device;
         let Buffers {
             acts,
             inputs,
             caches,
+            plan,
             ..
         } = buffers;
         let kept = if asked.keeps { self.layers.len() } else { 1 };
         acts.truncate(kept);
         acts.resize_with(kept, Activations::default);
         inputs.resize_with(self.layers.len() + 1, D::Wide::default);
-        caches.truncate(asked.nodes.len());
-        caches.resize_with(asked.nodes.len(), || device.cache(self.one_layer()));
-        for (cache, node) in caches.iter_mut().zip(&asked.nodes) {
-            device.reserve(cache, node.start + node.count)?;
-        }
-        device.embed(&self.embedding, tokens, &mut inputs[0])?;
+        let lengths: Vec<usize> = asked.nodes.iter().map(|n| n.start + n.count).collect();
+        device.caches(self.one_layer(), &lengths, caches)?;
         let mut batch = Forest {
             nodes: &asked.nodes,
             caches,
             adapter,
         };
-        let plan = device.plan(&batch)?;
+        device.plan(&self.config, &batch, plan)?;
+        device.embed(&self.embedding, tokens, plan, &mut inputs[0])?;
         for layer in 0..self.layers.len() {
             let (before, after) = inputs.split_at_mut(layer + 1);
             let acts = &mut acts[if asked.keeps { layer } else { 0 }];
-            let at = self.lone_site(&plan, layer);
+            let at = self.lone_site(plan, layer);
             block::forward(device, at, &mut batch, &before[layer], acts, &mut after[0])?;
             turn.breathe();
         }

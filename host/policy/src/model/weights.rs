@@ -3,7 +3,7 @@
 use crate::adapter::{Adapter, Projection, uniform};
 use crate::checkpoint::Checkpoint;
 use crate::config::{ModelConfig, RopeScaling};
-use crate::device::{Cpu, Device, Site};
+use crate::device::{Cpu, Cuda, Device, Site};
 use crate::error::{Error, Result};
 use kernels::rope::{Scaling, Table};
 use kernels::softmax::Normalizer;
@@ -18,8 +18,28 @@ const MAX_POSITIONS: usize = 1 << 18;
 /// A clone shares them.
 #[derive(Clone, Debug)]
 pub struct Model {
-    pub(super) net: Net<Cpu>,
+    /// The host's threads: what a model on a GPU leaves to them, and the CPU's arithmetic.
+    pool: Arc<Pool>,
+    pub(super) net: Placed,
 }
+
+/// The weights, where they are.
+#[derive(Clone, Debug)]
+pub(super) enum Placed {
+    Cpu(Net<Cpu>),
+    Cuda(Net<Cuda>),
+}
+
+/// Calls a method of the weights, wherever they are.
+macro_rules! on {
+    ($model:expr, $net:ident => $call:expr) => {
+        match &$model.net {
+            $crate::model::weights::Placed::Cpu($net) => $call,
+            $crate::model::weights::Placed::Cuda($net) => $call,
+        }
+    };
+}
+pub(super) use on;
 
 /// The weights on one device.
 #[derive(Debug)]
@@ -62,28 +82,45 @@ impl Model {
         Model::from_tensors(checkpoint.config.clone(), dtype, pool, &read)
     }
 
+    /// Reads the weights of a checkpoint into a GPU's memory, as bf16, with room for `tokens` tokens of keys and values.
+    ///
+    /// # Errors
+    /// [`Error::Compute`] without a GPU of this number or without enough memory, or for a model whose sizes no kernel is made for; what
+    /// [`Checkpoint::tensor`] refuses.
+    pub fn load_on_gpu(
+        checkpoint: &Checkpoint,
+        gpu: usize,
+        tokens: usize,
+        pool: Arc<Pool>,
+    ) -> Result<Model> {
+        let read = |name: &str, shape: &[usize]| checkpoint.tensor(name, shape);
+        Model::on_gpu(checkpoint.config.clone(), gpu, tokens, pool, &read)
+    }
+
     /// Random weights, a function of `seed`: for tests that need no download.
     ///
     /// # Errors
-    /// [`crate::Error::Compute`] for sizes that no op accepts.
+    /// [`Error::Compute`] for sizes that no op accepts.
     pub fn random(config: ModelConfig, seed: u64, dtype: Dtype, pool: Arc<Pool>) -> Result<Model> {
-        let read = |name: &str, shape: &[usize]| {
-            let stream = name.bytes().fold(seed, |h, b| {
-                (h ^ u64::from(b))
-                    .wrapping_mul(0x0100_0000_01b3)
-                    .rotate_left(17)
-            });
-            // Uniform with the variance 1 / inputs; norm weights near one.
-            let (middle, spread) = match shape {
-                [_, inputs] => (0.0, (3.0 / *inputs as f32).sqrt()),
-                _ => (1.0, 0.1),
-            };
-            let len = shape.iter().product::<usize>() as u64;
-            Ok((0..len)
-                .map(|i| middle + (2.0 * uniform(stream, i) - 1.0) * spread)
-                .collect())
-        };
-        Model::from_tensors(config, dtype, pool, &read)
+        Model::from_tensors(config, dtype, pool, &|name, shape| {
+            Ok(random(seed, name, shape))
+        })
+    }
+
+    /// The same random weights on a GPU.
+    ///
+    /// # Errors
+    /// As [`Model::load_on_gpu`].
+    pub fn random_on_gpu(
+        config: ModelConfig,
+        seed: u64,
+        gpu: usize,
+        tokens: usize,
+        pool: Arc<Pool>,
+    ) -> Result<Model> {
+        Model::on_gpu(config, gpu, tokens, pool, &|name, shape| {
+            Ok(random(seed, name, shape))
+        })
     }
 
     fn from_tensors(
@@ -92,40 +129,55 @@ impl Model {
         pool: Arc<Pool>,
         read: &Read<'_>,
     ) -> Result<Model> {
-        let net = Net::load(Cpu(pool), config, dtype, read)?;
-        Ok(Model { net })
+        let net = Net::load(Cpu(Arc::clone(&pool)), config, dtype, read)?;
+        let net = Placed::Cpu(net);
+        Ok(Model { pool, net })
+    }
+
+    fn on_gpu(
+        config: ModelConfig,
+        gpu: usize,
+        tokens: usize,
+        pool: Arc<Pool>,
+        read: &Read<'_>,
+    ) -> Result<Model> {
+        let device = Cuda::open(gpu, &config, tokens)?;
+        let net = Placed::Cuda(Net::load(device, config, Dtype::Bf16, read)?);
+        Ok(Model { pool, net })
     }
 
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
-        &self.net.config
+        on!(self, net => &net.config)
     }
 
-    /// The same weights on other threads or another instruction set: every result keeps its bits.
+    /// The same weights on other threads or another instruction set: every result keeps its bits. On a GPU, only what is left to the host's
+    /// threads changes.
     #[must_use]
     pub fn on(&self, pool: Arc<Pool>) -> Model {
-        let device = Cpu(pool);
-        Model {
-            net: Net {
-                device,
-                ..self.net.clone()
-            },
-        }
+        let net = match &self.net {
+            Placed::Cpu(net) => Placed::Cpu(Net {
+                device: Cpu(Arc::clone(&pool)),
+                ..net.clone()
+            }),
+            Placed::Cuda(net) => Placed::Cuda(net.clone()),
+        };
+        Model { pool, net }
     }
 
     /// The threads that it computes on.
     pub fn pool(&self) -> &Arc<Pool> {
-        &self.net.device.0
+        &self.pool
     }
 
     /// Memory of the packed matrices.
     pub fn bytes(&self) -> usize {
-        self.net.bytes()
+        on!(self, net => net.bytes())
     }
 
     /// The longest sequence, in tokens.
     pub fn context(&self) -> usize {
-        self.net.context
+        on!(self, net => net.context)
     }
 
     /// What turns a row of logits into the log-probs that are recorded with a sampled token.
@@ -137,11 +189,7 @@ impl Model {
     /// [`crate::Error::Compute`] for a negative or non-finite temperature, or an empty row.
     pub fn normalizer(&self, logits: &[f32], temperature: f32) -> Result<Normalizer> {
         let temperature = if temperature == 0.0 { 1.0 } else { temperature };
-        Ok(kernels::softmax::normalizer(
-            self.pool(),
-            logits,
-            temperature,
-        )?)
+        on!(self, net => net.device.normalizer(logits, temperature))
     }
 }
 
@@ -159,6 +207,24 @@ impl<D: Device> Clone for Net<D> {
             context: self.context,
         }
     }
+}
+
+/// A random tensor.
+fn random(seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
+    let stream = name.bytes().fold(seed, |h, b| {
+        (h ^ u64::from(b))
+            .wrapping_mul(0x0100_0000_01b3)
+            .rotate_left(17)
+    });
+    // Uniform with the variance 1 / inputs; norm weights near one.
+    let (middle, spread) = match shape {
+        [_, inputs] => (0.0, (3.0 / *inputs as f32).sqrt()),
+        _ => (1.0, 0.1),
+    };
+    let len = shape.iter().product::<usize>() as u64;
+    (0..len)
+        .map(|i| middle + (2.0 * uniform(stream, i) - 1.0) * spread)
+        .collect()
 }
 
 impl<D: Device> Net<D> {

@@ -1,0 +1,62 @@
+//! Rows in a GPU's memory: buffers that grow to the largest pass and stay.
+
+use crate::error::Result;
+use kernels::cuda::{Buffer, Element, Gpu, View, ViewMut};
+
+/// Numbers on a GPU that keep their memory when they become fewer.
+#[derive(Debug)]
+pub(crate) struct Grown<T> {
+    buffer: Option<Buffer<T>>,
+    len: usize,
+}
+
+impl<T> Default for Grown<T> {
+    fn default() -> Self {
+        Grown {
+            buffer: None,
+            len: 0,
+        }
+    }
+}
+
+impl<T: Element> Grown<T> {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Exactly `len` numbers, with whatever is in them.
+    pub(super) fn fit(&mut self, gpu: &Gpu, len: usize) -> Result<ViewMut<'_, T>> {
+        let buffer = match self.buffer.take() {
+            Some(buffer) if buffer.len() >= len => buffer,
+            // A little more than asked: a batch that grows row by row does not allocate at each.
+            _ => gpu.buffer(len + len / 4)?,
+        };
+        self.len = len;
+        Ok(self.buffer.insert(buffer).part_mut(0..len)?)
+    }
+
+    /// What was written.
+    pub(super) fn view(&self) -> Result<View<'_, T>> {
+        match &self.buffer {
+            Some(buffer) => Ok(buffer.view().part(0..self.len)?),
+            None => Err(unwritten()),
+        }
+    }
+
+    /// What was written, to be changed.
+    pub(super) fn view_mut(&mut self) -> Result<ViewMut<'_, T>> {
+        match &mut self.buffer {
+            Some(buffer) => Ok(buffer.part_mut(0..self.len)?),
+            None => Err(unwritten()),
+        }
+    }
+}
+
+fn unwritten() -> crate::Error {
+    crate::Error::Compute(kernels::Error::Argument {
+        op: "policy.cuda",
+        what: "buffer",
+        rule: "it is written before it is read",
+        found: 0.0,
+    })
+}

@@ -1,0 +1,314 @@
+//! A whole model on a GPU: it computes what the CPU computes, and serving and training agree bit for bit.
+//!
+//! Runs on the stand-in driver (`kernels/emulator`), or with `NEXTSTATE_TEST_GPU=1` on this machine's GPU; skipped, loudly, without g++
+//! unless `NEXTSTATE_REQUIRE_EMULATOR` is set.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod driver;
+#[path = "../../../../kernels/tests/cuda/standin.rs"]
+mod standin;
+
+use common::*;
+use policy::{
+    Adapter, AdapterGrads, Architecture, Dtype, Error, Kv, Logits, Model, ModelConfig, Pack, Pool,
+    Rope, RopeScaling, Scratch, Segment, Tape, Target,
+};
+use std::sync::Arc;
+
+/// The sizes are those that tensor cores take; the ratio of heads is one that small models have.
+fn config(qk_norm: bool) -> ModelConfig {
+    ModelConfig {
+        architecture: Architecture::Qwen3,
+        vocab_size: 176,
+        hidden: 96,
+        layers: 2,
+        heads: 3,
+        kv_heads: 1,
+        head_dim: 64,
+        ffn: 112,
+        rms_eps: 1e-6,
+        rope: Rope {
+            theta: 10_000.0,
+            scaling: RopeScaling::None,
+        },
+        context: 256,
+        tied: true,
+        qk_norm,
+        attention_bias: false,
+        eos: vec![1],
+        bos: None,
+    }
+}
+
+fn pool() -> Arc<Pool> {
+    Arc::new(Pool::new(2).unwrap())
+}
+
+/// The same random weights on the GPU and on the CPU; none where nothing runs kernels.
+fn models(qk_norm: bool) -> Option<(Model, Model)> {
+    if !driver::present() {
+        return None;
+    }
+    let gpu = Model::random_on_gpu(config(qk_norm), 7, 0, 2048, pool()).unwrap();
+    let cpu = Model::random(config(qk_norm), 7, Dtype::Bf16, pool()).unwrap();
+    Some((gpu, cpu))
+}
+
+fn text(seed: u64, len: u64) -> Vec<u32> {
+    (0..len)
+        .map(|i| (uniform(seed, i) * 176.0) as u32)
+        .collect()
+}
+
+fn adapter(rank: usize, seed: u64) -> Adapter {
+    Adapter::random(&config(true), rank, 16.0, seed).unwrap()
+}
+
+fn next_tokens(tokens: &[u32]) -> Vec<Target> {
+    let pairs = tokens.windows(2).enumerate();
+    pairs
+        .map(|(row, pair)| Target {
+            row,
+            token: pair[1],
+        })
+        .collect()
+}
+
+fn trained(model: &Model, adapter: Option<&Adapter>, tokens: &[u32], temperature: f32) -> Vec<f32> {
+    let targets = next_tokens(tokens);
+    let tape = &mut Tape::new();
+    model
+        .train_forward(tape, adapter, tokens, &targets, temperature)
+        .unwrap()
+}
+
+/// Log-probs of every next token as serving records them, from pieces of the given sizes, next to other sequences.
+fn served(
+    model: &Model,
+    adapter: Option<&Adapter>,
+    tokens: &[u32],
+    temperature: f32,
+    sizes: &[usize],
+) -> Vec<f32> {
+    let (mut kv, mut scratch) = (Kv::new(model.config()), Scratch::new());
+    let mut neighbour = Kv::new(model.config());
+    let other = self::adapter(20, 99);
+    let mut out = Vec::new();
+    for &size in sizes.iter().cycle() {
+        let rest = &tokens[kv.len()..];
+        if rest.is_empty() {
+            break;
+        }
+        let piece = &rest[..size.min(rest.len())];
+        let begin = kv.len();
+        let own = Segment {
+            kv: &mut kv,
+            tokens: piece,
+            adapter,
+            logits: Logits::All,
+        };
+        let beside = Segment {
+            kv: &mut neighbour,
+            tokens: &[3],
+            adapter: Some(&other),
+            logits: Logits::Last,
+        };
+        model.forward(&mut scratch, &mut [beside, own]).unwrap();
+        for (i, row) in scratch.logits(1).enumerate() {
+            let Some(&next) = tokens.get(begin + i + 1) else {
+                break;
+            };
+            let normalizer = model.normalizer(row, temperature).unwrap();
+            out.push(normalizer.log_prob(row[next as usize]));
+        }
+    }
+    out
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+#[test]
+fn log_probs_are_the_cpus_to_the_precision_of_bf16() {
+    for qk_norm in [true, false] {
+        let Some((gpu, cpu)) = models(qk_norm) else {
+            return;
+        };
+        assert!(gpu.bytes() <= cpu.bytes(), "both hold bf16; panels are filled up");
+        let tokens = text(1, 77);
+        for adapter in [None, Some(&adapter(5, 3))] {
+            let found = trained(&gpu, adapter, &tokens, 0.8);
+            let expected = trained(&cpu, adapter, &tokens, 0.8);
+            let worst = found.iter().zip(&expected).map(|(f, e)| (f - e).abs());
+            let worst = worst.fold(0.0, f32::max);
+            assert!(worst < 0.05, "{worst}");
+        }
+    }
+}
+
+#[test]
+fn serving_records_the_bits_that_training_computes() {
+    let Some((gpu, _)) = models(true) else { return };
+    let tokens = text(2, 90);
+    for adapter in [None, Some(&adapter(5, 4))] {
+        let expected = bits(&trained(&gpu, adapter, &tokens, 0.7));
+        for sizes in [&[90][..], &[1], &[64, 1, 1, 7], &[33]] {
+            let found = bits(&served(&gpu, adapter, &tokens, 0.7, sizes));
+            assert!(found == expected, "{sizes:?}");
+        }
+    }
+}
+
+#[test]
+fn a_copied_beginning_goes_on_with_the_same_bits_and_its_source_does_not_notice() {
+    let Some((gpu, _)) = models(true) else { return };
+    let tokens = text(5, 150);
+    let mut scratch = Scratch::new();
+    let mut run = |kv: &mut Kv, tokens: &[u32]| {
+        let logits = Logits::All;
+        let segment = Segment {
+            kv,
+            tokens,
+            adapter: None,
+            logits,
+        };
+        gpu.forward(&mut scratch, &mut [segment]).unwrap();
+        scratch.logits(0).flat_map(bits).collect::<Vec<u32>>()
+    };
+    let mut whole = Kv::new(gpu.config());
+    let all = run(&mut whole, &tokens);
+    // In the middle of a page, and at its end; the copies go on differently before the source does.
+    for cut in [70, 128] {
+        let mut copy = Kv::new(gpu.config());
+        copy.copy_prefix_from(&whole, cut).unwrap();
+        assert_eq!(copy.len(), cut);
+        let _ = run(&mut copy, &text(6, 40));
+        let mut again = Kv::new(gpu.config());
+        again.copy_prefix_from(&whole, cut).unwrap();
+        assert!(run(&mut again, &tokens[cut..]) == all[cut * 176..], "{cut}");
+        whole.truncate(cut).unwrap();
+        assert!(run(&mut whole, &tokens[cut..]) == all[cut * 176..], "{cut}");
+    }
+    assert!(whole.copy_prefix_from(&Kv::new(gpu.config()), 1).is_err());
+}
+
+#[test]
+fn gradients_are_the_cpus_to_the_precision_of_bf16_and_the_same_every_time() {
+    for qk_norm in [true, false] {
+        let Some((gpu, cpu)) = models(qk_norm) else {
+            return;
+        };
+        let adapter = adapter(5, 6);
+        let tokens = text(3, 70);
+        let targets = next_tokens(&tokens);
+        let upstream: Vec<f32> = (0..targets.len())
+            .map(|i| (i % 5) as f32 * 0.2 - 0.3)
+            .collect();
+        let run = |model: &Model, tape: &mut Tape| {
+            let mut grads = AdapterGrads::zeros(&adapter);
+            model
+                .train_forward(tape, Some(&adapter), &tokens, &targets, 0.9)
+                .unwrap();
+            model
+                .backward(tape, &adapter, &upstream, &mut grads)
+                .unwrap();
+            grads.values().to_vec()
+        };
+        let expected = run(&cpu, &mut Tape::new());
+        let found = run(&gpu, &mut Tape::new());
+        let error = relative(&found, &expected);
+        assert!(error < 0.02, "{error}");
+        // Kept or computed again, and on buffers that hold more than is asked for.
+        let mut used = Tape::with_budget(0);
+        trained_long(&gpu, &mut used, &adapter);
+        assert!(bits(&run(&gpu, &mut used)) == bits(&found));
+    }
+}
+
+fn trained_long(model: &Model, tape: &mut Tape, adapter: &Adapter) {
+    let tokens = text(8, 100);
+    let targets = next_tokens(&tokens);
+    model
+        .train_forward(tape, Some(adapter), &tokens, &targets, 1.0)
+        .unwrap();
+}
+
+#[test]
+fn a_pack_is_trained_as_its_sequences_are() {
+    let Some((gpu, _)) = models(true) else { return };
+    let adapter = adapter(4, 7);
+    let (prompt, mut pack) = (text(10, 40), Pack::default());
+    let mut alone = Vec::new();
+    for seed in [11, 12] {
+        let tokens = [prompt.clone(), text(seed, 15)].concat();
+        pack.push(&tokens, &next_tokens(&tokens)).unwrap();
+        alone.extend(trained(&gpu, Some(&adapter), &tokens, 1.0));
+    }
+    let together = gpu
+        .train_pack(&mut Tape::new(), Some(&adapter), &pack, 1.0)
+        .unwrap();
+    assert!(bits(&together) == bits(&alone));
+}
+
+#[test]
+fn an_adapter_that_changed_is_another_and_many_come_and_go() {
+    let Some((gpu, _)) = models(true) else { return };
+    let tokens = text(13, 20);
+    let first = adapter(2, 1);
+    let before = bits(&trained(&gpu, Some(&first), &tokens, 1.0));
+    let mut changed = first.clone();
+    changed.update(|params| params.iter_mut().for_each(|p| *p *= 1.5));
+    assert!(bits(&trained(&gpu, Some(&changed), &tokens, 1.0)) != before);
+    // More than there are places for: the first is thrown out, and comes back.
+    for seed in 2..70 {
+        trained(&gpu, Some(&adapter(1, seed)), &tokens[..3], 1.0);
+    }
+    assert!(bits(&trained(&gpu, Some(&first), &tokens, 1.0)) == before);
+}
+
+#[test]
+fn what_a_gpu_cannot_do_is_refused() {
+    let Some((gpu, cpu)) = models(true) else {
+        return;
+    };
+    let small = ModelConfig {
+        head_dim: 32,
+        ..config(true)
+    };
+    let refused = Model::random_on_gpu(small, 1, 0, 64, pool()).unwrap_err();
+    assert!(format!("{refused:?}").contains("head_dim"), "{refused:?}");
+    assert!(
+        Model::random_on_gpu(config(true), 1, 5, 64, pool()).is_err(),
+        "no such GPU"
+    );
+    // A sequence that began on the CPU does not go on here.
+    let mut kv = Kv::new(cpu.config());
+    let mut scratch = Scratch::new();
+    let mut step = |model: &Model, kv: &mut Kv, tokens: &[u32]| {
+        let logits = Logits::Last;
+        let segment = Segment {
+            kv,
+            tokens,
+            adapter: None,
+            logits,
+        };
+        model.forward(&mut scratch, &mut [segment])
+    };
+    step(&cpu, &mut kv, &[1, 2, 3]).unwrap();
+    assert!(matches!(step(&gpu, &mut kv, &[4]), Err(Error::Compute(_))));
+    // More than the pages hold.
+    let scarce = Model::random_on_gpu(config(true), 1, 0, 64, pool()).unwrap();
+    let mut kv = Kv::new(scarce.config());
+    step(&scarce, &mut kv, &[5; 60]).unwrap();
+    assert!(step(&scarce, &mut kv, &[5; 10]).is_err());
+    assert_eq!(kv.len(), 60);
+    drop(kv);
+    step(&scarce, &mut Kv::new(scarce.config()), &[5; 64]).unwrap();
+    let too_large = adapter(65, 1);
+    let mut tape = Tape::new();
+    let outcome = gpu.train_forward(&mut tape, Some(&too_large), &[1, 2], &[], 1.0);
+    assert!(outcome.is_err(), "its rank");
+}
