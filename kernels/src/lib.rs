@@ -9,7 +9,7 @@
 //! specification of each op is in [`mod@reference`].
 #![expect(
     unsafe_code,
-    reason = "vector instructions, and threads that share one output buffer"
+    reason = "vector instructions, threads that share one output buffer, and weights in huge pages"
 )]
 
 pub mod adamw;
@@ -20,6 +20,7 @@ pub mod elementwise;
 mod error;
 pub mod gemm;
 pub mod lora;
+mod memory;
 pub mod output;
 mod packed;
 mod pairs;

@@ -5,6 +5,7 @@
 //! The last panel is padded with zeros. Read [`crate::gemm`] next.
 
 use crate::error::{check, require};
+use crate::memory::{Numbers, Plain};
 use crate::pairs::pair;
 use crate::{Pool, Result};
 use half::{bf16, f16};
@@ -32,16 +33,23 @@ pub enum Dtype {
 #[repr(C, align(64))]
 pub(crate) struct Line<T>(pub(crate) [T; PANEL]);
 
+// SAFETY: 32 numbers of two or four bytes, a line or two; all bits of each may be zero.
+unsafe impl Plain for Line<u16> {}
+// SAFETY: as above.
+unsafe impl Plain for Line<u32> {}
+// SAFETY: as above.
+unsafe impl Plain for Line<f32> {}
+
 /// The panels; all of panel 0 (one line for each k), then panel 1, and so on.
 pub(crate) enum Panels {
     /// Column c of the first half at 2c, of the second half at 2c + 1: a vector of 32-bit words holds one half in its
     /// low parts and the other in its high parts.
-    Bf16(Vec<Line<u16>>),
-    F32(Vec<Line<f32>>),
+    Bf16(Numbers<Line<u16>>),
+    F32(Numbers<Line<f32>>),
     Q8(Q8),
     /// One line for each pair of inputs: of each column the first in the low half of a word, the second in the high half. An odd
     /// last input is paired with zeros.
-    Pairs(Vec<Line<u32>>),
+    Pairs(Numbers<Line<u32>>),
 }
 
 /// Inputs that share a scale.
@@ -50,15 +58,18 @@ pub(crate) const BLOCK: usize = 32;
 /// Panel rows of eight-bit codes. A weight is code × scale, which f32 holds exactly: 8 bits times 11.
 pub(crate) struct Q8 {
     /// One for each k of each panel.
-    pub(crate) codes: Vec<Codes>,
+    pub(crate) codes: Numbers<Codes>,
     /// One line for each block of k of each panel.
-    pub(crate) scales: Vec<Line<f32>>,
+    pub(crate) scales: Numbers<Line<f32>>,
 }
 
 /// The codes of one panel row, columns in order.
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
 pub(crate) struct Codes(pub(crate) [i8; PANEL]);
+
+// SAFETY: 32 bytes, half a line.
+unsafe impl Plain for Codes {}
 
 /// Panel rows from some input on, which begins a block.
 #[derive(Clone, Copy)]
@@ -98,8 +109,8 @@ fn pack_q8<'a>(
     row: impl Fn(usize) -> Option<&'a [f32]> + Sync,
 ) -> Q8 {
     let blocks = k.div_ceil(BLOCK);
-    let mut codes = vec![Codes([0; PANEL]); n.div_ceil(PANEL) * k];
-    let mut scales = vec![Line([0.0; PANEL]); n.div_ceil(PANEL) * blocks];
+    let mut codes = Numbers::<Codes>::zeros(n.div_ceil(PANEL) * k);
+    let mut scales = Numbers::<Line<f32>>::zeros(n.div_ceil(PANEL) * blocks);
     let scale_rows = shared(&mut scales, blocks);
     fill(pool, &mut codes, k, |panel, codes| {
         let mut scales = scale_rows[panel].lock();
@@ -160,7 +171,7 @@ impl Packed {
         let lines = n.div_ceil(PANEL) * k;
         let panels = match dtype {
             Dtype::Bf16 => {
-                let mut all = vec![Line([0u16; PANEL]); lines];
+                let mut all = Numbers::<Line<u16>>::zeros(lines);
                 fill(pool, &mut all, k, |panel, lines| {
                     for c in 0..PANEL {
                         let Some(row) = row(panel * PANEL + c) else {
@@ -175,7 +186,7 @@ impl Packed {
                 Panels::Bf16(all)
             }
             Dtype::F32 => {
-                let mut all = vec![Line([0f32; PANEL]); lines];
+                let mut all = Numbers::<Line<f32>>::zeros(lines);
                 fill(pool, &mut all, k, |panel, lines| {
                     for c in 0..PANEL {
                         let Some(row) = row(panel * PANEL + c) else {
@@ -191,7 +202,7 @@ impl Packed {
             Dtype::Q8 => Panels::Q8(pack_q8(pool, n, k, row)),
             Dtype::Bf16Pairs => {
                 let pairs = k.div_ceil(2);
-                let mut all = vec![Line([0u32; PANEL]); n.div_ceil(PANEL) * pairs];
+                let mut all = Numbers::<Line<u32>>::zeros(n.div_ceil(PANEL) * pairs);
                 fill(pool, &mut all, pairs, |panel, lines| {
                     for c in 0..PANEL {
                         let Some(row) = row(panel * PANEL + c) else {
@@ -231,11 +242,11 @@ impl Packed {
     /// Memory of the weights, padding included.
     pub fn bytes(&self) -> usize {
         match &self.panels {
-            Panels::Bf16(lines) => std::mem::size_of_val(lines.as_slice()),
-            Panels::F32(lines) => std::mem::size_of_val(lines.as_slice()),
-            Panels::Pairs(lines) => std::mem::size_of_val(lines.as_slice()),
+            Panels::Bf16(lines) => std::mem::size_of_val(&**lines),
+            Panels::F32(lines) => std::mem::size_of_val(&**lines),
+            Panels::Pairs(lines) => std::mem::size_of_val(&**lines),
             Panels::Q8(Q8 { codes, scales }) => {
-                std::mem::size_of_val(codes.as_slice()) + std::mem::size_of_val(scales.as_slice())
+                std::mem::size_of_val(&**codes) + std::mem::size_of_val(&**scales)
             }
         }
     }

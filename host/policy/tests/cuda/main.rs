@@ -137,7 +137,10 @@ fn log_probs_are_the_cpus_to_the_precision_of_bf16() {
         let Some((gpu, cpu)) = models(qk_norm) else {
             return;
         };
-        assert!(gpu.bytes() <= cpu.bytes(), "both hold bf16; panels are filled up");
+        assert!(
+            gpu.bytes() <= cpu.bytes(),
+            "both hold bf16; panels are filled up"
+        );
         let tokens = text(1, 77);
         for adapter in [None, Some(&adapter(5, 3))] {
             let found = trained(&gpu, adapter, &tokens, 0.8);

@@ -1,0 +1,178 @@
+//! Memory for weights: matrices side by side in blocks that ask the system for huge pages.
+//!
+//! A step of decoding reads every weight once. In pages of 4 KiB the processor then looks up an address for each 64 lines, and stops reading ahead
+//! at each page's end; in pages of 2 MiB decoding one sequence is a quarter to a half faster. Most matrices of a small model are
+//! smaller than such a page, therefore they share blocks. A block is given back when the last matrix in it is dropped. Not here: what the
+//! numbers mean; and nothing depends on whether the system has huge pages to give.
+
+use parking_lot::Mutex;
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::{Arc, Weak};
+
+/// A huge page, to whose multiples blocks are aligned.
+const PAGE: usize = 2 << 20;
+
+/// Bytes of a block, or more for a larger matrix. What nobody uses of it takes addresses, not memory.
+const BLOCK: usize = 64 << 20;
+
+/// Where a matrix may begin: at a cache line.
+const LINE: usize = 64;
+
+/// Some memory of the system's allocator.
+struct Block {
+    at: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the memory is used through `Numbers` only, whose parts of it do not overlap.
+unsafe impl Send for Block {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Block {}
+
+impl Block {
+    fn new(bytes: usize) -> Block {
+        let size = bytes.max(BLOCK).next_multiple_of(PAGE);
+        let Ok(layout) = Layout::from_size_align(size, PAGE) else {
+            // What no address can reach cannot be allocated either.
+            handle_alloc_error(Layout::new::<u8>());
+        };
+        // SAFETY: the size is not zero.
+        let Some(at) = NonNull::new(unsafe { alloc(layout) }) else {
+            handle_alloc_error(layout);
+        };
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::mm::{Advice, madvise};
+            // A system without huge pages refuses, and the pages stay small.
+            // SAFETY: the range is this block's; the advice changes no content.
+            let _ = unsafe { madvise(at.as_ptr().cast(), size, Advice::LinuxHugepage) };
+        }
+        Block { at, layout }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout, and nobody uses a part of it any more: each holds the block.
+        unsafe { dealloc(self.at.as_ptr(), self.layout) };
+    }
+}
+
+/// The block that is not full, if somebody still uses it, and how many of its bytes are taken.
+static CURRENT: Mutex<(Weak<Block>, usize)> = Mutex::new((Weak::new(), 0));
+
+/// A part of a block from an offset on, that nobody else gets.
+fn take(bytes: usize) -> (Arc<Block>, usize) {
+    let bytes = bytes.next_multiple_of(LINE);
+    let mut current = CURRENT.lock();
+    if let Some(block) = current.0.upgrade() {
+        let first = current.1;
+        if bytes <= block.layout.size() - first {
+            current.1 = first + bytes;
+            return (block, first);
+        }
+    }
+    let block = Arc::new(Block::new(bytes));
+    // What has more room left is kept for the next.
+    let (rest, old) = (block.layout.size() - bytes, &current.0);
+    let old_rest = (old.upgrade()).map_or(0, |old| old.layout.size() - current.1);
+    if rest > old_rest {
+        *current = (Arc::downgrade(&block), bytes);
+    }
+    (block, 0)
+}
+
+/// Numbers for which all bits may be zero, and which need nothing when dropped.
+///
+/// # Safety
+/// That is so, and they are aligned to a cache line at most.
+pub(crate) unsafe trait Plain: Copy + Send + Sync {}
+
+/// A fixed number of values in such a block, all zero at first.
+pub(crate) struct Numbers<T: Plain> {
+    at: NonNull<T>,
+    len: usize,
+    /// Keeps the memory.
+    _block: Arc<Block>,
+}
+
+// SAFETY: it owns its part of the block, as a vector does.
+unsafe impl<T: Plain> Send for Numbers<T> {}
+// SAFETY: as for `Send`.
+unsafe impl<T: Plain> Sync for Numbers<T> {}
+
+impl<T: Plain> Numbers<T> {
+    pub(crate) fn zeros(len: usize) -> Numbers<T> {
+        const { assert!(align_of::<T>() <= LINE) };
+        let Ok(layout) = Layout::array::<T>(len) else {
+            handle_alloc_error(Layout::new::<T>());
+        };
+        let (block, first) = take(layout.size());
+        // SAFETY: `take` gave as many bytes from `first` on, aligned to a line, which nobody else has.
+        let at = unsafe {
+            let at = block.at.add(first).cast::<T>();
+            at.write_bytes(0, len);
+            at
+        };
+        Numbers {
+            at,
+            len,
+            _block: block,
+        }
+    }
+}
+
+impl<T: Plain> Deref for Numbers<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `zeros` initialised as many values, which live as long as the block, and only `self` reaches them.
+        unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Plain> DerefMut for Numbers<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as for `deref`; the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr(), self.len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // SAFETY: an integer.
+    unsafe impl Plain for u64 {}
+
+    #[test]
+    fn matrices_lie_side_by_side_apart_from_each_other_and_begin_as_zeros() {
+        let lens = [0, 1, 1000, 9 << 20, 7, 100_000];
+        for round in 1..4 {
+            // Each round finds what the one before has left behind.
+            let mut all: Vec<Numbers<u64>> = lens.iter().map(|&len| Numbers::zeros(len)).collect();
+            for (i, numbers) in all.iter_mut().enumerate() {
+                assert!(numbers.len() == lens[i] && numbers.iter().all(|v| *v == 0));
+                assert_eq!(numbers.as_ptr() as usize % LINE, 0);
+                numbers.fill(round * 10 + i as u64);
+            }
+            for (i, numbers) in all.iter().enumerate() {
+                assert!(numbers.iter().all(|v| *v == round * 10 + i as u64), "{i}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_goes_back_with_its_last_matrix() {
+        let (a, b) = (
+            Numbers::<u64>::zeros(2 * BLOCK / 8),
+            Numbers::<u64>::zeros(9),
+        );
+        let (large, other) = (Arc::downgrade(&a._block), Arc::downgrade(&b._block));
+        drop(a);
+        assert_eq!(large.strong_count(), 0);
+        assert!(other.strong_count() > 0 && b.iter().all(|v| *v == 0));
+    }
+}
