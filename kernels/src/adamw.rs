@@ -97,7 +97,7 @@ pub fn norm(pool: &Pool, values: &[f32]) -> f64 {
     share(pool, chunks, CHUNK, &|some| {
         for chunk in some {
             let range = chunk * CHUNK..((chunk + 1) * CHUNK).min(values.len());
-            let sum = squares(&values[range]);
+            let sum = squares(pool.isa(), &values[range]);
             sums[chunk].store(sum.to_bits(), std::sync::atomic::Ordering::Relaxed);
         }
     });
@@ -107,15 +107,24 @@ pub fn norm(pool: &Pool, values: &[f32]) -> f64 {
         .sqrt()
 }
 
-/// Σ x² in eight chains.
-fn squares(values: &[f32]) -> f64 {
+#[inline(always)]
+fn squares_kernel<S: Simd>(_: S, values: &[f32]) -> f64 {
     let mut lanes = [0f64; 8];
-    for chunk in values.chunks(8) {
+    let (chunks, tail) = values.as_chunks::<8>();
+    for chunk in chunks {
         for (lane, &v) in lanes.iter_mut().zip(chunk) {
             *lane += f64::from(v) * f64::from(v);
         }
     }
+    for (lane, &v) in lanes.iter_mut().zip(tail) {
+        *lane += f64::from(v) * f64::from(v);
+    }
     lanes.iter().sum()
+}
+
+dispatch! {
+    /// Σ x² in eight chains.
+    fn squares(values: &[f32]) -> f64 = squares_kernel
 }
 
 struct Constants {

@@ -34,6 +34,7 @@ mod simd;
 pub mod softmax;
 pub mod swiglu;
 mod tile;
+mod unpack;
 
 pub use cache::{BLOCK, CacheShape, KvCache};
 pub use error::{Error, Result};

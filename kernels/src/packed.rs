@@ -33,6 +33,14 @@ pub enum Dtype {
 #[repr(C, align(64))]
 pub(crate) struct Line<T>(pub(crate) [T; PANEL]);
 
+impl Line<f32> {
+    /// The numbers of consecutive lines.
+    pub(crate) fn flat(lines: &[Line<f32>]) -> &[f32] {
+        // SAFETY: a line is 32 numbers without padding, of which 128 bytes are two cache lines.
+        unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * PANEL) }
+    }
+}
+
 // SAFETY: 32 numbers of two or four bytes, a line or two; all bits of each may be zero.
 unsafe impl Plain for Line<u16> {}
 // SAFETY: as above.
