@@ -8,14 +8,17 @@
 use crate::cache::{BLOCK, KvCache};
 use crate::error::{check, require};
 use crate::pool::Shards;
-use crate::simd::Isa;
+use crate::simd::{Isa, LANES, Simd, dispatch};
 use crate::softmax::exp_row;
 use crate::tile::{Dims, Lhs, Out, Rhs, Sums, dense};
 use crate::{Pool, Result};
 use std::cell::RefCell;
 
-/// Rows × heads of one tile, about: two register tiles of 14.
-const TILE: usize = 28;
+/// Rows of a register tile: those of an attention tile, times heads, are a multiple of it where that is not too many.
+const ROWS: usize = 14;
+
+/// Rows × heads of a tile are at most about as many.
+const MANY: usize = 84;
 
 /// Consecutive query rows of one sequence.
 #[derive(Clone, Copy, Debug)]
@@ -115,8 +118,9 @@ pub fn forward<'a>(
         work += part.count * (part.start + part.count) * width;
     }
     let shards = Shards::new(out);
-    let one = |tile: usize| {
-        let mut tile = tile;
+    // The last rows see the most keys: whoever is last has little left to do.
+    let one = |at: usize| {
+        let mut tile = tiles - 1 - at;
         for i in 0..sequences {
             let part = rows(i);
             let height = tile_rows(&q, &part);
@@ -182,7 +186,16 @@ fn check_rows(q: &Queries<'_>, part: &Rows<'_>) -> Result<()> {
 
 /// Query rows of a tile.
 fn tile_rows(q: &Queries<'_>, part: &Rows<'_>) -> usize {
-    (TILE / (q.heads / part.cache.shape().kv_heads)).max(1)
+    tall(q.heads / part.cache.shape().kv_heads)
+}
+
+/// Rows of a tile with `group` heads.
+fn tall(group: usize) -> usize {
+    let whole = (1..=ROWS).find(|rows| (rows * group).is_multiple_of(ROWS));
+    match whole {
+        Some(rows) if rows * group <= MANY => rows.max(2 * ROWS / group),
+        _ => (2 * ROWS / group).max(1),
+    }
 }
 
 /// Some rows of one sequence and the query heads of one key head.
@@ -275,9 +288,7 @@ fn forward_tile(isa: Isa, q: &Queries<'_>, tile: &Tile<'_>, space: &mut Space, o
         // SAFETY: the heads of a tile's rows belong to this tile alone.
         let to = unsafe { out.part(at..at + d) };
         let inverse = 1.0 / sums[i];
-        for (to, v) in to.iter_mut().zip(&outs[i * d..]) {
-            *to = v * inverse;
-        }
+        scale(isa, &outs[i * d..][..d], inverse, to);
     }
 }
 
@@ -353,7 +364,9 @@ pub fn backward(
     let (shards, marks) = (Shards::new(dqkv), Shards::new(stats));
     let before = Shards::new(dbefore);
     let height = tile_rows(&b.q, &all);
-    pool.run(shape.kv_heads * n.div_ceil(height), &|task| {
+    let tiles = shape.kv_heads * n.div_ceil(height);
+    pool.run(tiles, &|at| {
+        let task = tiles - 1 - at;
         let tile = b.tile(
             task % shape.kv_heads,
             task / shape.kv_heads * height,
@@ -426,14 +439,12 @@ fn query_tile(
         let at = row * heads + head;
         // SAFETY: the heads of a tile's rows belong to this tile alone.
         let mark = unsafe { stats.part(at * 3..at * 3 + 3) };
-        let dot = dot(&b.out[at * d..][..d], &space.dout[i * d..][..d]);
+        let dot = dot(isa, &b.out[at * d..][..d], &space.dout[i * d..][..d]);
         let (seen, behind) = space.scores[i * ld..][..ld].split_at_mut(b.start + row + 1);
         let (max, sum) = exp_row(isa, seen, None);
         mark.copy_from_slice(&[max, 1.0 / sum, dot]);
         behind.fill(0.0);
-        for (p, dp) in seen.iter_mut().zip(&space.dscores[i * ld..]) {
-            *p *= mark[1] * (dp - dot);
-        }
+        slope(isa, seen, &space.dscores[i * ld..], mark);
     }
     for block in 0..blocks {
         let k = BLOCK.min(keys - block * BLOCK);
@@ -453,14 +464,11 @@ fn query_tile(
             sums,
         );
     }
-    let scale = scale_of(d);
     for i in 0..m {
         let at = (tile.row + i / group) * b.width() + (tile.head * group + i % group) * d;
         // SAFETY: the heads of a tile's rows belong to this tile alone.
         let to = unsafe { dqkv.part(at..at + d) };
-        for (to, v) in to.iter_mut().zip(&space.out[i * d..]) {
-            *to = v * scale;
-        }
+        scale(isa, &space.out[i * d..][..d], scale_of(d), to);
     }
 }
 
@@ -482,7 +490,8 @@ fn key_block(
     space.dk.resize(keys * d, 0.0);
     space.dv.clear();
     space.dv.resize(keys * d, 0.0);
-    let height = (TILE / group).max(1);
+    // Twice as tall: the gradients of the block are read and written once for each tile.
+    let height = 2 * tall(group);
     for row in (first.saturating_sub(b.start)..n).step_by(height) {
         let tile = b.tile(head, row, height, n);
         let m = tile.count * group;
@@ -496,12 +505,12 @@ fn key_block(
             ..tile
         };
         mirror.scores(isa, m, &space.dout, block..block + 1, &mut space.dscores);
-        for i in 0..m {
+        let scores = space.scores.as_chunks_mut().0.iter_mut();
+        let both = scores.zip(space.dscores.as_chunks_mut().0);
+        for (i, (p, dp)) in both.take(m).enumerate() {
             let row = row + i / group;
-            let mark = &stats[(row * heads + head * group + i % group) * 3..][..3];
-            let seen = (b.start + row + 1 - first).min(keys);
-            let p = &mut space.scores[i * BLOCK..][..BLOCK];
-            weigh(isa, seen, mark, p, &mut space.dscores[i * BLOCK..][..BLOCK]);
+            let marks = &stats.as_chunks().0[row * heads + head * group + i % group];
+            weigh(isa, (b.start + row + 1 - first).min(keys), marks, p, dp);
         }
         let dims = Dims::new(keys, d, m);
         let rows = |data| Rhs::rows(data, d);
@@ -539,24 +548,68 @@ fn key_block(
     }
 }
 
-/// Scores of one row become probabilities `p`, and their gradients `dp` gradients of the scores; zero from `seen` on.
-fn weigh(isa: Isa, seen: usize, mark: &[f32], p: &mut [f32], dp: &mut [f32]) {
-    exp_row(isa, &mut p[..seen], Some(mark[0]));
+#[inline(always)]
+fn weigh_kernel<S: Simd>(s: S, seen: usize, mark: &[f32; 3], p: &mut Keys, dp: &mut Keys) {
+    let [max, inverse, dot] = mark.map(|v| s.splat(v));
+    let (ps, dps) = (p.as_chunks_mut().0, dp.as_chunks_mut().0);
+    for (p, dp) in ps.iter_mut().zip(dps) {
+        let weight = s.mul(s.exp(s.sub(s.load(p), max)), inverse);
+        s.store(p, weight);
+        s.store(dp, s.mul(weight, s.sub(s.load(dp), dot)));
+    }
     p[seen..].fill(0.0);
     dp[seen..].fill(0.0);
-    for (p, dp) in p[..seen].iter_mut().zip(dp) {
-        *p *= mark[1];
-        *dp = *p * (*dp - mark[2]);
+}
+
+/// Numbers of the keys of one block.
+type Keys = [f32; BLOCK];
+
+dispatch! {
+    /// Scores of one row become probabilities `p`, and their gradients `dp` gradients of the scores; zero from `seen` on.
+    fn weigh(seen: usize, mark: &[f32; 3], p: &mut Keys, dp: &mut Keys) = weigh_kernel
+}
+
+#[inline(always)]
+fn slope_kernel<S: Simd>(_: S, p: &mut [f32], dp: &[f32], mark: &[f32]) {
+    let (inverse, dot) = (mark[1], mark[2]);
+    for (p, dp) in p.iter_mut().zip(dp) {
+        *p *= inverse * (dp - dot);
     }
 }
 
-/// Σ x·y in sixteen chains.
-fn dot(x: &[f32], y: &[f32]) -> f32 {
-    let mut lanes = [0f32; 16];
-    for (x, y) in x.chunks(16).zip(y.chunks(16)) {
+dispatch! {
+    /// Exponentials of one row's scores become gradients of the scores, from those of the probabilities.
+    fn slope(p: &mut [f32], dp: &[f32], mark: &[f32]) = slope_kernel
+}
+
+#[inline(always)]
+fn scale_kernel<S: Simd>(_: S, from: &[f32], by: f32, to: &mut [f32]) {
+    for (to, v) in to.iter_mut().zip(from) {
+        *to = v * by;
+    }
+}
+
+dispatch! {
+    /// `to = from · by`.
+    fn scale(from: &[f32], by: f32, to: &mut [f32]) = scale_kernel
+}
+
+#[inline(always)]
+fn dot_kernel<S: Simd>(_: S, x: &[f32], y: &[f32]) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let ((xs, x_tail), (ys, y_tail)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    for (x, y) in xs.iter().zip(ys) {
         for ((lane, x), y) in lanes.iter_mut().zip(x).zip(y) {
             *lane += x * y;
         }
     }
+    for ((lane, x), y) in lanes.iter_mut().zip(x_tail).zip(y_tail) {
+        *lane += x * y;
+    }
     lanes.iter().sum()
+}
+
+dispatch! {
+    /// Σ x·y in sixteen chains.
+    fn dot(x: &[f32], y: &[f32]) -> f32 = dot_kernel
 }

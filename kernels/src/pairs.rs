@@ -286,11 +286,7 @@ fn product_kernel<P: Pairs>(p: P, job: Job<'_>, panel: &[Line<u32>], sums: Sums)
             }
         )*};
     }
-    tiles_of!(14 12 8 4);
-    if P::ROWS == 3 {
-        tiles_of!(3);
-    }
-    tiles_of!(2 1);
+    tiles_of!(14 12 8 4 3 2 1);
 }
 
 /// One register tile of `M` rows from row `first` on.

@@ -273,11 +273,7 @@ unsafe fn strip<S: Simd, B: Columns<S, V>, const V: usize>(s: S, t: &Strip, b: B
             }
         )*};
     }
-    tiles_of!(14 8 4);
-    if S::ROWS == 3 {
-        tiles_of!(3);
-    }
-    tiles_of!(2 1);
+    tiles_of!(14 8 4 3 2 1);
 }
 
 /// `C (+)= A·B` on one thread.
