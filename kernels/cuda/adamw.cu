@@ -10,7 +10,7 @@ NS_KERNEL void __launch_bounds__(NS_ROW_THREADS)
 adamw_squares(double* NS_RESTRICT sums, const float* NS_RESTRICT values, u64 len) {
   NS_SHARED(double, part, [NS_ROW_WARPS]);
   const u64 first = (u64)blockIdx.x * NS_NORM_CHUNK;
-  const u64 rest = len - first, count = rest < NS_NORM_CHUNK ? rest : NS_NORM_CHUNK;
+  const u64 rest = len - first, count = (rest < NS_NORM_CHUNK ? rest : NS_NORM_CHUNK) - NS_PLANTED(8);
   double sum = 0.0;
   for (int i = threadIdx.x; i < (int)count; i += NS_ROW_THREADS) {
     const double v = values[first + i];

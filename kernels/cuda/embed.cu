@@ -6,7 +6,7 @@
 NS_KERNEL void __launch_bounds__(NS_ROW_THREADS)
 embed_forward(float* NS_RESTRICT out, const bf16_t* NS_RESTRICT table, const u32* NS_RESTRICT tokens, int vocab, int c) {
   const u32 token = tokens[blockIdx.x];
-  const bool known = token < (u32)vocab;
+  const bool known = token < (u32)vocab + NS_PLANTED(14);
   const u32x4* row = (const u32x4*)(table + (size_t)(known ? token : 0) * c);
   f32x4* to = (f32x4*)(out + (size_t)blockIdx.x * c);
   for (int i = threadIdx.x; i < c / 8; i += NS_ROW_THREADS) {

@@ -49,7 +49,7 @@ NS_DEV double block_max(double v, double (&part)[NS_ROW_WARPS]) {
 #pragma unroll
   for (int m = 16; m; m >>= 1) v = larger(v, ns_shfl_xor_f64(v, m));
   if ((threadIdx.x & 31) == 0) part[threadIdx.x >> 5] = v;
-  __syncthreads();
+  if (!NS_PLANTED(10)) __syncthreads();
   double most = part[0];
 #pragma unroll
   for (int w = 1; w < NS_ROW_WARPS; w++) most = larger(most, part[w]);
@@ -66,7 +66,7 @@ loss_samples(float* NS_RESTRICT dlogprobs, double* NS_RESTRICT figures, const fl
              const float* NS_RESTRICT advantage, const float* NS_RESTRICT weight, const int* NS_RESTRICT starts,
              loss::Objective o) {
   NS_SHARED(double, part, [8][NS_ROW_WARPS]);
-  const int first = starts[blockIdx.x], end = starts[blockIdx.x + 1];
+  const int first = starts[blockIdx.x], end = starts[blockIdx.x + 1] + NS_PLANTED(9);
   auto token = [&](int t) { return loss::Token{logprobs[t], old[t], behaviour[t], advantage[t]}; };
   double total = 0.0;
   for (int t = first + threadIdx.x; t < end; t += NS_ROW_THREADS) total += (double)weight[t];

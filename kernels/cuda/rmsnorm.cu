@@ -62,7 +62,7 @@ rmsnorm_backward(float* NS_RESTRICT dx, const float* NS_RESTRICT x, const float*
     dot = ns_fma(d.w * w.w, v.w, dot);
   }
   const float inverse = inverse_rms(ns_block_sum(sum, part), c, eps);
-  const float back = -(ns_block_sum(dot, parts) / (float)c) * inverse * inverse * inverse;
+  const float back = -(ns_block_sum(dot, NS_PLANTED(5) ? part : parts) / (float)c) * inverse * inverse * inverse;
   f32x4* to = (f32x4*)(dx + (size_t)blockIdx.x * c);
   for (int i = threadIdx.x; i < chunks; i += NS_ROW_THREADS) {
     f32x4 v = load4(row, i), w = load4(weight, i), d = load4(drow, i), o = to[i];

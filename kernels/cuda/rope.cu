@@ -54,7 +54,7 @@ template <int P>
 NS_DEV void rotate(float (&low)[P], float (&high)[P], const float* angles, float sign) {
 #pragma unroll
   for (int j = 0; j < P; j++) {
-    const float c = angles[j], s = sign * angles[32 * P + j];
+    const float c = angles[j], s = sign * angles[32 * P + (NS_PLANTED(7) ? 0 : j)];
     const float a = low[j], b = high[j];
     low[j] = ns_fma(a, c, -(b * s));
     high[j] = ns_fma(b, c, a * s);
@@ -99,7 +99,7 @@ NS_DEV void forward(bf16_t* q, bf16_t* keys, bf16_t* values, const bf16_t* qkv, 
     if (!owned) return;
     const int kv_head = (at.head - heads) % kv_heads;
     const int* row = pages + (size_t)sequence * pages_ld;
-    to = (is_value ? values : keys) + ns_kv_row(row, position, kv_heads, kv_head, D);
+    to = (is_value ? values : keys) + ns_kv_row(row, position + NS_PLANTED(6), kv_heads, kv_head, D);
   }
   store(to + at.lane * P, low);
   store(to + D / 2 + at.lane * P, high);

@@ -41,7 +41,7 @@ struct Row {
 // The tokens that are left: heavier than `bits`, or as heavy and at most `id`.
 struct Kept {
   u32 bits, id;
-  NS_DEV_MEMBER bool has(u32 w, u32 i) const { return w > bits || (w == bits && i <= id); }
+  NS_DEV_MEMBER bool has(u32 w, u32 i) const { return w > bits || (w == bits && i < id + !NS_PLANTED(12)); }
 };
 
 // The sum over the block of each of `n` numbers, in the warp's tree and then the warps ascending.
@@ -172,7 +172,7 @@ NS_DEV u32 walk(const Row& row, const Kept& kept, const Draw& draw, u32 most_lik
     const double sum = span(row, kept, from, from + width < end ? from + width : end);
     __syncthreads();
     if (lane == 0) s.sum[0][warp] = sum;
-    __syncthreads();
+    if (!NS_PLANTED(11)) __syncthreads();
     if (level == 0) {
       double total = 0.0;
       for (int w = 0; w < WARPS; w++) total += s.sum[0][w];

@@ -39,7 +39,7 @@ swiglu_forward(bf16_t* NS_RESTRICT out, const bf16_t* NS_RESTRICT gate_up, int f
   const int i = blockIdx.y * NS_ROW_THREADS + threadIdx.x;
   if (i >= f / 8) return;
   const bf16_t* row = gate_up + (size_t)blockIdx.x * 2 * f;
-  const u32x4 g = ((const u32x4*)row)[i], u = ((const u32x4*)(row + f))[i];
+  const u32x4 g = ((const u32x4*)row)[i], u = ((const u32x4*)(row + f - 8 * NS_PLANTED(13)))[i];
   ((u32x4*)(out + (size_t)blockIdx.x * f))[i] = {swiglu::both(g.x, u.x), swiglu::both(g.y, u.y), swiglu::both(g.z, u.z),
                                                  swiglu::both(g.w, u.w)};
 }

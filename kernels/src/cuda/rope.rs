@@ -3,6 +3,7 @@
 
 use half::bf16;
 
+use super::kv::{Layer, PageTable};
 use super::launch::{Entry, Grid, Module};
 use super::{Stream, View, ViewMut};
 use crate::error::{check, require};
@@ -20,9 +21,6 @@ pub(super) const MODULE: Module = Module {
 
 /// Heads of one block, a warp each, as in `cuda/rope.cu`.
 const WARPS: usize = 8;
-
-/// Positions of a page, as in `cuda/kv.cuh`.
-const PAGE: usize = 64;
 
 /// How many heads of which size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,17 +57,13 @@ pub struct Rotation<'a> {
     pub positions: View<'a, i32>,
 }
 
-/// Where keys and values go: one layer's pools, in the layout of `cuda/kv.cuh`.
+/// Where keys and values go.
 #[derive(Debug)]
 pub struct Cache<'a> {
-    /// (page, key head, position in page, D).
-    pub keys: ViewMut<'a, bf16>,
-    /// The same of values.
-    pub values: ViewMut<'a, bf16>,
-    /// (sequence, `pages_per_sequence`): every entry is a page of the pools.
-    pub pages: View<'a, i32>,
-    /// Pages that a sequence has entries for.
-    pub pages_per_sequence: usize,
+    /// One layer's pools.
+    pub layer: &'a mut Layer,
+    /// Whose pages are whose.
+    pub table: &'a PageTable,
     /// Each row's sequence, (N); a negative one's keys and values are not written.
     pub sequences: View<'a, i32>,
 }
@@ -102,18 +96,26 @@ pub fn forward(
     } = rotation.heads;
     let (width, d) = (rotation.heads.columns(), rotation.heads.head_dim);
     check!("rope.forward", qkv: rows * width, q: rows * heads * d);
-    let (keys, values, sequences) = (&cache.keys, &cache.values, cache.sequences);
-    let page = kv_heads * PAGE * d;
-    check!("rope.forward", keys: keys.len() / page * page, values: keys.len(), sequences: rows);
-    let (pages, per) = (cache.pages, cache.pages_per_sequence);
-    check!("rope.forward", pages: pages.len() / per.max(1) * per);
+    let sequences = cache.sequences;
+    check!("rope.forward", sequences: rows);
+    let shape = cache.layer.shape();
+    let fits = shape.kv_heads == kv_heads
+        && shape.head_dim == d
+        && cache.table.pages() <= shape.pages
+        && cache.table.sequences() <= i32::MAX as usize;
+    require!(
+        "rope.forward",
+        pages = shape.pages as f64,
+        fits,
+        "the cache has these heads, and every page of the table"
+    );
     let name = if d == 64 {
         "rope_forward_d64"
     } else {
         "rope_forward_d128"
     };
     let [n, h, k, context] = rotation.sizes(rows);
-    let [all, per] = [pages.len() / per.max(1), per].map(small);
+    let [all, per] = [cache.table.sequences(), cache.table.ld()].map(small);
     // SAFETY: order and types are those of `rope_forward_*`; the checks proved the shapes, the kernel compares positions
     // with the table and the pages of a sequence, sequences with the table's rows, and its entries are the pools' pages.
     unsafe {
@@ -122,15 +124,15 @@ pub fn forward(
             rotation.grid(rows),
             &[
                 q,
-                &cache.keys,
-                &cache.values,
+                &cache.layer.keys.view_mut(),
+                &cache.layer.values.view_mut(),
                 &qkv,
                 &rotation.q_norm,
                 &rotation.k_norm,
                 &rotation.table,
                 &rotation.positions,
                 &sequences,
-                &pages,
+                &cache.table.view(),
                 &n,
                 &h,
                 &k,

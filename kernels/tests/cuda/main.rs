@@ -21,6 +21,7 @@ mod linear;
 mod lora;
 mod loss;
 mod output;
+mod planted;
 mod rmsnorm;
 mod rope;
 mod sample;

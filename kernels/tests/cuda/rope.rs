@@ -1,6 +1,8 @@
 //! `kernels::cuda::rope`.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use half::bf16;
+use kernels::cuda::kv::{Layer, PAGE, PageTable, Shape};
 use kernels::cuda::rope::{Cache, Heads, Rotation, backward, forward};
 use kernels::cuda::{Buffer, Stream};
 use kernels::rope::{Scaling, Table};
@@ -11,7 +13,6 @@ use crate::setup::{BF16, narrow, poisoned, rounded, stream, widened};
 
 const EPS: f32 = 1e-5;
 const CONTEXT: usize = 200;
-const PAGE: usize = 64;
 
 /// The sizes, whether heads are normed, and rows of (sequence, position).
 struct Case {
@@ -111,7 +112,7 @@ impl Case {
 }
 
 /// Pages 5, 1, 4 and 0, 3, 2, so that none is where its number says.
-const PAGES: [i32; 6] = [5, 1, 4, 0, 3, 2];
+const PAGES: [usize; 6] = [5, 1, 4, 0, 3, 2];
 
 fn run(on: &Stream, case: &Case, inputs: &Inputs) -> [Vec<f32>; 3] {
     let Heads {
@@ -120,14 +121,22 @@ fn run(on: &Stream, case: &Case, inputs: &Inputs) -> [Vec<f32>; 3] {
         head_dim: d,
     } = case.heads;
     let mut q = poisoned(on, case.rows.len() * heads * d);
-    let pool = PAGES.len() * kv_heads * PAGE * d;
-    let (mut keys, mut values) = (poisoned(on, pool), poisoned(on, pool));
-    let pages = on.upload(&PAGES).unwrap();
+    let shape = Shape {
+        pages: PAGES.len(),
+        kv_heads,
+        head_dim: d,
+    };
+    let mut layer = Layer::new(on.gpu(), shape).unwrap();
+    on.fill(&mut layer.keys.view_mut(), 0xff).unwrap();
+    on.fill(&mut layer.values.view_mut(), 0xff).unwrap();
+    let mut table = PageTable::new(on, 2, 3, PAGES.len()).unwrap();
+    for (at, page) in PAGES.iter().enumerate() {
+        table.set(at / 3, at % 3, *page).unwrap();
+    }
+    table.upload(on).unwrap();
     let mut cache = Cache {
-        keys: keys.view_mut(),
-        values: values.view_mut(),
-        pages: pages.view(),
-        pages_per_sequence: 3,
+        layer: &mut layer,
+        table: &table,
         sequences: inputs.sequences.view(),
     };
     let rotation = case.rotation(inputs);
@@ -139,7 +148,7 @@ fn run(on: &Stream, case: &Case, inputs: &Inputs) -> [Vec<f32>; 3] {
         &mut cache,
     )
     .unwrap();
-    [&q, &keys, &values].map(|b| widened(&on.download(b.view()).unwrap()))
+    [&q, &layer.keys, &layer.values].map(|b| widened(&on.download(b.view()).unwrap()))
 }
 
 #[test]
@@ -159,7 +168,7 @@ fn queries_keys_and_values_go_where_attention_reads_them() {
             let expected = case.expected(position, &wide(row));
             let found = &q[n * heads * d..(n + 1) * heads * d];
             close("queries", found, &expected[..heads * d], BF16);
-            let page = PAGES[sequence as usize * 3 + position as usize / PAGE] as usize;
+            let page = PAGES[sequence as usize * 3 + position as usize / PAGE];
             for head in 0..kv_heads {
                 let at = ((page * kv_heads + head) * PAGE + position as usize % PAGE) * d;
                 let key = &expected[(heads + head) * d..][..d];
