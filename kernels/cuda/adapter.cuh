@@ -75,7 +75,7 @@ NS_DEV void add(float (&sums)[MT][NT][4], const Lora &lora, int row, int column)
 #pragma unroll
                     for (int q = 0; q < 4; q++) {
                         const int at = row + i * 16 + (q & 1) * 8 + g;
-                        const bool inside = at >= segment.first && at < end;
+                        const bool inside = at >= segment.first && at < end + NS_PLANTED(108);
                         const bf16_t *u = lora.u + (long long)at * lora.ldu + part.u + r + (q >> 1) * 8 + t2;
                         a[i][q] = inside ? pair_at(u) : 0;
                     }

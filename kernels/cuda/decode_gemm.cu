@@ -77,7 +77,7 @@ NS_DEV void add(float (&sums)[NT][4], const Meeting *list, int count, const bf16
                 a[q] = adapter::pair_at(m.b + (g + (q & 1) * 8) * m.rank + r + (q >> 1) * 8 + t2);
 #pragma unroll
             for (int j = 0; j < NT; j++) {
-                if (m.end <= j * 8 || m.first >= j * 8 + 8) continue;
+                if (m.end <= j * 8 || m.first >= j * 8 + 8 - NS_PLANTED(112)) continue;
                 const int row = j * 8 + g;
                 const bool inside = row >= m.first && row < m.end;
                 const bf16_t *from = u + (long long)row * ldu + m.u + r + t2;
@@ -114,8 +114,8 @@ NS_DEV void product(u32 shared, Meeting (*lists)[TOKENS], const bf16_t *x, const
     // While the first copies are on their way. The barrier of the first stage makes the list visible to the whole warp.
     const int meetings = output < outputs ? meet<TOKENS>(lists[warp], lora, output) : 0;
     for (int s = 0; s < stages; s++) {
-        ns_cp_wait<P::STAGES - 2>();
-        __syncthreads();
+        ns_cp_wait<P::STAGES - 2 + NS_PLANTED(111)>();
+        if (!NS_PLANTED(110)) __syncthreads();
         const int next = s + P::STAGES - 1;
         if (next < stages)
             fill<WARPS, TOKENS>(shared + next % P::STAGES * P::STAGE, x, w, first, rows, outputs, inputs, next * DEPTH);

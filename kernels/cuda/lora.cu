@@ -56,7 +56,7 @@ NS_DEV void down(float (*shared)[16][16], const bf16_t *x, int ldx, const adapte
 #pragma unroll
         for (int q = 0; q < 4; q++)
             shared[warp][(lane >> 2) + (q >> 1) * 8][j * 8 + (lane & 3) * 2 + (q & 1)] = sums[j][q];
-    __syncthreads();
+    if (!NS_PLANTED(120)) __syncthreads();
     const int r = threadIdx.x >> 4, c = threadIdx.x & 15;
     float sum = shared[0][r][c];
 #pragma unroll
@@ -87,7 +87,7 @@ NS_DEV void fill(unsigned char *shared, int stage, const bf16_t *wide, int ldw, 
         const u32 to = (narrow ? DEPTH * WIDE * 2 : 0) + at(r, chunk & 7);
         if (left >= (narrow ? rank : columns)) continue;
         const long long from = (long long)(row + r);
-        if (row + r < rows) ns_cp16(base + to, narrow ? u + from * ldu + left : wide + from * ldw + left);
+        if (row + r < rows + NS_PLANTED(121)) ns_cp16(base + to, narrow ? u + from * ldu + left : wide + from * ldw + left);
         else *(u32x4 *)(shared + stage * STAGE + to) = u32x4{0, 0, 0, 0};
     }
 }
@@ -167,7 +167,7 @@ NS_KERNEL void __launch_bounds__(256) lora_pack(const float *from, bf16_t *to, b
     const bf16_t value = inside ? ns_f2bf(from[(long long)(row + y) * columns + column + x]) : 0;
     to[(long long)(row + y) * ld + column + x] = value;
     tile[y][x] = value;
-    __syncthreads();
+    if (!NS_PLANTED(122)) __syncthreads();
     to_t[(long long)(column + y) * ld_t + row + x] = tile[x][y];
 }
 NS_REGISTER(lora_pack);

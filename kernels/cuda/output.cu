@@ -51,7 +51,7 @@ NS_DEV Stat unit(const float (&logits)[8], int pairs, float scale) {
 // How many of a unit's four pairs, 8 columns apart, are inside of a vocabulary that is a multiple of 16.
 NS_DEV int pairs_inside(int column, int vocabulary) {
     const int left = (vocabulary - column) / 8;
-    return left < 0 ? 0 : left > 4 ? 4 : left;
+    return NS_PLANTED(131) || left > 4 ? 4 : left < 0 ? 0 : left;
 }
 
 // The logits of the block's tile.
@@ -98,7 +98,7 @@ NS_KERNEL void __launch_bounds__(256, 2)
                     if (at == j / 2 * 8 + j % 2) target_logit[t] = own[j];
             }
         }
-    __syncthreads();
+    if (!NS_PLANTED(130)) __syncthreads();
     const int r = row + threadIdx.x;
     if (threadIdx.x < tile::ROWS && r < rows)
         stats[(long long)r * tiles + column / tile::COLUMNS] =
@@ -200,7 +200,7 @@ NS_KERNEL void __launch_bounds__(256, 2)
                 own[j] = -total * ns_exp2(log_prob * LOG2_E);
             }
             for (int t = first[r]; t < first[r + 1]; t++) {
-                const int at = token[t] - from - c - left;
+                const int at = token[t] - from * !NS_PLANTED(132) - c - left;
 #pragma unroll
                 for (int j = 0; j < 8; j++)
                     if (at == j / 2 * 8 + j % 2) own[j] += upstream[t];

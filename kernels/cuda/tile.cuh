@@ -72,7 +72,7 @@ NS_DEV void step(float (&sums)[MT][NT][4], u32 stage, int kk) {
 #pragma unroll
     for (int i = 0; i < MT; i++)
         ns_ldsm4(a[i][0], a[i][1], a[i][2], a[i][3],
-                 stage + narrow(down * 64 + i * 16 + (lane & 15), kk * 2 + (lane >> 4)));
+                 stage + narrow(down * 64 + i * 16 + (lane & 15), (kk * 2 + (lane >> 4)) ^ NS_PLANTED(103)));
     stage += OPERAND;
 #pragma unroll
     for (int j = 0; j < NT / 2; j++) {
@@ -99,14 +99,14 @@ NS_DEV void multiply(float (&sums)[MT][NT][4], u32 shared, const Matrix &a, cons
         ns_cp_commit();
     }
     for (int s = 0; s < stages; s++) {
-        ns_cp_wait<STAGES - 2>();
-        __syncthreads();
+        ns_cp_wait<STAGES - 2 + NS_PLANTED(101)>();
+        if (!NS_PLANTED(100)) __syncthreads();
         const int next = s + STAGES - 1;
         if (next < stages) fill<TERMS>(shared + next % STAGES * 2 * OPERAND, a, b, row, column, next * DEPTH);
         ns_cp_commit();
         const u32 stage = shared + s % STAGES * 2 * OPERAND;
         step<TERMS>(sums, stage, 0);
-        if (2 * s + 1 < steps) step<TERMS>(sums, stage, 1);
+        if (2 * s + 1 < steps + NS_PLANTED(102)) step<TERMS>(sums, stage, 1);
     }
 }
 

@@ -39,7 +39,7 @@ template <Terms TERMS> NS_DEV void fetch(const Plan &plan, const ns_tmap *a, con
             const int slot = turn % STAGES, depth = s * DEPTH;
             const u32 to = plan.shared + slot * STAGE, full = plan.full + 8 * slot;
             ns_mbar_wait(plan.empty + 8 * slot, (turn / STAGES & 1) ^ 1);
-            ns_mbar_expect(full, STAGE);
+            ns_mbar_expect(full, STAGE - NS_PLANTED(104) * 16);
             ns_tma2d(to, a, depth, row * ROWS, full);
             if (TERMS == ALONG) ns_tma2d(to + LEFT, b, depth, column * COLUMNS, full);
             else
@@ -57,7 +57,7 @@ template <Terms TERMS> NS_DEV void stage(float (&sums)[128], u32 a, u32 b) {
 #pragma unroll
     for (int k = 0; k < DEPTH / 16; k++) {
         if (TERMS == ALONG) ns_wgmma_n256(sums, ns_desc(a + k * 32), ns_desc(b + k * 32), 1);
-        else ns_wgmma_n256<1>(sums, ns_desc(a + k * 32), ns_desc_down(b + k * 16 * BLOCK * 2, BLOCK_BYTES), 1);
+        else ns_wgmma_n256<1>(sums, ns_desc(a + k * 32), ns_desc_down(b + k * 16 * BLOCK * 2, BLOCK_BYTES >> NS_PLANTED(107)), 1);
     }
     ns_wg_commit();
 }
@@ -77,12 +77,12 @@ template <Terms TERMS, class End> NS_DEV void consume(const Plan &plan, int grou
         for (int i = 0; i < 128; i++) flat[i] = 0.0f;
         for (int s = 0; s < plan.stages; s++, turn++) {
             const int slot = turn % STAGES;
-            ns_mbar_wait(plan.full + 8 * slot, turn / STAGES & 1);
+            ns_mbar_wait(plan.full + 8 * slot, (turn / STAGES & 1) ^ NS_PLANTED(106));
             const u32 at = plan.shared + slot * STAGE;
             stage<TERMS>(flat, at + group * 64 * 128, at + LEFT);
             // This stage's products go on while the one before is handed back.
             ns_wg_wait<1>();
-            if (s > 0 && first) ns_mbar_arrive(plan.empty + 8 * ((turn - 1) % STAGES));
+            if (s > 0 && first) ns_mbar_arrive(plan.empty + 8 * ((turn - !NS_PLANTED(105)) % STAGES));
         }
         ns_wg_wait<0>();
         ns_wg_hold(flat);

@@ -39,6 +39,7 @@ fn the_forward_product_is_the_references_in_every_variant() {
         let segments_ = uploaded(&on, rows);
         let u = linear.u(&on, &segments_, &operand);
         let expected = linear.forward(&x, &down(&on, &u), &segments(rows));
+        let mut first = None;
         for variant in variants(&on) {
             if !takes(variant, rows) {
                 continue;
@@ -68,6 +69,8 @@ fn the_forward_product_is_the_references_in_every_variant() {
                 let found = on.download(found.view()).unwrap();
                 assert_eq!(bits(&found), bits(&summed), "{what}");
             }
+            let first = first.get_or_insert_with(|| bits(&plain));
+            assert!(*first == bits(&plain), "{what}: other bits");
         }
     }
 }
@@ -124,9 +127,9 @@ fn both(
 ) -> (Vec<u32>, Vec<u32>) {
     let segments = uploaded(on, rows);
     let inner = rows * linear.inner();
-    let (x, u) = (head(on, x, rows * MAP.inputs), head(on, u, inner));
-    let (dy, du) = (head(on, dy, rows * MAP.outputs), head(on, du, inner));
-    let mut y = poisoned(on, rows * MAP.outputs);
+    let (x, u) = (head(on, x, rows * linear.map.inputs), head(on, u, inner));
+    let (dy, du) = (head(on, dy, rows * linear.map.outputs), head(on, du, inner));
+    let mut y = poisoned(on, rows * linear.map.outputs);
     let operands = (x.view(), linear.weights.view());
     let beside = Some(linear.beside(&segments, &u));
     let mut to = y.view_mut();
@@ -134,7 +137,7 @@ fn both(
         variant,
         on,
         rows,
-        MAP,
+        linear.map,
         operands,
         beside,
         Output::F32(&mut to),
@@ -144,7 +147,7 @@ fn both(
     if variant == Variant::Few {
         return (y, Vec::new());
     }
-    let mut dx = poisoned(on, rows * MAP.inputs);
+    let mut dx = poisoned(on, rows * linear.map.inputs);
     let operands = (dy.view(), linear.weights.view());
     let beside = Some(linear.beside(&segments, &du));
     let mut to = dx.view_mut();
@@ -152,7 +155,7 @@ fn both(
         variant,
         on,
         rows,
-        MAP,
+        linear.map,
         operands,
         beside,
         Output::F32(&mut to),
@@ -164,9 +167,10 @@ fn both(
 #[test]
 fn a_row_has_the_same_bits_in_every_variant_and_for_every_number_of_rows() {
     let Some(on) = stream() else { return };
-    let linear = Linear::new(&on);
-    let (_, x) = operand(&on, 6, ROWS * MAP.inputs);
-    let (_, dy) = operand(&on, 7, ROWS * MAP.outputs);
+    // Small: the emulator computes whole tiles.
+    let linear = Linear::of(&on, [32, 16], 48);
+    let (_, x) = operand(&on, 6, ROWS * linear.map.inputs);
+    let (_, dy) = operand(&on, 7, ROWS * linear.map.outputs);
     let all = uploaded(&on, ROWS);
     let (u, du) = (linear.u(&on, &all, &x), linear.du(&on, &all, &dy));
     let operands = [&x, &u, &dy, &du];
@@ -252,7 +256,7 @@ fn a_recorded_product_sees_what_is_published_and_whose_rows_they_are_when_it_is_
                 outputs: WIDTHS[0],
                 inputs: MAP.inputs,
             };
-            let new = Arc::new(packed(&on, shape, &master(1, 0, 100)));
+            let new = Arc::new(packed(&on, shape, &master(1, shape, 9)));
             linear.table.publish(&on, 1, 0, Some(new)).unwrap();
         }
         if round == 2 {

@@ -12,12 +12,12 @@ use kernels::reference;
 use crate::common::{vector, wide};
 use crate::setup::{narrow, poisoned, rounded, widened};
 
-/// Two projections in one map; sizes are no multiples of a tile, and 9 and 19 steps are odd.
+/// Outputs of the two projections of a map that is no multiple of a tile; with its inputs, 19 and 9 steps.
+pub(crate) const WIDTHS: [usize; 2] = [208, 96];
 pub(crate) const MAP: Shape = Shape {
     outputs: 304,
     inputs: 144,
 };
-pub(crate) const WIDTHS: [usize; 2] = [208, 96];
 /// Of each slot.
 pub(crate) const RANKS: [usize; 3] = [16, 5, 33];
 pub(crate) const ROWS: usize = 130;
@@ -31,6 +31,8 @@ pub(crate) struct Master {
 }
 
 pub(crate) struct Linear {
+    pub(crate) map: Shape,
+    pub(crate) widths: [usize; 2],
     pub(crate) w: Vec<f32>,
     pub(crate) weights: Buffer<bf16>,
     pub(crate) table: Table,
@@ -41,13 +43,19 @@ pub(crate) struct Linear {
 
 impl Linear {
     pub(crate) fn new(on: &Stream) -> Linear {
-        let w = rounded(&vector(1, MAP.outputs * MAP.inputs));
-        let shapes = WIDTHS.map(|outputs| Shape {
-            outputs,
-            inputs: MAP.inputs,
-        });
+        Linear::of(on, WIDTHS, MAP.inputs)
+    }
+
+    pub(crate) fn of(on: &Stream, widths: [usize; 2], inputs: usize) -> Linear {
+        let map = Shape {
+            outputs: widths.iter().sum(),
+            inputs,
+        };
+        let w = rounded(&vector(1, map.outputs * inputs));
+        let shapes = widths.map(|outputs| Shape { outputs, inputs });
         let mut table = Table::new(on, RANKS.len(), &shapes, 33).unwrap();
-        let masters = (0..RANKS.len()).map(|slot| [0, 1].map(|p| master(slot, p, 0)));
+        let masters =
+            (0..RANKS.len()).map(|slot| [0, 1].map(|p| master(slot, shapes[p], p as u64)));
         let masters: Vec<[Master; 2]> = masters.collect();
         for (slot, pair) in masters.iter().enumerate() {
             for (projection, master) in pair.iter().enumerate() {
@@ -59,13 +67,15 @@ impl Linear {
         }
         let part = |projection, from| Part {
             projection,
-            outputs: from..from + WIDTHS[projection],
+            outputs: from..from + widths[projection],
         };
         Linear {
+            map,
+            widths,
             weights: on.upload(&narrow(&w)).unwrap(),
             w,
             table,
-            parts: vec![part(0, 0), part(1, WIDTHS[0])],
+            parts: vec![part(0, 0), part(1, widths[0])],
             masters,
         }
     }
@@ -80,17 +90,17 @@ impl Linear {
 
     /// The adapters' part of a forward product: u.
     pub(crate) fn u(&self, on: &Stream, segments: &Segments, x: &Buffer<bf16>) -> Buffer<bf16> {
-        let (adapters, rows) = (self.adapters(segments), x.len() / MAP.inputs);
+        let (adapters, rows) = (self.adapters(segments), x.len() / self.map.inputs);
         let mut u = poisoned(on, rows * adapters.inner());
-        lora::down(on, rows, MAP, x.view(), &adapters, &mut u.view_mut()).unwrap();
+        lora::down(on, rows, self.map, x.view(), &adapters, &mut u.view_mut()).unwrap();
         u
     }
 
     /// The same of a backward product: du.
     pub(crate) fn du(&self, on: &Stream, segments: &Segments, dy: &Buffer<bf16>) -> Buffer<bf16> {
-        let (adapters, rows) = (self.adapters(segments), dy.len() / MAP.outputs);
+        let (adapters, rows) = (self.adapters(segments), dy.len() / self.map.outputs);
         let mut du = poisoned(on, rows * adapters.inner());
-        lora::down_backward(on, rows, MAP, dy.view(), &adapters, &mut du.view_mut()).unwrap();
+        lora::down_backward(on, rows, self.map, dy.view(), &adapters, &mut du.view_mut()).unwrap();
         du
     }
 
@@ -108,13 +118,13 @@ impl Linear {
 
     /// x·Wᵀ + u·Bᵀ in f64.
     pub(crate) fn forward(&self, x: &[f32], u: &[f32], segments: &[Segment]) -> Vec<f64> {
-        let rows = x.len() / MAP.inputs;
-        let mut y = reference::matmul_t(rows, MAP.outputs, MAP.inputs, x, &self.w);
+        let rows = x.len() / self.map.inputs;
+        let mut y = reference::matmul_t(rows, self.map.outputs, self.map.inputs, x, &self.w);
         self.each_adapted(segments, rows, |row, projection, master| {
             let u = &u[row * self.inner() + projection * self.table.largest_rank()..];
             let b = rounded(&master.b);
-            for o in 0..WIDTHS[projection] {
-                let at = row * MAP.outputs + self.parts[projection].outputs.start + o;
+            for o in 0..self.widths[projection] {
+                let at = row * self.map.outputs + self.parts[projection].outputs.start + o;
                 y[at] += sum(&u[..master.rank], &b[o * master.rank..][..master.rank]);
             }
         });
@@ -123,14 +133,16 @@ impl Linear {
 
     /// dy·W + du·A in f64.
     pub(crate) fn backward(&self, dy: &[f32], du: &[f32], segments: &[Segment]) -> Vec<f64> {
-        let rows = dy.len() / MAP.outputs;
-        let mut dx = reference::matmul(rows, MAP.inputs, MAP.outputs, dy, &self.w);
+        let rows = dy.len() / self.map.outputs;
+        let mut dx = reference::matmul(rows, self.map.inputs, self.map.outputs, dy, &self.w);
         self.each_adapted(segments, rows, |row, projection, master| {
             let du = &du[row * self.inner() + projection * self.table.largest_rank()..];
             let a = rounded(&master.a);
-            for i in 0..MAP.inputs {
-                let column: Vec<f32> = (0..master.rank).map(|r| a[r * MAP.inputs + i]).collect();
-                dx[row * MAP.inputs + i] += sum(&du[..master.rank], &column);
+            for i in 0..self.map.inputs {
+                let column: Vec<f32> = (0..master.rank)
+                    .map(|r| a[r * self.map.inputs + i])
+                    .collect();
+                dx[row * self.map.inputs + i] += sum(&du[..master.rank], &column);
             }
         });
         dx
@@ -153,13 +165,13 @@ impl Linear {
     }
 }
 
-pub(crate) fn master(slot: usize, projection: usize, seed: u64) -> Master {
+pub(crate) fn master(slot: usize, shape: Shape, seed: u64) -> Master {
     let rank = RANKS[slot];
-    let of = |what: u64| seed + 10 + 4 * slot as u64 + 2 * projection as u64 + what;
+    let of = |what: u64| 10 + 100 * seed + 2 * slot as u64 + what;
     let small = |values: Vec<f32>| values.into_iter().map(|v| v * 0.3).collect();
     Master {
-        a: small(vector(of(0), rank * MAP.inputs)),
-        b: small(vector(of(1), WIDTHS[projection] * rank)),
+        a: small(vector(of(0), rank * shape.inputs)),
+        b: small(vector(of(1), shape.outputs * rank)),
         rank,
         scale: 0.5 + slot as f32,
     }

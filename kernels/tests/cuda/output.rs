@@ -37,6 +37,8 @@ impl Case {
         let list = |row: u64| {
             let mut list: Vec<u32> = (0..row % 4).map(|i| token(row, i)).collect();
             list.extend(list.first().copied().filter(|_| row % 4 == 3));
+            // The last one is in the last part.
+            list.extend((row % 4 == 2).then_some(outputs as u32 - 1));
             list
         };
         Case {
