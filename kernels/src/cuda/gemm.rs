@@ -296,13 +296,6 @@ pub fn forward_by(
     if let Output::Sum { of, .. } = &y {
         check!("gemm.forward", of: rows * outputs);
     }
-    let few = variant == Variant::Few;
-    require!(
-        "gemm.forward",
-        rows = rows as f64,
-        !few || rows <= Variant::FEW_ROWS,
-        "this variant takes 64 at most"
-    );
     let job = Job {
         op,
         rows,
@@ -485,11 +478,13 @@ pub(super) fn hopper_grid(on: &Stream, rows: usize, columns: usize) -> Result<Gr
 fn by_few(on: &Stream, job: &Job<'_>, out: &Output<'_, '_>) -> Result<()> {
     let Shape { outputs, inputs } = job.map;
     let (kind, to, add) = out.arguments();
-    let plan = match job.rows {
-        ..=8 => &FEW_PLANS[0],
-        ..=16 => &FEW_PLANS[1],
-        ..=32 => &FEW_PLANS[2],
-        _ => &FEW_PLANS[3],
+    let Some(plan) = FEW_PLANS.iter().find(|plan| job.rows <= plan.rows) else {
+        return Err(Error::Argument {
+            op: job.op,
+            what: "rows",
+            rule: "this variant takes 64 at most",
+            found: job.rows as f64,
+        });
     };
     let [rows, o, i] = ints(job.op, [job.rows, outputs, inputs])?;
     let grid = Grid {

@@ -1,5 +1,4 @@
 //! `kernels::cuda::lora`, and what `adapters` packs.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use kernels::Error;
 use kernels::cuda::adapters::{Packed, Shape};
