@@ -12,63 +12,62 @@ namespace lora {
 constexpr int CHAINS = 8;
 
 // The `ordinal`-th segment that meets the 16 rows from `row` on, if there is one.
-NS_DEV bool nth_segment(const adapter::Lora &l, int row, int ordinal, adapter::Segment &segment) {
-    const int s = adapter::first_segment(l, row) + ordinal;
-    if (s >= l.segment_count) return false;
-    segment = l.segments[s];
-    return segment.first < row + 16 && segment.slot >= 0;
+NS_DEV bool nth_segment(const adapter::Lora& l, int row, int ordinal, adapter::Segment& segment) {
+  const int s = adapter::first_segment(l, row) + ordinal;
+  if (s >= l.segment_count) return false;
+  segment = l.segments[s];
+  return segment.first < row + 16 && segment.slot >= 0;
 }
 
 // A chain's share of x[row.., :]·Aᵀ for 16 rows and 16 columns of u; rows outside of the segment count as zeros.
-NS_DEV void chain(float (&sums)[2][4], const bf16_t *x, int ldx, const bf16_t *a, int terms, int row,
-                  const adapter::Segment &segment, int warp) {
-    const int lane = threadIdx.x & 31, g = lane >> 2, t2 = (lane & 3) * 2;
-    const int steps = terms / 16, begin = steps * warp / CHAINS, end = steps * (warp + 1) / CHAINS;
-    const bool low = row + g >= segment.first && row + g < segment.first + segment.count;
-    const bool high = row + g + 8 >= segment.first && row + g + 8 < segment.first + segment.count;
-    const bf16_t *x0 = x + (long long)(row + g) * ldx + t2, *x8 = x0 + (long long)8 * ldx;
-    const bf16_t *a0 = a + (long long)g * terms + t2, *a8 = a0 + (long long)8 * terms;
+NS_DEV void chain(float (&sums)[2][4], const bf16_t* x, int ldx, const bf16_t* a, int terms, int row,
+                  const adapter::Segment& segment, int warp) {
+  const int lane = threadIdx.x & 31, g = lane >> 2, t2 = (lane & 3) * 2;
+  const int steps = terms / 16, begin = steps * warp / CHAINS, end = steps * (warp + 1) / CHAINS;
+  const bool low = row + g >= segment.first && row + g < segment.first + segment.count;
+  const bool high = row + g + 8 >= segment.first && row + g + 8 < segment.first + segment.count;
+  const bf16_t *x0 = x + (long long)(row + g) * ldx + t2, *x8 = x0 + (long long)8 * ldx;
+  const bf16_t *a0 = a + (long long)g * terms + t2, *a8 = a0 + (long long)8 * terms;
 #pragma unroll 4
-    for (int s = begin; s < end; s++) {
-        const int k = s * 16;
-        const u32 left[4] = {low ? adapter::pair_at(x0 + k) : 0, high ? adapter::pair_at(x8 + k) : 0,
-                             low ? adapter::pair_at(x0 + k + 8) : 0, high ? adapter::pair_at(x8 + k + 8) : 0};
-        ns_mma(sums[0], left, adapter::pair_at(a0 + k), adapter::pair_at(a0 + k + 8));
-        ns_mma(sums[1], left, adapter::pair_at(a8 + k), adapter::pair_at(a8 + k + 8));
-    }
+  for (int s = begin; s < end; s++) {
+    const int k = s * 16;
+    const u32 left[4] = {low ? adapter::pair_at(x0 + k) : 0, high ? adapter::pair_at(x8 + k) : 0,
+                         low ? adapter::pair_at(x0 + k + 8) : 0, high ? adapter::pair_at(x8 + k + 8) : 0};
+    ns_mma(sums[0], left, adapter::pair_at(a0 + k), adapter::pair_at(a0 + k + 8));
+    ns_mma(sums[1], left, adapter::pair_at(a8 + k), adapter::pair_at(a8 + k + 8));
+  }
 }
 
 template <bool FORWARD>
-NS_DEV void down(float (*shared)[16][16], const bf16_t *x, int ldx, const adapter::Lora &l, int rows) {
-    const int row = blockIdx.x * 16, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    const int tiles = gridDim.y / l.part_count, part_index = blockIdx.y / tiles, first = blockIdx.y % tiles * 16;
-    adapter::Segment segment;
-    if (!nth_segment(l, row, blockIdx.z, segment)) return;
-    const adapter::Part part = l.parts[part_index];
-    const adapter::Entry entry = l.table[segment.slot * l.stride + part.entry];
-    if (first >= entry.rank) return;
-    const int terms = part.end - part.first;
-    const bf16_t *a = (FORWARD ? entry.a : entry.b_t) + (long long)first * terms;
-    float sums[2][4] = {};
-    chain(sums, x + part.first, ldx, a, terms, row, segment, warp);
+NS_DEV void down(float (*shared)[16][16], const bf16_t* x, int ldx, const adapter::Lora& l, int rows) {
+  const int row = blockIdx.x * 16, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  const int tiles = gridDim.y / l.part_count, part_index = blockIdx.y / tiles, first = blockIdx.y % tiles * 16;
+  adapter::Segment segment;
+  if (!nth_segment(l, row, blockIdx.z, segment)) return;
+  const adapter::Part part = l.parts[part_index];
+  const adapter::Entry entry = l.table[segment.slot * l.stride + part.entry];
+  if (first >= entry.rank) return;
+  const int terms = part.end - part.first;
+  const bf16_t* a = (FORWARD ? entry.a : entry.b_t) + (long long)first * terms;
+  float sums[2][4] = {};
+  chain(sums, x + part.first, ldx, a, terms, row, segment, warp);
 #pragma unroll
-    for (int j = 0; j < 2; j++)
+  for (int j = 0; j < 2; j++)
 #pragma unroll
-        for (int q = 0; q < 4; q++)
-            shared[warp][(lane >> 2) + (q >> 1) * 8][j * 8 + (lane & 3) * 2 + (q & 1)] = sums[j][q];
-    if (!NS_PLANTED(120)) __syncthreads();
-    const int r = threadIdx.x >> 4, c = threadIdx.x & 15;
-    float sum = shared[0][r][c];
+    for (int q = 0; q < 4; q++) shared[warp][(lane >> 2) + (q >> 1) * 8][j * 8 + (lane & 3) * 2 + (q & 1)] = sums[j][q];
+  if (!NS_PLANTED(120)) __syncthreads();
+  const int r = threadIdx.x >> 4, c = threadIdx.x & 15;
+  float sum = shared[0][r][c];
 #pragma unroll
-    for (int w = 1; w < CHAINS; w++) sum += shared[w][r][c];
-    const int at = row + r;
-    if (at >= segment.first && at < segment.first + segment.count && at < rows)
-        l.u[(long long)at * l.ldu + part.u + first + c] = ns_f2bf(entry.scale * sum);
+  for (int w = 1; w < CHAINS; w++) sum += shared[w][r][c];
+  const int at = row + r;
+  if (at >= segment.first && at < segment.first + segment.count && at < rows)
+    l.u[(long long)at * l.ldu + part.u + first + c] = ns_f2bf(entry.scale * sum);
 }
 
-constexpr int WIDE = 64; // columns of the wide matrix in a block, 16 a warp
-constexpr int RANK = 64; // columns of u in a block
-constexpr int DEPTH = 32; // rows of a stage
+constexpr int WIDE = 64;   // columns of the wide matrix in a block, 16 a warp
+constexpr int RANK = 64;   // columns of u in a block
+constexpr int DEPTH = 32;  // rows of a stage
 constexpr int STAGES = 4;
 constexpr int STAGE = DEPTH * (WIDE + RANK) * 2;
 
@@ -76,98 +75,102 @@ constexpr int STAGE = DEPTH * (WIDE + RANK) * 2;
 NS_DEV u32 at(int row, int chunk) { return (u32)(row * 128 + ((chunk ^ (row & 7)) << 4)); }
 
 // Starts the copies of rows [row, row + DEPTH). Rows past the end become zeros: they are terms of every sum.
-NS_DEV void fill(unsigned char *shared, int stage, const bf16_t *wide, int ldw, const bf16_t *u, int ldu, int row, int rows,
-                 int column, int columns, int first, int rank) {
-    const u32 base = ns_smem(shared) + stage * STAGE;
+NS_DEV void fill(unsigned char* shared, int stage, const bf16_t* wide, int ldw, const bf16_t* u, int ldu, int row,
+                 int rows, int column, int columns, int first, int rank) {
+  const u32 base = ns_smem(shared) + stage * STAGE;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const int c = threadIdx.x + i * 128, r = c >> 4 & 31, chunk = c & 15;
-        const bool narrow = chunk >= 8;
-        const int left = narrow ? first + (chunk - 8) * 8 : column + chunk * 8;
-        const u32 to = (narrow ? DEPTH * WIDE * 2 : 0) + at(r, chunk & 7);
-        if (left >= (narrow ? rank : columns)) continue;
-        const long long from = (long long)(row + r);
-        if (row + r < rows + NS_PLANTED(121)) ns_cp16(base + to, narrow ? u + from * ldu + left : wide + from * ldw + left);
-        else *(u32x4 *)(shared + stage * STAGE + to) = u32x4{0, 0, 0, 0};
-    }
+  for (int i = 0; i < 4; i++) {
+    const int c = threadIdx.x + i * 128, r = c >> 4 & 31, chunk = c & 15;
+    const bool narrow = chunk >= 8;
+    const int left = narrow ? first + (chunk - 8) * 8 : column + chunk * 8;
+    const u32 to = (narrow ? DEPTH * WIDE * 2 : 0) + at(r, chunk & 7);
+    if (left >= (narrow ? rank : columns)) continue;
+    const long long from = (long long)(row + r);
+    if (row + r < rows + NS_PLANTED(121))
+      ns_cp16(base + to, narrow ? u + from * ldu + left : wide + from * ldw + left);
+    else
+      *(u32x4*)(shared + stage * STAGE + to) = u32x4{0, 0, 0, 0};
+  }
 }
 
-} // namespace lora
+}  // namespace lora
 
 // u[:, part] = bf16(s·(x[:, part]·Aᵀ)). Grid: (rows / 16, parts · largest rank / 16, segments of 16 rows at most), 256 threads.
-NS_KERNEL void __launch_bounds__(256) lora_down(const bf16_t *x, const __grid_constant__ adapter::Lora l, int rows, int ldx) {
-    NS_SHARED(float, shared, [lora::CHAINS][16][16]);
-    lora::down<true>(shared, x, ldx, l, rows);
+NS_KERNEL void __launch_bounds__(256)
+    lora_down(const bf16_t* x, const __grid_constant__ adapter::Lora l, int rows, int ldx) {
+  NS_SHARED(float, shared, [lora::CHAINS][16][16]);
+  lora::down<true>(shared, x, ldx, l, rows);
 }
 NS_REGISTER(lora_down);
 
 // du[:, part] = bf16(s·(dy[:, part]·B)).
-NS_KERNEL void __launch_bounds__(256) lora_down_backward(const bf16_t *dy, const __grid_constant__ adapter::Lora l, int rows,
-                                                         int lddy) {
-    NS_SHARED(float, shared, [lora::CHAINS][16][16]);
-    lora::down<false>(shared, dy, lddy, l, rows);
+NS_KERNEL void __launch_bounds__(256)
+    lora_down_backward(const bf16_t* dy, const __grid_constant__ adapter::Lora l, int rows, int lddy) {
+  NS_SHARED(float, shared, [lora::CHAINS][16][16]);
+  lora::down<false>(shared, dy, lddy, l, rows);
 }
 NS_REGISTER(lora_down_backward);
 
 // out[i·by_wide + r·by_rank] += Σ_row wide[row, i]·u[row, r], rows ascending in steps of 16 from zero, added once.
 // dB: wide = dy, u; dA: wide = x, du. Grid: (columns / 64, rank / 64), 128 threads. `rank` is filled up, `kept` is not.
-NS_KERNEL void __launch_bounds__(128) lora_gradient(const bf16_t *wide, const bf16_t *u, float *out, int rows, int columns,
-                                                    int rank, int kept, int ldw, int ldu, int by_wide, int by_rank) {
-    using namespace lora;
-    NS_DYN_SMEM(shared);
-    const u32 base = ns_smem(shared);
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, column = blockIdx.x * WIDE, first = blockIdx.y * RANK;
-    const int stages = (rows + DEPTH - 1) / DEPTH;
-    float sums[RANK / 8][4] = {};
+NS_KERNEL void __launch_bounds__(128)
+    lora_gradient(const bf16_t* wide, const bf16_t* u, float* out, int rows, int columns, int rank, int kept, int ldw,
+                  int ldu, int by_wide, int by_rank) {
+  using namespace lora;
+  NS_DYN_SMEM(shared);
+  const u32 base = ns_smem(shared);
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, column = blockIdx.x * WIDE, first = blockIdx.y * RANK;
+  const int stages = (rows + DEPTH - 1) / DEPTH;
+  float sums[RANK / 8][4] = {};
 #pragma unroll
-    for (int s = 0; s < STAGES - 1; s++) {
-        if (s < stages) fill(shared, s, wide, ldw, u, ldu, s * DEPTH, rows, column, columns, first, rank);
-        ns_cp_commit();
+  for (int s = 0; s < STAGES - 1; s++) {
+    if (s < stages) fill(shared, s, wide, ldw, u, ldu, s * DEPTH, rows, column, columns, first, rank);
+    ns_cp_commit();
+  }
+  for (int s = 0; s < stages; s++) {
+    ns_cp_wait<STAGES - 2>();
+    __syncthreads();
+    const int next = s + STAGES - 1;
+    if (next < stages) fill(shared, next % STAGES, wide, ldw, u, ldu, next * DEPTH, rows, column, columns, first, rank);
+    ns_cp_commit();
+    const u32 stage = base + s % STAGES * STAGE;
+#pragma unroll
+    for (int kk = 0; kk < DEPTH / 16; kk++) {
+      const int eight = lane & 7, one = (lane >> 3) & 1, two = lane >> 4;
+      u32 a[4];
+      // Transposed: the first operand's rows are columns of `wide`.
+      ns_ldsm4t(a[0], a[1], a[2], a[3], stage + at(kk * 16 + eight + two * 8, warp * 2 + one));
+#pragma unroll
+      for (int j = 0; j < RANK / 16; j++) {
+        if (first + j * 16 >= rank) continue;
+        u32 b0, b1, b2, b3;
+        ns_ldsm4t(b0, b1, b2, b3, stage + DEPTH * WIDE * 2 + at(kk * 16 + eight + one * 8, j * 2 + two));
+        ns_mma(sums[2 * j], a, b0, b1);
+        ns_mma(sums[2 * j + 1], a, b2, b3);
+      }
     }
-    for (int s = 0; s < stages; s++) {
-        ns_cp_wait<STAGES - 2>();
-        __syncthreads();
-        const int next = s + STAGES - 1;
-        if (next < stages) fill(shared, next % STAGES, wide, ldw, u, ldu, next * DEPTH, rows, column, columns, first, rank);
-        ns_cp_commit();
-        const u32 stage = base + s % STAGES * STAGE;
+  }
 #pragma unroll
-        for (int kk = 0; kk < DEPTH / 16; kk++) {
-            const int eight = lane & 7, one = (lane >> 3) & 1, two = lane >> 4;
-            u32 a[4];
-            // Transposed: the first operand's rows are columns of `wide`.
-            ns_ldsm4t(a[0], a[1], a[2], a[3], stage + at(kk * 16 + eight + two * 8, warp * 2 + one));
+  for (int j = 0; j < RANK / 8; j++)
 #pragma unroll
-            for (int j = 0; j < RANK / 16; j++) {
-                if (first + j * 16 >= rank) continue;
-                u32 b0, b1, b2, b3;
-                ns_ldsm4t(b0, b1, b2, b3, stage + DEPTH * WIDE * 2 + at(kk * 16 + eight + one * 8, j * 2 + two));
-                ns_mma(sums[2 * j], a, b0, b1);
-                ns_mma(sums[2 * j + 1], a, b2, b3);
-            }
-        }
+    for (int q = 0; q < 4; q++) {
+      const int i = column + warp * 16 + (q >> 1) * 8 + (lane >> 2), r = first + j * 8 + (lane & 3) * 2 + (q & 1);
+      if (i < columns && r < kept) out[(long long)i * by_wide + (long long)r * by_rank] += sums[j][q];
     }
-#pragma unroll
-    for (int j = 0; j < RANK / 8; j++)
-#pragma unroll
-        for (int q = 0; q < 4; q++) {
-            const int i = column + warp * 16 + (q >> 1) * 8 + (lane >> 2), r = first + j * 8 + (lane & 3) * 2 + (q & 1);
-            if (i < columns && r < kept) out[(long long)i * by_wide + (long long)r * by_rank] += sums[j][q];
-        }
 }
 NS_REGISTER(lora_gradient);
 
 // One matrix of an adapter, f32 (rows, columns), as bf16 in both orientations, its rank filled up with zeros: `to` has `ld`
 // elements a row and `to_t` `ld_t`. Grid: (padded columns / 16, padded rows / 16), 256 threads.
-NS_KERNEL void __launch_bounds__(256) lora_pack(const float *from, bf16_t *to, bf16_t *to_t, int rows, int columns, int ld,
-                                                int ld_t) {
-    NS_SHARED(bf16_t, tile, [16][17]);
-    const int x = threadIdx.x & 15, y = threadIdx.x >> 4, column = blockIdx.x * 16, row = blockIdx.y * 16;
-    const bool inside = row + y < rows && column + x < columns;
-    const bf16_t value = inside ? ns_f2bf(from[(long long)(row + y) * columns + column + x]) : 0;
-    to[(long long)(row + y) * ld + column + x] = value;
-    tile[y][x] = value;
-    if (!NS_PLANTED(122)) __syncthreads();
-    to_t[(long long)(column + y) * ld_t + row + x] = tile[x][y];
+NS_KERNEL void __launch_bounds__(256)
+    lora_pack(const float* from, bf16_t* to, bf16_t* to_t, int rows, int columns, int ld, int ld_t) {
+  NS_SHARED(bf16_t, tile, [16][17]);
+  const int x = threadIdx.x & 15, y = threadIdx.x >> 4, column = blockIdx.x * 16, row = blockIdx.y * 16;
+  const bool inside = row + y < rows && column + x < columns;
+  const bf16_t value = inside ? ns_f2bf(from[(long long)(row + y) * columns + column + x]) : 0;
+  to[(long long)(row + y) * ld + column + x] = value;
+  tile[y][x] = value;
+  if (!NS_PLANTED(122)) __syncthreads();
+  to_t[(long long)(column + y) * ld_t + row + x] = tile[x][y];
 }
 NS_REGISTER(lora_pack);

@@ -188,6 +188,14 @@ impl Variant {
         Variant::backward(on)
     }
 
+    /// This one, or that in tiles of a product that has none for few rows.
+    pub(super) fn in_tiles(self) -> Variant {
+        match self {
+            Variant::Few => Variant::Tiles,
+            other => other,
+        }
+    }
+
     /// The variant that [`backward`] takes.
     pub fn backward(on: &Stream) -> Variant {
         if on.gpu().is_hopper() {
@@ -426,11 +434,7 @@ fn in_tiles(on: &Stream, job: &Job<'_>, out: &Output<'_, '_>, forward: bool) -> 
         (TILES_BACKWARD, inputs)
     };
     let [rows, o, i] = ints(job.op, [job.rows, outputs, inputs])?;
-    let grid = Grid {
-        blocks: [job.rows.div_ceil(TILE) * columns.div_ceil(TILE), 1, 1],
-        threads: 256,
-        shared: TILE_SHARED,
-    };
+    let grid = tile_grid(job.rows, columns);
     // SAFETY: order and types are those of `gemm_*`; the doors proved the operands (rows, I), (O, I) and (rows, O), `add` as
     // large as the output, and the adapters' shapes; rows and columns past the end are guarded.
     unsafe {
@@ -461,6 +465,15 @@ fn on_hopper(on: &Stream, job: &Job<'_>, out: &Output<'_, '_>, forward: bool) ->
             grid,
             &[&from, &weights, to, &add, &job.lora, &rows, &o, &i],
         )
+    }
+}
+
+/// A block for each tile.
+pub(super) fn tile_grid(rows: usize, columns: usize) -> Grid {
+    Grid {
+        blocks: [rows.div_ceil(TILE) * columns.div_ceil(TILE), 1, 1],
+        threads: 256,
+        shared: TILE_SHARED,
     }
 }
 

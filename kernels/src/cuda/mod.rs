@@ -58,4 +58,4 @@ const MODULES: &[Module] = &[
 ];
 
 /// Those whose kernels are for compute capability 9.0 alone.
-const HOPPER: &[Module] = &[gemm::HOPPER];
+const HOPPER: &[Module] = &[gemm::HOPPER, output::HOPPER];

@@ -10,8 +10,9 @@
 use half::bf16;
 
 use super::adapters::{Shape, ints, step};
-use super::gemm::{self, Output, TILE, TILE_SHARED};
+use super::gemm::{self, HOPPER_SHARED, Output, TILE, TILE_SHARED, Variant};
 use super::launch::{Argument, Entry, Grid, Module};
+use super::tensor_map::TensorMap;
 use super::{Buffer, Element, Gpu, Stream, View, ViewMut};
 use crate::Result;
 use crate::error::{check, require};
@@ -30,6 +31,20 @@ pub(super) const MODULE: Module = Module {
         Entry {
             name: "output_gradient",
             shared: TILE_SHARED,
+        },
+    ],
+};
+
+pub(super) const HOPPER: Module = Module {
+    name: "output_wgmma",
+    kernels: &[
+        Entry {
+            name: "output_wgmma_tiles",
+            shared: HOPPER_SHARED,
+        },
+        Entry {
+            name: "output_wgmma_gradient",
+            shared: HOPPER_SHARED,
         },
     ],
 };
@@ -148,33 +163,47 @@ pub fn log_probs(
     normalizers: &mut ViewMut<'_, Normalizer>,
     out: &mut ViewMut<'_, f32>,
 ) -> Result<()> {
+    let variant = Variant::backward(on);
+    log_probs_by(variant, on, head, targets, work, normalizers, out)
+}
+
+/// [`log_probs`] by a kernel of one's choice; all give the same bits. [`Variant::Few`] counts as [`Variant::Tiles`].
+///
+/// # Errors
+/// As [`log_probs`]; [`crate::Error::Kernel`] for one that the GPU has not.
+pub fn log_probs_by(
+    variant: Variant,
+    on: &Stream,
+    head: Head<'_>,
+    targets: &Targets,
+    work: &mut Work,
+    normalizers: &mut ViewMut<'_, Normalizer>,
+    out: &mut ViewMut<'_, f32>,
+) -> Result<()> {
     let (rows, map) = door("output.log_probs", &head, targets)?;
-    let tiles = map.outputs.div_ceil(TILE);
+    let inverse = head.inverse_temperature;
+    check!("output.log_probs", normalizers: rows, out: targets.count);
+    if rows == 0 {
+        return Ok(());
+    }
     let mut stats = work.stats.view_mut();
-    let mut stats = stats.part(0..rows * tiles)?;
+    let mut stats = stats.part(0..rows * map.outputs.div_ceil(TILE))?;
     let mut logits = work.target_logits.view_mut();
     let mut logits = logits.part(0..targets.count)?;
     let [n, v, c] = ints("output.log_probs", [rows, map.outputs, map.inputs])?;
-    let grid = Grid {
-        blocks: [rows.div_ceil(TILE) * tiles, 1, 1],
-        threads: 256,
-        shared: TILE_SHARED,
-    };
-    let Head {
-        hidden,
-        weights,
-        inverse_temperature: inverse,
-    } = head;
+    let kernels = ["output_tiles", "output_wgmma_tiles"];
+    let product = Product::new(variant, on, kernels, rows, map, (head.hidden, head.weights))?;
     let (first, token) = (targets.first.view(), targets.token.view());
+    let [hidden, weights] = product.operands();
     // SAFETY: order and types are those of `output_tiles`; the door proved the operands and that targets are inside, the parts
     // the outputs; rows and columns past the end are guarded.
     unsafe {
         on.launch(
-            "output_tiles",
-            grid,
+            product.kernel,
+            product.grid,
             &[
-                &hidden,
-                &weights,
+                hidden,
+                weights,
                 &inverse,
                 &first,
                 &token,
@@ -195,6 +224,50 @@ pub fn log_probs(
         logits.as_view(),
         out,
     )
+}
+
+/// A kernel whose logits are a product: its name, its grid, and its operands as it takes them.
+struct Product<'a> {
+    kernel: &'static str,
+    grid: Grid,
+    plain: [View<'a, bf16>; 2],
+    maps: Option<[TensorMap; 2]>,
+}
+
+impl<'a> Product<'a> {
+    fn new(
+        variant: Variant,
+        on: &Stream,
+        kernels: [&'static str; 2],
+        rows: usize,
+        Shape { outputs, inputs }: Shape,
+        (hidden, weights): (View<'a, bf16>, View<'a, bf16>),
+    ) -> Result<Product<'a>> {
+        let hopper = variant == Variant::Hopper;
+        let maps = if hopper {
+            let hidden = TensorMap::new(hidden, rows, inputs, 128)?;
+            Some([hidden, TensorMap::new(weights, outputs, inputs, 256)?])
+        } else {
+            None
+        };
+        Ok(Product {
+            kernel: kernels[usize::from(hopper)],
+            grid: if hopper {
+                gemm::hopper_grid(on, rows, outputs)?
+            } else {
+                gemm::tile_grid(rows, outputs)
+            },
+            plain: [hidden, weights],
+            maps,
+        })
+    }
+
+    fn operands(&self) -> [&dyn Argument; 2] {
+        match &self.maps {
+            Some([hidden, weights]) => [hidden, weights],
+            None => [&self.plain[0], &self.plain[1]],
+        }
+    }
 }
 
 /// The normalizers of logits that [`gemm::forward`] stored as f32: the bits that [`log_probs`] has.
@@ -293,24 +366,57 @@ pub fn backward(
     work: &mut Work,
     dhidden: &mut ViewMut<'_, f32>,
 ) -> Result<()> {
+    let variant = Variant::backward(on);
+    backward_by(
+        variant,
+        on,
+        head,
+        targets,
+        normalizers,
+        upstream,
+        work,
+        dhidden,
+    )
+}
+
+/// [`backward`] by kernels of one's choice; all give the same bits. [`Variant::Few`] counts as [`Variant::Tiles`].
+///
+/// # Errors
+/// As [`backward`]; [`crate::Error::Kernel`] for one that the GPU has not.
+#[expect(clippy::too_many_arguments, reason = "those of the op, and the choice")]
+pub fn backward_by(
+    variant: Variant,
+    on: &Stream,
+    head: Head<'_>,
+    targets: &Targets,
+    normalizers: View<'_, Normalizer>,
+    upstream: View<'_, f32>,
+    work: &mut Work,
+    dhidden: &mut ViewMut<'_, f32>,
+) -> Result<()> {
     let (rows, map) = door("output.backward", &head, targets)?;
     let width = map.inputs;
     check!("output.backward", normalizers: rows, upstream: targets.count, dhidden: rows * width);
+    if rows == 0 {
+        return Ok(());
+    }
     let (first, token) = (targets.first.view(), targets.token.view());
     for from in (0..map.outputs).step_by(PART) {
         let part = PART.min(map.outputs - from);
         let weights = head.weights.part(from * width..(from + part) * width)?;
+        let of_part = Shape {
+            outputs: part,
+            inputs: width,
+        };
         let mut dlogits = work.dlogits.view_mut();
         let mut dlogits = dlogits.part(0..rows * part)?;
         let [n, p, c, v] = ints("output.backward", [rows, part, width, from])?;
-        let grid = Grid {
-            blocks: [rows.div_ceil(TILE) * part.div_ceil(TILE), 1, 1],
-            threads: 256,
-            shared: TILE_SHARED,
-        };
+        let kernels = ["output_gradient", "output_wgmma_gradient"];
+        let product = Product::new(variant, on, kernels, rows, of_part, (head.hidden, weights))?;
+        let [hidden, w] = product.operands();
         let arguments: [&dyn Argument; 12] = [
-            &head.hidden,
-            &weights,
+            hidden,
+            w,
             &head.inverse_temperature,
             &normalizers,
             &first,
@@ -324,17 +430,14 @@ pub fn backward(
         ];
         // SAFETY: order and types are those of `output_gradient`; the door and the checks proved the operands, the part the
         // output; rows and columns past the end are guarded.
-        unsafe { on.launch("output_gradient", grid, &arguments) }?;
-        let of_part = Shape {
-            outputs: part,
-            inputs: width,
-        };
+        unsafe { on.launch(product.kernel, product.grid, &arguments) }?;
         let to = if from == 0 {
             Output::F32(dhidden)
         } else {
             Output::Onto(dhidden)
         };
-        gemm::backward(on, rows, of_part, (dlogits.as_view(), weights), None, to)?;
+        let operands = (dlogits.as_view(), weights);
+        gemm::backward_by(variant.in_tiles(), on, rows, of_part, operands, None, to)?;
     }
     Ok(())
 }

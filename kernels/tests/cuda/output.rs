@@ -3,7 +3,7 @@
 
 use half::bf16;
 use kernels::cuda::adapters::Shape;
-use kernels::cuda::gemm::{self, Output};
+use kernels::cuda::gemm::{self, Output, Variant};
 use kernels::cuda::output::{self, Head, Normalizer, PART, Targets, Work};
 use kernels::cuda::{Buffer, Stream};
 use kernels::{Error, reference};
@@ -71,13 +71,26 @@ impl Case {
 
     /// Normalizers and log-probs as training has them.
     fn trained(&self, on: &Stream) -> (Buffer<Normalizer>, Vec<f32>) {
+        self.trained_by(Variant::Tiles, on)
+    }
+
+    fn trained_by(&self, variant: Variant, on: &Stream) -> (Buffer<Normalizer>, Vec<f32>) {
         let targets = self.targets(on);
         let count = targets.count();
         let mut work = Work::new(on.gpu(), self.rows, self.map.outputs, count).unwrap();
         let mut normalizers = poisoned(on, self.rows);
         let mut out = poisoned(on, count);
         let (mut n, mut to) = (normalizers.view_mut(), out.view_mut());
-        output::log_probs(on, self.head(), &targets, &mut work, &mut n, &mut to).unwrap();
+        output::log_probs_by(
+            variant,
+            on,
+            self.head(),
+            &targets,
+            &mut work,
+            &mut n,
+            &mut to,
+        )
+        .unwrap();
         (normalizers, on.download(out.view()).unwrap())
     }
 
@@ -163,13 +176,18 @@ fn a_rows_log_probs_do_not_depend_on_the_other_rows() {
 
 /// The gradient by the hidden states, for one upstream number a target.
 fn gradient(on: &Stream, case: &Case, upstream: &[f32]) -> Vec<f32> {
+    gradient_by(Variant::Tiles, on, case, upstream)
+}
+
+fn gradient_by(variant: Variant, on: &Stream, case: &Case, upstream: &[f32]) -> Vec<f32> {
     let (normalizers, _) = case.trained(on);
     let targets = case.targets(on);
     let mut work = Work::new(on.gpu(), case.rows, case.map.outputs, targets.count()).unwrap();
     let mut dhidden = poisoned(on, case.rows * case.map.inputs);
     let upstream = on.upload(upstream).unwrap();
     let (n, g, mut to) = (normalizers.view(), upstream.view(), dhidden.view_mut());
-    output::backward(on, case.head(), &targets, n, g, &mut work, &mut to).unwrap();
+    let head = case.head();
+    output::backward_by(variant, on, head, &targets, n, g, &mut work, &mut to).unwrap();
     on.download(dhidden.view()).unwrap()
 }
 
@@ -200,6 +218,31 @@ fn the_gradient_is_the_slope_of_the_log_probs() {
             // Each of the probabilities is rounded to bf16.
             close(&format!("{outputs}, row {row}"), found, &expected, 4e-3);
         }
+    }
+}
+
+#[test]
+fn the_variants_have_the_same_bits() {
+    let Some(on) = stream() else { return };
+    if !on.gpu().is_hopper() {
+        return;
+    }
+    for (rows, outputs, inputs) in [
+        (1, 16, 16),
+        (33, 656, 80),
+        (130, 528, 144),
+        (3, PART + 48, 16),
+    ] {
+        let case = Case::new(&on, rows, outputs, inputs);
+        let (normalizers, log_probs) = case.trained(&on);
+        let (others, others_log_probs) = case.trained_by(Variant::Hopper, &on);
+        let [normalizers, others] = [normalizers, others].map(|n| on.download(n.view()).unwrap());
+        assert_eq!(normalizers, others, "{rows} {outputs} {inputs}");
+        assert_eq!(bits(&log_probs), bits(&others_log_probs));
+        let upstream = vector(7, log_probs.len());
+        let gradients = [Variant::Tiles, Variant::Hopper]
+            .map(|variant| bits(&gradient_by(variant, &on, &case, &upstream)));
+        assert_eq!(gradients[0], gradients[1], "{rows} {outputs} {inputs}");
     }
 }
 

@@ -60,6 +60,92 @@ const PLANTED: &[(u32, &str, &str)] = &[
         "a token beyond the vocabulary by one",
         "embed::each_token",
     ),
+    (
+        100,
+        "a missing barrier between the stages of a tile",
+        "gemm::a_row_has_the_same_bits_whatever",
+    ),
+    (
+        101,
+        "a stage that is read one wait too early",
+        "gemm::a_row_has_the_same_bits_whatever",
+    ),
+    (
+        102,
+        "a step past the last term",
+        "gemm::a_row_has_the_same_bits_whatever",
+    ),
+    (
+        103,
+        "a wrong swizzle of one operand",
+        "gemm::a_row_has_the_same_bits_whatever",
+    ),
+    (
+        104,
+        "a wrong count of a bulk copy's bytes",
+        "gemm::the_backward",
+    ),
+    (
+        105,
+        "a stage that is handed back while it is read",
+        "gemm::the_backward",
+    ),
+    (
+        106,
+        "a wait for the other phase of a barrier",
+        "gemm::the_backward",
+    ),
+    (
+        107,
+        "a wrong distance in a descriptor",
+        "gemm::the_backward",
+    ),
+    (
+        108,
+        "an adapter that reaches into the next row",
+        "gemm::the_backward",
+    ),
+    (
+        110,
+        "a missing barrier between the stages of few rows",
+        "gemm::a_row_has_the_same_bits_whatever",
+    ),
+    (
+        111,
+        "few rows' stage that is read one wait too early",
+        "gemm::a_row_has_the_same_bits_whatever",
+    ),
+    (
+        112,
+        "few rows' last adapter left out",
+        "gemm::a_row_has_the_same_bits_whatever",
+    ),
+    (
+        120,
+        "a missing barrier before chains are added",
+        "lora::the_inner",
+    ),
+    (121, "a gradient with a row too many", "lora::the_gradients"),
+    (
+        122,
+        "a missing barrier before a matrix is turned",
+        "lora::the_inner",
+    ),
+    (
+        130,
+        "a missing barrier before a tile's parts are one",
+        "output::the_log_probs",
+    ),
+    (
+        131,
+        "columns beyond the vocabulary in a sum",
+        "output::the_log_probs",
+    ),
+    (
+        132,
+        "a target that is looked for in the wrong part",
+        "output::the_gradient",
+    ),
 ];
 
 #[test]
