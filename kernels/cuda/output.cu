@@ -120,6 +120,19 @@ NS_KERNEL void __launch_bounds__(256) output_pick(const float* logits, const int
 }
 NS_REGISTER(output_pick);
 
+// log_prob[r] = ln p of the token that row r drew, NaN where that is none (not below the vocabulary). A thread a row.
+NS_KERNEL void __launch_bounds__(256)
+    output_drawn(const float* logits, const output::Stat* normalizer, const float* inverse_temperature, const u32* token,
+                 float* log_prob, int rows, int vocabulary) {
+  const int row = blockIdx.x * 256 + threadIdx.x;
+  if (row >= rows) return;
+  const output::Stat n = normalizer[row];
+  const bool drawn = token[row] < (u32)vocabulary;
+  const float logit = drawn ? logits[(long long)row * vocabulary + token[row]] : ns_u2f(0x7fc00000u);
+  log_prob[row] = (logit - n.max) * inverse_temperature[row] - n.sum;
+}
+NS_REGISTER(output_drawn);
+
 // The gradient by the logits of tokens [from, from + part), rounded to bf16, (rows, part): with G = Σ of a row's `upstream`,
 // (Σ upstream of the targets v − G·p_v) / temperature. The logits are made again. `w` begins at token `from`; dhidden is
 // the sum of the parts' products with w, parts ascending (`gemm_backward_f32`, then `gemm_backward_add`).

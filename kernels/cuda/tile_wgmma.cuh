@@ -68,7 +68,7 @@ template <Terms TERMS> NS_DEV void stage(float (&sums)[128], u32 a, u32 b) {
 
 // A warpgroup: 64 rows of each tile. `end(sums, row, column)` gets each warp's.
 template <Terms TERMS, class End> NS_DEV void consume(const Plan& plan, int group, End end) {
-  const bool first = (threadIdx.x & 127) == 0;
+  const bool first = (threadIdx.x & 31) == 0;  // of its warp
   int turn = 0;
   for (int tile = blockIdx.x; tile < plan.tall * plan.across; tile += gridDim.x) {
     int row, column;
@@ -105,7 +105,7 @@ NS_DEV void multiply(u32 shared, u32 barriers, const ns_tmap* a, const ns_tmap* 
   if (threadIdx.x == 0) {
     for (int s = 0; s < STAGES; s++) {
       ns_mbar_init(plan.full + 8 * s, 1);
-      ns_mbar_init(plan.empty + 8 * s, 2);
+      ns_mbar_init(plan.empty + 8 * s, 8);  // the warps that multiply
     }
     ns_fence_async();
   }

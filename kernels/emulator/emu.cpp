@@ -38,6 +38,14 @@ emu_switch:
   ret
 )");
 
+bool exact_tensor_cores() {
+  static const bool exact = [] {
+    const char* text = getenv("NEXTSTATE_EMULATED_TENSOR");
+    return text && !strcmp(text, "exact");
+  }();
+  return exact;
+}
+
 std::vector<Kernel>& kernels() {
   static std::vector<Kernel> all;
   return all;

@@ -1,5 +1,6 @@
 // The instructions of device.cuh, emulated. Included by emu.h; same names, same order as there.
 #pragma once
+#include "exact.h"
 
 // ---- numbers
 
@@ -94,8 +95,16 @@ template <int count, bool transposed> inline void load_matrices(u32 (&r)[4], u32
     }
   });
 }
-// One step of a tensor core: c += a·b over 16 products. The model: f32 fused multiply-adds, k ascending.
+// Whether NEXTSTATE_EMULATED_TENSOR is `exact`.
+bool exact_tensor_cores();
+
+// One step of a tensor core: c += a·b over 16 products. The plain model: f32 fused multiply-adds, k ascending; it is fast. The
+// exact one is in exact.h.
 inline void dot16(float* c, const float* a, const float* b, int columns) {
+  if (exact_tensor_cores()) {
+    for (int n = 0; n < columns; n++) c[n] = exact_step(c[n], a, b + n, columns);
+    return;
+  }
   for (int k = 0; k < 16; k++)
     for (int n = 0; n < columns; n++) c[n] = __builtin_fmaf(a[k], b[k * columns + n], c[n]);
 }

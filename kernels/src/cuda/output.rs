@@ -28,6 +28,7 @@ pub(super) const MODULE: Module = Module {
         Entry::new("output_normalizer"),
         Entry::new("output_log_probs"),
         Entry::new("output_pick"),
+        Entry::new("output_drawn"),
         Entry {
             name: "output_gradient",
             shared: TILE_SHARED,
@@ -347,6 +348,39 @@ pub fn log_probs_of(
         picked.as_view(),
         out,
     )
+}
+
+/// The log-probabilities of tokens that [`super::sample`] drew, one a row: the bits of [`log_probs`], at the temperature and before
+/// any truncation. A row without a token gets NaN.
+///
+/// # Shapes
+/// `logits`: (N, V) · `normalizers`, `inverse_temperature`, `tokens`, `out`: (N).
+///
+/// # Errors
+/// As [`log_probs`].
+pub fn log_probs_of_drawn(
+    on: &Stream,
+    logits: View<'_, f32>,
+    vocabulary: usize,
+    normalizers: View<'_, Normalizer>,
+    inverse_temperature: View<'_, f32>,
+    tokens: View<'_, u32>,
+    out: &mut ViewMut<'_, f32>,
+) -> Result<()> {
+    let rows = tokens.len();
+    check!("output.log_probs_of_drawn", logits: rows * vocabulary, normalizers: rows);
+    check!("output.log_probs_of_drawn", inverse_temperature: rows, out: rows);
+    let [n, v] = ints("output.log_probs_of_drawn", [rows, vocabulary])?;
+    let grid = Grid::line(rows.div_ceil(256), 256);
+    let (norms, inverse) = (normalizers, inverse_temperature);
+    // SAFETY: order and types are those of `output_drawn`, which looks up tokens below V alone; the checks proved the rest.
+    unsafe {
+        on.launch(
+            "output_drawn",
+            grid,
+            &[&logits, &norms, &inverse, &tokens, out, &n, &v],
+        )
+    }
 }
 
 /// The gradient of [`log_probs`] by the hidden states, overwritten: Σ_v dlogit_v · W_v with the logits made again, [`PART`] tokens

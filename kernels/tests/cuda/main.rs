@@ -15,6 +15,7 @@ mod attention_backward;
 mod attention_world;
 mod driver;
 mod embed;
+mod exact;
 mod exp2;
 mod gemm;
 mod linear;

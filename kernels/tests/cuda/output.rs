@@ -154,6 +154,20 @@ fn what_a_decode_step_records_is_what_training_computes_bit_for_bit() {
         assert_eq!(bits(&found), bits(expected), "{batch:?}");
         let found = on.download(n.view()).unwrap();
         assert_eq!(found, trained_normalizers[batch.clone()], "{batch:?}");
+        // As if each row's first target had been drawn; the others have drawn nothing.
+        let drawn = case.tokens[batch.clone()].iter();
+        let drawn: Vec<u32> = drawn.map(|t| t.first().map_or(v as u32, |t| *t)).collect();
+        let drawn = on.upload(&drawn).unwrap();
+        let mut own = poisoned(&on, rows);
+        let to = &mut own.view_mut();
+        output::log_probs_of_drawn(&on, logits, v, n.view(), inverse, drawn.view(), to).unwrap();
+        for (row, found) in batch.clone().zip(on.download(own.view()).unwrap()) {
+            let recorded = trained
+                .get(first(row))
+                .filter(|_| !case.tokens[row].is_empty());
+            let same = recorded.map_or(found.is_nan(), |own| own.to_bits() == found.to_bits());
+            assert!(same, "row {row}: {found}, {recorded:?}");
+        }
     }
 }
 
