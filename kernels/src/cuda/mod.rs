@@ -27,6 +27,7 @@ pub mod kv;
 pub mod lora;
 pub mod loss;
 pub mod output;
+pub mod probe;
 pub mod rmsnorm;
 pub mod rope;
 pub mod sample;
@@ -35,6 +36,7 @@ pub mod swiglu;
 pub use buffer::{Buffer, Element, View, ViewMut};
 pub use gpu::{Compute, Gpu};
 pub use graph::Graph;
+pub use images::Fit;
 pub use stream::{Event, Priority, Stream};
 
 use launch::Module;
@@ -44,6 +46,8 @@ const MODULES: &[Module] = &[
     adamw::MODULE,
     embed::MODULE,
     loss::MODULE,
+    output::MODULE,
+    probe::MODULE,
     rmsnorm::MODULE,
     rope::MODULE,
     sample::MODULE,

@@ -23,6 +23,7 @@ mod lora;
 mod loss;
 mod output;
 mod planted;
+mod probe;
 mod rmsnorm;
 mod rope;
 mod sample;

@@ -39,6 +39,8 @@ pub(crate) fn driver() -> bool {
         let kernels = Path::new(env!("CARGO_MANIFEST_DIR"));
         match standin::build(kernels, Path::new(env!("CARGO_TARGET_TMPDIR")), plant) {
             Ok(folder) => {
+                // For `kernels/check-gpu`, which has other programs run on it.
+                eprintln!("stand-in driver: {}", folder.display());
                 let path = folder.join("libcuda.so");
                 // SAFETY: the library was built from this repository's sources; its initialisers register kernels.
                 Some(unsafe { libloading::Library::new(path) }.unwrap())
