@@ -13,6 +13,10 @@ use super::{Buffer, Element, Gpu, Stream, View, ViewMut};
 use crate::error::{check, require};
 use crate::{Error, Result};
 
+mod segments;
+
+pub use segments::{Segment, Segments};
+
 /// Terms of one step of the tensor cores; ranks, inputs and outputs are filled up to multiples of it.
 pub(super) const STEP: usize = 16;
 
@@ -225,108 +229,6 @@ impl Table {
     }
 }
 
-/// Rows of a call that have the adapter in `slot`; rows of no segment have none.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Segment {
-    /// The first row.
-    pub first: usize,
-    /// Rows, at least one.
-    pub count: usize,
-    /// Place in the table.
-    pub slot: usize,
-}
-
-/// `adapter::Segment` of cuda/adapter.cuh.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct RawSegment {
-    first: i32,
-    count: i32,
-    slot: i32,
-    unused: i32,
-}
-
-// SAFETY: plain numbers, 16 bytes without padding.
-unsafe impl Element for RawSegment {}
-
-/// The segments of a call's rows, on the GPU. A recorded graph sees what was [set](Segments::set) last.
-#[derive(Debug)]
-pub struct Segments {
-    device: Buffer<RawSegment>,
-    capacity: usize,
-    rows: usize,
-}
-
-impl Segments {
-    /// Room for `capacity` segments of calls with `rows` rows; none is set.
-    ///
-    /// # Errors
-    /// [`Error::Argument`]; [`Error::Driver`].
-    pub fn new(on: &Stream, capacity: usize, rows: usize) -> Result<Segments> {
-        let mut segments = Segments {
-            device: on.gpu().buffer(capacity)?,
-            capacity,
-            rows,
-        };
-        segments.set(on, &[], 0)?;
-        Ok(segments)
-    }
-
-    /// How many there can be.
-    pub(super) fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    /// The segments from here on; `slots` are the table's.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] unless they are ascending, disjoint, not empty, inside the rows and slots, and fit; [`Error::Driver`].
-    pub fn set(&mut self, on: &Stream, segments: &[Segment], slots: usize) -> Result<()> {
-        let count = segments.len();
-        require!(
-            "adapters.segments",
-            count = count as f64,
-            count <= self.capacity,
-            "there is no room for more"
-        );
-        let [past] = ints("adapters.segments", [self.rows])?;
-        // Behind the last: no rows, after all others.
-        let none = RawSegment {
-            first: past,
-            count: 0,
-            slot: -1,
-            unused: 0,
-        };
-        let mut raw = vec![none; self.capacity];
-        let mut end = 0;
-        for (to, segment) in raw.iter_mut().zip(segments) {
-            let Segment { first, count, slot } = *segment;
-            let sound = first >= end && count > 0 && count <= self.rows.saturating_sub(first);
-            require!(
-                "adapters.segments",
-                first = first as f64,
-                sound,
-                "segments ascend, have rows, share none, and end inside the call"
-            );
-            require!(
-                "adapters.segments",
-                slot = slot as f64,
-                slot < slots,
-                "the table has no such slot"
-            );
-            end = first + count;
-            let [first, count, slot] = ints("adapters.segments", [first, count, slot])?;
-            *to = RawSegment {
-                first,
-                count,
-                slot,
-                unused: 0,
-            };
-        }
-        on.write(&raw, &mut self.device.view_mut())
-    }
-}
-
 /// The adapters beside one (fused) linear map.
 #[derive(Clone, Copy, Debug)]
 pub struct Adapters<'a> {
@@ -412,7 +314,8 @@ impl Adapters<'_> {
                 found: found as f64,
             })
         };
-        if self.segments.rows > rows {
+        aligned(op, "inner", u)?;
+        if self.segments.rows() > rows {
             let rule = "the segments are of a larger call";
             return bad("rows", rule, rows);
         }
@@ -445,12 +348,12 @@ impl Adapters<'_> {
             };
             *to = ints(op, [first, end, *projection, i * self.table.largest_rank])?;
         }
-        for address in [self.table.device.address(), self.segments.device.address()] {
+        for address in [self.table.device.address(), self.segments.address()] {
             on.uses(address);
         }
         on.uses(*u);
         let counts = [
-            self.segments.capacity,
+            self.segments.capacity(),
             self.table.shapes.len(),
             self.inner(),
             self.parts.len(),
@@ -458,7 +361,7 @@ impl Adapters<'_> {
         let [segment_count, stride, ldu, part_count] = ints(op, counts)?;
         Ok(Raw {
             table: self.table.device.address(),
-            segments: self.segments.device.address(),
+            segments: self.segments.address(),
             u: *u,
             segment_count,
             stride,
@@ -479,6 +382,19 @@ pub(super) fn step(op: &'static str, what: &'static str, size: usize) -> Result<
         what,
         rule: "it is a positive multiple of 16",
         found: size as f64,
+    })
+}
+
+/// Refuses memory that does not begin at a multiple of 16 bytes: kernels copy as many at a time.
+pub(super) fn aligned(op: &'static str, what: &'static str, address: &u64) -> Result<()> {
+    if address.is_multiple_of(16) {
+        return Ok(());
+    }
+    Err(Error::Argument {
+        op,
+        what,
+        rule: "it begins at a multiple of 16 bytes",
+        found: (address % 16) as f64,
     })
 }
 

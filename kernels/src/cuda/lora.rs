@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::adapters::{Adapters, STEP, Shape, Side, ints};
+use super::adapters::{Adapters, STEP, Shape, Side, aligned, ints};
 use super::launch::{Entry, Grid, Module};
 use super::{Stream, View, ViewMut};
 use crate::Result;
@@ -88,6 +88,7 @@ fn inner(
 ) -> Result<()> {
     check!("lora.down", u: rows * adapters.inner());
     let raw = adapters.raw(on, kernel, rows, map, u.address(), side)?;
+    aligned(kernel, "operand", wide.address())?;
     if rows == 0 || adapters.parts.is_empty() {
         return Ok(());
     }
@@ -224,5 +225,7 @@ fn begin<'a>(
             found: which.end as f64,
         });
     }
-    of.part((rows.start * ld + which.start).min(of.len())..of.len())
+    let part = of.part((rows.start * ld + which.start).min(of.len())..of.len())?;
+    aligned("lora.gradient", what, part.address())?;
+    Ok(part)
 }

@@ -1,5 +1,6 @@
 //! The stand-in's model of a tensor core: the plain one that tests use, and the exact one of Hopper, under which the variants of
 //! an op must agree, too (`NEXTSTATE_EMULATED_TENSOR=exact`; kernels/emulator/exact.h).
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::env;
 use std::process::Command;

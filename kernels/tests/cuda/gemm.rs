@@ -324,6 +324,20 @@ fn what_does_not_fit_is_refused_at_the_door() {
         matches!(error, Error::Argument { what: "rows", .. }),
         "{error}"
     );
+    // Its first element is in the middle of what a kernel copies at a time.
+    let (_, shifted) = operand(&on, 12, rows * MAP.inputs + 1);
+    let shifted = shifted.view().part(1..rows * MAP.inputs + 1).unwrap();
+    let mut to = y.view_mut();
+    let to = Output::F32(&mut to);
+    let error = gemm::forward(&on, rows, MAP, (shifted, weights), None, to).unwrap_err();
+    let found = matches!(
+        error,
+        Error::Argument {
+            what: "operand",
+            ..
+        }
+    );
+    assert!(found, "{error}");
     let mut to = y.view_mut();
     let (few, operands) = (Variant::Few, (x.view(), weights));
     let error = gemm::backward_by(few, &on, 0, MAP, operands, None, Output::F32(&mut to));
