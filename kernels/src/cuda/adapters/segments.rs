@@ -43,7 +43,7 @@ impl Segments {
     /// Room for `capacity` segments of calls with `rows` rows; none is set.
     ///
     /// # Errors
-    /// [`Error::Argument`]; [`Error::Driver`].
+    /// [`crate::Error::Argument`]; [`crate::Error::Driver`].
     pub fn new(on: &Stream, capacity: usize, rows: usize) -> Result<Segments> {
         let mut segments = Segments {
             device: on.gpu().buffer(capacity)?,
@@ -71,7 +71,7 @@ impl Segments {
     /// The segments from here on; `slots` are the table's.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless they are ascending, disjoint, not empty, inside the rows and slots, and fit; [`Error::Driver`].
+    /// [`crate::Error::Argument`] unless they are ascending, disjoint, not empty, inside the rows and slots, and fit; [`crate::Error::Driver`].
     pub fn set(&mut self, on: &Stream, segments: &[Segment], slots: usize) -> Result<()> {
         let count = segments.len();
         require!(
