@@ -139,6 +139,11 @@ template <int N> NS_DEV void ns_wg_hold(float (&d)[N]) {
 #pragma unroll
   for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
 }
+// Nothing moves the making of a first operand in registers from before this to behind it.
+NS_DEV void ns_wg_hold(u32 (&a)[4]) {
+#pragma unroll
+  for (int i = 0; i < 4; i++) asm volatile("" : "+r"(a[i])::"memory");
+}
 template <int N> NS_DEV void ns_regs_inc() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
 template <int N> NS_DEV void ns_regs_dec() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
 // K-major, 128-byte swizzle, 1024 bytes from 8 rows to the next.

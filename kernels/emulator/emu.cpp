@@ -261,8 +261,9 @@ static void product(Fiber* group, const Wgmma* (*of)(Fiber&, size_t, size_t), si
   const Wgmma* one = of(group[0], g, i);
   int columns = one->accumulate >> 1 & 511, down = one->accumulate >> 16;
   static thread_local float a[64][16], b[16 * 256], c[64][256];
-  for (int r = 0; r < 64; r++)
-    for (int k = 0; k < 16; k++) a[r][k] = element((u32)one->a, r, k);
+  if (!one->left)
+    for (int r = 0; r < 64; r++)
+      for (int k = 0; k < 16; k++) a[r][k] = element((u32)one->a, r, k);
   for (int n = 0; n < columns; n++)
     for (int k = 0; k < 16; k++)
       // Down: row k of the block of 64 columns that has column n.
@@ -270,9 +271,11 @@ static void product(Fiber* group, const Wgmma* (*of)(Fiber&, size_t, size_t), si
                                 : element((u32)one->b, n, k);
   for (int lane = 0; lane < 128; lane++) {
     const Wgmma* x = of(group[lane], g, i);
-    if (x->a != one->a || x->b != one->b || x->accumulate != one->accumulate)
+    if (x->a != one->a || !x->left != !one->left || x->b != one->b || x->accumulate != one->accumulate)
       fail("wgmma: threads of a warpgroup disagree");
     int row = (lane >> 5) * 16 + (lane >> 2 & 7), column = (lane & 3) * 2;
+    for (int i = 0; x->left && i < 8; i++)
+      a[row + (i >> 1 & 1) * 8][column + (i & 1) + (i >> 2) * 8] = ns_bf2f((bf16_t)(x->left[i >> 1] >> (i & 1) * 16));
     for (int j = 0; j < columns / 8; j++)
       for (int q = 0; q < 4; q++)
         c[row + (q >> 1) * 8][j * 8 + column + (q & 1)] = x->accumulate & 1 ? x->d[4 * j + q] : 0.0f;

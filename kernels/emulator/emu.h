@@ -38,7 +38,7 @@ struct Index { int x, y, z; };
 enum State { READY, WAITING, SPINNING, DONE };
 
 struct Copy { u32 to; const void* from; u32 bytes; };
-struct Wgmma { float* d; u64 a, b; int accumulate; };
+struct Wgmma { float* d; u64 a, b; int accumulate; const u32* left; };
 template <class T> struct Groups { std::vector<std::vector<T>> committed; std::vector<T> open; };
 
 struct Fiber {

@@ -226,6 +226,7 @@ NS_DEV void ns_wg_commit() {
   q.open.clear();
 }
 template <int N> NS_DEV void ns_wg_hold(float (&)[N]) {}
+NS_DEV void ns_wg_hold(u32 (&)[4]) {}
 template <int N> NS_DEV void ns_regs_inc() {}
 template <int N> NS_DEV void ns_regs_dec() {}
 NS_DEV u64 ns_desc(u32 address) { return (u64)address | (u64)1 << 62; }
@@ -245,3 +246,8 @@ template <int DOWN = 0> NS_DEV void ns_wgmma_n256(float (&d)[128], u64 a, u64 b,
 }
 NS_DEV void ns_wgmma_n128(float (&d)[64], u64 a, u64 b, int accumulate) { ns_wgmma<128>(d, a, b, accumulate); }
 NS_DEV void ns_wgmma_n64(float (&d)[32], u64 a, u64 b, int accumulate) { ns_wgmma<64>(d, a, b, accumulate); }
+template <int columns> NS_DEV void ns_wgmma_left(float* d, const u32* a, u64 b) {
+  emu::F->products.open.push_back({d, 0, b, 1 | columns << 1 | 1 << 16, a});
+}
+NS_DEV void ns_wgmma_left_n128(float (&d)[64], const u32 (&a)[4], u64 b) { ns_wgmma_left<128>(d, a, b); }
+NS_DEV void ns_wgmma_left_n64(float (&d)[32], const u32 (&a)[4], u64 b) { ns_wgmma_left<64>(d, a, b); }

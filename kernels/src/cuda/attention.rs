@@ -14,21 +14,48 @@ pub(super) const MODULE: Module = Module {
     kernels: &[
         Entry {
             name: "attention_d64",
-            shared: shared(64),
+            shared: shared(64, Variant::Sync),
         },
         Entry {
             name: "attention_d128",
-            shared: shared(128),
+            shared: shared(128, Variant::Sync),
         },
     ],
 };
 
-/// Flattened rows of a tile, as in `cuda/attention.cu` and in the pass by queries of `cuda/attention_backward.cu`.
+/// For compute capability 9.0 alone.
+pub(super) const HOPPER: Module = Module {
+    name: "attention_wgmma",
+    kernels: &[
+        Entry {
+            name: "attention_wgmma_d64",
+            shared: shared(64, Variant::Wgmma),
+        },
+        Entry {
+            name: "attention_wgmma_d128",
+            shared: shared(128, Variant::Wgmma),
+        },
+    ],
+};
+
+/// Flattened rows of a tile, as in `cuda/attention_rows.cuh` and in the pass by queries of `cuda/attention_backward.cu`.
 const TILE: usize = 128;
 
-/// 128 rows of queries, and two stages of a page of keys and of values.
-const fn shared(head_dim: u32) -> u32 {
-    (128 + 4 * 64) * head_dim * 2
+/// Which kernel computes [`forward`]: the bits are the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Variant {
+    /// `mma.sync`, everywhere.
+    Sync,
+    /// `wgmma`, on compute capability 9.0.
+    Wgmma,
+}
+
+/// 128 rows of queries and stages of a page of keys and of values: two, or three and 128 rows of sums in f32.
+const fn shared(head_dim: u32, variant: Variant) -> u32 {
+    match variant {
+        Variant::Sync => (128 + 2 * 2 * 64) * head_dim * 2,
+        Variant::Wgmma => (128 + 3 * 2 * 64) * head_dim * 2 + 128 * head_dim * 4,
+    }
 }
 
 /// How many heads of which size.
@@ -157,6 +184,7 @@ pub struct Rows {
 #[derive(Debug)]
 pub struct Plan {
     heads: Heads,
+    variant: Variant,
     room: Room,
     /// Sequences (4 each), then tiles of rows, then pages of keys (2 each).
     lists: Buffer<i32>,
@@ -190,8 +218,14 @@ impl Plan {
     pub fn new(gpu: &Gpu, heads: Heads, room: Room) -> Result<Plan> {
         let tiles = (room.rows * heads.group()).div_ceil(TILE) + room.sequences;
         let pages = room.rows.div_ceil(PAGE) + room.sequences;
+        let hopper = gpu.is_hopper();
         Ok(Plan {
             heads,
+            variant: if hopper {
+                Variant::Wgmma
+            } else {
+                Variant::Sync
+            },
             room,
             lists: gpu.buffer(4 * room.sequences + 2 * tiles + 2 * pages)?,
             sequences: 0,
@@ -259,6 +293,12 @@ impl Plan {
             .max()
             .unwrap_or(0);
         on.write(&lists, &mut self.lists.view_mut().part(0..lists.len())?)
+    }
+
+    /// Takes another kernel than the GPU's best; on a GPU that has not got it, [`forward`] refuses.
+    #[must_use]
+    pub fn with_variant(self, variant: Variant) -> Plan {
+        Plan { variant, ..self }
     }
 
     /// Its heads.
@@ -349,16 +389,22 @@ pub fn forward(
         check!("attention.forward", lse: rows * heads.heads);
     }
     let lse = lse.map(|lse| lse.as_view());
-    let name = heads.pick("attention_d64", "attention_d128");
+    let (name, threads) = match plan.variant {
+        Variant::Sync => (heads.pick("attention_d64", "attention_d128"), 256),
+        Variant::Wgmma => (
+            heads.pick("attention_wgmma_d64", "attention_wgmma_d128"),
+            384,
+        ),
+    };
     let grid = Grid {
         blocks: [plan.tiles, heads.kv_heads, 1],
-        threads: 256,
-        shared: shared(heads.head_dim as u32),
+        threads,
+        shared: shared(heads.head_dim as u32, plan.variant),
     };
     let (keys, values) = (layer.keys.view(), layer.values.view());
     let (count, kv_heads, ld) = (int(heads.heads), int(heads.kv_heads), int(table.ld()));
     let (q_ld, out_ld, scale) = (int(q.ld), int(width), heads.scale());
-    // SAFETY: order and types are those of `attention_d64` and `_d128` in cuda/attention.cu. `plan.check` proved that the
+    // SAFETY: order and types are those of NS_ATTENTION_ROWS in cuda/attention_rows.cuh. `plan.check` proved that the
     // planned rows lie in q (N, ld) and their pages in the table, whose entries are pages of the pools; out and lse have N
     // rows; all rows start on 16 bytes.
     unsafe {

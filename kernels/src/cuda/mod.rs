@@ -63,3 +63,4 @@ const MODULES: &[Module] = &[
 
 /// Those whose kernels are for compute capability 9.0 alone.
 const HOPPER: &[Module] = &[gemm::HOPPER, output::HOPPER];
+const HOPPER: &[Module] = &[attention::HOPPER, gemm::HOPPER];

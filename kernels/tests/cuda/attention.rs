@@ -1,7 +1,7 @@
 //! `kernels::cuda::{attention, decode_attention}`: parity, and the same bits from every way to compute a row.
 
 use half::bf16;
-use kernels::cuda::attention::{Plan, Queries, Room, Rows};
+use kernels::cuda::attention::{Plan, Queries, Room, Rows, Variant};
 use kernels::cuda::kv::{PAGE, PageTable, SPLIT};
 use kernels::cuda::{attention, decode_attention};
 use kernels::{Error, reference};
@@ -30,7 +30,7 @@ fn attention_is_the_references_for_ragged_sequences() {
     for (seed, case) in CASES.into_iter().enumerate() {
         let Some(on) = stream() else { return };
         let world = World::new(on, case, seed as u64);
-        let (out, lse) = world.whole();
+        let (out, lse) = world.whole(Variant::Sync);
         let out = widened(&world.on.download(out.view()).unwrap());
         let lse = world.on.download(lse.view()).unwrap();
         let heads = world.heads;
@@ -98,19 +98,41 @@ fn a_rows_bits_depend_neither_on_chunks_nor_on_the_batch() {
     for (seed, case) in CASES.into_iter().enumerate() {
         let Some(on) = stream() else { return };
         let world = World::new(on, case, seed as u64);
-        let whole = world.on.download(world.whole().0.view()).unwrap();
-        for longest in [40, 150, 700] {
+        let whole = world
+            .on
+            .download(world.whole(Variant::Sync).0.view())
+            .unwrap();
+        for (longest, &variant) in [40, 150, 700]
+            .iter()
+            .flat_map(|&l| world.variants().iter().map(move |v| (l, v)))
+        {
             let mut out = poisoned(&world.on, whole.len());
             for call in calls(&world, longest as u64, longest) {
-                world.forward(&call, &mut out, None);
+                world.forward(variant, &call, &mut out, None);
             }
             let found = world.on.download(out.view()).unwrap();
             assert_eq!(
                 bits(&found),
                 bits(&whole),
-                "{case:?}, chunks up to {longest}"
+                "{case:?}, chunks up to {longest}, {variant:?}"
             );
         }
+    }
+}
+
+#[test]
+fn the_kernel_of_hopper_has_the_bits_of_the_other() {
+    for (seed, case) in CASES.into_iter().enumerate() {
+        let Some(on) = stream() else { return };
+        let world = World::new(on, case, seed as u64);
+        let [found, expected] =
+            [world.variants().last().unwrap(), &Variant::Sync].map(|&variant| {
+                let (out, lse) = world.whole(variant);
+                let lse = world.on.download(lse.view()).unwrap();
+                let lse: Vec<u32> = lse.iter().map(|v| v.to_bits()).collect();
+                (bits(&world.on.download(out.view()).unwrap()), lse)
+            });
+        assert_eq!(found, expected, "{case:?}");
     }
 }
 
@@ -119,7 +141,10 @@ fn a_decoded_row_has_the_bits_that_it_has_in_its_prompt() {
     for (seed, case) in CASES.into_iter().enumerate() {
         let Some(on) = stream() else { return };
         let world = World::new(on, case, seed as u64);
-        let whole = world.on.download(world.whole().0.view()).unwrap();
+        let whole = world
+            .on
+            .download(world.whole(Variant::Sync).0.view())
+            .unwrap();
         let row = world.heads.heads * world.heads.head_dim;
         let longest = world.sequences.iter().map(|s| s.1).max().unwrap();
         for round in 0..6 {
@@ -163,7 +188,7 @@ fn rows_outside_a_plan_and_idle_slots_stay_as_they_were() {
         start: 10,
         sequence: 0,
     };
-    world.forward(&[part], &mut out, None);
+    world.forward(Variant::Sync, &[part], &mut out, None);
     for (i, row) in world
         .on
         .download(out.view())

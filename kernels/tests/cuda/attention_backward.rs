@@ -1,7 +1,7 @@
 //! `kernels::cuda::attention_backward`: parity, slopes, and the same bits beside other sequences.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use kernels::cuda::attention::{Heads, Rows};
+use kernels::cuda::attention::{Heads, Rows, Variant};
 use kernels::cuda::attention_backward::{Saved, Work, backward};
 use kernels::{Error, reference};
 
@@ -20,7 +20,7 @@ const MEAN: f64 = 0.01;
 fn gradients(world: &World, parts: &[Rows], dout: &[f32]) -> Vec<f32> {
     let (on, heads) = (&world.on, world.heads);
     let plan = world.plan(parts);
-    let (out, lse) = world.whole();
+    let (out, lse) = world.whole(Variant::Sync);
     let saved = Saved {
         q: world.queries(),
         out: out.view(),
@@ -164,7 +164,7 @@ fn a_sequence_that_does_not_start_at_its_start_has_no_gradients() {
         sequence: 0,
     };
     let plan = world.plan(&[part]);
-    let (out, lse) = world.whole();
+    let (out, lse) = world.whole(Variant::Sync);
     let saved = Saved {
         q: world.queries(),
         out: out.view(),

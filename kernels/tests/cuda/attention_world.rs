@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use half::bf16;
-use kernels::cuda::attention::{Heads, Plan, Queries, Room, Rows};
+use kernels::cuda::attention::{Heads, Plan, Queries, Room, Rows, Variant};
 use kernels::cuda::kv::{Layer, PAGE, PageTable, Shape};
 use kernels::cuda::{Buffer, Stream, attention, decode_attention};
 
@@ -13,13 +13,14 @@ use crate::setup::{narrow, poisoned, widened};
 pub(crate) type Case = (usize, usize, usize, &'static [usize]);
 
 /// Ragged sizes, several ratios of heads, and more than one split.
-pub(crate) const CASES: [Case; 6] = [
+pub(crate) const CASES: [Case; 7] = [
     (3, 1, 64, &[1, 17, 65, 130]),
     (4, 4, 64, &[63, 64, 33]),
     (4, 2, 128, &[3, 100]),
     (9, 3, 64, &[70, 5]),
     (16, 1, 64, &[40, 9]),
     (2, 1, 64, &[1100, 513]),
+    (2, 1, 128, &[530]),
 ];
 
 /// Whole sequences whose keys and values are in a cache, the pages of all in reverse order and interleaved. Whatever was not
@@ -135,32 +136,36 @@ impl World {
         plan
     }
 
+    /// The kernels for rows that the GPU has.
+    pub(crate) fn variants(&self) -> &'static [Variant] {
+        let hopper = self.on.gpu().is_hopper();
+        if hopper {
+            &[Variant::Sync, Variant::Wgmma]
+        } else {
+            &[Variant::Sync]
+        }
+    }
+
     /// Attention of some rows into `out`.
     pub(crate) fn forward(
         &self,
+        variant: Variant,
         parts: &[Rows],
         out: &mut Buffer<bf16>,
         lse: Option<&mut Buffer<f32>>,
     ) {
-        let plan = self.plan(parts);
+        let plan = self.plan(parts).with_variant(variant);
         let cache = (&self.layer, &self.table);
         let mut lse = lse.map(Buffer::view_mut);
-        attention::forward(
-            &self.on,
-            &plan,
-            cache,
-            self.queries(),
-            &mut out.view_mut(),
-            lse.as_mut(),
-        )
-        .unwrap();
+        let (q, mut out) = (self.queries(), out.view_mut());
+        attention::forward(&self.on, &plan, cache, q, &mut out, lse.as_mut()).unwrap();
     }
 
     /// Attention of all rows: the result, and its log-sum-exps.
-    pub(crate) fn whole(&self) -> (Buffer<bf16>, Buffer<f32>) {
+    pub(crate) fn whole(&self, variant: Variant) -> (Buffer<bf16>, Buffer<f32>) {
         let mut out = poisoned(&self.on, self.rows * self.heads.heads * self.heads.head_dim);
         let mut lse = poisoned(&self.on, self.rows * self.heads.heads);
-        self.forward(&self.all(), &mut out, Some(&mut lse));
+        self.forward(variant, &self.all(), &mut out, Some(&mut lse));
         (out, lse)
     }
 
