@@ -93,10 +93,11 @@ NS_DEV float row_max(float x) {
 // A row that has seen no key has the largest score -inf; its weights are 2^-inf all the same.
 NS_DEV float finite_max(float max) { return max == minus_infinity() ? 0.0f : max; }
 
-// Takes a block's largest score into a row's running maximum of the split (in units of log2); gives what the row's
-// accumulators are to be multiplied by.
+// Takes a block's largest score into a row's reference of the split (in units of log2); gives what the row's accumulators are
+// to be multiplied by. The reference is the largest score of the first block that the row sees, and only follows one that
+// is larger by more than 8: weights up to 2^8 are as good as up to 1, and mostly the factor is exactly 1.
 NS_DEV float grow_max(float& max, float largest, float scale) {
-  const float next = fmaxf(max, largest * scale);
+  const float scaled = largest * scale, next = scaled > max + 8.0f ? scaled : max;
   const float rescale = ns_exp2_low(max - finite_max(next));
   max = next;
   return rescale;

@@ -163,8 +163,10 @@ NS_DEV void round_weights(u32 (&p)[4][4], const float (&s)[8][4]) {
     for (int h = 0; h < 2; h++) p[n / 2][n % 2 * 2 + h] = ns_pack(s[n][2 * h], s[n][2 * h + 1]);
 }
 
+// Mostly no row of a warp has a new reference.
 template <int D>
 NS_DEV void rescale(Sums<D>& a, const float (&by)[2]) {
+  if (ns_ballot(by[0] != 1.0f || by[1] != 1.0f) == 0) return;
 #pragma unroll
   for (int i = 0; i < 4; i++) {
 #pragma unroll

@@ -112,7 +112,7 @@ NS_DEV void compute(const Arguments& in, const Tile& t, u32 base, float* totals,
   ns_cp_commit();
   ns_cp_wait<0>();
   ns_fence_async();
-  if (!NS_PLANTED(233)) ns_bar_sync(1 + half, 128);
+  ns_bar_sync(1 + half, 128);
 
   // A warpgroup multiplies while one of its warps has to: a page that a row does not see changes nothing.
   const int end = first + 64 < t.rows ? first + 64 : t.rows;

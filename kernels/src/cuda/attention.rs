@@ -362,10 +362,11 @@ pub(super) fn int(n: usize) -> i32 {
 ///
 /// # Order
 /// A score: D in steps of 16, ascending. A split of 512 keys at absolute positions: blocks of 64 keys ascending, in each four
-/// steps of 16; before a block everything is multiplied by 2^(old max − new max). The weights are rounded to bf16, and
-/// their sum is that of the rounded ones, in the same steps. Splits are folded ascending with the larger of both maxima,
-/// `total = fma(split, 2^(its max − max), total · 2^(old max − max))`. The quotient is rounded once to bf16. Keys and values
-/// of a tile must be finite: a key that a row does not see has the weight 0.
+/// steps of 16, with weights 2^(score − reference). The reference is the largest score of the first block that the row sees;
+/// before a block with one larger by more than 8 it becomes that, and everything is multiplied by 2^(old − new). The
+/// weights are rounded to bf16, and their sum is that of the rounded ones, in the same steps. Splits are folded ascending
+/// with the larger of both references, `total = fma(split, 2^(its − larger), total · 2^(old − larger))`. The quotient is
+/// rounded once to bf16. Keys and values of a tile must be finite: a key that a row does not see has the weight 0.
 ///
 /// # Errors
 /// [`Error::Shape`]; [`Error::Argument`] for heads, caches or rows that do not fit; [`Error::Driver`].
