@@ -44,7 +44,13 @@ use launch::Module;
 /// Every op's kernels. A new op adds its line here.
 const MODULES: &[Module] = &[
     adamw::MODULE,
+    attention::MODULE,
+    attention_backward::MODULE,
+    decode_attention::MODULE,
     embed::MODULE,
+    gemm::FEW,
+    gemm::MODULE,
+    lora::MODULE,
     loss::MODULE,
     output::MODULE,
     probe::MODULE,
@@ -52,15 +58,7 @@ const MODULES: &[Module] = &[
     rope::MODULE,
     sample::MODULE,
     swiglu::MODULE,
-    attention::MODULE,
-    attention_backward::MODULE,
-    decode_attention::MODULE,
-    gemm::MODULE,
-    gemm::FEW,
-    lora::MODULE,
-    output::MODULE,
 ];
 
 /// Those whose kernels are for compute capability 9.0 alone.
-const HOPPER: &[Module] = &[gemm::HOPPER, output::HOPPER];
-const HOPPER: &[Module] = &[attention::HOPPER, gemm::HOPPER];
+const HOPPER: &[Module] = &[attention::HOPPER, gemm::HOPPER, output::HOPPER];

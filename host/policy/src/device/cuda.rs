@@ -225,14 +225,11 @@ impl Cuda {
     ) -> Result<()> {
         let (rotation, table) = (self.rotation(at)?, at.plan.table()?);
         let mut layer = pages.layer(at.slot)?;
-        let layer = &mut *layer;
         let width = at.config.heads * at.config.head_dim;
         let mut q = q.fit(self.gpu(), at.plan.rows * width)?;
         let mut cache = rope::Cache {
-            keys: layer.keys.view_mut(),
-            values: layer.values.view_mut(),
-            pages: table.view(),
-            pages_per_sequence: table.ld(),
+            layer: &mut layer,
+            table,
             sequences: at.plan.sequences.view()?,
         };
         Ok(rope::forward(
