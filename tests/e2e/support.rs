@@ -21,6 +21,7 @@ pub(crate) fn tiny() -> ModelSection {
         name: folder.to_string_lossy().into_owned(),
         dtype: Dtype::F32,
         threads: 2,
+        ..ModelSection::default()
     }
 }
 

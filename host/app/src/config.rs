@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use crate::placement::Placement;
+
 /// `host.toml`, and the `run.toml` of every recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -76,6 +78,11 @@ pub struct ModelSection {
     pub dtype: Dtype,
     /// Compute threads; 0 takes what the machine has.
     pub threads: usize,
+    /// Where it computes: `cpu`, `gpu`, `gpu:1`, or `auto`, a GPU where one can be used. On a GPU weights are bf16 whatever `dtype` says; its
+    /// results are its own, not the CPU's bits.
+    pub device: Placement,
+    /// Tokens whose keys and values a GPU has room for.
+    pub gpu_tokens: usize,
 }
 
 impl Default for ModelSection {
@@ -85,6 +92,8 @@ impl Default for ModelSection {
             name: "smollm2-135m-instruct".into(),
             dtype: Dtype::Bf16,
             threads: 0,
+            device: Placement::Cpu,
+            gpu_tokens: 1 << 16,
         }
     }
 }

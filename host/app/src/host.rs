@@ -27,6 +27,7 @@ use crate::guests::{Guests, load_plugins};
 use crate::history::{self, Workbench};
 use crate::named_models::{self, NamedModels};
 use crate::outside::{outside, with_models};
+use crate::placement;
 use crate::training;
 
 /// What a host may be given instead of reading it from disk: tests bring a tiny model.
@@ -57,7 +58,8 @@ impl Loaded {
             config.threads
         };
         let pool = Arc::new(policy::Pool::new(threads)?);
-        let model = Model::load(&checkpoint, config.dtype.into(), pool)
+        let place = (config.device, config.gpu_tokens);
+        let model = placement::load(&checkpoint, place, config.dtype.into(), pool)
             .with_context(|| format!("failed to load the model {}", path.display()))?;
         Ok(Self {
             // A model from a path is called as its file; one from the cache as it was asked for.

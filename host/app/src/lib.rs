@@ -27,6 +27,7 @@ pub mod manifest;
 pub mod models;
 pub mod named_models;
 pub mod outside;
+pub mod placement;
 pub mod plugins;
 pub mod rollout;
 mod signing;

@@ -11,6 +11,7 @@ use policy::{Adapter, Checkpoint, Deployed, Model, Slot, peft};
 use rl::{AdapterName, PolicyVersion, Weights};
 
 use crate::config::Dtype;
+use crate::placement::{self, Placement};
 
 /// Which model, and how it is run.
 #[derive(Clone, Debug, clap::Args)]
@@ -21,6 +22,9 @@ pub struct ModelArgs {
     /// Numbers in which the base weights are kept; f32 is exact, bf16 takes half the memory, q8 a quarter; bf16-pairs multiplies in bf16, too
     #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
     pub(super) dtype: Dtype,
+    /// Where it computes: cpu, gpu, gpu:1, or auto, a GPU where one can be used
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub(super) device: Placement,
     /// Compute threads; all cores by default. Never changes a result
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) threads: Option<u16>,
@@ -51,7 +55,8 @@ impl ModelArgs {
             .threads
             .map_or_else(kernels::Pool::default_threads, usize::from);
         let pool = Arc::new(kernels::Pool::new(threads)?);
-        let model = Model::load(&checkpoint, self.dtype.into(), pool)
+        let place = (self.device, checkpoint.config.context.min(8192));
+        let model = placement::load(&checkpoint, place, self.dtype.into(), pool)
             .with_context(|| format!("load the model {}", path.display()))?;
         let model = Arc::new(model);
         let tokenizer = checkpoint

@@ -109,6 +109,7 @@ fn find(args: &OnPolicy) -> anyhow::Result<(Loaded, found::Found)> {
         name: args.model.clone(),
         dtype: args.dtype,
         threads: threads.first().copied().unwrap_or(1),
+        ..ModelSection::default()
     })?;
     let config = loaded.model.config();
     let mut weights = requests::made_adapters(config, args.seed)?;

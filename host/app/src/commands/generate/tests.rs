@@ -15,6 +15,7 @@ fn tiny() -> Opened {
     ModelArgs {
         model,
         dtype: Dtype::F32,
+        device: crate::placement::Placement::Cpu,
         threads: Some(2),
     }
     .open(None)

@@ -37,6 +37,7 @@ impl Desk {
             model: ModelArgs {
                 model,
                 dtype: Dtype::F32,
+                device: crate::placement::Placement::Cpu,
                 threads: Some(2),
             },
             samples: self.path("samples.jsonl"),
