@@ -22,7 +22,6 @@ enum {
 
 namespace {
 
-struct Event;
 struct Task { std::function<Result()> work; };
 typedef std::vector<Task> Tasks;
 
@@ -33,7 +32,6 @@ struct Stream {
 struct Event {
   Stream* stream = nullptr;
   size_t position = 0;             // tasks of the stream that were queued before it, counted from its creation
-  std::shared_ptr<Tasks> capture;
   double time = 0;
 };
 struct Graph { Tasks tasks; };
@@ -244,7 +242,13 @@ API cuStreamSynchronize(Stream* s) {
   return sticky;
 }
 API cuEventCreate(Event** e, unsigned) { *e = new Event; return SUCCESS; }
-API cuEventDestroy_v2(Event* e) { delete e; return SUCCESS; }
+API cuEventDestroy_v2(Event* e) {
+  GUARD;
+  // The stream may still have to note its time.
+  if (e->stream) drain_to(e->stream, e->position);
+  delete e;
+  return SUCCESS;
+}
 static double now() {
   timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -252,8 +256,7 @@ static double now() {
 }
 API cuEventRecord(Event* e, Stream* s) {
   GUARD;
-  e->capture = s->capture;
-  if (s->capture) return SUCCESS;
+  if (s->capture) return CAPTURE_UNSUPPORTED;  // the host code refuses it before
   Result r = enqueue(s, [=] { e->time = now(); return SUCCESS; });
   e->stream = s;
   e->position = counts[s].first;
@@ -270,11 +273,6 @@ API cuEventElapsedTime_v2(float* ms, Event* from, Event* to) {
 }
 API cuStreamWaitEvent(Stream* s, Event* e, unsigned) {
   GUARD;
-  if (e->capture) {
-    // The stream joins the capture; the order of the calls is an order that the edges allow.
-    s->capture = e->capture;
-    return SUCCESS;
-  }
   if (s->capture) return CAPTURE_INVALIDATED;
   Stream* other = e->stream;
   size_t position = e->position;
@@ -360,8 +358,7 @@ API cuStreamEndCapture(Stream* s, Graph** g) {
   GUARD;
   auto tasks = s->capture;
   if (!tasks) return CAPTURE_INVALIDATED;
-  for (Stream* other : streams)
-    if (other->capture == tasks) other->capture = nullptr;
+  s->capture = nullptr;
   *g = new Graph{*tasks};
   return SUCCESS;
 }

@@ -7,6 +7,7 @@
 
 mod meter;
 mod probes;
+mod products;
 mod rows;
 
 use kernels::cuda::{Gpu, Priority, devices};
@@ -25,6 +26,8 @@ const OPS: &[Measure] = &[
     rows::adamw,
     rows::loss,
     rows::sample,
+    products::gemm,
+    products::output,
 ];
 
 fn main() -> std::process::ExitCode {
@@ -59,6 +62,7 @@ fn run(small: bool) -> Result<()> {
     let mut meter = Meter::new(stream, small)?;
     probes::instructions(&meter)?;
     probes::ceilings(&mut meter)?;
+    products::agreement(&meter)?;
     println!(
         "\n| op | shape | µs | GB/s | of copy | TFLOP/s | of peak |\n|---|---|---|---|---|---|---|"
     );

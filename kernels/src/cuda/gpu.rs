@@ -165,7 +165,7 @@ impl Inner {
     fn load(&mut self, module: &Module) -> Result<()> {
         let image = images::image(module.name);
         let mut handle = std::ptr::null_mut();
-        // SAFETY: the image is a fat binary, which states its own length, or one zero, which is none.
+        // SAFETY: the image is a fat binary, which states its own length, or a header of zeros, which states none.
         let answer = unsafe { sys::cuModuleLoadData(&raw mut handle, image.as_ptr().cast()) };
         if matches!(
             answer,

@@ -9,8 +9,8 @@ use super::gpu::Compute;
 
 include!(concat!(env!("OUT_DIR"), "/images.rs"));
 
-/// What a driver is handed for a module without an image; it refuses it.
-static EMPTY: &[u8] = &[0];
+/// What a driver is handed for a module without an image: a header that is none, which it refuses.
+static EMPTY: &[u8] = &[0; 256];
 
 /// What runs on a GPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

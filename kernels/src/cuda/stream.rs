@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use super::Gpu;
 use super::driver::call;
 use crate::Result;
+use crate::error::require;
 
 /// Whose work goes first where two streams have some ready.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,8 +82,16 @@ impl Stream {
     /// Marks this place of the queue.
     ///
     /// # Errors
-    /// [`crate::Error::Driver`].
+    /// [`crate::Error::Argument`] while a graph is recorded: another stream that waited for the mark would become part of
+    /// it, and what that uses would not be kept; [`crate::Error::Driver`].
     pub fn record(&self, event: &Event) -> Result<()> {
+        let recording = self.recording.lock().is_some();
+        require!(
+            "cuda.record",
+            recording = f64::from(u8::from(recording)),
+            !recording,
+            "a graph has the work of one stream"
+        );
         self.gpu.bind()?;
         // SAFETY: both are alive.
         unsafe { call!(cuEventRecord(event.raw, self.raw)) }

@@ -74,10 +74,16 @@ fn a_graph_repeats_its_launches_on_what_its_buffers_hold_then_and_keeps_them() {
 }
 
 #[test]
-fn waiting_cannot_be_recorded_and_the_stream_goes_on() {
+fn waits_and_marks_cannot_be_recorded_and_the_stream_goes_on() {
     let Some(on) = stream() else { return };
     let refused = on.capture(kernels::cuda::Stream::wait);
     assert!(matches!(refused, Err(Error::Driver { .. })), "{refused:?}");
+    let event = on.gpu().event().unwrap();
+    let refused = on.capture(|on| on.record(&event));
+    assert!(
+        matches!(refused, Err(Error::Argument { .. })),
+        "{refused:?}"
+    );
     assert_eq!(
         on.download(on.upload(&[7u32]).unwrap().view()).unwrap(),
         [7]
