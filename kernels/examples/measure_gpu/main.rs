@@ -5,6 +5,7 @@
 //! the stand-in driver: every path, sizes that an emulator can do. A new op adds its file and its line in [`OPS`].
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 
+mod attention;
 mod meter;
 mod probes;
 mod products;
@@ -28,6 +29,8 @@ const OPS: &[Measure] = &[
     rows::sample,
     products::gemm,
     products::output,
+    attention::prompts,
+    attention::steps,
 ];
 
 fn main() -> std::process::ExitCode {

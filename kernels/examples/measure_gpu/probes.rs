@@ -74,40 +74,44 @@ pub(crate) fn instructions(meter: &Meter) -> Result<()> {
     Ok(())
 }
 
-/// A number as mantissa · 2^exponent; the exponent is that of its leading bit.
-fn parts(x: f64) -> (i64, i32) {
-    if x == 0.0 {
-        return (0, i32::MIN);
-    }
+/// A number's significand in units of 2^(exponent − 23). Numbers without a leading bit have the exponent of the least normal.
+fn parts(x: f32) -> (i64, i32) {
     let bits = x.to_bits();
-    let exponent = (bits >> 52 & 0x7ff) as i32 - 1023;
-    let mantissa = (bits & ((1 << 52) - 1) | 1 << 52) as i64;
-    (if x < 0.0 { -mantissa } else { mantissa }, exponent)
+    let (biased, fraction) = ((bits >> 23 & 255) as i32, i64::from(bits & 0x7f_ffff));
+    let significand = if biased > 0 {
+        fraction | 1 << 23
+    } else {
+        fraction
+    };
+    let signed = if x < 0.0 { -significand } else { significand };
+    (signed, biased.max(1) - 127)
 }
 
-/// One step by the model.
+/// One step by the model. A product's exponent is the sum of its factors', its significand one of 1 to 4.
 fn modelled(a: &[half::bf16], b: &[half::bf16], c: f32) -> f32 {
     const FRACTION: i32 = 25;
-    let products = a.iter().zip(b).map(|(a, b)| a.to_f64() * b.to_f64());
-    let terms: Vec<(i64, i32)> = products.chain([f64::from(c)]).map(parts).collect();
-    let Some(top) = terms
-        .iter()
-        .map(|(_, e)| *e)
-        .max()
-        .filter(|e| *e > i32::MIN)
-    else {
+    let products = a.iter().zip(b).map(|(a, b)| {
+        let ((x, i), (y, j)) = (parts(a.to_f32()), parts(b.to_f32()));
+        // Seven of the 23 bits behind the point are bf16's; the product has twice as many.
+        ((x >> 16) * (y >> 16), i + j, 14)
+    });
+    let (start, exponent) = parts(c);
+    let terms: Vec<(i64, i32, i32)> = products.chain([(start, exponent, 23)]).collect();
+    let held = terms.iter().filter(|(significand, ..)| *significand != 0);
+    let Some(top) = held.map(|(_, exponent, _)| *exponent).max() else {
         return 0.0;
     };
     // Each term in units of 2^(top − 25), towards zero.
     let sum: i64 = terms
         .iter()
-        .map(|&(mantissa, exponent)| {
-            let down = 52 - FRACTION + top.saturating_sub(exponent);
-            if down > 62 {
-                0
-            } else {
-                mantissa.signum() * (mantissa.abs() >> down)
-            }
+        .map(|&(significand, exponent, point)| {
+            let size = significand.abs();
+            let aligned = match point - FRACTION + top - exponent {
+                up @ ..0 => size << -up,
+                down @ 0..63 => size >> down,
+                _ => 0,
+            };
+            significand.signum() * aligned
         })
         .sum();
     truncated(sum, top - FRACTION)

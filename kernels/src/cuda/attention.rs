@@ -70,6 +70,11 @@ pub struct Heads {
 }
 
 impl Heads {
+    /// Columns of a row of queries, keys and values.
+    pub fn columns(self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+
     /// Query heads that share a key head.
     pub fn group(self) -> usize {
         self.heads / self.kv_heads.max(1)

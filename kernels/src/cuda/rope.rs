@@ -3,6 +3,7 @@
 
 use half::bf16;
 
+pub use super::attention::Heads;
 use super::kv::{Layer, PageTable};
 use super::launch::{Entry, Grid, Module};
 use super::{Stream, View, ViewMut};
@@ -21,24 +22,6 @@ pub(super) const MODULE: Module = Module {
 
 /// Heads of one block, a warp each, as in `cuda/rope.cu`.
 const WARPS: usize = 8;
-
-/// How many heads of which size.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Heads {
-    /// Query heads.
-    pub heads: usize,
-    /// Key heads, as many as value heads.
-    pub kv_heads: usize,
-    /// Elements of a head: 64 or 128.
-    pub head_dim: usize,
-}
-
-impl Heads {
-    /// Columns of a row of queries, keys and values.
-    pub fn columns(self) -> usize {
-        (self.heads + 2 * self.kv_heads) * self.head_dim
-    }
-}
 
 /// What both directions read.
 #[derive(Clone, Copy, Debug)]

@@ -146,6 +146,81 @@ const PLANTED: &[(u32, &str, &str)] = &[
         "a target that is looked for in the wrong part",
         "output::the_gradient",
     ),
+    (
+        200,
+        "a missing barrier before a page is read",
+        "attention::attention_is_the_references",
+    ),
+    (
+        201,
+        "a page that is read one wait too early",
+        "attention::attention_is_the_references",
+    ),
+    (
+        202,
+        "a wrong swizzle of the pages",
+        "attention::attention_is_the_references",
+    ),
+    (
+        203,
+        "a key that a row should not see",
+        "attention::attention_is_the_references",
+    ),
+    (
+        204,
+        "splits that end one page too early",
+        "attention::a_decoded_row",
+    ),
+    (
+        210,
+        "a missing barrier before a decode step's page",
+        "attention::a_decoded_row",
+    ),
+    (
+        211,
+        "a missing barrier before a decode step's weights",
+        "attention::a_decoded_row",
+    ),
+    (
+        212,
+        "a decode step's page that is read one wait too early",
+        "attention::a_decoded_row",
+    ),
+    (
+        220,
+        "a missing barrier in the pass by queries",
+        "attention_backward::gradients_are",
+    ),
+    (
+        221,
+        "a missing barrier in the pass by keys",
+        "attention_backward::gradients_are",
+    ),
+    (
+        222,
+        "a row that is left out of a key's gradient",
+        "attention_backward::gradients_are",
+    ),
+    (
+        223,
+        "rows kept in the wrong stage",
+        "attention_backward::gradients_are",
+    ),
+    (
+        230,
+        "a page of Hopper's kernel that is read too early",
+        "attention::the_kernel_of_hopper",
+    ),
+    (
+        231,
+        "a descriptor of half the step",
+        "attention::the_kernel_of_hopper",
+    ),
+    (
+        232,
+        "sums that are read one wait too early",
+        "attention::the_kernel_of_hopper",
+    ),
 ];
 
 #[test]
