@@ -38,12 +38,13 @@ emu_switch:
   ret
 )");
 
-bool exact_tensor_cores() {
-  static const bool exact = [] {
+const Model* exact_tensor_cores() {
+  static const Model* const model = []() -> const Model* {
     const char* text = getenv("NEXTSTATE_EMULATED_TENSOR");
-    return text && !strcmp(text, "exact");
+    if (!text) return nullptr;
+    return !strcmp(text, "hopper") ? &HOPPER : !strcmp(text, "ampere") ? &AMPERE : nullptr;
   }();
-  return exact;
+  return model;
 }
 
 std::vector<Kernel>& kernels() {

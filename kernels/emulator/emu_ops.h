@@ -95,14 +95,14 @@ template <int count, bool transposed> inline void load_matrices(u32 (&r)[4], u32
     }
   });
 }
-// Whether NEXTSTATE_EMULATED_TENSOR is `exact`.
-bool exact_tensor_cores();
+// The model that NEXTSTATE_EMULATED_TENSOR names, `hopper` or `ampere`; none without it.
+const Model* exact_tensor_cores();
 
 // One step of a tensor core: c += a·b over 16 products. The plain model: f32 fused multiply-adds, k ascending; it is fast. The
-// exact one is in exact.h.
+// exact ones are in exact.h.
 inline void dot16(float* c, const float* a, const float* b, int columns) {
-  if (exact_tensor_cores()) {
-    for (int n = 0; n < columns; n++) c[n] = exact_step(c[n], a, b + n, columns);
+  if (const Model* model = exact_tensor_cores()) {
+    for (int n = 0; n < columns; n++) c[n] = exact_step(*model, c[n], a, b + n, columns);
     return;
   }
   for (int k = 0; k < 16; k++)

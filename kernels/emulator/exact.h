@@ -1,8 +1,9 @@
-// One step of Hopper's tensor cores, bit for bit as a published model has it (MMA-Sim, arXiv 2511.10909): bf16, 16 products and
-// an f32 accumulator. `mma.sync` m16n8k16 and `wgmma` k16 are the same operation there.
+// One step of a tensor core, bit for bit as a published model has it (MMA-Sim, arXiv 2511.10909): bf16 products and an f32
+// accumulator. On Hopper `mma.sync` m16n8k16 and `wgmma` k16 are the same operation there.
 //
-// The products are exact. They and the accumulator are aligned to the largest exponent among them, cut off (towards zero) below
-// 25 fraction bits of it, and summed exactly; the sum is cut off to f32. No GPU has confirmed it here. Start at `exact_step`.
+// The products are exact. They and the accumulator are aligned to the largest exponent among them (a product's is the sum of its
+// factors'), cut off, towards zero, behind a number of fraction bits of it, and summed exactly; the sum is cut off to f32. No GPU
+// has confirmed it here. Start at `exact_step`.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -10,7 +11,11 @@
 
 namespace emu {
 
-const int FRACTION = 25;
+// Products that are summed at once, and fraction bits that are kept.
+struct Model {
+  int terms, fraction;
+};
+const Model HOPPER = {16, 25}, AMPERE = {8, 24};
 
 // A number without its sign: significand * 2^(exponent - bits), bits being those behind the point.
 struct Parts {
@@ -48,20 +53,20 @@ inline float towards_zero(int64_t sum, int exponent) {
   return negative ? -result : result;
 }
 
-// c + sum of a[k] * b[k * stride], 16 of them; a and b hold bf16 numbers.
-inline float exact_step(float c, const float* a, const float* b, int stride) {
+// c + sum of a[k] * b[k * stride]; a and b hold bf16 numbers.
+inline float exact_sum(Model model, float c, const float* a, const float* b, int stride) {
+  bool finite = std::isfinite(c);
   float plain = c;
-  for (int k = 0; k < 16; k++) plain += a[k] * b[k * stride];
-  // Infinities and what is not a number go the way of any addition.
-  if (!std::isfinite(c) || !std::isfinite(plain)) {
-    bool finite = std::isfinite(c);
-    for (int k = 0; k < 16; k++) finite = finite && std::isfinite(a[k]) && std::isfinite(b[k * stride]);
-    if (!finite) return plain;
+  for (int k = 0; k < model.terms; k++) {
+    finite = finite && std::isfinite(a[k]) && std::isfinite(b[k * stride]);
+    plain += a[k] * b[k * stride];
   }
+  // Infinities and what is not a number go the way of any addition.
+  if (!finite) return plain;
   const Parts start = parts(c);
   int64_t significand[16];
-  int exponent[16], largest = start.significand ? start.exponent : -1000;
-  for (int k = 0; k < 16; k++) {
+  int exponent[16], largest = start.exponent;
+  for (int k = 0; k < model.terms; k++) {
     const Parts x = parts(a[k]), y = parts(b[k * stride]);
     // bf16 has 7 bits behind the point: the others of f32 are zero.
     significand[k] = (x.significand >> 16) * (y.significand >> 16);
@@ -69,15 +74,21 @@ inline float exact_step(float c, const float* a, const float* b, int stride) {
     if (significand[k] && exponent[k] > largest) largest = exponent[k];
     if (x.negative != y.negative) significand[k] = -significand[k];
   }
-  if (largest == -1000) return plain;
-  int64_t sum = shifted(start.significand, 23 - FRACTION + largest - start.exponent);
+  int64_t sum = shifted(start.significand, 23 - model.fraction + largest - start.exponent);
   if (start.negative) sum = -sum;
-  for (int k = 0; k < 16; k++) {
+  for (int k = 0; k < model.terms; k++) {
     const bool negative = significand[k] < 0;
-    const int64_t term = shifted(negative ? -significand[k] : significand[k], 14 - FRACTION + largest - exponent[k]);
+    const int shift = 14 - model.fraction + largest - exponent[k];
+    const int64_t term = shifted(negative ? -significand[k] : significand[k], shift);
     sum += negative ? -term : term;
   }
-  return towards_zero(sum, largest - FRACTION);
+  return towards_zero(sum, largest - model.fraction);
+}
+
+// A step of 16 products.
+inline float exact_step(Model model, float c, const float* a, const float* b, int stride) {
+  for (int k = 0; k < 16; k += model.terms) c = exact_sum(model, c, a + k, b + k * stride, stride);
+  return c;
 }
 
 }  // namespace emu
