@@ -5,6 +5,7 @@
 //! the stand-in driver: every path, sizes that an emulator can do. A new op adds its file and its line in [`OPS`].
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 
+mod adapted;
 mod attention;
 mod meter;
 mod probes;
@@ -29,6 +30,9 @@ const OPS: &[Measure] = &[
     rows::sample,
     products::gemm,
     products::output,
+    adapted::decode,
+    adapted::lora,
+    adapted::output,
     attention::prompts,
     attention::steps,
 ];
