@@ -65,6 +65,8 @@ NS_DEV void down(float (*shared)[16][16], const bf16_t* x, int ldx, const adapte
     l.u[(long long)at * l.ldu + part.u + first + c] = ns_f2bf(entry.scale * sum);
 }
 
+// Rows whose products are one sum: a batch has so many rows that one block a column would leave most of a GPU idle.
+constexpr int RUN = 512;
 constexpr int WIDE = 64;   // columns of the wide matrix in a block, 16 a warp
 constexpr int RANK = 64;   // columns of u in a block
 constexpr int DEPTH = 32;  // rows of a stage
@@ -111,12 +113,16 @@ NS_KERNEL void __launch_bounds__(256)
 }
 NS_REGISTER(lora_down_backward);
 
-// out[i·by_wide + r·by_rank] += Σ_row wide[row, i]·u[row, r], rows ascending in steps of 16 from zero, added once.
-// dB: wide = dy, u; dA: wide = x, du. Grid: (columns / 64, rank / 64), 128 threads. `rank` is filled up, `kept` is not.
-NS_KERNEL void __launch_bounds__(128)
-    lora_gradient(const bf16_t* wide, const bf16_t* u, float* out, int rows, int columns, int rank, int kept, int ldw,
-                  int ldu, int by_wide, int by_rank) {
+// runs[run, r, i] = sum over the run's rows of wide[row, i] * u[row, r], ascending in steps of 16 from zero. dB: wide = dy, u;
+// dA: wide = x, du. Grid: (columns / 64, rank / 64, runs), 128 threads. `rank` is filled up.
+NS_KERNEL void __launch_bounds__(128) lora_gradient(const bf16_t* wide, const bf16_t* u, float* runs, int rows,
+                                                    int columns, int rank, int ldw, int ldu) {
   using namespace lora;
+  const int begin = blockIdx.z * RUN, left = rows - begin;
+  rows = left < RUN ? left : RUN;
+  wide += (long long)begin * ldw;
+  u += (long long)begin * ldu;
+  runs += (long long)blockIdx.z * rank * columns;
   NS_DYN_SMEM(shared);
   const u32 base = ns_smem(shared);
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, column = blockIdx.x * WIDE, first = blockIdx.y * RANK;
@@ -155,10 +161,21 @@ NS_KERNEL void __launch_bounds__(128)
 #pragma unroll
     for (int q = 0; q < 4; q++) {
       const int i = column + warp * 16 + (q >> 1) * 8 + (lane >> 2), r = first + j * 8 + (lane & 3) * 2 + (q & 1);
-      if (i < columns && r < kept) out[(long long)i * by_wide + (long long)r * by_rank] += sums[j][q];
+      if (i < columns && r < rank) runs[r * columns + i] = sums[j][q];
     }
 }
 NS_REGISTER(lora_gradient);
+
+// out[i·by_wide + r·by_rank] += the runs' sums, ascending, for r below `kept`, the rank that is not filled up. A thread an element.
+NS_KERNEL void __launch_bounds__(256) lora_gradient_sum(const float* runs, float* out, int count, int columns, int rank,
+                                                        int kept, int by_wide, int by_rank) {
+  const int at = blockIdx.x * 256 + threadIdx.x;
+  if (at >= kept * columns) return;
+  float sum = runs[at];
+  for (int run = 1; run < count; run++) sum += runs[(long long)run * rank * columns + at];
+  out[(long long)(at % columns) * by_wide + (long long)(at / columns) * by_rank] += sum;
+}
+NS_REGISTER(lora_gradient_sum);
 
 // One matrix of an adapter, f32 (rows, columns), as bf16 in both orientations, its rank filled up with zeros: `to` has `ld`
 // elements a row and `to_t` `ld_t`. Grid: (padded columns / 16, padded rows / 16), 256 threads.

@@ -7,7 +7,7 @@ use kernels::Result;
 use kernels::cuda::Buffer;
 use kernels::cuda::adapters::{Adapters, Packed, Part, Segment, Segments, Shape, Table};
 use kernels::cuda::gemm::{Beside, Output, forward};
-use kernels::cuda::lora::{Columns, down, gradient_a};
+use kernels::cuda::lora::{Columns, down, gradient_a, gradient_work};
 use kernels::cuda::output::{Head, Targets, Work, backward, log_probs};
 
 use crate::meter::{Meter, Row};
@@ -68,9 +68,11 @@ pub(crate) fn lora(meter: &Meter) -> Result<Vec<Row>> {
     };
     let mut rows = vec![row("lora", shape.clone(), us, n, inner, 0)];
     let mut da = meter.noise(6, RANK * map.inputs)?;
+    let mut work = meter.poisoned(gradient_work(n, map.inputs, RANK))?;
     let us = meter.time(|on| {
         let (wide, narrow) = (all(&x, map.inputs), all(&u, RANK));
-        gradient_a(on, 0..n, &wide, &narrow, &mut da.view_mut())
+        let work = &mut work.view_mut();
+        gradient_a(on, 0..n, &wide, &narrow, work, &mut da.view_mut())
     })?;
     rows.push(row("lora gradient", shape, us, n, inner, 0));
     Ok(rows)

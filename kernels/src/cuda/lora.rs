@@ -2,7 +2,8 @@
 //!
 //! Forward `u = bf16(s·(x·Aᵀ))`, backward `du = bf16(s·(dy·B))`, `dA += duᵀ·x`, `dB += dyᵀ·u`, for adapters of any rank side by
 //! side. **Order**: the terms of u and du are dealt to eight chains, each a contiguous run of steps of 16, ascending; the chains
-//! are added in ascending order. Gradients: rows in steps of 16, ascending, from zero; one addition at the end.
+//! are added in ascending order. Gradients: runs of 512 rows, each in steps of 16, ascending, from zero; the runs ascending; one
+//! addition to what is there.
 //! Start at [`down`].
 
 use std::ops::Range;
@@ -24,6 +25,7 @@ pub(super) const MODULE: Module = Module {
             name: "lora_gradient",
             shared: GRADIENT_SHARED,
         },
+        Entry::new("lora_gradient_sum"),
         Entry::new("lora_pack"),
     ],
 };
@@ -32,6 +34,9 @@ pub(super) const MODULE: Module = Module {
 const WIDE: usize = 64;
 const RANK: usize = 64;
 const GRADIENT_SHARED: u32 = 4 * 32 * (64 + 64) * 2;
+
+/// Rows whose products are one sum of a gradient.
+const RUN: usize = 512;
 
 /// `u = bf16(s·(x·Aᵀ))` for the rows that have an adapter; other rows keep what they have, which no product reads.
 ///
@@ -121,10 +126,15 @@ pub struct Columns<'a> {
     pub which: Range<usize>,
 }
 
+/// Elements that a gradient needs to work with: for so many rows, columns of the wide matrix, and rank, filled up.
+pub fn gradient_work(rows: usize, columns: usize, rank: usize) -> usize {
+    rows.div_ceil(RUN) * columns * rank
+}
+
 /// `dA += duᵀ·x` over some rows: those of one segment.
 ///
 /// # Shapes
-/// `x`: columns I · `du`: columns of one part, the rank filled up · `da`: (R, I).
+/// `x`: columns I · `du`: columns of one part, the rank filled up · `work`: [`gradient_work`] or more · `da`: (R, I).
 ///
 /// # Errors
 /// [`crate::Error::Shape`]; [`crate::Error::Argument`]; [`crate::Error::Driver`].
@@ -133,15 +143,16 @@ pub fn gradient_a(
     rows: Range<usize>,
     x: &Columns<'_>,
     du: &Columns<'_>,
+    work: &mut ViewMut<'_, f32>,
     da: &mut ViewMut<'_, f32>,
 ) -> Result<()> {
-    gradient(on, rows, x, du, da, true)
+    gradient(on, rows, (x, du), work, da, true)
 }
 
 /// `dB += dyᵀ·u` over some rows: those of one segment.
 ///
 /// # Shapes
-/// `dy`: columns O of one part · `u`: columns of that part, the rank filled up · `db`: (O, R).
+/// `dy`: columns O of one part · `u`: columns of that part, the rank filled up · `work`: [`gradient_work`] or more · `db`: (O, R).
 ///
 /// # Errors
 /// As [`gradient_a`].
@@ -150,16 +161,17 @@ pub fn gradient_b(
     rows: Range<usize>,
     dy: &Columns<'_>,
     u: &Columns<'_>,
+    work: &mut ViewMut<'_, f32>,
     db: &mut ViewMut<'_, f32>,
 ) -> Result<()> {
-    gradient(on, rows, dy, u, db, false)
+    gradient(on, rows, (dy, u), work, db, false)
 }
 
 fn gradient(
     on: &Stream,
     rows: Range<usize>,
-    wide: &Columns<'_>,
-    u: &Columns<'_>,
+    (wide, u): (&Columns<'_>, &Columns<'_>),
+    work: &mut ViewMut<'_, f32>,
     out: &mut ViewMut<'_, f32>,
     transposed: bool,
 ) -> Result<()> {
@@ -173,32 +185,37 @@ fn gradient(
         "u has as many columns as the rank, filled up"
     );
     let (from, narrow) = (begin("wide", wide, &rows)?, begin("u", u, &rows)?);
-    let (by_wide, by_rank) = if transposed { (1, columns) } else { (kept, 1) };
-    let sizes = [
-        rows.len(),
-        columns,
-        rank,
-        kept,
-        wide.ld,
-        u.ld,
-        by_wide,
-        by_rank,
-    ];
-    let [n, columns_, rank_, kept, ldw, ldu, by_wide, by_rank] = ints("lora.gradient", sizes)?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut runs = work.part(0..gradient_work(rows.len(), columns, rank))?;
+    let count = rows.len().div_ceil(RUN);
     let grid = Grid {
-        blocks: [columns.div_ceil(WIDE), rank.div_ceil(RANK), 1],
+        blocks: [columns.div_ceil(WIDE), rank.div_ceil(RANK), count],
         threads: 128,
         shared: GRADIENT_SHARED,
     };
-    // SAFETY: order and types are those of `lora_gradient`; `begin` proved both operands, the check `out`; columns and ranks
-    // past the end are guarded.
+    let sizes = [rows.len(), columns, rank, wide.ld, u.ld];
+    let [n, i, r, ldw, ldu] = ints("lora.gradient", sizes)?;
+    // SAFETY: order and types are those of `lora_gradient`; `begin` proved both operands, the part the output; columns and
+    // ranks past the end are guarded.
     unsafe {
         on.launch(
             "lora_gradient",
             grid,
-            &[
-                &from, &narrow, out, &n, &columns_, &rank_, &kept, &ldw, &ldu, &by_wide, &by_rank,
-            ],
+            &[&from, &narrow, &mut runs, &n, &i, &r, &ldw, &ldu],
+        )
+    }?;
+    let (by_wide, by_rank) = if transposed { (1, columns) } else { (kept, 1) };
+    let sizes = [count, kept, by_wide, by_rank, kept * columns];
+    let [count, k, by_wide, by_rank, _] = ints("lora.gradient", sizes)?;
+    let grid = Grid::line((kept * columns).div_ceil(256), 256);
+    // SAFETY: order and types are those of `lora_gradient_sum`; the checks proved `out`, (R, I) or (I, R).
+    unsafe {
+        on.launch(
+            "lora_gradient_sum",
+            grid,
+            &[&runs, out, &count, &i, &r, &k, &by_wide, &by_rank],
         )
     }
 }

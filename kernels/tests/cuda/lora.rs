@@ -77,12 +77,16 @@ fn an_inner_result_has_the_same_bits_for_every_number_of_rows() {
 #[test]
 fn the_gradients_are_the_references_and_are_added() {
     let Some(on) = stream() else { return };
+    // Three runs of rows at most.
+    const ROWS: usize = 1100;
     let (x, x_) = operand(&on, 6, ROWS * MAP.inputs);
+    let work = lora::gradient_work(ROWS, MAP.inputs, 80);
+    let mut work = poisoned(&on, work);
     for rank in [5usize, 16, 80] {
         let ld = 2 * rank.next_multiple_of(16);
         let padded = ld / 2;
         let (u, u_) = operand(&on, 7, ROWS * ld);
-        for rows in [0..1, 3..8, 9..40, 1..ROWS, 4..4] {
+        for rows in [0..1, 3..8, 9..40, 1..130, 100..613, 7..ROWS, 4..4] {
             let begun = vector(8, rank * MAP.inputs);
             let mut da = on.upload(&begun).unwrap();
             let mut db = on.upload(&begun).unwrap();
@@ -96,8 +100,10 @@ fn the_gradients_are_the_references_and_are_added() {
                 ld,
                 which: padded..ld,
             };
-            lora::gradient_a(&on, rows.clone(), &wide, &narrow, &mut da.view_mut()).unwrap();
-            lora::gradient_b(&on, rows.clone(), &wide, &narrow, &mut db.view_mut()).unwrap();
+            let (mut da_, mut db_) = (da.view_mut(), db.view_mut());
+            let mut work = work.view_mut();
+            lora::gradient_a(&on, rows.clone(), &wide, &narrow, &mut work, &mut da_).unwrap();
+            lora::gradient_b(&on, rows.clone(), &wide, &narrow, &mut work, &mut db_).unwrap();
             let (mut a, mut b) = (vec![0.0; begun.len()], vec![0.0; begun.len()]);
             for r in 0..rank {
                 for i in 0..MAP.inputs {
@@ -133,7 +139,9 @@ fn a_part_of_wider_rows_has_its_own_gradient() {
         ld: 16,
         which: 0..16,
     };
-    lora::gradient_b(&on, 2..40, &wide, &narrow, &mut db.view_mut()).unwrap();
+    let mut work = poisoned(&on, lora::gradient_work(38, WIDTHS[1], 16));
+    let mut work = work.view_mut();
+    lora::gradient_b(&on, 2..40, &wide, &narrow, &mut work, &mut db.view_mut()).unwrap();
     let expected = (0..WIDTHS[1] * 16).map(|at| {
         let (o, r) = (WIDTHS[0] + at / 16, at % 16);
         let term = |row: usize| f64::from(dy[row * MAP.outputs + o]) * f64::from(u[row * 16 + r]);
@@ -159,16 +167,24 @@ fn adapters_without_rank_and_columns_outside_are_refused() {
         which,
     };
     let mut out = poisoned::<f32>(&on, 16 * 16);
+    let (mut few, mut enough) = (poisoned(&on, 16 * 16 - 1), poisoned(&on, 16 * 16));
     for (rows, wide, u) in [
         (0..5, 0..16, 0..16),
         (0..4, 24..40, 0..16),
         (0..4, 0..16, 0..8),
     ] {
         let (wide, u) = (columns(wide), columns(u));
-        let refused = lora::gradient_b(&on, rows, &wide, &u, &mut out.view_mut());
+        let work = &mut enough.view_mut();
+        let refused = lora::gradient_b(&on, rows, &wide, &u, work, &mut out.view_mut());
         assert!(
             matches!(refused, Err(Error::Argument { .. })),
             "{refused:?}"
         );
     }
+    let (wide, u, work) = (columns(0..16), columns(0..16), &mut few.view_mut());
+    let refused = lora::gradient_b(&on, 0..4, &wide, &u, work, &mut out.view_mut());
+    assert!(
+        matches!(refused, Err(Error::Argument { .. })),
+        "{refused:?}"
+    );
 }
