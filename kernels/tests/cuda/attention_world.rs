@@ -58,10 +58,19 @@ impl World {
             (rows - n, n)
         });
         let sequences: Vec<_> = sequences.collect();
-        let wide: Vec<f32> = vector(seed, rows * width(heads))
-            .iter()
-            .map(|v| v * 2.0)
-            .collect();
+        let mut wide = vector(seed, rows * width(heads));
+        for (row, values) in wide.chunks_mut(width(heads)).enumerate() {
+            // Odd seeds: some keys' scores are far above all before.
+            let stretch = if seed % 2 == 1 && row % 11 == 7 {
+                12.0
+            } else {
+                2.0
+            };
+            let keys = heads.heads * head_dim..(heads.heads + kv_heads) * head_dim;
+            for (i, value) in values.iter_mut().enumerate() {
+                *value *= if keys.contains(&i) { stretch } else { 2.0 };
+            }
+        }
         let fused = narrow(&wide);
         let most = lengths.iter().max().unwrap().div_ceil(PAGE);
         let pages = 2 + lengths.iter().map(|n| n.div_ceil(PAGE)).sum::<usize>();
