@@ -20,6 +20,8 @@ fn the_bits_agree_under_the_exact_models_too() {
     }
     for (model, compute) in [("hopper", "9.0"), ("ampere", "8.0")] {
         for test in [
+            "attention::a_decoded_row",
+            "attention::the_kernel_of_hopper",
             "exact::a_step_cuts_off_what_the_model_says",
             "gemm::a_row_has_the_same_bits_whatever",
             "gemm::the_forward_product",

@@ -172,6 +172,11 @@ const PLANTED: &[(u32, &str, &str)] = &[
         "attention::a_decoded_row",
     ),
     (
+        205,
+        "sums that do not follow a new maximum",
+        "attention::attention_is_the_references",
+    ),
+    (
         210,
         "a missing barrier before a decode step's page",
         "attention::a_decoded_row",
