@@ -54,7 +54,6 @@ struct Space {
     q: Vec<f32>,
     scores: Vec<f32>,
     out: Vec<f32>,
-    dout: Vec<f32>,
     dscores: Vec<f32>,
     dk: Vec<f32>,
     dv: Vec<f32>,
@@ -66,7 +65,6 @@ impl Space {
             q: Vec::new(),
             scores: Vec::new(),
             out: Vec::new(),
-            dout: Vec::new(),
             dscores: Vec::new(),
             dk: Vec::new(),
             dv: Vec::new(),
@@ -216,12 +214,11 @@ impl Tile<'_> {
     }
 
     /// Copies the tile's heads out of some matrix with `ld` columns, times `scale`: (row, head of the group, D).
-    fn gather(&self, group: usize, data: &[f32], ld: usize, scale: f32, to: &mut Vec<f32>) {
-        let d = self.cache.shape().head_dim;
-        to.clear();
-        for row in self.row..self.row + self.count {
-            let heads = &data[row * ld + self.head * group * d..][..group * d];
-            to.extend(heads.iter().map(|v| v * scale));
+    fn gather(&self, isa: Isa, (data, ld): (&[f32], usize), by: f32, to: &mut [f32]) {
+        let heads = to.len() / self.count;
+        for (row, to) in to.chunks_exact_mut(heads).enumerate() {
+            let at = (self.row + row) * ld + self.head * heads;
+            scale(isa, &data[at..][..heads], by, to);
         }
     }
 
@@ -256,7 +253,8 @@ fn forward_tile(isa: Isa, q: &Queries<'_>, tile: &Tile<'_>, space: &mut Space, o
     let keys = tile.position + tile.count;
     let blocks = keys.div_ceil(BLOCK);
     let ld = blocks * BLOCK;
-    tile.gather(group, q.data, q.ld, scale_of(d), &mut space.q);
+    space.q.resize(m * d, 0.0);
+    tile.gather(isa, (q.data, q.ld), scale_of(d), &mut space.q);
     space.scores.resize(m * ld, 0.0);
     space.out.resize(m * (d + 1), 0.0);
     let (sums, outs) = space.out.split_at_mut(m);
@@ -291,6 +289,9 @@ fn forward_tile(isa: Isa, q: &Queries<'_>, tile: &Tile<'_>, space: &mut Space, o
         scale(isa, &outs[i * d..][..d], inverse, to);
     }
 }
+
+/// What the pass over queries leaves of each row and head for the pass over keys: max, inverse sum, dout·out.
+const MARKS: usize = 3;
 
 /// What [`backward`] reads: consecutive rows of one sequence, one layer.
 #[derive(Clone, Copy, Debug)]
@@ -360,7 +361,8 @@ pub fn backward(
         fits,
         "the caches fit the model"
     );
-    stats.resize(n * heads * 3, 0.0);
+    // Of each row and head three numbers, query and gradient.
+    stats.resize(n * heads * (MARKS + 2 * d), 0.0);
     let (shards, marks) = (Shards::new(dqkv), Shards::new(stats));
     let before = Shards::new(dbefore);
     let height = tile_rows(&b.q, &all);
@@ -402,6 +404,19 @@ impl<'a> Backward<'a> {
         self.q.heads / self.cache.shape().kv_heads
     }
 
+    /// Where the work space has the queries and the gradients of a tile's rows, (row, head of the group, D): behind all marks, the rows
+    /// of one key head after those of another.
+    fn gathered(&self, tile: &Tile<'_>) -> [std::ops::Range<usize>; 2] {
+        let rows = self.q.data.len() / self.q.ld;
+        let (all, own) = (
+            rows * self.q.heads,
+            self.group() * self.cache.shape().head_dim,
+        );
+        let first = all * MARKS + (tile.head * rows + tile.row) * own;
+        let second = first + all * self.cache.shape().head_dim;
+        [first, second].map(|at| at..at + tile.count * own)
+    }
+
     /// Elements of a row of `dqkv`.
     fn width(&self) -> usize {
         (self.q.heads + 2 * self.cache.shape().kv_heads) * self.cache.shape().head_dim
@@ -423,23 +438,26 @@ fn query_tile(
     let keys = tile.position + tile.count;
     let blocks = keys.div_ceil(BLOCK);
     let ld = blocks * BLOCK;
-    tile.gather(group, b.q.data, b.q.ld, scale_of(d), &mut space.q);
-    tile.gather(group, b.dout, heads * d, 1.0, &mut space.dout);
+    let [q, dout] = b.gathered(tile);
+    // SAFETY: the heads of a tile's rows belong to this tile alone.
+    let (q, dout) = unsafe { (stats.part(q), stats.part(dout)) };
+    tile.gather(isa, (b.q.data, b.q.ld), scale_of(d), q);
+    tile.gather(isa, (b.dout, heads * d), 1.0, dout);
     space.scores.resize(m * ld, 0.0);
     space.dscores.resize(m * ld, 0.0);
     space.out.resize(m * d, 0.0);
-    tile.scores(isa, m, &space.q, 0..blocks, &mut space.scores);
+    tile.scores(isa, m, q, 0..blocks, &mut space.scores);
     let mirror = Tile {
         cache: b.mirror,
         ..*tile
     };
-    mirror.scores(isa, m, &space.dout, 0..blocks, &mut space.dscores);
+    mirror.scores(isa, m, dout, 0..blocks, &mut space.dscores);
     for i in 0..m {
         let (row, head) = (tile.row + i / group, tile.head * group + i % group);
         let at = row * heads + head;
         // SAFETY: the heads of a tile's rows belong to this tile alone.
-        let mark = unsafe { stats.part(at * 3..at * 3 + 3) };
-        let dot = dot(isa, &b.out[at * d..][..d], &space.dout[i * d..][..d]);
+        let mark = unsafe { stats.part(at * MARKS..(at + 1) * MARKS) };
+        let dot = dot(isa, &b.out[at * d..][..d], &dout[i * d..][..d]);
         let (seen, behind) = space.scores[i * ld..][..ld].split_at_mut(b.start + row + 1);
         let (max, sum) = exp_row(isa, seen, None);
         mark.copy_from_slice(&[max, 1.0 / sum, dot]);
@@ -495,22 +513,21 @@ fn key_block(
     for row in (first.saturating_sub(b.start)..n).step_by(height) {
         let tile = b.tile(head, row, height, n);
         let m = tile.count * group;
-        tile.gather(group, b.q.data, b.q.ld, scale_of(d), &mut space.q);
-        tile.gather(group, b.dout, heads * d, 1.0, &mut space.dout);
+        let [q, dout] = b.gathered(&tile).map(|range| &stats[range]);
         space.scores.resize(m * BLOCK, 0.0);
         space.dscores.resize(m * BLOCK, 0.0);
-        tile.scores(isa, m, &space.q, block..block + 1, &mut space.scores);
+        tile.scores(isa, m, q, block..block + 1, &mut space.scores);
         let mirror = Tile {
             cache: b.mirror,
             ..tile
         };
-        mirror.scores(isa, m, &space.dout, block..block + 1, &mut space.dscores);
+        mirror.scores(isa, m, dout, block..block + 1, &mut space.dscores);
         let scores = space.scores.as_chunks_mut().0.iter_mut();
         let both = scores.zip(space.dscores.as_chunks_mut().0);
         for (i, (p, dp)) in both.take(m).enumerate() {
             let row = row + i / group;
-            let marks = &stats.as_chunks().0[row * heads + head * group + i % group];
-            weigh(isa, (b.start + row + 1 - first).min(keys), marks, p, dp);
+            let mark = &stats.as_chunks().0[row * heads + head * group + i % group];
+            weigh(isa, (b.start + row + 1 - first).min(keys), mark, p, dp);
         }
         let dims = Dims::new(keys, d, m);
         let rows = |data| Rhs::rows(data, d);
@@ -519,7 +536,7 @@ fn key_block(
             isa,
             dims,
             a,
-            rows(&space.dout),
+            rows(dout),
             Out::new(&mut space.dv, d),
             Sums::Resume,
         );
@@ -528,7 +545,7 @@ fn key_block(
             isa,
             dims,
             a,
-            rows(&space.q),
+            rows(q),
             Out::new(&mut space.dk, d),
             Sums::Resume,
         );
@@ -549,7 +566,7 @@ fn key_block(
 }
 
 #[inline(always)]
-fn weigh_kernel<S: Simd>(s: S, seen: usize, mark: &[f32; 3], p: &mut Keys, dp: &mut Keys) {
+fn weigh_kernel<S: Simd>(s: S, seen: usize, mark: &[f32; MARKS], p: &mut Keys, dp: &mut Keys) {
     let [max, inverse, dot] = mark.map(|v| s.splat(v));
     let (ps, dps) = (p.as_chunks_mut().0, dp.as_chunks_mut().0);
     for (p, dp) in ps.iter_mut().zip(dps) {
@@ -566,7 +583,7 @@ type Keys = [f32; BLOCK];
 
 dispatch! {
     /// Scores of one row become probabilities `p`, and their gradients `dp` gradients of the scores; zero from `seen` on.
-    fn weigh(seen: usize, mark: &[f32; 3], p: &mut Keys, dp: &mut Keys) = weigh_kernel
+    fn weigh(seen: usize, mark: &[f32; MARKS], p: &mut Keys, dp: &mut Keys) = weigh_kernel
 }
 
 #[inline(always)]
