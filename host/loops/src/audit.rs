@@ -23,6 +23,7 @@ use crate::{
         ForgottenRecord, GATE, GateRecord, JUDGED, JudgedRecord, SPENT, SpentRecord, TURN,
         TurnRecord,
     },
+    recovery,
     schedule::Rules,
 };
 
@@ -59,11 +60,15 @@ impl Audit {
 }
 
 /// The invariants, by number, in the order of the report.
-const RULES: [(&str, &str); 12] = [
+const RULES: [(&str, &str); 13] = [
     ("I2", "an idempotency key is recorded once"),
     (
         "I3",
         "what is said about a turn comes after the turn: nothing is about a turn that never was",
+    ),
+    (
+        "I4",
+        "a checkpoint that is believed is what the records up to its place say",
     ),
     ("I5", "a verdict is the majority of its stored votes"),
     (
@@ -160,6 +165,7 @@ pub fn audit(ledger: &Ledger, adapter: &AdapterName) -> Result<Audit> {
     for record in ledger.scan(Seq::FIRST) {
         auditor.add(&record.map_err(Error::ledger("audit", "read the ledger"))?)?;
     }
+    auditor.checkpoints()?;
     auditor.versions();
     auditor.replies();
     let mut checks = auditor.checks;
@@ -323,6 +329,15 @@ impl Auditor<'_> {
         self.hold("I8", same, || {
             format!("record {seq}: the sample of {id} is not what was served")
         });
+    }
+
+    fn checkpoints(&mut self) -> Result<()> {
+        for (through, agrees) in recovery::agree(self.ledger)? {
+            self.hold("I4", agrees, || {
+                format!("the checkpoint at record {through} is not what its records say")
+            });
+        }
+        Ok(())
     }
 
     fn versions(&mut self) {

@@ -26,6 +26,7 @@ use crate::{
     gate::GateConfig,
     line::{Line, Step},
     records::{ForgetRecord, ForgottenRecord},
+    recovery,
     schedule::Due,
 };
 
@@ -176,6 +177,8 @@ pub fn finish(
     subjects.extend(request.subjects.iter().cloned());
     progress("keys", 0, subjects.len() as u64);
     subjects.retain(|_| !ledger::mutant::on("forget-keeps-keys"));
+    // First: what was folded of the text must not be left when only the text is gone.
+    recovery::erase(&ledger)?;
     let keys = ledger
         .destroy_keys(&subjects)
         .map_err(Error::ledger("train", "destroy the keys of forgotten text"))?;

@@ -23,7 +23,7 @@ use crate::{
     line::Line,
     metrics::Metrics,
     orders::{self, Control},
-    recovery::{self, Places},
+    recovery::{self, Keeper, Places},
     rollout::{self, Rollout},
     serve,
     status::{Board, Status},
@@ -55,6 +55,8 @@ pub struct Config {
     pub guard: GuardConfig,
     /// Whether a share of the sessions gets a new version first.
     pub stage: StageConfig,
+    /// How often a start's reading is made shorter.
+    pub checkpoint: recovery::Config,
 }
 
 impl Default for Config {
@@ -69,6 +71,7 @@ impl Default for Config {
             gate: GateConfig::default(),
             guard: GuardConfig::default(),
             stage: StageConfig::default(),
+            checkpoint: recovery::Config::default(),
         }
     }
 }
@@ -85,6 +88,7 @@ impl Config {
         self.gate.validate()?;
         self.guard.validate()?;
         self.stage.validate()?;
+        self.checkpoint.validate()?;
         let settings = self.algorithm.settings.validate();
         settings.map_err(crate::Error::seam("judge", "use the algorithm's settings"))
     }
@@ -264,18 +268,28 @@ impl Loops {
             line,
             board,
         } = self;
-        let mut supervisor = Supervisor::new(ledger.clone(), board, shutdown.clone());
+        let mut supervisor = Supervisor::new(ledger.clone(), board.clone(), shutdown.clone());
         // A loop that failed reads anew: what it had in memory is worth nothing.
         let (places, line) = (
             Arc::new(Mutex::new(Some(places))),
             Arc::new(Mutex::new(Some(line))),
         );
         let rules = config.train.rules();
+        let keeper = Keeper {
+            config: config.checkpoint,
+            ledger: ledger.clone(),
+            adapter: config.adapter.clone(),
+            rules,
+        };
         let again = move || recovery::recover(&ledger, &config.adapter, rules);
         let stop = shutdown.clone();
         supervisor.keep("serve", move || {
             let (serve, stop) = (serve.another(), stop.clone());
             Box::pin(async move { serve.run(stop).await })
+        });
+        let (stop, kept) = (shutdown.clone(), keeper.clone());
+        supervisor.keep("checkpoint", move || {
+            Box::pin(kept.clone().run(board.clone(), stop.clone()))
         });
         let (stop, read) = (shutdown.clone(), again.clone());
         supervisor.keep("judge", move || {
@@ -300,7 +314,8 @@ impl Loops {
                 Training::new(parts, line).run(stop).await
             })
         });
-        supervisor.wait().await
+        supervisor.wait().await?;
+        keeper.stop().await
     }
 }
 

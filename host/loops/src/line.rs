@@ -5,6 +5,7 @@
 //! forgetting, on a host that runs or on a folder.
 
 mod commit;
+mod kept;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -13,10 +14,11 @@ use ledger::{
     lineage::{self, HeadRecord, Lineage, Origin, RefRecord, VersionRecord},
 };
 use rl::{AdapterName, NotTrainable, PolicyVersion, Sample, SampleId, TurnId, VoteValue};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use commit::check;
 pub use commit::{Imported, Step};
+pub(crate) use kept::Kept;
 
 use crate::{
     Error, Result,
@@ -28,7 +30,7 @@ use crate::{
 };
 
 /// A judged turn that the fold has not read yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Unread {
     at: Seq,
     turn: TurnId,
@@ -36,7 +38,7 @@ struct Unread {
 }
 
 /// A version that answers a share of the sessions.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Staged {
     /// The version.
     pub version: PolicyVersion,
@@ -152,7 +154,9 @@ impl Line {
     /// A record that this program cannot read.
     pub fn add(&mut self, record: &Record) -> Result<()> {
         if record.erased {
-            self.next = self.next.max(record.seq.next());
+            if record.kind == JUDGED {
+                self.next = self.next.max(record.seq.next());
+            }
             return Ok(());
         }
         match record.kind.as_str() {

@@ -9,12 +9,13 @@
 use std::collections::HashMap;
 
 use rl::{TenantId, Turn, VoteValue};
+use serde::{Deserialize, Serialize};
 
 /// Verdicts that a new speaker is credited with that were no praise: his first few count in full.
 const CREDIT: f32 = 4.0;
 
 /// Who speaks: a user of a tenant, or the tenant itself when it names none.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Speaker {
     tenant: TenantId,
     user: Option<String>,
@@ -29,8 +30,8 @@ impl Speaker {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Tally {
     praise: u32,
     all: u32,
 }
@@ -42,6 +43,18 @@ pub(crate) struct Praise {
 }
 
 impl Praise {
+    /// Every speaker's tally, in an order of its own.
+    pub(crate) fn keep(self) -> Vec<(Speaker, Tally)> {
+        let mut tallies: Vec<_> = self.tallies.into_iter().collect();
+        tallies.sort();
+        tallies
+    }
+
+    pub(crate) fn restore(kept: Vec<(Speaker, Tally)>) -> Self {
+        let tallies = kept.into_iter().collect();
+        Self { tallies }
+    }
+
     /// The verdict on a turn of this speaker is `now`, and was `before`.
     pub(crate) fn heard(
         &mut self,

@@ -20,19 +20,20 @@
 //! | `store-opened` | group | `store-opened/<episode>` | rollout, when a plugin that stores something begins an episode: the group's first says what all of it see |
 //! | `stored` | episode or turn | `stored/<subject>` | rollout and serve, in one group with the end of the episode or the turn's closing |
 //! | `paid` | group | `paid/<group>` | judge, in one group with what its turns got |
+//! | `checkpoint` | `checkpoint/<blob>` | none | a host, now and then: where a start may begin to read |
 //!
-//! What holds somebody's text (`turn`, `closed`, `feedback`, `judged`, `action`, `stored`, and the replies in `gate`) is sealed under the
+//! What holds somebody's text (`turn`, `closed`, `feedback`, `judged`, `action`, `stored`, the replies in `gate`, and the key of what a `checkpoint` keeps) is sealed under the
 //! key of its subject, so that it can be erased.
 //!
 //! Fields are only ever added, with a default: an old ledger stays readable. Nothing here writes to the ledger.
 
 use std::sync::Arc;
 
-use ledger::{Entry, Record, Seq};
+use ledger::{BlobKey, Digest, Entry, Record, Seq};
 use rl::{
-    Done, EpisodeId, Feedback, Message, NextState, NotTrainable, Outcome, PolicyVersion, Sample,
-    SampleId, Seed, SessionId, StepMetrics, TaskId, TenantId, Turn, TurnId, TurnReward, Verdict,
-    Vote,
+    AdapterName, Done, EpisodeId, Feedback, Message, NextState, NotTrainable, Outcome,
+    PolicyVersion, Sample, SampleId, Seed, SessionId, StepMetrics, TaskId, TenantId, Turn, TurnId,
+    TurnReward, Verdict, Vote,
     algorithm::{HintTeacher, Method, Settings},
     store::Write,
 };
@@ -78,6 +79,27 @@ pub const TRIAL: &str = "trial";
 pub const FORGET: &str = "forget";
 /// Kind of [`ForgottenRecord`].
 pub const FORGOTTEN: &str = "forgotten";
+
+/// Kind of [`CheckpointRecord`].
+pub const CHECKPOINT: &str = "checkpoint";
+
+/// Where the loops stood at a place, folded from the records up to there; the fold itself is in a blob, which the record's subject
+/// names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointRecord {
+    /// The adapter whose line was folded.
+    pub adapter: AdapterName,
+    /// Which program's fold it is; another one's says nothing.
+    pub fold: u32,
+    /// The rules that the fold began with.
+    pub rules: Rules,
+    /// The last record that was read.
+    pub through: Seq,
+    /// Its hash: of another chain nothing is believed.
+    pub hash: Digest,
+    /// What the blob is sealed under.
+    pub key: BlobKey,
+}
 
 /// A trial that is over. A trial begins with a head that has a share; the next whole head ends it, with or without this.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,16 +1,22 @@
 //! Folds the ledger into the state that the loops go on from. Nothing else remembers anything over a restart.
 //!
-//! One walk over every record, each checked against the hash chain on the way. It decides nothing: what a loop does with
-//! what it finds is the loop's business.
+//! One walk over the records, each checked against the hash chain on the way, from the first one or from the last checkpoint
+//! (`recovery/checkpoint.rs`). It decides nothing: what a loop does with what it finds is the loop's business.
 
+mod checkpoint;
+mod keeping;
 mod reading;
 
 use std::collections::HashMap;
 
 use ledger::{Ledger, Seq};
 use rl::{AdapterName, TurnId, VoteValue};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+pub(crate) use self::checkpoint::{agree, erase};
+pub use self::keeping::Config;
+pub(crate) use self::keeping::Keeper;
 use self::reading::Heard;
 use crate::{
     Line, Result,
@@ -49,7 +55,7 @@ pub struct Recovered {
 }
 
 /// What is known of a turn that may still be trained.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Known {
     key: SessionKey,
     speaker: Speaker,
@@ -70,24 +76,31 @@ struct Fold {
     praise: Praise,
 }
 
-/// Reads the whole ledger.
+/// Reads the ledger, or what of it came after the last checkpoint.
 ///
 /// # Errors
 /// Damage, or a record that this program cannot read.
 pub fn recover(ledger: &Ledger, adapter: &AdapterName, rules: Rules) -> Result<Recovered> {
-    let mut fold = Fold {
-        now: Instant::now(),
-        turns: HashMap::new(),
-        sessions: Sessions::default(),
-        status: Status::default(),
-        line: Line::new(ledger.clone(), adapter.clone(), rules),
-        praise: Praise::default(),
-    };
-    let end = reading::read(ledger, |heard| fold.add(heard))?;
-    Ok(fold.finish(end))
+    let (mut fold, from) = checkpoint::begin(ledger, (adapter, rules))?;
+    let end = ledger.durable();
+    reading::read(ledger, from, end, reading::MOST_WORKERS, |said| {
+        fold.add(said)
+    })?;
+    Ok(fold.finish(end.next()))
 }
 
 impl Fold {
+    fn new(ledger: &Ledger, adapter: &AdapterName, rules: Rules) -> Self {
+        Self {
+            now: Instant::now(),
+            turns: HashMap::new(),
+            sessions: Sessions::default(),
+            status: Status::default(),
+            line: Line::new(ledger.clone(), adapter.clone(), rules),
+            praise: Praise::default(),
+        }
+    }
+
     fn add(&mut self, heard: Heard) -> Result<()> {
         match heard {
             Heard::Turn(record) => self.turn(&record),

@@ -101,6 +101,12 @@ impl Schedule {
         }
     }
 
+    /// The same with samples that were found too old, and that nobody has taken.
+    pub(crate) fn with_stale(mut self, stale: Vec<Waiting>) -> Self {
+        self.stale = stale;
+        self
+    }
+
     /// Where the fold stands.
     pub fn place(&self) -> Place {
         let mut spent: Vec<TurnId> = self.spent.iter().cloned().collect();

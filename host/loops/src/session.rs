@@ -5,19 +5,23 @@
 //! oldest messages may be missing (clients trim), none may differ. Pure bookkeeping: no I/O, no clock of its own, and it
 //! knows nothing of tokens. Start at [`Sessions::begin`].
 
+mod kept;
+
 use std::collections::{HashMap, HashSet};
 
 use rl::{Message, NotTrainable, Role, SessionId, TenantId, Turn, TurnId, TurnKind, TurnRequest};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Duration, Instant};
 
+pub(crate) use self::kept::Kept;
 use crate::history::{hash, visible};
 
 /// A session with more messages than this is ended at the next sweep, so that no client can fill the memory.
 const MAX_NODES: usize = 20_000;
 
 /// A session's identity: two tenants may use the same id.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct SessionKey {
     /// Whose it is.
     pub tenant: TenantId,
@@ -51,13 +55,13 @@ pub struct Found {
 
 type Hash = u128;
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Node {
     parent: Option<usize>,
     hash: Hash,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Entry {
     id: TurnId,
     parent: Option<TurnId>,
@@ -77,7 +81,7 @@ struct Session {
 }
 
 /// Who said the beginning of a conversation.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 struct Prefix {
     tenant: TenantId,
     key: String,

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use parking_lot::Mutex;
 use rl::{NotTrainable, PolicyVersion, SessionId, StepMetrics, TurnId, TurnKind, Verdict, Vote};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::{
     line::JudgedHead,
@@ -147,7 +148,7 @@ impl<'a> From<&'a JudgedHead> for Outline<'a> {
 }
 
 /// What was known of a turn before it was judged anew: it is counted once.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Before {
     /// The reason that had been counted.
     pub(crate) reason: Option<NotTrainable>,
@@ -210,6 +211,11 @@ impl Board {
                 return status;
             }
         }
+    }
+
+    /// Rings whenever a loop has written something down.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.watch()
     }
 
     fn edit(&self, edit: impl FnOnce(&mut Status)) {

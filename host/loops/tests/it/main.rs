@@ -5,6 +5,7 @@
     reason = "helpers of tests, and what they found"
 )]
 
+mod checkpoint;
 mod history;
 mod judging;
 mod moving;

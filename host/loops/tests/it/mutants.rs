@@ -171,6 +171,14 @@ const TABLE: &[(&str, &str)] = &[
         "serving::the_same_request_sent_twice_closes_a_turn_once",
     ),
     (
+        "stale-checkpoint-believed",
+        "checkpoint::checkpoints_of_other_rules_or_of_another_chain_are_not_believed",
+    ),
+    (
+        "checkpoint-keeps-the-forgotten",
+        "checkpoint::forgetting_takes_every_checkpoint_away_and_the_next_one_knows_nothing_of_it",
+    ),
+    (
         "store-of-now",
         "store::an_episode_that_goes_on_after_a_restart_sees_what_it_saw",
     ),

@@ -12,8 +12,8 @@ use loops::{
     Line,
     orders::Done,
     records::{
-        self, CLOSED, ClosedRecord, Closing, FEEDBACK, FORGET, FORGOTTEN, ForgetRecord,
-        ForgottenRecord, SPENT, TURN, TurnRecord,
+        self, CHECKPOINT, CLOSED, CheckpointRecord, ClosedRecord, Closing, FEEDBACK, FORGET,
+        FORGOTTEN, ForgetRecord, ForgottenRecord, SPENT, TURN, TurnRecord,
     },
     replay,
     schedule::Rules,
@@ -75,6 +75,7 @@ pub(super) fn check(disk: &Simulated, ledger: &Ledger, memory: &Memory, rules: R
     feedback(&found, memory);
     orders(&found, memory);
     forgotten(&found, ledger, memory);
+    checkpoints_are_forgotten(&found, ledger);
     words_stay_where_they_were_said(&found, memory);
     for (version, bytes) in &memory.live {
         let record = found.lineage.get("main", *version);
@@ -302,6 +303,44 @@ fn forgotten(found: &Found, ledger: &Ledger, memory: &Memory) {
                 );
             }
         }
+    }
+}
+
+/// What became of the checkpoints: those that can be opened, and those that a process died while writing.
+pub(super) fn checkpoints(ledger: &Ledger) -> (u64, u64) {
+    let found = Found::read(ledger);
+    let (mut whole, mut cut) = (0, 0);
+    for record in found.of(CHECKPOINT).filter(|record| !record.erased) {
+        match ledger.has_blob(&blob_of(record)) {
+            true => whole += 1,
+            false => cut += 1,
+        }
+    }
+    (whole, cut)
+}
+
+fn blob_of(record: &Record) -> Digest {
+    let name = record.subject.split('/').nth(1).unwrap();
+    name.parse().unwrap()
+}
+
+/// When a request to forget is over, no fold of what was there before it can be opened.
+fn checkpoints_are_forgotten(found: &Found, ledger: &Ledger) {
+    for record in found.of(CHECKPOINT).filter(|record| !record.erased) {
+        let checkpoint: CheckpointRecord = records::decode(record).unwrap();
+        let late = found.of(FORGOTTEN).any(|forgotten| {
+            let done: ForgottenRecord = records::decode(forgotten).unwrap();
+            let mut asked = found.of(FORGET);
+            asked.any(|asked| {
+                let request: ForgetRecord = records::decode(asked).unwrap();
+                request.id == done.id && checkpoint.through < asked.seq
+            })
+        });
+        assert!(
+            !late || !ledger.has_blob(&blob_of(record)),
+            "the checkpoint at {} holds what was forgotten",
+            checkpoint.through
+        );
     }
 }
 

@@ -147,6 +147,8 @@ pub(super) struct Plan {
     pub(super) segment_bytes: u64,
     /// Whether reverts and promotions are among the orders.
     pub(super) moves: bool,
+    /// Records between checkpoints.
+    pub(super) checkpoint: u64,
     pub(super) ops: Vec<Op>,
 }
 
@@ -183,6 +185,8 @@ impl Plan {
             refuses,
             segment_bytes,
             moves,
+            // Of dice of its own: a seed's plan stays what it was.
+            checkpoint: Dice::new(seed, "checkpoint").of(&[3, 3, 9, 25, 1000]),
             ops,
         }
     }

@@ -170,6 +170,7 @@ impl World {
         let rules = self.rules();
         (config.train.batch_size, config.train.max_lag) = (rules.batch_size, rules.max_lag);
         config.seed = Seed::new(self.plan.seed);
+        config.checkpoint.every = self.plan.checkpoint;
         config
     }
 
@@ -275,6 +276,11 @@ impl World {
             .open(&copy)
             .unwrap_or_else(|e| panic!("the ledger does not open after {how}: {e:?}"));
         check::check(&copy, &ledger, &self.memory.lock(), self.plan.rules[0]);
+        let (whole, cut) = check::checkpoints(&ledger);
+        let mut memory = self.memory.lock();
+        for (what, count) in [("checkpoints", whole), ("checkpoints cut off", cut)] {
+            *memory.counts.entry(what.to_owned()).or_default() += count;
+        }
     }
 
     async fn act(&mut self, op: Op) {

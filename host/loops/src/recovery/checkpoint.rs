@@ -1,0 +1,264 @@
+//! A fold that was written down, so that a start reads only what came after it.
+//!
+//! It only ever saves time: without one, or with one that is not believed, everything is read, and the state is the same. It is
+//! a blob, sealed under a key of its own; the key lies in a sealed record `checkpoint`, beside the place that was read to and that
+//! record's hash. Whatever is not of this very chain, of these rules and of this program's fold is not believed, nor is what was
+//! read before somebody asked to be forgotten. Forgetting destroys the keys of all checkpoints before those of the text,
+//! so that none outlives what it was made of, in no copy of the folder. When one is made is `keeping.rs`'s business.
+//!
+//! Start at [`begin`] and [`save`].
+
+use ledger::{Digest, Entry, Ledger, Seq, open_blob, seal_blob};
+use rl::{AdapterName, TurnId};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::{Fold, Known, reading};
+use crate::{
+    Error, Line, Result, line,
+    praise::{Praise, Speaker, Tally},
+    records::{self, CHECKPOINT, CheckpointRecord, FORGET},
+    schedule::Rules,
+    session::{self, Sessions},
+    status::Status,
+};
+
+/// Which fold this is: raised whenever the same records would give another state, or one that is written otherwise. A test compares
+/// the bytes that a fixed ledger gives.
+const FOLD: u32 = 1;
+
+/// A fold at rest.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    turns: Vec<(TurnId, Known)>,
+    sessions: session::Kept,
+    status: Status,
+    line: line::Kept,
+    praise: Vec<(Speaker, Tally)>,
+}
+
+/// The adapter, and the rules that a fold begins with.
+pub(super) type Of<'a> = (&'a AdapterName, Rules);
+
+/// A checkpoint that can still be read.
+struct Found {
+    subject: String,
+    record: CheckpointRecord,
+}
+
+impl Fold {
+    /// The bytes to keep of it; none while something is being forgotten.
+    fn keep(self) -> Option<Vec<u8>> {
+        let mut turns: Vec<(TurnId, Known)> = self.turns.into_iter().collect();
+        turns.sort_by(|a, b| a.0.cmp(&b.0));
+        let kept = Kept {
+            turns,
+            sessions: self.sessions.keep(),
+            status: self.status,
+            line: self.line.keep()?,
+            praise: self.praise.keep(),
+        };
+        serde_json::to_vec(&kept).ok()
+    }
+
+    fn restore(ledger: &Ledger, bytes: &[u8], record: &CheckpointRecord) -> Result<Option<Self>> {
+        let Ok(kept) = serde_json::from_slice::<Kept>(bytes) else {
+            return Ok(None);
+        };
+        let now = Instant::now();
+        let Some(sessions) = Sessions::restore(kept.sessions, now) else {
+            return Ok(None);
+        };
+        let (adapter, rules) = (&record.adapter, record.rules);
+        Ok(Some(Self {
+            now,
+            turns: kept.turns.into_iter().collect(),
+            sessions,
+            status: kept.status,
+            line: Line::restore(kept.line, ledger, adapter, rules, record.through)?,
+            praise: Praise::restore(kept.praise),
+        }))
+    }
+}
+
+/// Where a fold begins: at the newest checkpoint that is believed, or before the first record.
+pub(super) fn begin(ledger: &Ledger, (adapter, rules): Of<'_>) -> Result<(Fold, Seq)> {
+    for found in readable(ledger)?.into_iter().rev() {
+        let record = &found.record;
+        if !is_of(record, (adapter, rules)) || !is_believed(ledger, record)? {
+            continue;
+        }
+        match bytes(ledger, &found) {
+            Some(bytes) => match Fold::restore(ledger, &bytes, record)? {
+                Some(fold) => return Ok((fold, record.through)),
+                None => tracing::warn!(through = %record.through, "a checkpoint is not one"),
+            },
+            None => tracing::warn!(through = %record.through, "a checkpoint cannot be read"),
+        }
+    }
+    Ok((Fold::new(ledger, adapter, rules), Seq::ZERO))
+}
+
+/// The place of the checkpoint that a fold would begin at, if its blob is whole.
+pub(super) fn last(ledger: &Ledger, of: Of<'_>) -> Result<Seq> {
+    for found in readable(ledger)?.into_iter().rev() {
+        let there = blob(&found.subject).is_some_and(|blob| ledger.has_blob(&blob));
+        if there && is_of(&found.record, of) && is_believed(ledger, &found.record)? {
+            return Ok(found.record.through);
+        }
+    }
+    Ok(Seq::ZERO)
+}
+
+/// Writes down a fold that has read everything up to `through`; it takes the place of every earlier one. False when something was
+/// being forgotten meanwhile.
+///
+/// # Errors
+/// The ledger's.
+pub(super) fn save(
+    ledger: &Ledger,
+    (adapter, rules): Of<'_>,
+    fold: Fold,
+    through: Seq,
+) -> Result<bool> {
+    let read = ledger.get(through).map_err(failed("read the ledger"))?;
+    let (Some(at), Some(bytes)) = (read, fold.keep()) else {
+        return Ok(false);
+    };
+    let (key, sealed) = seal_blob(&bytes).map_err(failed("seal a checkpoint"))?;
+    drop(bytes);
+    let record = CheckpointRecord {
+        adapter: adapter.clone(),
+        fold: FOLD,
+        rules,
+        through,
+        hash: at.hash,
+        key,
+    };
+    let subject = subject(&Digest::of(&sealed));
+    let entry: Entry = records::encode(CHECKPOINT, &subject, &record)?.sealed();
+    // The record first: whoever has begun to forget something since this was read is seen here, and whoever begins later sees the
+    // record and destroys its key. So what forgetting has ended never finds it readable, wherever a process dies.
+    let appended = ledger.append(entry).wait();
+    appended.map_err(failed("record a checkpoint"))?;
+    let late = is_forgotten_from(ledger, through)?;
+    if !late {
+        let put = ledger.put_blob(&sealed);
+        put.map_err(failed("store a checkpoint"))?;
+    }
+    let kept = !late && !is_forgotten_from(ledger, through)?;
+    erase_all_but(ledger, kept.then_some(&subject))?;
+    Ok(kept)
+}
+
+/// Makes every checkpoint unreadable: durable on return.
+///
+/// # Errors
+/// The ledger's.
+pub(crate) fn erase(ledger: &Ledger) -> Result<()> {
+    if ledger::mutant::on("checkpoint-keeps-the-forgotten") {
+        return Ok(());
+    }
+    erase_all_but(ledger, None)
+}
+
+/// Whether each checkpoint that can be read, and would be believed, is what its records say.
+///
+/// # Errors
+/// The ledger's.
+pub(crate) fn agree(ledger: &Ledger) -> Result<Vec<(Seq, bool)>> {
+    let mut agree = Vec::new();
+    for found in readable(ledger)? {
+        let record = &found.record;
+        let (true, Some(bytes)) = (is_believed(ledger, record)?, bytes(ledger, &found)) else {
+            continue;
+        };
+        let mut fold = Fold::new(ledger, &record.adapter, record.rules);
+        reading::read(ledger, Seq::ZERO, record.through, 1, |said| fold.add(said))?;
+        agree.push((
+            record.through,
+            fold.keep().is_some_and(|kept| kept == bytes),
+        ));
+    }
+    Ok(agree)
+}
+
+fn is_of(record: &CheckpointRecord, (adapter, rules): Of<'_>) -> bool {
+    record.adapter == *adapter && record.rules == rules
+}
+
+fn is_believed(ledger: &Ledger, record: &CheckpointRecord) -> Result<bool> {
+    if ledger::mutant::on("stale-checkpoint-believed") {
+        return Ok(true);
+    }
+    if record.fold != FOLD || is_forgotten_from(ledger, record.through)? {
+        return Ok(false);
+    }
+    let at = ledger
+        .get(record.through)
+        .map_err(failed("read the ledger"))?;
+    Ok(at.is_some_and(|at| at.hash == record.hash))
+}
+
+/// Whether somebody asked to forget something after this record.
+fn is_forgotten_from(ledger: &Ledger, through: Seq) -> Result<bool> {
+    let asked = ledger.by_kind(FORGET, through.next()).next().transpose();
+    Ok(asked.map_err(failed("read the ledger"))?.is_some())
+}
+
+/// In the order of their making.
+fn readable(ledger: &Ledger) -> Result<Vec<Found>> {
+    let mut all = Vec::new();
+    for record in ledger.by_kind(CHECKPOINT, Seq::FIRST) {
+        let found = record.map_err(failed("read the ledger"))?;
+        if !found.erased {
+            let record = records::decode(&found)?;
+            let subject = found.subject;
+            all.push(Found { subject, record });
+        }
+    }
+    Ok(all)
+}
+
+/// The fold's bytes; none when they are not there, or not what was written.
+fn bytes(ledger: &Ledger, found: &Found) -> Option<Vec<u8>> {
+    let sealed = ledger.get_blob(&blob(&found.subject)?).ok()?;
+    open_blob(&found.record.key, &sealed)
+}
+
+fn erase_all_but(ledger: &Ledger, keep: Option<&String>) -> Result<()> {
+    let mut others = Vec::new();
+    for record in ledger.by_kind(CHECKPOINT, Seq::FIRST) {
+        let record = record.map_err(failed("read the ledger"))?;
+        if Some(&record.subject) != keep {
+            others.push((record.subject, record.erased));
+        }
+    }
+    let readable = others.iter().filter(|(_, erased)| !erased);
+    let subjects: Vec<String> = readable.map(|(subject, _)| subject.clone()).collect();
+    ledger
+        .destroy_keys(&subjects)
+        .map_err(failed("destroy the keys of checkpoints"))?;
+    // Also of those whose key is gone already: a process may have died between the two.
+    for blob in others.iter().filter_map(|(subject, _)| blob(subject)) {
+        if ledger.has_blob(&blob) {
+            ledger
+                .remove_blob(&blob)
+                .map_err(failed("remove a checkpoint"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The subject of a checkpoint's record names its blob, so that it is found, and no key is ever used twice.
+fn subject(blob: &Digest) -> String {
+    format!("{CHECKPOINT}/{blob}")
+}
+
+fn blob(subject: &str) -> Option<Digest> {
+    subject.split_once('/')?.1.parse().ok()
+}
+
+fn failed(action: &'static str) -> impl Fn(ledger::Error) -> Error {
+    move |error| Error::ledger("recovery", action)(error)
+}
