@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 pub(crate) use self::checkpoint::{agree, erase};
-pub use self::keeping::Config;
 pub(crate) use self::keeping::Keeper;
+pub use self::keeping::{Config, write_down};
 use self::reading::Heard;
 use crate::{
     Line, Result,

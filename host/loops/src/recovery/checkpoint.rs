@@ -262,3 +262,169 @@ fn blob(subject: &str) -> Option<Digest> {
 fn failed(action: &'static str) -> impl Fn(ledger::Error) -> Error {
     move |error| Error::ledger("recovery", action)(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use ledger::{
+        Options,
+        lineage::{HEAD, HeadRecord, VersionRecord},
+    };
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::records::{CLOSED, FEEDBACK, GATE, JUDGED, RUN, SPENT, TURN};
+
+    const RULES: Rules = Rules {
+        batch_size: 1,
+        max_lag: 4,
+    };
+
+    /// Ann is trained, Bob waits in a conversation without a name, Eve is judged and nobody has read it yet.
+    fn filled(dir: &std::path::Path) -> Ledger {
+        let ledger = Ledger::open(dir, Options::default()).unwrap();
+        let add = |kind: &str, subject: &str, body: Value| {
+            let entry = Entry::new(kind, subject, body.to_string().into_bytes());
+            ledger.append(entry).wait().unwrap();
+        };
+        let turn = |who: &str| {
+            let turn = rl::seam::conformance::turn("What is it?", &format!("{who} asks."));
+            let mut turn = serde_json::to_value(turn).unwrap();
+            (turn["id"], turn["session"]) = (json!(who), json!(format!("of {who}")));
+            turn["user"] = json!(who);
+            let derived = who == "bob";
+            add(
+                TURN,
+                who,
+                json!({"turn": turn, "key": "k", "derived": derived, "not_trainable": null}),
+            );
+        };
+        let judged = |who: &str| {
+            let sample = json!({"id": format!("sample-{who}"), "adapter": "main", "version": 0});
+            add(
+                JUDGED,
+                who,
+                json!({"turn": who, "revision": 0, "votes": [{"value": "positive"}, {"value": null}],
+                    "verdict": {"value": "positive"}, "sample": sample, "not_trainable": null}),
+            );
+        };
+        let rules = json!({"batch-size": 1, "max-lag": 4});
+        add(
+            RUN,
+            "main",
+            json!({"adapter": "main", "model": "m", "seed": 7, "rules": rules, "learner": {"lr": 0.1}, "through": 0}),
+        );
+        for who in ["ann", "bob", "eve"] {
+            turn(who);
+        }
+        let next = json!({"next": {"text": "Thanks.", "messages": []}});
+        add(
+            CLOSED,
+            "ann",
+            json!({"turn": "ann", "closing": next, "by": null}),
+        );
+        judged("ann");
+        let version = VersionRecord {
+            version: 1,
+            adapter: "main".to_owned(),
+            samples: vec!["sample-ann".to_owned()],
+            through: Some(6),
+            steps: Some(1),
+            ..VersionRecord::default()
+        };
+        let entry = version.to_entry().unwrap();
+        ledger.append(entry).wait().unwrap();
+        add(
+            SPENT,
+            "ann",
+            json!({"sample": "sample-ann", "turn": "ann", "fate": {"trained": 1}}),
+        );
+        let stale = json!({"stale": {"newest": 1}});
+        add(
+            SPENT,
+            "old",
+            json!({"sample": "sample-old", "turn": "old", "fate": stale}),
+        );
+        let gate =
+            json!({"adapter": "main", "version": 1, "passed": true, "examination": "a reply"});
+        add(GATE, "main:1", gate);
+        let head = HeadRecord {
+            adapter: "main".to_owned(),
+            version: 1,
+            share: None,
+            why: "trained".to_owned(),
+        };
+        add(HEAD, "main", serde_json::to_value(head).unwrap());
+        let feedback =
+            json!({"tenant": "tenant", "turn": "bob", "rating": "up", "correction": null});
+        add(FEEDBACK, "bob", feedback);
+        judged("eve");
+        ledger
+    }
+
+    fn fold(ledger: &Ledger, through: Seq) -> Fold {
+        let mut fold = Fold::new(ledger, &"main".into(), RULES);
+        reading::read(ledger, Seq::ZERO, through, 1, |said| fold.add(said)).unwrap();
+        fold
+    }
+
+    #[test]
+    fn the_bytes_of_a_fold_are_those_of_its_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = filled(dir.path());
+        let bytes = fold(&ledger, ledger.durable()).keep().unwrap();
+        let (digest, text) = (
+            Digest::of(&bytes).short(),
+            String::from_utf8(bytes).unwrap(),
+        );
+        assert!(!text.contains("a reply"), "what the gate heard is not kept");
+        assert_eq!(
+            (FOLD, &*digest),
+            (1, "abda16589379"),
+            "the fold gives something else, or is written otherwise: raise `FOLD`, and put the new digest here: {text}"
+        );
+    }
+
+    #[test]
+    fn a_fold_goes_on_from_any_place_as_if_it_had_never_rested() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = filled(dir.path());
+        let (of, end) = ((&"main".into(), RULES), ledger.durable());
+        let whole = fold(&ledger, end).keep().unwrap();
+        for place in (1..=end.get()).map(Seq::new) {
+            assert!(save(&ledger, of, fold(&ledger, place), place).unwrap());
+            let (mut restored, from) = begin(&ledger, of).unwrap();
+            assert_eq!((from, last(&ledger, of).unwrap()), (place, place));
+            reading::read(&ledger, from, end, 2, |said| restored.add(said)).unwrap();
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let kept = restored.keep().unwrap();
+            assert_eq!(text(&kept), text(&whole), "from {place}");
+            assert_eq!(ledger.blobs().unwrap().len(), 1, "one replaces another");
+        }
+    }
+
+    #[test]
+    fn what_was_folded_before_somebody_asked_to_be_forgotten_is_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = filled(dir.path());
+        let (of, end) = ((&"main".into(), RULES), ledger.durable());
+        assert!(save(&ledger, of, fold(&ledger, end), end).unwrap());
+        let before = fold(&ledger, end);
+        let forget = json!({"id": "1", "adapter": "main", "selector": "user", "commitment": "", "turns": ["ann"], "subjects": []});
+        let entry = Entry::new(FORGET, "main", forget.to_string().into_bytes());
+        ledger.append(entry).wait().unwrap();
+        assert_eq!(
+            last(&ledger, of).unwrap(),
+            Seq::ZERO,
+            "nor is the last one believed"
+        );
+        assert!(!save(&ledger, of, before, end).unwrap());
+        assert_eq!(
+            (ledger.blobs().unwrap(), readable(&ledger).unwrap().len()),
+            (vec![], 0)
+        );
+        // Nor while that is not over.
+        let end = ledger.durable();
+        assert!(!save(&ledger, of, fold(&ledger, end), end).unwrap());
+        assert_eq!(ledger.blobs().unwrap(), []);
+    }
+}

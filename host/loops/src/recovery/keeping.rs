@@ -50,6 +50,19 @@ impl Config {
     }
 }
 
+/// Writes down where the loops stand at the ledger's end, reading on from the last checkpoint. False when something was being
+/// forgotten meanwhile: then there is none.
+///
+/// # Errors
+/// Damage, or a record that this program cannot read; the ledger's when it cannot be written to.
+pub fn write_down(ledger: &Ledger, adapter: &AdapterName, rules: Rules) -> Result<bool> {
+    let (mut fold, from) = checkpoint::begin(ledger, (adapter, rules))?;
+    let through = ledger.durable();
+    // One thread: the loops are there first.
+    reading::read(ledger, from, through, 1, |said| fold.add(said))?;
+    checkpoint::save(ledger, (adapter, rules), fold, through)
+}
+
 /// Makes checkpoints of one ledger. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Keeper {
@@ -103,10 +116,7 @@ impl Keeper {
         if tail.saturating_mul(parts) < self.config.due(last) {
             return Ok(());
         }
-        let (mut fold, from) = checkpoint::begin(ledger, of)?;
-        // One thread: the loops are there first.
-        reading::read(ledger, from, through, 1, |said| fold.add(said))?;
-        match checkpoint::save(ledger, of, fold, through) {
+        match write_down(ledger, &self.adapter, self.rules) {
             Ok(kept) => tracing::debug!(%through, kept, "a checkpoint"),
             // It would only have saved time.
             Err(error) if error.is_retryable() => {
