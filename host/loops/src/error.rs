@@ -126,6 +126,12 @@ pub enum Error {
         /// The request's id.
         id: String,
     },
+    /// A hosted episode went with something that was forgotten while it was played.
+    #[error("episode {episode} may have read something that was forgotten since it began")]
+    Forgotten {
+        /// The episode.
+        episode: rl::EpisodeId,
+    },
     /// The host stops.
     #[error("the host stops, or the loop that was asked starts again; what was begun goes on then")]
     Stopping,

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use ledger::Ledger;
+use ledger::{Ledger, Seq};
 use rl::{
     Action, Agent, AgentReply, AgentRequest, Archive, Environment, Episode, EpisodeId, Message,
     Outcome, Role, Sampling, Seed, Sees, SessionId, Step, TaskId, TenantId, TurnId, seam::Nowhere,
@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     Error, Result, Shutdown,
-    records::{self, ACTION, ActionRecord, EpisodeRecord, GroupRecord},
+    records::{self, ACTION, ActionRecord, EpisodeRecord, FORGET, ForgetRecord, GroupRecord},
     serve,
     status::Board,
     store::{Lent, Stores},
@@ -250,9 +250,10 @@ impl Rollout {
         {
             return records::decode(&record).map(Some);
         }
+        let begun = self.ledger.durable().next();
         let store = self.store(assignment);
         let archive: &dyn Archive = store.as_ref().map_or(&Nowhere, |store| store);
-        let mut table = Table::set(self, assignment, archive)?;
+        let mut table = Table::set(self, assignment, archive, begun)?;
         let mut ended = table.replay(self, assignment)?;
         while ended.is_none() && table.index < self.config.max_turns {
             if shutdown.is_now() {
@@ -260,6 +261,7 @@ impl Rollout {
             }
             ended = table.turn(self, assignment, runtime, watch)?;
         }
+        table.is_wanted(self, assignment)?;
         let done = ended.as_ref().and_then(|step| step.done);
         if let Some(turn) = table.turns.last() {
             // What came back is known even where the host's limit ends the episode before anybody can answer it.
@@ -333,10 +335,17 @@ struct Table {
     turns: Vec<TurnId>,
     index: u32,
     outcome: Option<Outcome>,
+    /// Requests to forget are read from here.
+    next: Seq,
 }
 
 impl Table {
-    fn set(rollout: &Rollout, assignment: &Assignment, archive: &dyn Archive) -> Result<Self> {
+    fn set(
+        rollout: &Rollout,
+        assignment: &Assignment,
+        archive: &dyn Archive,
+        next: Seq,
+    ) -> Result<Self> {
         let seam = Error::seam("rollout", "start an episode");
         let mut episode = rollout
             .environment
@@ -350,7 +359,27 @@ impl Table {
             turns: Vec::new(),
             index: 0,
             outcome: None,
+            next,
         })
+    }
+
+    /// Whether the episode may go on: not when something that it may have read was forgotten since it began. What it shows and says
+    /// after that may be made of it, and would be trained.
+    fn is_wanted(&mut self, rollout: &Rollout, assignment: &Assignment) -> Result<()> {
+        for record in rollout.ledger.by_kind(FORGET, self.next) {
+            let record = record.map_err(ledger("read requests to forget"))?;
+            self.next = record.seq.next();
+            let forget: ForgetRecord = records::decode(&record)?;
+            let episode = &assignment.episode;
+            let ours = |subject: &String| subject == episode.as_str();
+            if forget.subjects.iter().any(ours) && !ledger::mutant::on("forgotten-episode-goes-on")
+            {
+                return Err(Error::Forgotten {
+                    episode: episode.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Brings the episode to where the ledger says it was; the last step when that ended it.
@@ -377,6 +406,7 @@ impl Table {
         runtime: &Runtime,
         watch: &Watch,
     ) -> Result<Option<Step>> {
+        self.is_wanted(rollout, assignment)?;
         let mut sampling = rollout.config.sampling.clone();
         sampling.seed = assignment.tokens().derive(&format!("turn/{}", self.index));
         let request = AgentRequest {
@@ -388,6 +418,7 @@ impl Table {
         };
         let asked = self.messages.last().cloned();
         let reply = reply(rollout, &request, runtime)?;
+        self.is_wanted(rollout, assignment)?;
         let record = ActionRecord {
             episode: assignment.episode.clone(),
             index: self.index,

@@ -171,6 +171,10 @@ const TABLE: &[(&str, &str)] = &[
         "serving::the_same_request_sent_twice_closes_a_turn_once",
     ),
     (
+        "forgotten-episode-goes-on",
+        "store::an_episode_in_which_something_that_it_may_have_read_is_forgotten_ends_there",
+    ),
+    (
         "stale-checkpoint-believed",
         "checkpoint::checkpoints_of_other_rules_or_of_another_chain_are_not_believed",
     ),

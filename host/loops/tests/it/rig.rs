@@ -615,11 +615,13 @@ impl Rig {
         turns
     }
 
+    /// All of a kind that are not erased.
     pub(crate) fn records<T: DeserializeOwned>(&self, kind: &str) -> Vec<T> {
         let all: Vec<Record> = self
             .ledger
             .by_kind(kind, Seq::FIRST)
             .map(Result::unwrap)
+            .filter(|record| !record.erased)
             .collect();
         all.iter()
             .map(|record| records::decode(record).unwrap())

@@ -9,13 +9,17 @@ use ledger::verify;
 use loops::{
     audit,
     forget::{self, Selector},
-    records::{ACTION, ActionRecord, STORED, StoredRecord},
+    orders::Control,
+    records::{
+        ACTION, ActionRecord, CLOSED, ClosedRecord, Closing, EPISODE, EpisodeRecord, STORED,
+        StoredRecord, TURN, TurnRecord,
+    },
     rollout::{Assignment, Config, Event},
 };
 use parking_lot::Mutex;
 use rl::{
-    Action, Archive, Classification, Done, Environment, Episode, Message, ModalityCard, NextState,
-    Observation, Outcome, RequestView, Seed, Step, TaskId, Turn,
+    Action, Agent, AgentReply, AgentRequest, Archive, Classification, Done, Environment, Episode,
+    Message, ModalityCard, NextState, Observation, Outcome, RequestView, Seed, Step, TaskId, Turn,
     seam::Nowhere,
     store::{Session, TOTAL_BYTES, VALUE_BYTES},
 };
@@ -205,9 +209,17 @@ async fn played_by(
     (name, tenant, patience): (&'static str, Option<&str>, u32),
     assignments: &[Assignment],
 ) -> Vec<String> {
+    played_with(rig, (name, tenant, agent(rig, patience)), assignments).await
+}
+
+async fn played_with(
+    rig: &Rig,
+    (name, tenant, agent): (&'static str, Option<&str>, Arc<dyn Agent>),
+    assignments: &[Assignment],
+) -> Vec<String> {
     let rollout = rig
         .handle
-        .rollout(Config::default(), diary(name), agent(rig, patience))
+        .rollout(Config::default(), diary(name), agent)
         .unwrap();
     let rollout = match tenant {
         Some(tenant) => rollout.storing_for(tenant.into()),
@@ -525,4 +537,57 @@ async fn an_episode_that_is_not_over_goes_with_what_it_may_have_read() {
     let of_open = actions.iter().find(|one| one.episode.as_str() == "open");
     assert!(plan.turns.contains(&of_open.unwrap().turn));
     rig.stop().await;
+}
+
+/// While it thinks about one of its replies, somebody is forgotten.
+struct Meanwhile {
+    agent: Arc<dyn Agent>,
+    control: Control,
+    runtime: tokio::runtime::Handle,
+    /// Replies before that one.
+    before: AtomicU64,
+}
+
+impl Agent for Meanwhile {
+    fn reply(&self, asked: AgentRequest) -> rl::Result<AgentReply> {
+        if self.before.fetch_sub(1, Ordering::SeqCst) == 0 {
+            let forgotten = self.control.forget(session("forgotten"), |_, _, _| {});
+            self.runtime.block_on(forgotten).unwrap();
+        }
+        self.agent.reply(asked)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_episode_in_which_something_that_it_may_have_read_is_forgotten_ends_there() {
+    for before in 0..3 {
+        let dir = folder();
+        let rig = start(dir.path());
+        played(&rig, &[episode("forgotten", None, "put k secret")]).await;
+        let meanwhile = Arc::new(Meanwhile {
+            agent: agent(&rig, 99),
+            control: rig.handle.control().clone(),
+            runtime: tokio::runtime::Handle::current(),
+            before: before.into(),
+        });
+        let all = [
+            episode("open", None, "get k,get k,get k"),
+            episode("next", None, "get k"),
+        ];
+        let said = played_with(&rig, ("diary", Some("tenant"), meanwhile), &all).await;
+        assert!(said[0].ends_with("since it began"), "{said:?}");
+        assert_eq!(said[1], "nothing", "the next one goes on");
+        let turns = rig.records::<TurnRecord>(TURN);
+        let left = turns.iter().filter(|r| r.turn.session.as_str() == "open");
+        let left: Vec<_> = left.map(|r| r.turn.id.clone()).collect();
+        assert_eq!(left.len(), 1, "the reply that was under way");
+        let over = rig.records::<EpisodeRecord>(EPISODE);
+        assert!(over.iter().all(|record| record.episode.as_str() != "open"));
+        let closed = rig.records::<ClosedRecord>(CLOSED);
+        let trained = closed
+            .iter()
+            .any(|c| left.contains(&c.turn) && matches!(c.closing, Closing::Next(_)));
+        assert!(!trained, "nobody reacts to it");
+        rig.stop().await;
+    }
 }
