@@ -110,6 +110,7 @@ impl Task<'_> {
             task: &self,
             bank,
             schedule,
+            over: (Seq::ZERO, 0),
             head: None,
             line: Vec::new(),
             bench: None,
@@ -127,7 +128,12 @@ impl Task<'_> {
             match (at, next) {
                 (Some(at), next) if next.is_none_or(|next| next > at) => {
                     if let Some(control) = controls.pop_front() {
+                        // Nothing is due here any more: whatever was over before it in the ledger is.
+                        fold.reach(at, control.after);
                         fold.control(control.event);
+                        if !ledger::mutant::on("replay-waits-for-the-next-turn") {
+                            fold.settle(at, &mut controls)?;
+                        }
                     }
                 }
                 (_, Some(_)) => {
@@ -163,6 +169,8 @@ struct Fold<'a> {
     known: HashMap<Inputs, PolicyVersion>,
     steps: HashMap<PolicyVersion, u64>,
     schedule: Schedule,
+    /// Batches that are over at the place where the fold stands.
+    over: (Seq, u64),
     head: Option<VersionRecord>,
     line: Vec<VersionRecord>,
     bench: Option<OnBench>,
@@ -231,9 +239,17 @@ impl Fold<'_> {
         }
     }
 
-    /// Computes what is due at a place, except for what an event came before.
+    /// At least so many batches are over at this place.
+    fn reach(&mut self, at: Seq, over: u64) {
+        if self.over.0 != at {
+            self.over = (at, 0);
+        }
+        self.over.1 = self.over.1.max(over);
+    }
+
+    /// Computes what is due at a place, except for what an event came before. Other rules can make a batch due that was not.
     fn settle(&mut self, at: Seq, controls: &mut VecDeque<Control>) -> Result<()> {
-        let mut over = 0;
+        self.reach(at, 0);
         while !self.finished() {
             let head = self.head.as_ref().map_or(0, VersionRecord::steps);
             let steps = &self.steps;
@@ -241,14 +257,15 @@ impl Fold<'_> {
             let Some(due) = self.schedule.due(head, &count) else {
                 return Ok(());
             };
-            if let Some(next) = controls.pop_front_if(|c| c.event.place() == at && c.after <= over)
-            {
+            let over = self.over.1;
+            let before = |c: &mut Control| c.event.place() == at && c.after <= over;
+            if let Some(next) = controls.pop_front_if(before) {
                 self.control(next.event);
                 continue;
             }
             self.step(&due)?;
             self.schedule.done(due.samples.iter().map(|w| &w.sample));
-            over += 1;
+            self.over.1 = over.saturating_add(1);
         }
         Ok(())
     }

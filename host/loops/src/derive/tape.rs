@@ -21,6 +21,9 @@ use crate::{
     },
 };
 
+/// More batches than can be over at one place.
+const ALL: u64 = 1 << 32;
+
 /// What moves the fold besides judged turns.
 pub(super) enum Event {
     Run(Box<RunRecord>),
@@ -159,7 +162,8 @@ impl Tape {
                     let forgotten: ForgottenRecord = records::decode(&record)?;
                     if forgotten.adapter == adapter.as_str() {
                         // Whatever was due where the new line stood was over before anything that came later.
-                        tape.over.insert(forgotten.place.through, u64::MAX);
+                        let over = tape.over.entry(forgotten.place.through).or_default();
+                        *over = (*over / ALL + 1) * ALL;
                         tape.forgotten = true;
                     }
                 }
@@ -198,7 +202,7 @@ impl Tape {
 
     fn is_over(&mut self, through: Seq) {
         let over = self.over.entry(through).or_default();
-        *over = over.saturating_add(1);
+        *over += 1;
     }
 
     fn control(&mut self, event: Event) {

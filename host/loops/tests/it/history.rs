@@ -284,6 +284,39 @@ async fn the_adapter_after_forgetting_is_the_one_of_a_ledger_in_which_the_user_n
 }
 
 #[tokio::test]
+async fn a_batch_that_other_rules_make_due_is_replayed_where_it_was() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    rig.talk_as("ann", "a", &["hi", "thank you"]).await;
+    rig.talk_as("bob", "b", &["hi", "thank you", "great"]).await;
+    rig.handle.until(|s| s.live.get() == 1).await;
+    rig.stop().await;
+    // One sample waits; with smaller batches that is one, without anybody's saying another word.
+    let mut smaller = config();
+    smaller.train.batch_size = 1;
+    let rig = Rig::start(dir.path(), smaller.clone());
+    rig.handle.until(|s| s.live.get() == 2).await;
+    let again = replayed(&rig.ledger);
+    assert_eq!((again.steps.len(), again.is_exact()), (2, true));
+    assert_eq!(again.adapter, Some(adapter(&rig.ledger)));
+    // Also on the line without her, and when the batches grow again before the next turn.
+    let ann = Selector::User {
+        tenant: None,
+        user: "ann".to_owned(),
+    };
+    let control = rig.handle.control();
+    let done = control.forget(ann, |_, _, _| {}).await.unwrap();
+    assert_ne!(done.record.after, done.record.before);
+    let head = adapter(&rig.ledger);
+    rig.stop().await;
+    let rig = Rig::start(dir.path(), config());
+    let again = replayed(&rig.ledger);
+    assert!(again.is_exact(), "{again:?}");
+    assert_eq!(again.adapter, Some(head));
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_kill_while_forgetting_is_finished_at_the_next_start() {
     let dir = folder();
     let rig = Rig::start(dir.path(), config());

@@ -123,6 +123,10 @@ const TABLE: &[(&str, &str)] = &[
         "history::a_replay_gives_every_version_again",
     ),
     (
+        "replay-waits-for-the-next-turn",
+        "history::a_batch_that_other_rules_make_due_is_replayed_where_it_was",
+    ),
+    (
         "begun-forgetting-dropped",
         "history::a_kill_while_forgetting_is_finished_at_the_next_start",
     ),

@@ -12,7 +12,7 @@
 //! happened, so that it can be read without.
 //!
 //! - `NEXTSTATE_SEEDS=5000 cargo test -p loops --test it simulation` runs that many seeds from 0 on (`NEXTSTATE_FIRST=n`: from n on).
-//! - `NEXTSTATE_RULES=1` has processes start with other batch sizes than the ones before.
+//! - `NEXTSTATE_RULES=1` has processes of every seed start with other batch sizes than the ones before; without it, of every third.
 //! - `NEXTSTATE_SEED=17 cargo test -p loops --test it simulation -- --nocapture` runs one, and says what happens.
 
 mod alone;
