@@ -289,13 +289,21 @@ async fn a_batch_that_other_rules_make_due_is_replayed_where_it_was() {
     let rig = Rig::start(dir.path(), config());
     rig.talk_as("ann", "a", &["hi", "thank you"]).await;
     rig.talk_as("bob", "b", &["hi", "thank you", "great"]).await;
-    rig.handle.until(|s| s.live.get() == 1).await;
+    rig.handle
+        .until(|s| s.live.get() == 1 && s.judged == 3)
+        .await;
     rig.stop().await;
-    // One sample waits; with smaller batches that is one, without anybody's saying another word.
+    // One sample has been read, and waits; with smaller batches it is one, without anybody's saying another word.
+    let ledger = open(dir.path());
+    let mut begun = line(&ledger);
+    begun.pull().unwrap();
+    assert_eq!((begun.due(), begun.waiting()), (None, 1));
+    begun.revert(PolicyVersion::new(1), "again").unwrap();
+    drop((begun, ledger));
     let mut smaller = config();
     smaller.train.batch_size = 1;
     let rig = Rig::start(dir.path(), smaller.clone());
-    rig.handle.until(|s| s.live.get() == 2).await;
+    rig.handle.until(|s| s.live.get() == 3).await;
     let again = replayed(&rig.ledger);
     assert_eq!((again.steps.len(), again.is_exact()), (2, true));
     assert_eq!(again.adapter, Some(adapter(&rig.ledger)));
