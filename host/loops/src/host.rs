@@ -171,13 +171,13 @@ impl Loops {
         tracing::info!(
             records = recovered.status.ledger_records,
             version = %recovered.status.version,
-            to_judge = recovered.places.to_judge,
+            to_judge = recovered.places.to_judge.len(),
             to_train = recovered.line.waiting(),
             "recovered"
         );
         let board = Board::new(Metrics::register(registry), recovered.status);
-        board.judge.reset(recovered.places.to_judge);
-        board.train.reset(recovered.line.waiting());
+        judge::expects(&board, &recovered.places);
+        train::expects(&board, &recovered.line);
         let (control, orders) = orders::channel();
         let live = recovered.line.version();
         let stores = Stores::new(ledger.clone());

@@ -178,6 +178,12 @@ pub(crate) struct Parts {
     pub(crate) praise: Arc<Mutex<Praise>>,
 }
 
+/// The gauge shows what a judge that reads on from these places finds.
+pub(crate) fn expects(board: &Board, places: &Places) {
+    let next = [(CLOSED, places.closed), (FEEDBACK, places.feedback)];
+    board.judge.reset(places.to_judge.iter().copied(), &next);
+}
+
 /// The loop.
 pub(crate) struct Judging {
     turnwise: Turnwise,
@@ -203,7 +209,7 @@ enum Event {
 impl Judging {
     pub(crate) fn new(parts: Parts, places: &Places) -> Self {
         let ledger = parts.ledger.clone();
-        parts.board.judge.reset(places.to_judge);
+        expects(&parts.board, places);
         let (concurrency, board) = (parts.config.concurrency, parts.board.clone());
         let turnwise = Turnwise::new(parts);
         Self {
@@ -227,6 +233,7 @@ impl Judging {
             self.purse.read().await?;
             self.purse.pay(&self.busy).await?;
             self.start(&mut tasks);
+            self.tell();
             let event = tokio::select! {
                 () = shutdown.wait() => Event::Stop,
                 Some(done) = tasks.join_next() => match done {
@@ -241,7 +248,6 @@ impl Judging {
                 Event::Judged(turn, result) => {
                     self.busy.remove(&turn);
                     self.purse.judged(&turn);
-                    self.board.judge.finished(1);
                     result?;
                     if self.again.remove(&turn) {
                         self.waiting.push_front(turn);
@@ -287,15 +293,20 @@ impl Judging {
         Ok(())
     }
 
+    /// What is read and not done.
+    fn tell(&self) {
+        let count = self.waiting.len() + self.busy.len() + self.again.len();
+        let places = [self.closed.place(), self.feedback.place()];
+        self.board.judge.taken(&places, count);
+    }
+
     fn start(&mut self, tasks: &mut JoinSet<(TurnId, Result<()>)>) {
         while tasks.len() < self.concurrency {
             let Some(turn) = self.waiting.pop_front() else {
                 return;
             };
             if !self.busy.insert(turn.clone()) {
-                if !self.again.insert(turn) {
-                    self.board.judge.finished(1);
-                }
+                self.again.insert(turn);
                 continue;
             }
             let turnwise = self.turnwise.of_this_moment();

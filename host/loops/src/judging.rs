@@ -215,16 +215,17 @@ impl Turnwise {
         let record = self
             .decide(&turn, (revision, earlier), heard, feedback, waits)
             .await;
-        self.parts
+        let receipt = self
+            .parts
             .ledger
             .append(record.to_entry()?)
             .await
             .map_err(Error::ledger("judge", "record a verdict"))?;
         tracing::debug!(verdict = ?record.verdict, reason = ?record.not_trainable, "judged");
         match (before.sample, record.sample.is_some()) {
-            (false, true) => self.parts.board.train.added(1),
-            (true, false) => self.parts.board.train.finished(1),
-            _ => {}
+            (false, true) => self.parts.board.train.added((JUDGED, receipt.seq)),
+            (true, _) => self.parts.board.train.ring(),
+            (false, false) => {}
         }
         self.parts.board.judged(&record, &turn.session, before);
         if turn.adapter.is_some() {

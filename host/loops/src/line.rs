@@ -22,6 +22,7 @@ pub(crate) use kept::Kept;
 
 use crate::{
     Error, Result,
+    queue::Work,
     records::{
         self, FORGET, FORGOTTEN, Fate, ForgetRecord, ForgottenRecord, GATE, GateRecord, JUDGED,
         JudgedRecord, RUN, RunRecord, SPENT, STEP_REFUSED, SpentRecord, StepRefusedRecord,
@@ -326,6 +327,11 @@ impl Line {
             .chain(unread.map(|(sample, _)| sample))
             .filter(|sample| !self.dropped.contains(*sample))
             .count()
+    }
+
+    /// Where it reads judged turns from.
+    pub(crate) fn place(&self) -> Work {
+        (JUDGED, self.next)
     }
 
     pub(crate) fn take_stale(&mut self) -> Vec<crate::schedule::Waiting> {

@@ -18,7 +18,8 @@ use crate::{
     judging::{Dossier, Turnwise, sample_of},
     queue::Tail,
     records::{
-        self, Attempt, Closing, EpisodeRecord, GROUP, GroupRecord, JudgedRecord, Paid, PaidRecord,
+        self, Attempt, Closing, EpisodeRecord, GROUP, GroupRecord, JUDGED, JudgedRecord, Paid,
+        PaidRecord,
     },
     status::Before,
 };
@@ -188,15 +189,15 @@ impl Purse {
         for (record, _) in &decided {
             entries.push(record.to_entry()?);
         }
-        parts
+        let receipts = parts
             .ledger
             .append_all(entries)
             .await
             .map_err(Error::ledger("judge", "record a payment"))?;
-        for (record, dossier) in &decided {
+        for ((record, dossier), receipt) in decided.iter().zip(&receipts[1..]) {
             let before = dossier.before();
             if record.sample.is_some() {
-                parts.board.train.added(1);
+                parts.board.train.added((JUDGED, receipt.seq));
             }
             if let Some(served) = &dossier.record {
                 parts.board.judged(record, &served.turn.session, before);

@@ -1,9 +1,13 @@
 //! The queue between two loops is the ledger itself: a reader with a place in it, and a bell.
 //!
-//! So it is lossless over a kill, its memory is bounded, and a slow consumer never holds up a producer. [`Depth`] says how
-//! much work waits and for how long. It does not know what the work is.
+//! So it is lossless over a kill, what waits costs memory a few bytes a record, and a slow consumer never holds up a producer. [`Depth`]
+//! says how much work waits and for how long: what was recorded behind the reader's place, and what the reader says that it has taken up.
+//! Counting both ends apart from each other would drift whenever one of them starts again. It does not know what the work is.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
 
 use ledger::{Ledger, Record, Seq};
 use parking_lot::Mutex;
@@ -15,9 +19,6 @@ use tokio::{
 
 use crate::{Error, Result};
 
-/// Arrival times that are kept; further waiting work is counted, and its age is that of the last one kept.
-const KEPT: usize = 65_536;
-
 /// What waits in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, serde::Deserialize)]
 pub struct QueueStatus {
@@ -27,10 +28,17 @@ pub struct QueueStatus {
     pub oldest_seconds: f64,
 }
 
+/// The kind of a record that is work, and its place.
+pub type Work = (&'static str, Seq);
+
 #[derive(Debug, Default)]
 struct Waiting {
-    since: VecDeque<Instant>,
-    beyond: u64,
+    /// Recorded, and not taken up.
+    coming: BTreeMap<Work, Instant>,
+    /// Taken up and not finished, the oldest first: since when each has waited.
+    taken: VecDeque<Instant>,
+    /// Where the reader reads on.
+    next: HashMap<&'static str, Seq>,
 }
 
 /// The bell and the gauge of one queue. Cheap to clone.
@@ -70,41 +78,61 @@ impl Depth {
         }
     }
 
-    /// `count` pieces of work were recorded.
-    pub fn added(&self, count: usize) {
-        if count > 0 {
-            let mut waiting = self.waiting.lock();
-            for _ in 0..count {
-                if waiting.since.len() < KEPT {
-                    waiting.since.push_back(Instant::now());
-                } else {
-                    waiting.beyond += 1;
-                }
-            }
-        }
+    /// Rings the bell.
+    pub fn ring(&self) {
         self.bell.notify_one();
         self.changed.ring();
     }
 
-    /// `count` pieces of work are finished, the oldest first.
-    pub fn finished(&self, count: usize) {
+    /// A piece of work was recorded. Whoever reads may have been faster.
+    pub fn added(&self, (kind, at): Work) {
         let mut waiting = self.waiting.lock();
-        for _ in 0..count {
-            waiting.since.pop_front();
-            if waiting.beyond > 0 {
-                waiting.beyond -= 1;
-                let last = waiting.since.back().copied().unwrap_or_else(Instant::now);
-                waiting.since.push_back(last);
-            }
+        if waiting.next.get(kind).is_none_or(|next| *next <= at) {
+            waiting.coming.insert((kind, at), Instant::now());
         }
         drop(waiting);
-        self.changed.ring();
+        self.ring();
     }
 
-    /// Forgets what waits: a loop that starts again counts anew.
-    pub fn reset(&self, count: usize) {
-        *self.waiting.lock() = Waiting::default();
-        self.added(count);
+    /// The reader reads on from these places; of what lies before them this many pieces are not finished.
+    pub fn taken(&self, next: &[Work], count: usize) {
+        let mut waiting = self.waiting.lock();
+        let Waiting {
+            coming,
+            taken,
+            next: known,
+        } = &mut *waiting;
+        let depth = coming.len() + taken.len();
+        for (kind, place) in next {
+            known.insert(kind, *place);
+            let before: Vec<Work> = coming
+                .range((*kind, Seq::ZERO)..(*kind, *place))
+                .map(|(work, _)| *work)
+                .collect();
+            taken.extend(before.iter().filter_map(|work| coming.remove(work)));
+        }
+        while taken.len() > count {
+            taken.pop_front();
+        }
+        taken.resize_with(count, Instant::now);
+        let changed = depth != coming.len() + count;
+        drop(waiting);
+        if changed {
+            self.changed.ring();
+        }
+    }
+
+    /// The reader starts anew: what was recorded by then and not finished is in `work`.
+    pub fn reset(&self, work: impl IntoIterator<Item = Work>, next: &[Work]) {
+        let mut waiting = self.waiting.lock();
+        waiting.taken.clear();
+        waiting.next = next.iter().copied().collect();
+        let now = Instant::now();
+        for work in work {
+            waiting.coming.entry(work).or_insert(now);
+        }
+        drop(waiting);
+        self.ring();
     }
 
     /// Waits until something was recorded since the last time.
@@ -115,12 +143,10 @@ impl Depth {
     /// How much waits.
     pub fn status(&self) -> QueueStatus {
         let waiting = self.waiting.lock();
+        let oldest = waiting.coming.values().chain(&waiting.taken).min();
         QueueStatus {
-            depth: waiting.since.len() as u64 + waiting.beyond,
-            oldest_seconds: waiting
-                .since
-                .front()
-                .map_or(0.0, |at| at.elapsed().as_secs_f64()),
+            depth: (waiting.coming.len() + waiting.taken.len()) as u64,
+            oldest_seconds: oldest.map_or(0.0, |at| at.elapsed().as_secs_f64()),
         }
     }
 }
@@ -143,6 +169,11 @@ impl Tail {
             kind,
             next,
         }
+    }
+
+    /// Where it reads on.
+    pub(crate) fn place(&self) -> Work {
+        (self.kind, self.next)
     }
 
     /// The next records that are acknowledged, at most `limit`; empty when there is none yet.
@@ -176,45 +207,66 @@ mod tests {
 
     use super::*;
 
+    const A: &str = "a";
+    const B: &str = "b";
+
+    fn at(kind: &'static str, seq: u64) -> Work {
+        (kind, Seq::new(seq))
+    }
+
     #[tokio::test(start_paused = true)]
     async fn depth_and_age_are_those_of_what_is_not_finished() {
         let depth = Depth::default();
-        depth.added(1);
+        depth.added(at(A, 1));
         advance(Duration::from_secs(3)).await;
-        depth.added(2);
-        assert_eq!(
-            depth.status(),
-            QueueStatus {
-                depth: 3,
-                oldest_seconds: 3.0
-            }
-        );
-        depth.finished(1);
+        depth.added(at(B, 2));
+        depth.added(at(A, 3));
+        let waits = |depth, oldest_seconds| QueueStatus {
+            depth,
+            oldest_seconds,
+        };
+        assert_eq!(depth.status(), waits(3, 3.0));
+        // One of kind `a` is taken up; then it is finished, and the other two are taken up.
+        depth.taken(&[at(A, 2), at(B, 1)], 1);
+        assert_eq!(depth.status(), waits(3, 3.0));
+        depth.taken(&[at(A, 4), at(B, 3)], 2);
         advance(Duration::from_secs(1)).await;
-        assert_eq!(
-            depth.status(),
-            QueueStatus {
-                depth: 2,
-                oldest_seconds: 1.0
-            }
-        );
-        depth.finished(5);
+        assert_eq!(depth.status(), waits(2, 1.0));
+        depth.taken(&[at(A, 4), at(B, 3)], 0);
         assert_eq!(depth.status(), QueueStatus::default());
+    }
+
+    #[test]
+    fn a_reader_that_was_faster_than_the_word_of_it_leaves_nothing_behind() {
+        let depth = Depth::default();
+        depth.taken(&[at(A, 6)], 0);
+        depth.added(at(A, 5));
+        assert_eq!(depth.status().depth, 0);
+        depth.added(at(A, 6));
+        assert_eq!(depth.status().depth, 1);
+    }
+
+    #[test]
+    fn a_reader_that_starts_anew_finds_what_was_not_finished_and_what_came_since() {
+        let depth = Depth::default();
+        for seq in 1..=3 {
+            depth.added(at(A, seq));
+        }
+        depth.taken(&[at(A, 3)], 2);
+        // It failed; of what it had taken up one piece is left, and the third was recorded after it had looked.
+        depth.reset([at(A, 2)], &[at(A, 2)]);
+        assert_eq!(depth.status().depth, 2);
+        // What it reads again without there being anything to do is gone when it says so.
+        depth.taken(&[at(A, 4)], 5);
+        assert_eq!(depth.status().depth, 5);
+        depth.taken(&[at(A, 4)], 0);
+        assert_eq!(depth.status().depth, 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_bell_that_rang_before_anybody_waited_is_heard() {
         let depth = Depth::default();
-        depth.added(0);
+        depth.ring();
         depth.rung().await;
-    }
-
-    #[test]
-    fn more_work_than_is_remembered_is_still_counted() {
-        let depth = Depth::default();
-        depth.added(KEPT + 10);
-        assert_eq!(depth.status().depth, KEPT as u64 + 10);
-        depth.finished(11);
-        assert_eq!(depth.status().depth, KEPT as u64 - 1);
     }
 }

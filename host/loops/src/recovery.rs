@@ -22,21 +22,22 @@ use crate::{
     Line, Result,
     line::JudgedHead,
     praise::{Praise, Speaker},
-    records::{ClosedRecord, Closing, STEP_REFUSED, TurnRecord},
+    queue::Work,
+    records::{CLOSED, ClosedRecord, Closing, FEEDBACK, STEP_REFUSED, TurnRecord},
     schedule::Rules,
     session::{SessionKey, Sessions},
     status::{Before, Status},
 };
 
 /// Where the loops go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
     /// The judge reads closings from here.
     pub closed: Seq,
     /// The judge reads feedback from here.
     pub feedback: Seq,
-    /// Turns that wait to be judged.
-    pub to_judge: usize,
+    /// What waits to be judged: closings and feedback.
+    pub to_judge: Vec<Work>,
 }
 
 /// What a ledger says.
@@ -213,7 +214,7 @@ impl Fold {
         let mut places = Places {
             closed: end,
             feedback: end,
-            to_judge: 0,
+            to_judge: Vec::new(),
         };
         for known in self.turns.values().filter(|known| !known.spent) {
             let unheard = known
@@ -222,8 +223,10 @@ impl Fold {
             let unjudged = known.closed.filter(|_| known.judged.is_none());
             places.feedback = unheard.map_or(places.feedback, |at| at.min(places.feedback));
             places.closed = unjudged.map_or(places.closed, |at| at.min(places.closed));
-            places.to_judge += usize::from(unheard.is_some()) + usize::from(unjudged.is_some());
+            places.to_judge.extend(unheard.map(|at| (FEEDBACK, at)));
+            places.to_judge.extend(unjudged.map(|at| (CLOSED, at)));
         }
+        places.to_judge.sort_unstable();
         self.status.version = self.line.version();
         self.status.ledger_records = end.get().saturating_sub(1);
         Recovered {

@@ -227,7 +227,7 @@ impl Rollout {
                     .append(over.to_entry()?)
                     .await
                     .map_err(ledger("record the end of a group"))?;
-                self.board.judge.added(0);
+                self.board.judge.ring();
             }
         }
         records.sort_by_key(|(index, _)| *index);

@@ -128,7 +128,7 @@ enum Outcome {
 
 impl Training {
     pub(crate) fn new(parts: Parts, line: Line) -> Self {
-        parts.board.train.reset(line.waiting());
+        expects(&parts.board, &line);
         Self {
             parts,
             line: Some(line),
@@ -214,7 +214,6 @@ impl Training {
         for _ in &stale {
             self.parts.board.spent(&Fate::Stale { newest });
         }
-        self.parts.board.train.finished(stale.len());
         Ok(due)
     }
 
@@ -392,7 +391,6 @@ impl Training {
         for _ in 0..count {
             self.parts.board.spent(&fate);
         }
-        self.parts.board.train.finished(count);
     }
 
     fn line(&self) -> Result<&Line> {
@@ -415,9 +413,20 @@ impl Training {
             (line, done)
         })
         .await?;
+        tell(&self.parts.board, &line);
         self.line = Some(line);
         done
     }
+}
+
+/// The gauge shows what a train loop with this line finds.
+pub(crate) fn expects(board: &Board, line: &Line) {
+    board.train.reset([], &[line.place()]);
+    tell(board, line);
+}
+
+fn tell(board: &Board, line: &Line) {
+    board.train.taken(&[line.place()], line.waiting());
 }
 
 /// Has the learner go on from a line's head, and makes that live.

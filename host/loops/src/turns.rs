@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use ledger::{Entry, lineage};
+use ledger::{Entry, Receipt, lineage};
 use rl::{
     Classification, Feedback, FinishReason, NotTrainable, RequestView, Served, Ticket, Turn,
     TurnId, TurnKind, TurnRequest,
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     Error, Result,
-    records::{self, ClosedRecord, Closing, FEEDBACK, TurnRecord},
+    records::{self, CLOSED, ClosedRecord, Closing, FEEDBACK, TurnRecord},
     serve::{Begun, Inner, MAX_CORRECTION, no_reply},
     session::{Continued, SessionKey},
 };
@@ -164,11 +164,13 @@ impl Inner {
             })
             .ok_or_else(|| no_reply(&feedback.turn))?;
         let entry = records::encode(FEEDBACK, feedback.turn.as_str(), &feedback)?.sealed();
-        self.append(vec![entry], "record feedback").await?;
+        let receipts = self.append(vec![entry], "record feedback").await?;
         self.board.feedback();
-        self.board
-            .judge
-            .added(usize::from(record.not_trainable.is_none()));
+        if record.not_trainable.is_none() {
+            let work = receipts.first().map(|receipt| (FEEDBACK, receipt.seq));
+            work.into_iter()
+                .for_each(|work| self.board.judge.added(work));
+        }
         Ok(())
     }
 
@@ -263,8 +265,8 @@ impl Inner {
             .map(ClosedRecord::to_entry)
             .collect::<Result<Vec<_>>>()?;
         entries.extend(stored);
-        let fresh = self.append(entries, "record a next state").await?;
-        for (record, fresh) in closed.iter().zip(fresh) {
+        let receipts = self.append(entries, "record a next state").await?;
+        for (record, Receipt { seq, fresh }) in closed.iter().zip(receipts) {
             self.sessions.lock().closed(key, &record.turn);
             if fresh {
                 let judged = match record.closing {
@@ -273,8 +275,9 @@ impl Inner {
                 };
                 self.board.closed(&record.closing, judged);
             }
-            let count = fresh && matches!(record.closing, Closing::Next(_));
-            self.board.judge.added(usize::from(count));
+            if fresh && matches!(record.closing, Closing::Next(_)) {
+                self.board.judge.added((CLOSED, seq));
+            }
         }
         Ok(())
     }
@@ -367,18 +370,14 @@ impl Inner {
         Ok(other)
     }
 
-    /// Appends, and says of each entry whether it is new.
+    /// Appends, and says of each entry where it is, and whether it is new.
     pub(crate) async fn append(
         &self,
         entries: Vec<Entry>,
         action: &'static str,
-    ) -> Result<Vec<bool>> {
-        let receipts = self
-            .ledger
-            .append_all(entries)
-            .await
-            .map_err(Error::ledger("serve", action))?;
-        Ok(receipts.into_iter().map(|receipt| receipt.fresh).collect())
+    ) -> Result<Vec<Receipt>> {
+        let appended = self.ledger.append_all(entries).await;
+        appended.map_err(Error::ledger("serve", action))
     }
 
     pub(crate) async fn load(&self, turn: &TurnId) -> Result<Option<TurnRecord>> {

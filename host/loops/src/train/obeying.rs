@@ -164,8 +164,6 @@ impl Training {
         self.parts.shelf.forget();
         // The shelf has dropped it; when it knew nothing of what was forgotten, it goes on.
         self.try_out().await?;
-        let waiting = self.line()?.waiting();
-        self.parts.board.train.reset(waiting);
         (self.parts.forgotten)(&forgotten);
         if moved {
             // The learner still holds weights that knew. It is over all the same: before its next step it is asked again.

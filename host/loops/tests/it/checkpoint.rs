@@ -114,7 +114,7 @@ async fn checkpoints_of_other_rules_or_of_another_chain_are_not_believed() {
     let mut rules = config().train.rules();
     rules.batch_size += 1;
     let other = recover(&ledger, &"main".into(), rules).unwrap();
-    assert_eq!(other.places.to_judge, 0);
+    assert_eq!(other.places.to_judge, []);
     let (record, _) = newest(&ledger).unwrap();
     drop((other, ledger));
 

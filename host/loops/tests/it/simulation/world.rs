@@ -639,7 +639,7 @@ impl World {
         None
     }
 
-    /// Everything is judged, no batch waits, nor a request to forget, for whoever reads the ledger anew.
+    /// Everything is judged, no batch waits, nor a request to forget, for whoever reads the ledger anew; and the gauges say so.
     async fn everything_is_done(&self) {
         let (mut patience, ledger) = (Patience::new(), &self.life().rig.ledger);
         loop {
@@ -651,7 +651,9 @@ impl World {
             let answers = status.live == line.version();
             let unjudged = self.unjudged();
             let nothing = due.is_none() && line.forgetting().is_none() && unjudged.is_none();
-            if nothing && well && answers {
+            let depth = |name: &str| status.queues[name].depth;
+            let gauges = (depth("judge"), depth("train")) == (0, line.waiting() as u64);
+            if nothing && well && answers && gauges {
                 return;
             }
             assert!(
