@@ -82,12 +82,9 @@ struct Fold {
 /// # Errors
 /// Damage, or a record that this program cannot read.
 pub fn recover(ledger: &Ledger, adapter: &AdapterName, rules: Rules) -> Result<Recovered> {
-    let (mut fold, from) = checkpoint::begin(ledger, (adapter, rules))?;
-    let end = ledger.durable();
-    reading::read(ledger, from, end, reading::MOST_WORKERS, |said| {
-        fold.add(said)
-    })?;
-    Ok(fold.finish(end.next()))
+    let (mut fold, unread) = checkpoint::begin(ledger, (adapter, rules))?;
+    reading::read(ledger, unread, reading::MOST_WORKERS, |said| fold.add(said))?;
+    Ok(fold.finish(unread.through.next()))
 }
 
 impl Fold {

@@ -40,6 +40,13 @@ struct Kept {
 /// The adapter, and the rules that a fold begins with.
 pub(super) type Of<'a> = (&'a AdapterName, Rules);
 
+/// Records after one, up to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unread {
+    pub(super) after: Seq,
+    pub(super) through: Seq,
+}
+
 /// A checkpoint that can still be read.
 struct Found {
     subject: String,
@@ -81,8 +88,12 @@ impl Fold {
     }
 }
 
-/// Where a fold begins: at the newest checkpoint that is believed, or before the first record.
-pub(super) fn begin(ledger: &Ledger, (adapter, rules): Of<'_>) -> Result<(Fold, Seq)> {
+/// A fold of what the ledger holds now, and the records that it must still read: those after the newest checkpoint that is believed.
+///
+/// The end is fixed before anything is believed. Otherwise somebody could be forgotten in between, who would be in the checkpoint
+/// that was read, and whose request would be among the records that follow it.
+pub(super) fn begin(ledger: &Ledger, (adapter, rules): Of<'_>) -> Result<(Fold, Unread)> {
+    let through = ledger.durable();
     for found in readable(ledger)?.into_iter().rev() {
         let record = &found.record;
         if !is_of(record, (adapter, rules)) || !is_believed(ledger, record)? {
@@ -90,13 +101,17 @@ pub(super) fn begin(ledger: &Ledger, (adapter, rules): Of<'_>) -> Result<(Fold, 
         }
         match bytes(ledger, &found) {
             Some(bytes) => match Fold::restore(ledger, &bytes, record)? {
-                Some(fold) => return Ok((fold, record.through)),
+                Some(fold) => {
+                    let after = record.through;
+                    return Ok((fold, Unread { after, through }));
+                }
                 None => tracing::warn!(through = %record.through, "a checkpoint is not one"),
             },
             None => tracing::warn!(through = %record.through, "a checkpoint cannot be read"),
         }
     }
-    Ok((Fold::new(ledger, adapter, rules), Seq::ZERO))
+    let after = Seq::ZERO;
+    Ok((Fold::new(ledger, adapter, rules), Unread { after, through }))
 }
 
 /// The place of the checkpoint that a fold would begin at, if its blob is whole.
@@ -174,7 +189,8 @@ pub(crate) fn agree(ledger: &Ledger) -> Result<Vec<(Seq, bool)>> {
             continue;
         };
         let mut fold = Fold::new(ledger, &record.adapter, record.rules);
-        reading::read(ledger, Seq::ZERO, record.through, 1, |said| fold.add(said))?;
+        let (after, through) = (Seq::ZERO, record.through);
+        reading::read(ledger, Unread { after, through }, 1, |said| fold.add(said))?;
         agree.push((
             record.through,
             fold.keep().is_some_and(|kept| kept == bytes),
@@ -272,7 +288,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::records::{CLOSED, FEEDBACK, GATE, JUDGED, RUN, SPENT, TURN};
+    use crate::records::{CLOSED, FEEDBACK, FORGOTTEN, GATE, JUDGED, RUN, SPENT, TURN};
 
     const RULES: Rules = Rules {
         batch_size: 1,
@@ -363,7 +379,8 @@ mod tests {
 
     fn fold(ledger: &Ledger, through: Seq) -> Fold {
         let mut fold = Fold::new(ledger, &"main".into(), RULES);
-        reading::read(ledger, Seq::ZERO, through, 1, |said| fold.add(said)).unwrap();
+        let after = Seq::ZERO;
+        reading::read(ledger, Unread { after, through }, 1, |said| fold.add(said)).unwrap();
         fold
     }
 
@@ -392,9 +409,10 @@ mod tests {
         let whole = fold(&ledger, end).keep().unwrap();
         for place in (1..=end.get()).map(Seq::new) {
             assert!(save(&ledger, of, fold(&ledger, place), place).unwrap());
-            let (mut restored, from) = begin(&ledger, of).unwrap();
-            assert_eq!((from, last(&ledger, of).unwrap()), (place, place));
-            reading::read(&ledger, from, end, 2, |said| restored.add(said)).unwrap();
+            let (mut restored, mut unread) = begin(&ledger, of).unwrap();
+            assert_eq!((unread.after, last(&ledger, of).unwrap()), (place, place));
+            unread.through = end;
+            reading::read(&ledger, unread, 2, |said| restored.add(said)).unwrap();
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let kept = restored.keep().unwrap();
             assert_eq!(text(&kept), text(&whole), "from {place}");
@@ -409,6 +427,7 @@ mod tests {
         let (of, end) = ((&"main".into(), RULES), ledger.durable());
         assert!(save(&ledger, of, fold(&ledger, end), end).unwrap());
         let before = fold(&ledger, end);
+        let (mut begun, unread) = begin(&ledger, of).unwrap();
         let forget = json!({"id": "1", "adapter": "main", "selector": "user", "commitment": "", "turns": ["ann"], "subjects": []});
         let entry = Entry::new(FORGET, "main", forget.to_string().into_bytes());
         ledger.append(entry).wait().unwrap();
@@ -422,9 +441,19 @@ mod tests {
             (ledger.blobs().unwrap(), readable(&ledger).unwrap().len()),
             (vec![], 0)
         );
+        // Nor what began at a checkpoint that was believed until then, when all of that is over meanwhile.
+        let place = json!({"through": 6, "waiting": [], "spent": []});
+        let forgotten = json!({"id": "1", "adapter": "main", "before": 1, "after": 1, "erased": [], "line": [], "computed": 0, "place": place});
+        reading::read(&ledger, unread, 1, |said| begun.add(said)).unwrap();
+        let during = ledger.durable();
+        let entry = Entry::new(FORGOTTEN, "main", forgotten.to_string().into_bytes());
+        ledger.append(entry).wait().unwrap();
+        assert!(!save(&ledger, of, begun, unread.through).unwrap());
         // Nor while that is not over.
-        let end = ledger.durable();
+        let end = during;
         assert!(!save(&ledger, of, fold(&ledger, end), end).unwrap());
         assert_eq!(ledger.blobs().unwrap(), []);
+        let end = ledger.durable();
+        assert!(save(&ledger, of, fold(&ledger, end), end).unwrap());
     }
 }

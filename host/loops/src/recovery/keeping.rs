@@ -56,11 +56,10 @@ impl Config {
 /// # Errors
 /// Damage, or a record that this program cannot read; the ledger's when it cannot be written to.
 pub fn write_down(ledger: &Ledger, adapter: &AdapterName, rules: Rules) -> Result<bool> {
-    let (mut fold, from) = checkpoint::begin(ledger, (adapter, rules))?;
-    let through = ledger.durable();
+    let (mut fold, unread) = checkpoint::begin(ledger, (adapter, rules))?;
     // One thread: the loops are there first.
-    reading::read(ledger, from, through, 1, |said| fold.add(said))?;
-    checkpoint::save(ledger, (adapter, rules), fold, through)
+    reading::read(ledger, unread, 1, |said| fold.add(said))?;
+    checkpoint::save(ledger, (adapter, rules), fold, unread.through)
 }
 
 /// Makes checkpoints of one ledger. Cheap to clone.

@@ -13,6 +13,7 @@ use rl::{
 };
 use serde::Deserialize;
 
+use super::checkpoint::Unread;
 use crate::{
     Error, Result,
     line::JudgedHead,
@@ -54,11 +55,13 @@ impl Heard {
     }
 }
 
-/// Passes on what every record after `after` says, in order, up to `end`. Takes as many threads as there are cores, and `most` at most.
+/// Passes on what every one of these records says, in order. Takes as many threads as there are cores, and `most` at most.
 pub(super) fn read(
     ledger: &Ledger,
-    after: Seq,
-    end: Seq,
+    Unread {
+        after,
+        through: end,
+    }: Unread,
     most: usize,
     mut each: impl FnMut(Heard) -> Result<()>,
 ) -> Result<()> {
@@ -195,14 +198,25 @@ mod tests {
         ledger
     }
 
+    fn all(ledger: &Ledger) -> Unread {
+        Unread {
+            after: Seq::ZERO,
+            through: ledger.durable(),
+        }
+    }
+
     #[test]
     fn records_come_in_order_however_many_read_them() {
         let dir = tempfile::tempdir().unwrap();
         let ledger = filled(dir.path(), None);
         for (after, most) in [(0, MOST_WORKERS), (0, 1), (STRETCH / 2, 3), (RECORDS, 2)] {
             let mut heard = Vec::new();
-            let (after, end) = (Seq::new(after), ledger.durable());
-            let done = read(&ledger, after, end, most, |said| {
+            let after = Seq::new(after);
+            let unread = Unread {
+                after,
+                through: ledger.durable(),
+            };
+            let done = read(&ledger, unread, most, |said| {
                 if let Heard::Spent(spent) = said {
                     heard.push(spent.sample.to_string());
                 }
@@ -219,7 +233,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let ledger = filled(dir.path(), Some(3 * STRETCH + 5));
         let mut heard = 0;
-        let error = read(&ledger, Seq::ZERO, ledger.durable(), MOST_WORKERS, |_| {
+        let error = read(&ledger, all(&ledger), MOST_WORKERS, |_| {
             heard += 1;
             Ok(())
         })
@@ -234,6 +248,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(dir.path(), Options::default()).unwrap();
         let nothing = |_| panic!("nothing was said");
-        read(&ledger, Seq::ZERO, ledger.durable(), MOST_WORKERS, nothing).unwrap();
+        read(&ledger, all(&ledger), MOST_WORKERS, nothing).unwrap();
     }
 }
