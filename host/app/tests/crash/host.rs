@@ -47,7 +47,7 @@ impl Folder {
         let text = format!(
             "data = {data:?}\n[model]\nname = {model:?}\ndtype = \"f32\"\nthreads = 1\n[gateway]\nlisten = \"127.0.0.1:0\"\n\
              [engine]\ncontext = 512\nkv-bytes = 67108864\n[plugins]\njudge = \"words\"\ncache = false\n\
-             [loops.train]\nbatch-size = 2\n[train]\nrank = 4\n",
+             [loops.train]\nbatch-size = 2\n[loops.checkpoint]\nevery = 12\n[train]\nrank = 4\n",
             data = folder.data(),
         );
         std::fs::write(folder.0.path().join("host.toml"), text).unwrap();

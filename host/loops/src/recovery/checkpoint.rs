@@ -6,6 +6,8 @@
 //! read before somebody asked to be forgotten. Forgetting destroys the keys of all checkpoints before those of the text,
 //! so that none outlives what it was made of, in no copy of the folder. When one is made is `keeping.rs`'s business.
 //!
+//! Records before a checkpoint are not looked at by a start: damage in them is met by whoever reads them, and found by `ledger verify`.
+//!
 //! Start at [`begin`] and [`save`].
 
 use ledger::{Digest, Entry, Ledger, Seq, open_blob, seal_blob};
