@@ -13,8 +13,8 @@ use crate::{
     Error, Result,
     history::{hash, visible},
     records::{
-        self, ACTION, ActionRecord, EPISODE, EpisodeRecord, OPENED, OpenedRecord, PAID, PaidRecord,
-        STORED, StoredRecord, TURN, TurnRecord,
+        self, ACTION, ActionRecord, EPISODE, EpisodeRecord, FORGET, ForgetRecord, OPENED,
+        OpenedRecord, PAID, PaidRecord, STORED, StoredRecord, TURN, TurnRecord,
     },
 };
 
@@ -38,6 +38,9 @@ pub(super) fn find(
         }
         match record.kind.as_str() {
             TURN => said.turn(selector, records::decode(&record)?),
+            FORGET => said
+                .episodes
+                .extend(records::decode::<ForgetRecord>(&record)?.subjects),
             _ => made.hear(&record)?,
         }
     }
@@ -45,7 +48,7 @@ pub(super) fn find(
         return Err(Error::NothingToForget);
     }
     let mut gone = Gone {
-        turns: said.chosen,
+        turns: said.chosen.into_iter().chain(said.late).collect(),
         episodes: HashSet::new(),
         stored: before,
     };
@@ -67,6 +70,9 @@ struct Said {
     order: Vec<TurnId>,
     chosen: HashSet<TurnId>,
     quotable: Vec<Quotable>,
+    /// Hosted episodes that went before, and turns of theirs that were under way then: their prompts may show what was forgotten.
+    episodes: HashSet<String>,
+    late: Vec<TurnId>,
 }
 
 impl Said {
@@ -98,6 +104,9 @@ impl Said {
         };
         if hit {
             self.chosen.insert(turn.id.clone());
+        }
+        if self.episodes.contains(turn.session.as_str()) && follows_reads() {
+            self.late.push(turn.id.clone());
         }
         self.order.push(turn.id);
     }

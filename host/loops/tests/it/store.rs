@@ -588,6 +588,8 @@ async fn an_episode_in_which_something_that_it_may_have_read_is_forgotten_ends_t
             .iter()
             .any(|c| left.contains(&c.turn) && matches!(c.closing, Closing::Next(_)));
         assert!(!trained, "nobody reacts to it");
+        let plan = forget::plan(&line(&rig.ledger), &session("next")).unwrap();
+        assert!(plan.turns.contains(&left[0]), "the next request finds it");
         rig.stop().await;
     }
 }
