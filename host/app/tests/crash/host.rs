@@ -17,7 +17,7 @@ use crate::strace::{self, Injection};
 /// The program.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_nextstate");
 /// Longer than anything takes here, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// A process whose output has ended is gone after this, unless its tracer keeps it.
 const GONE: Duration = Duration::from_secs(5);
 
