@@ -76,6 +76,8 @@ pub(crate) struct Space {
     /// By rotated queries, rotated keys, and values.
     dqkv: Grown<f32>,
     work: Option<(usize, attention_backward::Work)>,
+    /// Of an adapter's gradients.
+    runs: Grown<f32>,
 }
 
 /// Gradients that a backward pass adds to.
@@ -711,8 +713,10 @@ impl Device for Cuda {
                 let du = columns(space.du.view()?, ld, of_inner);
                 let (a, b) = adapter.at(at.layer, projection);
                 let mut sums: ViewMut<'_, f32> = grads.sums.view_mut();
-                lora::gradient_a(on, 0..rows, &x, &du, &mut sums.part(a)?)?;
-                lora::gradient_b(on, 0..rows, &dy, &u, &mut sums.part(b)?)?;
+                let room = lora::gradient_work(rows, inputs.max(own), rank);
+                let mut runs = space.runs.fit(self.gpu(), room)?;
+                lora::gradient_a(on, 0..rows, &x, &du, &mut runs, &mut sums.part(a)?)?;
+                lora::gradient_b(on, 0..rows, &dy, &u, &mut runs, &mut sums.part(b)?)?;
             }
             Ok(())
         })
