@@ -4,14 +4,15 @@
 // tensor-core tile. For each page the four warps score 16 keys each, agree on the rows' maxima, exchange weights, and
 // then own a quarter of the columns of the output. attention_combine folds the splits in ascending order.
 //
-// Reading is all that counts here: three pages are under way at a time. Groups of up to 16 heads. Start at split().
+// Reading is all that counts here, and several blocks a multiprocessor hide what each of them waits for: two stages of pages, so that
+// three blocks with heads of 128 fit (and one on an architecture with 100 KiB). Groups of up to 16 heads. Start at split().
 #include "device.cuh"
 #include "attention.cuh"
 
 namespace attention_decode {
 using namespace attention;
 
-enum { WARPS = 4, THREADS = 32 * WARPS, STAGES = 3 };
+enum { WARPS = 4, THREADS = 32 * WARPS, STAGES = 2 };
 
 // Shared memory, in bytes: queries (16 rows), the stages' keys and values, weights by (step of 16 keys, lane), maxima.
 template <int D>

@@ -28,9 +28,9 @@ pub(super) const MODULE: Module = Module {
 /// Query heads that may share a key head: the rows of one tensor-core tile.
 const GROUP: usize = 16;
 
-/// 16 rows of queries, three stages of a page of keys and of values, the tile's weights and maxima.
+/// 16 rows of queries, two stages of a page of keys and of values, the tile's weights and maxima.
 const fn shared(head_dim: u32) -> u32 {
-    (16 + 6 * 64) * head_dim * 2 + 4 * 32 * 16 + 4 * 16 * 4
+    (16 + 4 * 64) * head_dim * 2 + 4 * 32 * 16 + 4 * 16 * 4
 }
 
 /// The splits' sums, for the largest batch and the longest sequence.
