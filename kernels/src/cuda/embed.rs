@@ -2,6 +2,7 @@
 
 use half::bf16;
 
+use super::adapters::aligned;
 use super::launch::{Entry, Grid, Module};
 use super::{Stream, View, ViewMut};
 use crate::Result;
@@ -37,6 +38,8 @@ pub fn forward(
         c.is_multiple_of(8),
         "a row has a multiple of 8"
     );
+    aligned("embed.forward", "table", table.address())?;
+    aligned("embed.forward", "out", out.address())?;
     let [vocab, width] = [vocab, c].map(|n| i32::try_from(n).unwrap_or(i32::MAX));
     // SAFETY: order and types are those of `embed_forward`; the checks proved (V, C) and (N, C), and the kernel reads no
     // row from V on.

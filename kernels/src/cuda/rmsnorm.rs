@@ -2,6 +2,7 @@
 
 use half::bf16;
 
+use super::adapters::aligned;
 use super::launch::{Entry, Grid, Module};
 use super::{Stream, View, ViewMut};
 use crate::Result;
@@ -44,7 +45,11 @@ pub fn forward(
     check!("rmsnorm.forward", x: rows * c, out: rows * c);
     if let Some(add) = add {
         check!("rmsnorm.forward", add: rows * c);
+        aligned("rmsnorm.forward", "add", add.address())?;
     }
+    aligned("rmsnorm.forward", "x", x.address())?;
+    aligned("rmsnorm.forward", "weight", weight.address())?;
+    aligned("rmsnorm.forward", "out", out.address())?;
     let width = i32::try_from(c).unwrap_or(i32::MAX);
     // SAFETY: order and types are those of `rmsnorm_forward`; the checks proved (N, C) and (C), and a block's rows are
     // below N.
@@ -102,6 +107,10 @@ pub fn backward(
 ) -> Result<()> {
     let (rows, c) = rows("rmsnorm.backward", x.len(), weight.len())?;
     check!("rmsnorm.backward", x: rows * c, dout: rows * c, dx: rows * c);
+    aligned("rmsnorm.backward", "x", x.address())?;
+    aligned("rmsnorm.backward", "weight", weight.address())?;
+    aligned("rmsnorm.backward", "dout", dout.address())?;
+    aligned("rmsnorm.backward", "dx", dx.address())?;
     let width = i32::try_from(c).unwrap_or(i32::MAX);
     // SAFETY: order and types are those of `rmsnorm_backward`; sizes as in `forward`.
     unsafe {

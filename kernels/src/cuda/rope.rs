@@ -3,6 +3,7 @@
 
 use half::bf16;
 
+use super::adapters::aligned;
 pub use super::attention::Heads;
 use super::kv::{Layer, PageTable};
 use super::launch::{Entry, Grid, Module};
@@ -81,6 +82,7 @@ pub fn forward(
     check!("rope.forward", qkv: rows * width, q: rows * heads * d);
     let sequences = cache.sequences;
     check!("rope.forward", sequences: rows);
+    aligned("rope.forward", "q", q.address())?;
     let shape = cache.layer.shape();
     let fits = shape.kv_heads == kv_heads
         && shape.head_dim == d
@@ -148,6 +150,7 @@ pub fn backward(
     let rows = rotation.check("rope.backward", qkv.len())?;
     let width = rotation.heads.columns();
     check!("rope.backward", qkv: rows * width, dqkv: rows * width, out: rows * width);
+    aligned("rope.backward", "out", out.address())?;
     let name = if rotation.heads.head_dim == 64 {
         "rope_backward_d64"
     } else {

@@ -3,6 +3,7 @@
 
 use half::bf16;
 
+use super::adapters::aligned;
 use super::launch::{Entry, Grid, Module};
 use super::{Stream, View, ViewMut};
 use crate::Result;
@@ -34,6 +35,8 @@ pub fn forward(
 ) -> Result<()> {
     let rows = out.len() / f.max(1);
     check!("swiglu.forward", gate_up: rows * 2 * f, out: rows * f);
+    aligned("swiglu.forward", "gate_up", gate_up.address())?;
+    aligned("swiglu.forward", "out", out.address())?;
     let (grid, width) = shape(rows, f)?;
     // SAFETY: order and types are those of `swiglu_forward`; the checks proved (N, 2F) and (N, F).
     unsafe { on.launch("swiglu_forward", grid, &[out, &gate_up, &width]) }
@@ -55,6 +58,9 @@ pub fn backward(
 ) -> Result<()> {
     let rows = dout.len() / f.max(1);
     check!("swiglu.backward", dout: rows * f, gate_up: rows * 2 * f, dgate_up: rows * 2 * f);
+    aligned("swiglu.backward", "gate_up", gate_up.address())?;
+    aligned("swiglu.backward", "dout", dout.address())?;
+    aligned("swiglu.backward", "dgate_up", dgate_up.address())?;
     let (grid, width) = shape(rows, f)?;
     // SAFETY: order and types are those of `swiglu_backward`; the checks proved (N, 2F) and (N, F).
     unsafe {

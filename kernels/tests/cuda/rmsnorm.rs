@@ -116,6 +116,16 @@ fn sizes_that_disagree_are_refused_at_the_door() {
         &mut out.view_mut(),
     );
     assert!(matches!(refused, Err(Error::Shape { what: "out", .. })));
+    let (mut first, mut second) = (poisoned(&on, 65), poisoned(&on, 64));
+    let refused = rmsnorm::forward(
+        &on,
+        &mut first.view_mut().part(1..65).unwrap(),
+        None,
+        weight.view(),
+        1e-5,
+        &mut second.view_mut(),
+    );
+    assert!(matches!(refused, Err(Error::Argument { what: "x", .. })));
     let odd = on.upload(&vector(1, 6)).unwrap();
     let refused = rmsnorm::backward(
         &on,
