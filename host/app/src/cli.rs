@@ -84,6 +84,8 @@ pub enum Command {
     /// Prove on this machine what the engine claims about itself
     #[command(subcommand)]
     Verify(commands::verify::Command),
+    /// List what can compute: the processor, and each GPU, or why there is none
+    Devices(commands::devices::Args),
     /// Measure this engine against llama.cpp and PyTorch on this machine
     Bench(bench::Args),
     /// Be a worker process of a host, which starts it and speaks to it
@@ -125,6 +127,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Train(args) => commands::train::run(args),
         Command::JudgeEval(args) => commands::judge_eval::run(args),
         Command::Verify(command) => commands::verify::run(command),
+        Command::Devices(args) => commands::devices::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Worker => Ok(worker::run()?),
     }

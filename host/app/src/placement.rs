@@ -38,7 +38,9 @@ impl FromStr for Placement {
             .and_then(|number| number.parse().ok())
             .map(Placement::Gpu)
             .ok_or_else(|| {
-                format!("`{text}` is no device: say cpu, gpu, gpu:1 (see `nextstate devices`) or auto")
+                format!(
+                    "`{text}` is no device: say cpu, gpu, gpu:1 (see `nextstate devices`) or auto"
+                )
             })
     }
 }

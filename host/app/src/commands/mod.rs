@@ -1,5 +1,6 @@
 //! The commands, one file each: a clap struct and `run`.
 
+pub mod devices;
 pub mod episode;
 pub mod feedback;
 pub mod generate;
