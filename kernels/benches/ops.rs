@@ -117,6 +117,7 @@ fn main() {
     products(&bench);
     adapters(&bench);
     crowd(&bench);
+    prompt(&bench);
     rows(&bench);
     attend(&bench);
     vocabulary(&bench);
@@ -258,6 +259,40 @@ fn crowd(bench: &Bench) {
     bench.row("linear gate_up × 32, segments", work, || {
         lora::linear(pool, 32, &x, &weights, &segments, &mut u, &mut y).unwrap();
     });
+}
+
+/// A prompt with one adapter in both halves of `gate_up`.
+fn prompt(bench: &Bench) {
+    let (pool, n, m) = (&bench.pool, 2 * F, 256);
+    let weights = Packed::pack(pool, &[&numbers(n * C)], C, Dtype::Bf16Pairs).unwrap();
+    let (a, b) = (numbers(RANK * C), numbers(F * RANK));
+    let pair = Pair {
+        a: &a,
+        b: &b,
+        a_t: &a,
+        b_t: &b,
+        rank: RANK,
+        scale: 2.0,
+    };
+    let segments = [0, 1].map(|half| Segment {
+        first: 0,
+        count: m,
+        pair,
+        column: half * F,
+        inner: half * m * RANK,
+    });
+    let (x, mut y, mut u) = (numbers(m * C), vec![0.0; m * n], vec![0.0; 2 * m * RANK]);
+    for (name, adapted) in [("base alone", 0), ("adapter", 2)] {
+        let extra = adapted / 2 * RANK * (2 * C + n);
+        let work = Work {
+            flops: 2.0 * (m * (n * C + extra)) as f64,
+            bytes: (weights.bytes() + 4 * m * (n + C) + 4 * extra) as f64,
+        };
+        bench.row(&format!("linear gate_up × 256, {name}"), work, || {
+            let segments = &segments[..adapted];
+            lora::linear(pool, m, &x, &weights, segments, &mut u, &mut y).unwrap();
+        });
+    }
 }
 
 fn rows(bench: &Bench) {

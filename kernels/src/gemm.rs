@@ -10,7 +10,9 @@ use crate::packed::{Line, PANEL, Packed, Panels};
 use crate::pairs;
 use crate::pool::Shards;
 use crate::simd::fetch;
-use crate::tile::{Dims, Lhs, Out, PanelJob, Rhs, Sums, bf16_panel, dense, f32_panel, q8_panel};
+use crate::tile::{
+    Dims, Lhs, Out, PanelJob, Rhs, Sums, bf16_panel, dense, f32_panel, meet, q8_panel,
+};
 use crate::unpack;
 use crate::{Isa, Pool, Result};
 use std::cell::RefCell;
@@ -31,12 +33,6 @@ const COPIED: usize = OUTPUTS + 16;
 /// Rows below which copying costs more than it saves.
 const MANY: usize = 8;
 
-/// Whether rows of this many elements lie in the same few sets of the L1 cache, which a tile that reads one element of each of its rows at a
-/// time then throws out again and again: their distance is a multiple of 1 KiB.
-fn meet(elements: usize) -> bool {
-    elements.is_multiple_of(256)
-}
-
 /// Multiply-adds below which a product stays on the calling thread: waking another costs as much.
 pub(crate) const SMALL: usize = 1 << 16;
 
@@ -48,20 +44,34 @@ pub(crate) const SMALL: usize = 1 << 16;
 /// # Errors
 /// [`crate::Error::Shape`].
 pub fn forward(pool: &Pool, rows: usize, x: &[f32], w: &Packed, y: &mut [f32]) -> Result<()> {
-    forward_and(pool, rows, x, w, y, &|_, _, _| ())
+    forward_and(pool, rows, x, w, y, &Alone)
 }
 
-/// What is done with some rows and columns of an output once they are summed; the output begins with the first of both.
-pub(crate) type Then<'a> = &'a (dyn Fn(Range<usize>, Range<usize>, Out) + Sync);
+/// What is done beside a product, on the thread that computes some columns of it.
+pub(crate) trait Beside: Sync {
+    /// Before some columns are computed: asks for the memory that will be needed.
+    fn before(&self, columns: Range<usize>);
+    /// With some rows and columns of the output once they are summed, while they are in the cache; `out` begins with the first of both.
+    /// No two calls have an element in common.
+    fn after(&self, rows: Range<usize>, columns: Range<usize>, out: Out);
+}
 
-/// [`forward`], and `then` on the parts of the output while they are in the cache. No two calls have an element in common.
+/// Nothing.
+struct Alone;
+
+impl Beside for Alone {
+    fn before(&self, _: Range<usize>) {}
+    fn after(&self, _: Range<usize>, _: Range<usize>, _: Out) {}
+}
+
+/// [`forward`], and what is beside it.
 pub(crate) fn forward_and(
     pool: &Pool,
     rows: usize,
     x: &[f32],
     w: &Packed,
     y: &mut [f32],
-    then: Then<'_>,
+    beside: &dyn Beside,
 ) -> Result<()> {
     let (k, n) = (w.inputs(), w.outputs());
     check!("gemm.forward", x: rows * k, y: rows * n);
@@ -69,11 +79,11 @@ pub(crate) fn forward_and(
         return Ok(());
     }
     if let Panels::Pairs(lines) = &w.panels {
-        pairs::forward(pool, rows, x, (w, lines), y, then);
+        pairs::forward(pool, rows, x, (w, lines), y, beside);
         return Ok(());
     }
     let ready = |rows: Range<usize>| fetch(&x[rows.start * k..rows.end * k]);
-    split(pool, rows, w, y, then, &ready, &|first, m, panel, out| {
+    split(pool, rows, w, y, beside, &ready, &|first, m, panel, out| {
         let job = PanelJob {
             x: &x[first * k..],
             m,
@@ -107,7 +117,7 @@ pub(crate) fn split(
     rows: usize,
     w: &Packed,
     y: &mut [f32],
-    then: Then<'_>,
+    beside: &dyn Beside,
     ready: &(dyn Fn(Range<usize>) + Sync),
     one: &(dyn Fn(usize, usize, usize, Out) + Sync),
 ) {
@@ -122,6 +132,11 @@ pub(crate) fn split(
     pool.run(tasks, &|at| {
         let task = apart(at, tasks, pool.threads());
         let mine = panels * task / tasks..panels * (task + 1) / tasks;
+        let columns = mine.start * PANEL..n.min(mine.end * PANEL);
+        if columns.is_empty() {
+            return;
+        }
+        beside.before(columns.clone());
         for first in (0..rows).step_by(ROWS) {
             let m = ROWS.min(rows - first);
             let out = |column| {
@@ -135,10 +150,7 @@ pub(crate) fn split(
             for panel in mine.clone() {
                 one(first, m, panel, out(panel * PANEL));
             }
-            let columns = mine.start * PANEL..n.min(mine.end * PANEL);
-            if !columns.is_empty() {
-                then(first..first + m, columns.clone(), out(columns.start));
-            }
+            beside.after(first..first + m, columns.clone(), out(columns.start));
         }
     });
 }

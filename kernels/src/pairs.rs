@@ -7,7 +7,7 @@
 
 mod lanes;
 
-use crate::gemm::{ROWS, Then, apart, split};
+use crate::gemm::{Beside, ROWS, apart, split};
 use crate::packed::{Line, PANEL};
 use crate::pool::Shards;
 use crate::simd::{Isa, LANES, Portable, Simd, dispatch, fetch};
@@ -113,13 +113,13 @@ pub(crate) fn forward(
     x: &[f32],
     (w, lines): (&Packed, &[Line<u32>]),
     y: &mut [f32],
-    then: Then<'_>,
+    beside: &dyn Beside,
 ) {
     let (n, k) = (w.outputs(), w.inputs());
     let pairs = k.div_ceil(2);
     let x = Rounded::new(pool, rows, k, x);
     let ready = |rows: std::ops::Range<usize>| fetch(&x.words[rows.start * x.ld..rows.end * x.ld]);
-    split(pool, rows, w, y, then, &ready, &|first, m, panel, out| {
+    split(pool, rows, w, y, beside, &ready, &|first, m, panel, out| {
         let width = PANEL.min(n - panel * PANEL);
         let job = Job {
             x: &x.words[first * x.ld..],

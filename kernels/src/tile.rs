@@ -6,6 +6,13 @@
 
 use crate::packed::{BLOCK, Codes, Line, PANEL, Q8Lines};
 use crate::simd::{LANES, Simd, dispatch};
+use std::mem::MaybeUninit;
+
+/// Whether rows of this many elements lie in the same few sets of the L1 cache, which a tile that reads one element of each of its rows at a
+/// time then throws out again and again: their distance is a multiple of 1 KiB.
+pub(crate) fn meet(elements: usize) -> bool {
+    elements.is_multiple_of(256)
+}
 
 /// The left operand: element (i, k) at `i * row + k * step`.
 #[derive(Clone, Copy)]
@@ -276,6 +283,38 @@ unsafe fn strip<S: Simd, B: Columns<S, V>, const V: usize>(s: S, t: &Strip, b: B
     tiles_of!(14 8 4 3 2 1);
 }
 
+/// Lines of the right operand that are gathered at most.
+const GATHERED: usize = 64;
+
+/// A copy of some lines.
+struct Gathered(MaybeUninit<[Line<f32>; GATHERED]>);
+
+impl Gathered {
+    #[inline(always)]
+    fn new() -> Self {
+        Gathered(MaybeUninit::uninit())
+    }
+
+    /// Copies 32 columns of the first `k` rows.
+    ///
+    /// # Safety
+    /// They exist, and `k` is not above [`GATHERED`].
+    #[inline(always)]
+    unsafe fn fill<S: Simd>(&mut self, s: S, from: Whole, k: usize) -> Whole {
+        let to = self.0.as_mut_ptr().cast::<f32>();
+        for row in 0..k {
+            // SAFETY: the caller promises the rows that are read, and that the lines which are written are here.
+            unsafe {
+                let columns: [S::F; 2] = from.row(s, row);
+                for (v, columns) in columns.into_iter().enumerate() {
+                    s.store(&mut *to.add(row * PANEL + v * LANES).cast(), columns);
+                }
+            }
+        }
+        Whole(to, PANEL)
+    }
+}
+
 /// `C (+)= A·B` on one thread.
 ///
 /// # Panics
@@ -295,6 +334,9 @@ fn dense_kernel<S: Simd>(s: S, d: Dims, a: Lhs<'_>, b: Rhs<'_>, c: Out, sums: Su
         "right operand"
     );
     c.check(m, n);
+    // Few lines that lie in the same sets of the L1 cache are copied side by side before many rows read them.
+    let gathers = m >= 8 && k <= GATHERED && meet(b.ld);
+    let mut gathered = Gathered::new();
     let mut j = 0;
     while j < n {
         let width = (n - j).min(PANEL);
@@ -314,7 +356,10 @@ fn dense_kernel<S: Simd>(s: S, d: Dims, a: Lhs<'_>, b: Rhs<'_>, c: Out, sums: Su
         };
         // SAFETY: the assertions above cover m rows, k terms and columns j..j + width of every operand.
         unsafe {
-            if width == PANEL {
+            if width == PANEL && gathers {
+                strip::<S, _, 2>(s, &t, gathered.fill(s, Whole(from, b.ld), k));
+                j += PANEL;
+            } else if width == PANEL {
                 strip::<S, _, 2>(s, &t, Whole(from, b.ld));
                 j += PANEL;
             } else if width >= LANES {

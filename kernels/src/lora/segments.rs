@@ -6,11 +6,12 @@
 
 use super::Pair;
 use crate::error::{check, require};
-use crate::gemm::{SMALL, forward_and};
+use crate::gemm::{Beside, SMALL, forward_and};
 use crate::pool::Shards;
-use crate::simd::{LANES, Simd, dispatch};
+use crate::simd::{LANES, Simd, dispatch, fetch};
 use crate::tile::{Dims, Lhs, Out, Rhs, Sums, dense};
-use crate::{Packed, Pool, Result};
+use crate::{Isa, Packed, Pool, Result};
+use std::cell::Cell;
 use std::ops::Range;
 
 /// Rows of one sequence, the adapter of one projection, and where its two results go.
@@ -64,19 +65,65 @@ pub fn linear(
     check!("lora.linear", x: rows * i, y: rows * o);
     check_segments(segments, rows, (i, o), u.len())?;
     down_all(pool, segments, x, i, u);
-    let u = &*u;
-    forward_and(pool, rows, x, w, y, &|some, all, out| {
-        for segment in segments {
+    let mut firsts = FIRSTS.take();
+    firsts.clear();
+    for (at, segment) in segments.iter().enumerate() {
+        let same = |&other: &usize| std::ptr::eq(segments[other].pair.b_t, segment.pair.b_t);
+        if !firsts.iter().any(same) {
+            firsts.push(at);
+        }
+    }
+    let beside = Up {
+        isa: pool.isa(),
+        segments,
+        firsts: &firsts,
+        u,
+    };
+    let done = forward_and(pool, rows, x, w, y, &beside);
+    FIRSTS.set(firsts);
+    done
+}
+
+thread_local! {
+    /// The first segment with each Bᵀ, of the product that this thread has started.
+    static FIRSTS: Cell<Vec<usize>> = const { Cell::new(Vec::new()) };
+}
+
+/// `y += u·Bᵀ` of all segments, beside the base product.
+struct Up<'a> {
+    isa: Isa,
+    segments: &'a [Segment<'a>],
+    firsts: &'a [usize],
+    u: &'a [f32],
+}
+
+impl Beside for Up<'_> {
+    fn before(&self, columns: Range<usize>) {
+        for &first in self.firsts {
+            let segment = &self.segments[first];
+            let own = meet(&columns, &segment.columns());
+            if own.is_empty() {
+                continue;
+            }
+            let (at, o) = (own.start - segment.column, segment.pair.outputs());
+            for row in segment.pair.b_t.chunks_exact(o) {
+                fetch(&row[at..at + own.len()]);
+            }
+        }
+    }
+
+    fn after(&self, some: Range<usize>, all: Range<usize>, out: Out) {
+        for segment in self.segments {
             let rows = meet(&some, &segment.rows());
             let columns = meet(&all, &segment.columns());
             if rows.is_empty() || columns.is_empty() {
                 continue;
             }
             let Pair { b_t, rank, .. } = segment.pair;
-            let inner = &u[segment.inner + (rows.start - segment.first) * rank..];
+            let inner = &self.u[segment.inner + (rows.start - segment.first) * rank..];
             let weights = &b_t[columns.start - segment.column..];
             dense(
-                pool.isa(),
+                self.isa,
                 Dims::new(rows.len(), columns.len(), rank),
                 Lhs::rows(inner, rank),
                 Rhs::rows(weights, segment.pair.outputs()),
@@ -84,7 +131,7 @@ pub fn linear(
                 Sums::Resume,
             );
         }
-    })
+    }
 }
 
 /// What two ranges share.
@@ -205,7 +252,7 @@ impl Chain<'_> {
 
 /// Chains of one rank that wait for others.
 struct Group<'a> {
-    isa: crate::Isa,
+    isa: Isa,
     rank: usize,
     len: usize,
     chains: [Chain<'a>; CHAINS],
