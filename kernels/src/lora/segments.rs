@@ -64,43 +64,58 @@ pub fn linear(
     let (i, o) = (w.inputs(), w.outputs());
     check!("lora.linear", x: rows * i, y: rows * o);
     check_segments(segments, rows, (i, o), u.len())?;
-    down_all(pool, segments, x, i, u);
-    let mut firsts = FIRSTS.take();
-    firsts.clear();
-    for (at, segment) in segments.iter().enumerate() {
-        let same = |&other: &usize| std::ptr::eq(segments[other].pair.b_t, segment.pair.b_t);
-        if !firsts.iter().any(same) {
-            firsts.push(at);
-        }
-    }
+    let mut order = ORDER.take();
+    order.clear();
+    order.extend(0..segments.len());
+    order.sort_unstable_by_key(|&at| (segments[at].pair.a_t.as_ptr(), at));
+    let crowd = Crowd {
+        segments,
+        order: &order,
+    };
+    down_all(pool, crowd, x, i, u);
     let beside = Up {
         isa: pool.isa(),
-        segments,
-        firsts: &firsts,
+        crowd,
         u,
     };
     let done = forward_and(pool, rows, x, w, y, &beside);
-    FIRSTS.set(firsts);
+    ORDER.set(order);
     done
 }
 
 thread_local! {
-    /// The first segment with each Bᵀ, of the product that this thread has started.
-    static FIRSTS: Cell<Vec<usize>> = const { Cell::new(Vec::new()) };
+    /// See [`Crowd`], of the product that this thread has started.
+    static ORDER: Cell<Vec<usize>> = const { Cell::new(Vec::new()) };
+}
+
+/// Segments in an order in which those of one adapter follow each other: its weights are then in the cache.
+#[derive(Clone, Copy)]
+struct Crowd<'a> {
+    segments: &'a [Segment<'a>],
+    order: &'a [usize],
+}
+
+impl<'a> Crowd<'a> {
+    fn iter(self) -> impl Iterator<Item = &'a Segment<'a>> {
+        self.order.iter().map(move |&at| &self.segments[at])
+    }
 }
 
 /// `y += u·Bᵀ` of all segments, beside the base product.
 struct Up<'a> {
     isa: Isa,
-    segments: &'a [Segment<'a>],
-    firsts: &'a [usize],
+    crowd: Crowd<'a>,
     u: &'a [f32],
 }
 
 impl Beside for Up<'_> {
     fn before(&self, columns: Range<usize>) {
-        for &first in self.firsts {
-            let segment = &self.segments[first];
+        let mut last = std::ptr::null();
+        for segment in self.crowd.iter() {
+            let weights = segment.pair.b_t.as_ptr();
+            if std::mem::replace(&mut last, weights) == weights {
+                continue;
+            }
             let own = meet(&columns, &segment.columns());
             if own.is_empty() {
                 continue;
@@ -113,7 +128,7 @@ impl Beside for Up<'_> {
     }
 
     fn after(&self, some: Range<usize>, all: Range<usize>, out: Out) {
-        for segment in self.segments {
+        for segment in self.crowd.iter() {
             let rows = meet(&some, &segment.rows());
             let columns = meet(&all, &segment.columns());
             if rows.is_empty() || columns.is_empty() {
@@ -192,9 +207,9 @@ struct Chain<'a> {
 }
 
 /// `u = s·(x·Aᵀ)` of all segments, whose rows are shared by the threads.
-fn down_all(pool: &Pool, segments: &[Segment<'_>], x: &[f32], i: usize, u: &mut [f32]) {
-    let rows: usize = segments.iter().map(|s| s.count).sum();
-    let work: usize = segments.iter().map(|s| s.count * s.pair.rank * i).sum();
+fn down_all(pool: &Pool, crowd: Crowd<'_>, x: &[f32], i: usize, u: &mut [f32]) {
+    let rows: usize = crowd.iter().map(|s| s.count).sum();
+    let work: usize = crowd.iter().map(|s| s.count * s.pair.rank * i).sum();
     let tasks = if work < SMALL {
         1
     } else {
@@ -210,7 +225,7 @@ fn down_all(pool: &Pool, segments: &[Segment<'_>], x: &[f32], i: usize, u: &mut 
             chains: std::array::from_fn(|_| Chain::none()),
         };
         let mut before = 0;
-        for segment in segments {
+        for segment in crowd.iter() {
             let own = meet(&mine, &(before..before + segment.count));
             let own = own.start.saturating_sub(before)..own.end.saturating_sub(before);
             before += segment.count;
