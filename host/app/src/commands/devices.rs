@@ -78,6 +78,7 @@ fn page(gpus: &Result<Vec<Found>, String>) -> String {
 
 fn isa() -> &'static str {
     match Isa::best() {
+        Isa::Avx512Bf16 => "AVX-512 with BF16",
         Isa::Avx512 => "AVX-512",
         Isa::Avx2 => "AVX2",
         Isa::Portable => "no vector instructions that are used",
