@@ -4,16 +4,23 @@
 //! system delays does not delay the rest. Which thread runs a task never changes a result. Workers spin briefly for
 //! the next job and then sleep; a late worker is not waited for. Nothing is allocated for a job.
 //!
+//! Whoever has breathed once ([`Slice::breathe`]) gives its turn away in the middle of a job, too: [`turn`] says when.
+//!
 //! Not here: what is computed, and any queue of requests.
 
 use crate::error::require;
 use crate::{Error, Isa, Result};
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use turn::Turns;
+
+mod turn;
+
+pub use turn::Slice;
 
 /// Looks at the job word before a worker sleeps: some 20 µs, longer than the pauses inside one decode step.
 const SPINS: u32 = 400;
@@ -36,7 +43,7 @@ pub struct Pool {
     workers: Vec<JoinHandle<()>>,
     /// Held by whoever's job is running.
     submit: Mutex<()>,
-    gate: Mutex<()>,
+    turns: Arc<Turns>,
     isa: Isa,
 }
 
@@ -46,6 +53,9 @@ struct Shared {
     tasks: AtomicUsize,
     next: AtomicUsize,
     panicked: AtomicBool,
+    /// When the job that runs is interrupted for whoever waits for a turn; see [`turn::NEVER`].
+    until: AtomicU64,
+    turns: Arc<Turns>,
     stop: AtomicBool,
     asleep: AtomicUsize,
     caller_asleep: AtomicBool,
@@ -101,7 +111,8 @@ impl Pool {
             has,
             "this processor lacks that instruction set"
         );
-        let shared = Arc::new(Shared::new());
+        let turns = Arc::new(Turns::new());
+        let shared = Arc::new(Shared::new(Arc::clone(&turns)));
         let mut workers = Vec::with_capacity(threads - 1);
         for index in 1..threads {
             let shared = Arc::clone(&shared);
@@ -115,7 +126,7 @@ impl Pool {
             shared,
             workers,
             submit: Mutex::new(()),
-            gate: Mutex::new(()),
+            turns,
             isa,
         })
     }
@@ -135,9 +146,7 @@ impl Pool {
     ///
     /// A thread must not enter twice: the second turn would wait for the first.
     pub fn enter(&self) -> Slice<'_> {
-        Slice {
-            guard: Some(self.gate.lock()),
-        }
+        self.turns.enter()
     }
 
     /// Calls `task(0)` to `task(tasks - 1)`, in any order, on any threads, and returns when all are done.
@@ -145,12 +154,30 @@ impl Pool {
     /// # Panics
     /// When a task panics, after every thread has left the job.
     pub fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        if tasks <= 1 || self.workers.is_empty() || IN_JOB.get() {
+        if IN_JOB.get() {
             (0..tasks).for_each(task);
             return;
         }
+        if tasks <= 1 || self.workers.is_empty() {
+            (0..tasks).for_each(|index| {
+                self.turns.give_way();
+                task(index);
+            });
+            return;
+        }
+        let mut next = 0;
+        while next < tasks {
+            self.turns.give_way();
+            next = self.run_from(next, tasks, task);
+        }
+    }
+
+    /// Runs tasks from `first` on until all are done or whoever waits for a turn must get it; the first that is not begun.
+    fn run_from(&self, first: usize, tasks: usize, task: &(dyn Fn(usize) + Sync)) -> usize {
         let _turn = self.submit.lock();
-        self.shared.post(tasks, task);
+        let until = self.turns.until();
+        self.shared.until.store(until, Ordering::Relaxed);
+        self.shared.post(first, tasks, task);
         IN_JOB.set(true);
         let own = catch_unwind(AssertUnwindSafe(|| self.shared.take_tasks(tasks, task)));
         IN_JOB.set(false);
@@ -165,6 +192,7 @@ impl Pool {
             !self.shared.panicked.swap(false, Ordering::Relaxed),
             "a compute task panicked; its message is above"
         );
+        self.shared.next.load(Ordering::Relaxed)
     }
 }
 
@@ -183,13 +211,15 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    fn new() -> Shared {
+    fn new(turns: Arc<Turns>) -> Shared {
         Shared {
             word: AtomicU64::new(0),
             task: UnsafeCell::new(None),
             tasks: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
+            until: AtomicU64::new(turn::NEVER),
+            turns,
             stop: AtomicBool::new(false),
             asleep: AtomicUsize::new(0),
             caller_asleep: AtomicBool::new(false),
@@ -199,15 +229,15 @@ impl Shared {
         }
     }
 
-    /// Opens a job. The caller holds `submit`, and the previous job is closed.
-    fn post(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+    /// Opens a job at its task `first`. The caller holds `submit`, and the previous job is closed.
+    fn post(&self, first: usize, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         // SAFETY: only the lifetime changes; `close` returns only when no worker can still use the reference.
         let task: *const Task =
             unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static Task>(task) };
         // SAFETY: the previous job is closed with nobody inside, so that nobody reads the cell.
         unsafe { *self.task.get() = Some(task) };
         self.tasks.store(tasks, Ordering::Relaxed);
-        self.next.store(0, Ordering::Relaxed);
+        self.next.store(first, Ordering::Relaxed);
         let number = (self.word.load(Ordering::Relaxed) & !OPEN).wrapping_add(JOB) & !OPEN;
         self.word.store(number | OPEN, Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) > 0 {
@@ -234,7 +264,8 @@ impl Shared {
     }
 
     fn take_tasks(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        loop {
+        let until = self.until.load(Ordering::Relaxed);
+        while !self.turns.is_over(until) {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             if index >= tasks {
                 return;
@@ -305,30 +336,6 @@ impl Shared {
     }
 }
 
-/// A turn at computing; see [`Pool::enter`]. Ends when dropped.
-#[derive(Debug)]
-pub struct Slice<'a> {
-    /// Always there until the drop.
-    guard: Option<MutexGuard<'a, ()>>,
-}
-
-impl Slice<'_> {
-    /// Lets whoever waits go first, and returns when the turn comes again.
-    pub fn breathe(&mut self) {
-        if let Some(guard) = &mut self.guard {
-            MutexGuard::bump(guard);
-        }
-    }
-}
-
-impl Drop for Slice<'_> {
-    fn drop(&mut self) {
-        if let Some(guard) = self.guard.take() {
-            MutexGuard::unlock_fair(guard);
-        }
-    }
-}
-
 /// A mutable slice whose disjoint parts are written by the tasks of one job.
 #[derive(Clone, Copy)]
 pub(crate) struct Shards<'a, T = f32> {
@@ -374,98 +381,4 @@ impl<'a, T> Shards<'a, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_task_runs_exactly_once_on_any_number_of_threads() {
-        for threads in 1..=4 {
-            let pool = Pool::new(threads).unwrap();
-            for tasks in [0, 1, 2, 3, 100] {
-                let counts: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
-                for _ in 0..50 {
-                    pool.run(tasks, &|i| {
-                        counts[i].fetch_add(1, Ordering::Relaxed);
-                    });
-                }
-                assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 50));
-            }
-        }
-    }
-
-    #[test]
-    fn a_panic_in_a_task_reaches_the_caller_and_the_pool_goes_on() {
-        let pool = Pool::new(3).unwrap();
-        for bad in 0..20 {
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
-                pool.run(20, &|i| assert!(i != bad, "as planned"));
-            }));
-            assert!(outcome.is_err(), "task {bad}");
-            let done = AtomicUsize::new(0);
-            pool.run(20, &|_| {
-                done.fetch_add(1, Ordering::Relaxed);
-            });
-            assert_eq!(done.into_inner(), 20);
-        }
-    }
-
-    #[test]
-    fn a_job_inside_a_job_runs_in_place() {
-        let pool = Pool::new(2).unwrap();
-        let done = AtomicUsize::new(0);
-        pool.run(4, &|_| {
-            pool.run(4, &|_| {
-                done.fetch_add(1, Ordering::Relaxed);
-            });
-        });
-        assert_eq!(done.into_inner(), 16);
-    }
-
-    #[test]
-    fn jobs_of_several_threads_are_run_one_after_the_other() {
-        let pool = Pool::new(2).unwrap();
-        let inside = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..3 {
-                scope.spawn(|| {
-                    for _ in 0..100 {
-                        pool.run(3, &|_| {
-                            assert!(inside.fetch_add(1, Ordering::SeqCst) < 2);
-                            inside.fetch_sub(1, Ordering::SeqCst);
-                        });
-                    }
-                });
-            }
-        });
-    }
-
-    #[test]
-    fn a_waiter_gets_its_turn_when_the_holder_breathes() {
-        let pool = Pool::new(1).unwrap();
-        let served = AtomicBool::new(false);
-        let started = std::sync::Barrier::new(2);
-        std::thread::scope(|scope| {
-            let mut turn = pool.enter();
-            scope.spawn(|| {
-                started.wait();
-                let _turn = pool.enter();
-                served.store(true, Ordering::SeqCst);
-            });
-            started.wait();
-            while !served.load(Ordering::SeqCst) {
-                turn.breathe();
-            }
-        });
-    }
-
-    #[test]
-    fn no_threads_is_refused() {
-        assert!(matches!(
-            Pool::new(0),
-            Err(Error::Argument {
-                what: "threads",
-                ..
-            })
-        ));
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use crate::memory::Size;
 use crate::placement::Placement;
 
 /// `host.toml`, and the `run.toml` of every recipe.
@@ -17,6 +18,12 @@ use crate::placement::Placement;
 pub struct Config {
     /// The folder of the ledger and its blobs. One host at a time.
     pub data: PathBuf,
+    /// Most memory that this process may hold, `"3GiB"` for example; none by default. What only saves time is made smaller to fit:
+    /// kept prefixes, then sequences at once, then kept activations. When it still does not fit, the host does not start, and says what to change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Size>,
+    /// Memory for a training pass's intermediate results; what does not fit is computed again, for a third more time at most.
+    pub activation_bytes: u64,
     /// The base model.
     pub model: ModelSection,
     /// The HTTP side.
@@ -50,6 +57,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data: PathBuf::from("nextstate-data"),
+            memory: None,
+            activation_bytes: ACTIVATION_BYTES,
             model: ModelSection::default(),
             gateway: serving::gateway::Config::default(),
             engine: serving::engine::Config::default(),
@@ -66,6 +75,9 @@ impl Default for Config {
         }
     }
 }
+
+/// A quarter of a thousand rows of a model of 135 million parameters: a longer pack of samples is computed again.
+const ACTIVATION_BYTES: u64 = 256 << 20;
 
 /// `[model]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

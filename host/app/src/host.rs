@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 use crate::config::Config;
 use crate::guests::{Guests, load_plugins};
 use crate::history::{self, Workbench};
+use crate::memory;
 use crate::named_models::{self, NamedModels};
 use crate::outside::{outside, with_models};
 use crate::placement;
@@ -41,6 +42,8 @@ pub struct Loaded {
     pub tokenizer: Arc<policy::Tokenizer>,
     /// Conversations to text.
     pub template: Arc<policy::ChatTemplate>,
+    /// The memory in which every learner of this model trains.
+    pub workspace: trainer::Workspace,
 }
 
 impl Loaded {
@@ -49,9 +52,26 @@ impl Loaded {
     /// # Errors
     /// The model cannot be had, or its files are damaged.
     pub fn from_config(config: &crate::config::ModelSection) -> anyhow::Result<Self> {
-        let path = crate::models::resolve(&config.name)?;
-        let checkpoint = Checkpoint::open(&path)
-            .with_context(|| format!("failed to open the model {}", path.display()))?;
+        Self::read(config, &open(config)?, trainer::Workspace::default())
+    }
+
+    /// Loads the model of a host, when [`memory::plan`] says that it fits, with the configuration that it fits with.
+    ///
+    /// # Errors
+    /// As [`Loaded::from_config`] and [`memory::plan`].
+    pub fn for_host(config: &mut Config) -> anyhow::Result<Self> {
+        let checkpoint = open(&config.model)?;
+        memory::plan(config, &checkpoint)?;
+        let kept = usize::try_from(config.activation_bytes).unwrap_or(usize::MAX);
+        let workspace = trainer::Workspace::new(kept);
+        Self::read(&config.model, &checkpoint, workspace)
+    }
+
+    fn read(
+        config: &crate::config::ModelSection,
+        checkpoint: &Checkpoint,
+        workspace: trainer::Workspace,
+    ) -> anyhow::Result<Self> {
         let threads = if config.threads == 0 {
             policy::Pool::default_threads()
         } else {
@@ -59,8 +79,8 @@ impl Loaded {
         };
         let pool = Arc::new(policy::Pool::new(threads)?);
         let place = (config.device, config.gpu_tokens);
-        let model = placement::load(&checkpoint, place, config.dtype.into(), pool)
-            .with_context(|| format!("failed to load the model {}", path.display()))?;
+        let model = placement::load(checkpoint, place, config.dtype.into(), pool)
+            .with_context(|| format!("failed to load the model {}", checkpoint.path().display()))?;
         Ok(Self {
             // A model from a path is called as its file; one from the cache as it was asked for.
             name: if Path::new(&config.name).exists() {
@@ -71,8 +91,14 @@ impl Loaded {
             model: Arc::new(model),
             tokenizer: Arc::new(checkpoint.tokenizer()?),
             template: Arc::new(checkpoint.template()?),
+            workspace,
         })
     }
+}
+
+fn open(config: &crate::config::ModelSection) -> anyhow::Result<Checkpoint> {
+    let path = crate::models::resolve(&config.name)?;
+    Checkpoint::open(&path).with_context(|| format!("failed to open the model {}", path.display()))
 }
 
 /// A running host.
@@ -147,6 +173,7 @@ impl Host {
             model,
             tokenizer,
             template,
+            workspace: _,
         } = loaded;
         let parts = Parts {
             name: name.clone(),

@@ -24,6 +24,7 @@ pub mod interop;
 pub mod live;
 pub mod logging;
 pub mod manifest;
+pub mod memory;
 pub mod models;
 pub mod named_models;
 pub mod outside;

@@ -35,6 +35,7 @@ pub fn trained(
     );
     let learner = LoraLearner::new(model, slot, settings, config.loops.seed)
         .context("failed to set up the learner")?
+        .with_workspace(loaded.workspace.clone())
         .with_candidate(candidate);
     Ok(Trained {
         learner: Box::new(learner),
@@ -62,6 +63,7 @@ fn on_bench(loaded: &Loaded, adapter: &AdapterName, run: &RunRecord) -> rl::Resu
     let learner = LoraLearner::new(Arc::clone(&model), Arc::clone(&live), config, run.seed);
     let learner = learner
         .map_err(refuse)?
+        .with_workspace(loaded.workspace.clone())
         .with_candidate(Arc::clone(&candidate));
     let policy = Local::new(
         &loaded.name,

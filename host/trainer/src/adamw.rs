@@ -3,7 +3,9 @@
 //! The arithmetic is [`kernels::adamw`]'s. Bytes are a safetensors file with the F32 tensors `exp_avg` and `exp_avg_sq`
 //! (PyTorch's names; flat, in the order of `Adapter::params`) and the U64 tensor `step` of one element.
 
-use safetensors::tensor::{Dtype, TensorView};
+use std::borrow::Cow;
+
+use safetensors::tensor::{Dtype, View};
 use safetensors::{SafeTensors, serialize};
 
 use crate::{Error, Result};
@@ -39,20 +41,11 @@ impl Moments {
     }
 
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
-        let floats = |values: &[f32]| {
-            values
-                .iter()
-                .flat_map(|v| v.to_le_bytes())
-                .collect::<Vec<u8>>()
-        };
-        let (first, second) = (floats(&self.first), floats(&self.second));
         let step = self.step.to_le_bytes();
-        let view =
-            |dtype, count, bytes| TensorView::new(dtype, vec![count], bytes).map_err(refused);
         let tensors = [
-            (FIRST, view(Dtype::F32, self.first.len(), &first)?),
-            (SECOND, view(Dtype::F32, self.second.len(), &second)?),
-            (STEP, view(Dtype::U64, 1, &step)?),
+            (FIRST, Tensor::Floats(&self.first, [self.first.len()])),
+            (SECOND, Tensor::Floats(&self.second, [self.second.len()])),
+            (STEP, Tensor::Step(&step)),
         ];
         serialize(tensors, None).map_err(refused)
     }
@@ -73,6 +66,42 @@ impl Moments {
         match moments.second.iter().position(|v| *v < 0.0) {
             Some(at) => Err(refused(format!("`{SECOND}` is negative at element {at}"))),
             None => Ok(moments),
+        }
+    }
+}
+
+/// A tensor whose bytes are made when they are written: both moments as bytes beside the file would be twice its memory.
+enum Tensor<'a> {
+    Floats(&'a [f32], [usize; 1]),
+    Step(&'a [u8; 8]),
+}
+
+impl View for Tensor<'_> {
+    fn dtype(&self) -> Dtype {
+        match self {
+            Self::Floats(..) => Dtype::F32,
+            Self::Step(_) => Dtype::U64,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::Floats(_, shape) => shape,
+            Self::Step(_) => &[1],
+        }
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Floats(values, _) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Self::Step(bytes) => Cow::Borrowed(*bytes),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match self {
+            Self::Floats(values, _) => size_of_val(*values),
+            Self::Step(bytes) => bytes.len(),
         }
     }
 }

@@ -21,3 +21,4 @@ pub use config::Config;
 pub use error::{Error, Result};
 pub use frozen::FrozenLearner;
 pub use lora::LoraLearner;
+pub use walk::{PACK_ROWS, Workspace};

@@ -12,7 +12,7 @@ use policy::{Adapter, Deployed, Model, Slot};
 use rl::{Batch, PolicyVersion, Proposal, Seed, StepMetrics};
 
 use crate::adamw::Moments;
-use crate::walk::{self, Walk};
+use crate::walk::{self, Walk, Workspace};
 use crate::{Config, Error, Result};
 
 /// Trains a LoRA adapter with AdamW. One owner; called from one thread.
@@ -58,6 +58,13 @@ impl LoraLearner {
     #[must_use]
     pub fn with_candidate(mut self, slot: Arc<Slot>) -> Self {
         self.candidate = Some(slot);
+        self
+    }
+
+    /// The same, computing in this memory instead of its own.
+    #[must_use]
+    pub fn with_workspace(mut self, space: Workspace) -> Self {
+        self.walk.space = space;
         self
     }
 

@@ -4,6 +4,9 @@
 //! once: which ones is a function of the batch alone, so that a replay packs as the first time. Does not move a weight; both
 //! learners use it. [`crate::loss`] is the arithmetic between forward and backward.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use policy::{Adapter, AdapterGrads, Model, Pack, Tape, Target};
 use rl::{Batch, PolicyVersion, Sample, StepMetrics};
 
@@ -11,7 +14,7 @@ use crate::loss::{Figures, Objective, Streams};
 use crate::{Config, Error, Result};
 
 /// Rows that a pack may reach by taking one more sample: its layers' inputs are in memory at once. A sample alone may be longer.
-const PACK_ROWS: usize = 2048;
+pub const PACK_ROWS: usize = 2048;
 
 /// Samples that go through the model together.
 struct Packed {
@@ -54,10 +57,26 @@ fn packed(samples: &[Sample]) -> Result<Vec<Packed>> {
     Ok(packs)
 }
 
+/// The memory in which samples go through the model. Learners that share one take turns in it, pack by pack: what a live learner
+/// and one that computes old steps again need of it exists once.
+#[derive(Clone, Debug, Default)]
+pub struct Workspace {
+    tape: Arc<Mutex<Tape>>,
+}
+
+impl Workspace {
+    /// Memory that may keep up to `bytes` of a pack's intermediate results; what does not fit is computed again. No result depends on it.
+    pub fn new(bytes: usize) -> Self {
+        Self {
+            tape: Arc::new(Mutex::new(Tape::with_budget(bytes))),
+        }
+    }
+}
+
 /// The buffers of a walk, kept between steps, and what a later pass needs from the first.
 #[derive(Debug)]
 pub(crate) struct Walk {
-    tape: Tape,
+    pub(crate) space: Workspace,
     pub(crate) grads: AdapterGrads,
     dlogprobs: Vec<f32>,
     /// Log-probs of the first pass, a list a sample.
@@ -69,7 +88,7 @@ pub(crate) struct Walk {
 impl Walk {
     pub(crate) fn new(adapter: &Adapter) -> Self {
         Self {
-            tape: Tape::new(),
+            space: Workspace::default(),
             grads: AdapterGrads::zeros(adapter),
             dlogprobs: Vec::new(),
             old: Vec::new(),
@@ -148,15 +167,17 @@ impl Walk {
             self.reference = vec![Vec::new(); samples.len()];
         }
         let mut outcomes = vec![(Figures::default(), 0); samples.len()];
+        let space = self.space.clone();
         for packed in packed(samples)? {
+            let tape = &mut space.tape.lock();
             let members = &packed.members;
             if pass == 1 && objective.kl_beta > 0.0 {
-                let found = self.log_probs(model, None, &packed, pass)?;
+                let found = log_probs(model, tape, None, &packed, pass)?;
                 for (&i, own) in members.iter().zip(parts(samples, members, &found)) {
                     self.reference[i] = own.to_vec();
                 }
             }
-            let found = self.log_probs(model, Some(adapter), &packed, pass)?;
+            let found = log_probs(model, tape, Some(adapter), &packed, pass)?;
             let mut upstream = Vec::with_capacity(found.len());
             for (&i, logprobs) in members.iter().zip(parts(samples, members, &found)) {
                 let sample = &samples[i];
@@ -178,28 +199,28 @@ impl Walk {
                 outcomes[i] = (figures, differ.count() as u64);
             }
             model
-                .backward(&mut self.tape, adapter, &upstream, &mut self.grads)
+                .backward(tape, adapter, &upstream, &mut self.grads)
                 .map_err(backward)?;
         }
         Ok(outcomes)
     }
+}
 
-    /// What a pack asks for, all of it finite.
-    fn log_probs(
-        &mut self,
-        model: &Model,
-        adapter: Option<&Adapter>,
-        packed: &Packed,
-        pass: u32,
-    ) -> Result<Vec<f32>> {
-        let found = model
-            .train_pack(&mut self.tape, adapter, &packed.pack, packed.temperature)
-            .map_err(forward)?;
-        for logprob in &found {
-            finite("a log-prob", (*logprob).into(), pass)?;
-        }
-        Ok(found)
+/// What a pack asks for, all of it finite.
+fn log_probs(
+    model: &Model,
+    tape: &mut Tape,
+    adapter: Option<&Adapter>,
+    packed: &Packed,
+    pass: u32,
+) -> Result<Vec<f32>> {
+    let found = model
+        .train_pack(tape, adapter, &packed.pack, packed.temperature)
+        .map_err(forward)?;
+    for logprob in &found {
+        finite("a log-prob", (*logprob).into(), pass)?;
     }
+    Ok(found)
 }
 
 /// What belongs to each member of a pack.

@@ -86,6 +86,20 @@ pub(super) struct Answer {
     pub(super) first: Vec<u32>,
     /// Most memory that the process has held since it had loaded.
     pub(super) peak_bytes: u64,
+    /// Where streams were measured: the distances between their tokens.
+    #[serde(default)]
+    pub(super) distances: Option<Distances>,
+}
+
+/// Milliseconds from one token of a stream to the next: median and 99th percentile.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Distances {
+    /// With nothing beside.
+    pub(super) idle: [f64; 2],
+    /// While a learner steps.
+    pub(super) training: [f64; 2],
+    /// Tokens that it trains in a second meanwhile.
+    pub(super) trained: f64,
 }
 
 #[derive(Deserialize)]

@@ -1,9 +1,10 @@
 //! `nextstate bench`: this engine against llama.cpp and PyTorch, on this machine, in one run.
 //!
 //! What is measured is in `rows`; who takes part, and how it is spoken to, in `contender`; our own side in `ours`; the
-//! words in `report`, the picture in `plot`. Every contender is a process of its own that answers one JSON object a line, so
+//! words in `report`, the picture in `plot`; streams beside training in `beside`. Every contender is a process of its own that answers one JSON object a line, so
 //! that nobody's threads, memory or warm caches help or hinder another.
 
+mod beside;
 mod contender;
 mod machine;
 mod ours;
@@ -37,6 +38,9 @@ What is compared:
   median of the rounds' own ratios, so that what the machine does beside hits both sides. The spread is shown;
   `--rounds` narrows it.
 
+  The rows `beside` have no peer: streams of the whole engine, alone and while a learner steps on 4 × 256 tokens without
+  a pause. What is told is how far apart a stream's tokens are; the 99th percentile may be twice what it is alone.
+
   The peers are not part of this program. host/app/peers/install (in the source) puts them into target/peers; without
   them only our own figures are shown.
 
@@ -63,7 +67,7 @@ pub struct Args {
     /// Timed runs of each contender in each row
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Rows to measure: decode-1, decode-8, decode-32, adapters-32, prefill-256, train
+    /// Rows to measure: decode-1, decode-8, decode-32, adapters-32, prefill-256, train, beside-1, beside-4
     #[arg(long, value_name = "ROW,…", value_delimiter = ',')]
     only: Vec<String>,
     /// Where the picture goes

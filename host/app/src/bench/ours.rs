@@ -13,13 +13,14 @@ use policy::{
 };
 use serde_json::json;
 
+use super::beside;
 use super::contender::Answer;
 use super::machine;
 use super::rows::Ask;
 
 /// Rank and α of every adapter that is measured.
-const RANK: usize = 16;
-const ALPHA: f32 = 32.0;
+pub(super) const RANK: usize = 16;
+pub(super) const ALPHA: f32 = 32.0;
 
 /// What everybody reads: text as a model is used to.
 const STORY: &str = "The lighthouse keeper wrote a letter every evening. He told his sister about the ships that had passed, the \
@@ -41,8 +42,8 @@ pub(super) fn text(model: &Path) -> anyhow::Result<Vec<u32>> {
 ///
 /// # Errors
 /// When the model cannot be loaded or standard output is gone.
-pub(super) fn answer(model: &str, dtype: Dtype, threads: usize) -> anyhow::Result<()> {
-    let checkpoint = Checkpoint::open(Path::new(model)).context("open the model")?;
+pub(super) fn answer(path: &str, dtype: Dtype, threads: usize) -> anyhow::Result<()> {
+    let checkpoint = Checkpoint::open(Path::new(path)).context("open the model")?;
     let pool = Arc::new(Pool::new(threads)?);
     let model = Model::load(&checkpoint, dtype, pool).context("load the model")?;
     drop(checkpoint);
@@ -59,7 +60,7 @@ pub(super) fn answer(model: &str, dtype: Dtype, threads: usize) -> anyhow::Resul
     for line in std::io::stdin().lock().lines() {
         let line = line.context("read standard input")?;
         let ask: Ask = serde_json::from_str(&line).context("read what is asked")?;
-        let said = match work(&model, &mut training, ask) {
+        let said = match work(&model, Path::new(path), &mut training, ask) {
             Ok(answer) => serde_json::to_string(&answer)?,
             Err(error) => json!({ "error": format!("{error:#}") }).to_string(),
         };
@@ -69,7 +70,13 @@ pub(super) fn answer(model: &str, dtype: Dtype, threads: usize) -> anyhow::Resul
     Ok(())
 }
 
-fn work(model: &Model, training: &mut Option<Training>, ask: Ask) -> anyhow::Result<Answer> {
+fn work(
+    model: &Model,
+    path: &Path,
+    training: &mut Option<Training>,
+    ask: Ask,
+) -> anyhow::Result<Answer> {
+    let mut distances = None;
     let (seconds, tokens, first) = match ask {
         Ask::Decode {
             prompts,
@@ -84,12 +91,22 @@ fn work(model: &Model, training: &mut Option<Training>, ask: Ask) -> anyhow::Res
             };
             training.step(model, &prompts)?
         }
+        Ask::Beside {
+            prompts,
+            samples,
+            tokens,
+        } => {
+            let (seconds, found) = beside::run(model, path, &prompts, &samples, tokens)?;
+            distances = Some(found);
+            (seconds, tokens * prompts.len(), Vec::new())
+        }
     };
     Ok(Answer {
         seconds,
         tokens: tokens as u64,
         first,
         peak_bytes: machine::peak_bytes(),
+        distances,
     })
 }
 

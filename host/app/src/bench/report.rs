@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use super::contender::{About, Answer, Contender};
+use super::contender::{About, Answer, Contender, Distances};
 use super::rows::Row;
+
+/// How much longer the 99th percentile of the distance between two tokens may be while training.
+const GROWTH: f64 = 2.0;
 
 /// Everything of one run. `--json` writes it: a contract.
 #[derive(Debug, Serialize)]
@@ -53,6 +56,8 @@ pub(super) struct Figures {
     pub(super) target: Option<f64>,
     /// Most memory that the process held while it ran.
     pub(super) peak_bytes: u64,
+    /// Distances between the tokens of streams: the round whose growth of the 99th percentile is the median.
+    pub(super) distances: Option<Distances>,
     /// Beginning of the first sequence that is as ours, of how many tokens; a check that both run the same model.
     pub(super) agrees: Option<(usize, usize)>,
 }
@@ -64,6 +69,14 @@ pub(super) struct Run {
     speeds: Vec<f64>,
     peak_bytes: u64,
     first: Vec<u32>,
+    distances: Vec<Distances>,
+}
+
+impl Distances {
+    /// How many times the 99th percentile is as large while training.
+    pub(super) fn growth(&self) -> f64 {
+        self.training[1] / self.idle[1]
+    }
 }
 
 impl Run {
@@ -73,6 +86,7 @@ impl Run {
             speeds: Vec::new(),
             peak_bytes: 0,
             first: Vec::new(),
+            distances: Vec::new(),
         }
     }
 
@@ -80,6 +94,13 @@ impl Run {
         self.speeds.push(answer.tokens as f64 / answer.seconds);
         self.peak_bytes = self.peak_bytes.max(answer.peak_bytes);
         self.first = answer.first;
+        self.distances.extend(answer.distances);
+    }
+
+    fn distances(&self) -> Option<Distances> {
+        let mut rounds = self.distances.clone();
+        rounds.sort_by(|a, b| a.growth().total_cmp(&b.growth()));
+        rounds.get(rounds.len() / 2).copied()
     }
 }
 
@@ -100,6 +121,7 @@ impl Measured {
                     ratio,
                     target: target.map(|(_, ratio)| *ratio),
                     peak_bytes: run.peak_bytes,
+                    distances: run.distances(),
                     agrees: other
                         .filter(|ours| !ours.first.is_empty() && row.name != "adapters-32")
                         .map(|ours| (alike(&ours.first, &run.first), ours.first.len())),
@@ -200,11 +222,30 @@ pub(super) fn page(report: &Report) -> String {
             .map(|line| line.trim_end().to_owned()),
     );
     lines.push(String::new());
+    lines.extend(report.rows.iter().flat_map(distances));
     for (name, about) in &report.contenders {
         lines.push(format!("{name}: {}; {}", about.version, about.mode));
     }
     lines.extend(report.notes.iter().cloned());
     lines.join("\n") + "\n"
+}
+
+/// A line for each whose streams were measured.
+fn distances(row: &Measured) -> impl Iterator<Item = String> {
+    row.results.iter().filter_map(|result| {
+        let found = result.distances?;
+        let Distances {
+            idle: [middle, most],
+            training: [middle_beside, most_beside],
+            trained,
+        } = found;
+        Some(format!(
+            "{}, {}: inter-token p50 {middle:.1} ms idle, {middle_beside:.1} while training {trained:.0} tokens/s; p99 {most:.1} and {most_beside:.1}: {:.2} × (at most {GROWTH} ×)",
+            row.title,
+            result.contender.name(),
+            found.growth()
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -220,6 +261,7 @@ pub(super) mod tests {
                 tokens: 10,
                 first: first.to_vec(),
                 peak_bytes: 3 << 20,
+                distances: None,
             });
         }
         run
@@ -262,6 +304,36 @@ pub(super) mod tests {
             "load average 0.5",
         ] {
             assert!(page.contains(part), "{part}: {page}");
+        }
+    }
+
+    #[test]
+    fn the_distances_of_the_round_in_the_middle_are_told() {
+        let mut streams = Run::of(Contender::Ours);
+        for beside in [30.0, 18.0, 15.0] {
+            streams.add(Answer {
+                seconds: 1.0,
+                tokens: 10,
+                first: Vec::new(),
+                peak_bytes: 1,
+                distances: Some(Distances {
+                    idle: [8.0, 10.0],
+                    training: [12.0, beside],
+                    trained: 250.0,
+                }),
+            });
+        }
+        let row = Measured::of(&ROWS[ROWS.len() - 1], vec![streams]);
+        let said: Vec<String> = distances(&row).collect();
+        let [line] = &said[..] else {
+            panic!("{said:?}")
+        };
+        for part in [
+            "p99 10.0 and 18.0: 1.80 ×",
+            "at most 2 ×",
+            "training 250 tokens/s",
+        ] {
+            assert!(line.contains(part), "{line}");
         }
     }
 

@@ -33,7 +33,12 @@ pub(super) enum Work {
     Prefill { tokens: usize },
     /// A LoRA step of rank 16.
     Train { sequences: usize, tokens: usize },
+    /// Streams of the engine, alone and while a learner takes such steps.
+    Beside { streams: usize },
 }
+
+/// Tokens of a stream whose distances are measured, alone and again beside training.
+const STREAMED: usize = 200;
 
 /// Tokens of the prompt before decoding.
 const PROMPT: usize = 32;
@@ -103,6 +108,20 @@ pub(super) const ROWS: &[Row] = &[
         contenders: &[Ours, OursPairs, TorchF32],
         targets: &[(TorchF32, 1.5)],
     },
+    Row {
+        name: "beside-1",
+        title: "1 stream beside training",
+        work: Work::Beside { streams: 1 },
+        contenders: &[Ours, OursPairs],
+        targets: &[],
+    },
+    Row {
+        name: "beside-4",
+        title: "4 streams beside training",
+        work: Work::Beside { streams: 4 },
+        contenders: &[Ours, OursPairs],
+        targets: &[],
+    },
 ];
 
 /// A work as it is asked for: one line of JSON.
@@ -119,6 +138,12 @@ pub(super) enum Ask {
     Prefill { prompts: Vec<Vec<u32>> },
     /// See [`Work::Train`].
     Train { prompts: Vec<Vec<u32>> },
+    /// See [`Work::Beside`]; `samples` are what is trained.
+    Beside {
+        prompts: Vec<Vec<u32>>,
+        samples: Vec<Vec<u32>>,
+        tokens: usize,
+    },
 }
 
 impl Work {
@@ -143,6 +168,11 @@ impl Work {
             },
             Self::Train { sequences, tokens } => Ask::Train {
                 prompts: prompts(sequences, tokens),
+            },
+            Self::Beside { streams } => Ask::Beside {
+                prompts: prompts(streams, PROMPT),
+                samples: prompts(4, 256),
+                tokens: STREAMED,
             },
         }
     }

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 
 use crate::config::Config;
 use crate::host::{Host, Loaded};
+use crate::memory::Size;
 
 /// Serve the policy to real traffic, and train it from what happens next.
 ///
@@ -22,6 +23,9 @@ pub struct Args {
     /// The folder of the ledger, instead of the configuration's
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Most memory that this process may hold, 3GiB for example, instead of the configuration's `memory`
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<Size>,
     /// Print the configuration with every default, and exit
     #[arg(long)]
     pub print_config: bool,
@@ -42,13 +46,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if let Some(data) = args.data {
         config.data = data;
     }
+    config.memory = args.memory.or(config.memory);
     config.validate()?;
     if args.print_config {
         print!("{}", toml::to_string(&config)?);
         return Ok(());
     }
     announce(&config);
-    let loaded = Loaded::from_config(&config.model)?;
+    let loaded = Loaded::for_host(&mut config)?;
     runtime()?.block_on(async move {
         let data = config.data.clone();
         let host = Host::start(config, loaded).await?;

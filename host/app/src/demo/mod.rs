@@ -20,8 +20,9 @@ use anyhow::Context as _;
 use comfy_table::{CellAlignment, Table, presets};
 use rl::algorithm::Method;
 
-use crate::config::{Config, ModelSection};
+use crate::config::Config;
 use crate::host::Loaded;
+use crate::memory::Size;
 use story::Story;
 
 /// Watch a real model grow to suit a user by talking with them, in minutes, on this machine.
@@ -55,6 +56,9 @@ pub struct Args {
     /// A recipe (TOML) instead of the demo's own; --persona, --method and --seed still apply
     #[arg(long, value_name = "FILE")]
     pub recipe: Option<PathBuf>,
+    /// Most memory that this process may hold, 3GiB for example, instead of the configuration's `memory`
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<Size>,
     /// The run folder; by default a new one under runs/
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -81,7 +85,7 @@ fn name(method: Method) -> &'static str {
 /// # Errors
 /// What could not be started or asked, with its causes; the run folder keeps what was recorded.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let config = match &args.recipe {
+    let mut config = match &args.recipe {
         Some(path) => Config::read(path)?,
         None => Config::parse(RECIPE).context("the demo's own recipe")?,
     };
@@ -96,19 +100,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     );
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("failed to create the run folder {}", folder.display()))?;
-    let model = ModelSection {
-        name: args.model.clone(),
-        ..config.model.clone()
-    };
-    let loaded = Loaded::from_config(&model)?;
+    config.model.name.clone_from(&args.model);
+    config.memory = args.memory.or(config.memory);
+    let loaded = Loaded::for_host(&mut config)?;
     let runtime = crate::commands::serve::runtime()?;
     let mut stories = Vec::new();
     for index in 0..u64::from(args.seeds) {
         let plan = session::Plan {
-            config: Config {
-                model: model.clone(),
-                ..config.clone()
-            },
+            config: config.clone(),
             folder: if args.seeds == 1 {
                 folder.clone()
             } else {

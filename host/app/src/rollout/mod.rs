@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::host::Loaded;
+use crate::memory::Size;
 
 /// `[rollout]`: how `nextstate rollout` practises.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -107,6 +108,9 @@ pub struct Args {
     /// The base model, instead of the recipe's: a name known to `nextstate model`, or a path
     #[arg(long)]
     pub model: Option<String>,
+    /// Most memory that this process may hold, 3GiB for example, instead of the configuration's `memory`
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<Size>,
     /// Write down what crosses between host and environment in every episode, for `nextstate plugin replay`
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,
@@ -127,6 +131,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(model) = &args.model {
         config.model.name.clone_from(model);
     }
+    config.memory = args.memory.or(config.memory);
     config.data = args.data.clone().unwrap_or_else(|| {
         let mut name = config.data.clone().into_os_string();
         name.push(format!("-{}", args.seed));
@@ -140,7 +145,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .with_context(|| format!("failed to use the recipe {}", args.config.display()))?;
     let folder = config.data.clone();
     crate::commands::serve::announce(&config);
-    let loaded = Loaded::from_config(&config.model)?;
+    let loaded = Loaded::for_host(&mut config)?;
     let story = crate::commands::serve::runtime()?.block_on(play::play(
         config,
         loaded,

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use policy::toolcalls::ToolFormat;
 use policy::{Deployed, NO_BUCKET, Slot, Special};
 use rl::{
@@ -22,12 +21,6 @@ use crate::metrics::EngineMetrics;
 /// The tenant of the loops' own work. Users' prompts are never reused for it, nor the other way round.
 const LOOPS: &str = "(loops)";
 
-/// Each adapter's versions that were seen last, and their digests; the newest at the end.
-pub(crate) type Digests = BTreeMap<AdapterName, Vec<(Arc<Deployed>, Arc<str>)>>;
-
-/// During a trial two versions of an adapter answer; one more while the next is put in place.
-const DIGESTS: usize = 3;
-
 /// What the engine's thread and its handles share.
 pub(crate) struct Inner {
     pub(crate) queue: Arc<Queue>,
@@ -35,8 +28,6 @@ pub(crate) struct Inner {
     pub(crate) card: PolicyCard,
     pub(crate) adapters: BTreeMap<AdapterName, Arc<Slot>>,
     pub(crate) metrics: EngineMetrics,
-    /// Digests of the versions seen last: computing one reads every parameter.
-    pub(crate) digests: Mutex<Digests>,
 }
 
 impl Inner {
@@ -54,40 +45,14 @@ impl Inner {
             .adapters
             .get(name)
             .ok_or_else(|| Refusal::UnknownAdapter { name: name.clone() })?;
-        let deployed = slot.load_for(bucket);
-        let Deployed { version, adapter } = deployed.as_ref().clone();
-        let digest = match &adapter {
-            None => "".into(),
-            Some(adapter) => self.digest(name, &deployed, adapter),
-        };
+        let Deployed { version, adapter } = slot.load_for(bucket).as_ref().clone();
+        // Every parameter is read for the first digest of a version; the adapter remembers it.
+        let digest = adapter.as_ref().map(|a| a.digest()).unwrap_or_default();
         Ok(Loaded {
             version,
-            digest,
+            digest: digest.into(),
             adapter,
         })
-    }
-
-    fn digest(
-        &self,
-        name: &AdapterName,
-        deployed: &Arc<Deployed>,
-        adapter: &policy::Adapter,
-    ) -> Arc<str> {
-        let known = |digests: &Digests| {
-            let mut seen = digests.get(name)?.iter();
-            let (_, digest) = seen.find(|(seen, _)| Arc::ptr_eq(seen, deployed))?;
-            Some(Arc::clone(digest))
-        };
-        if let Some(digest) = known(&self.digests.lock()) {
-            return digest;
-        }
-        let digest: Arc<str> = adapter.digest().into();
-        let mut digests = self.digests.lock();
-        let seen = digests.entry(name.clone()).or_default();
-        seen.push((Arc::clone(deployed), Arc::clone(&digest)));
-        let extra = seen.len().saturating_sub(DIGESTS);
-        seen.drain(..extra);
-        digest
     }
 }
 

@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use parking_lot::Mutex;
 use policy::{ChatTemplate, Kv, Model, Slot, Tokenizer};
 use rl::{AdapterName, PolicyCard};
 
@@ -115,7 +114,6 @@ impl Engine {
             card,
             adapters,
             metrics: EngineMetrics::register(registry),
-            digests: Mutex::new(BTreeMap::new()),
         });
         let handle = EngineHandle {
             inner: Arc::clone(&inner),

@@ -38,6 +38,11 @@ pub(crate) struct Worker {
     scratch: Scratch,
     /// Rows of each live sequence in this step.
     plan: Vec<usize>,
+    /// Memory of the list of segments, and the first row of each.
+    segments: Vec<Segment<'static>>,
+    firsts: Vec<usize>,
+    /// Places of the sequences that a step ended.
+    ended: Vec<usize>,
     #[cfg(test)]
     pub(crate) before_step: Option<Box<dyn FnMut() + Send>>,
 }
@@ -61,6 +66,9 @@ impl Worker {
             reserved: 0,
             scratch: Scratch::new(),
             plan: Vec::new(),
+            segments: Vec::new(),
+            firsts: Vec::new(),
+            ended: Vec::new(),
             #[cfg(test)]
             before_step: None,
         }
@@ -416,10 +424,12 @@ impl Worker {
             scratch,
             plan,
             inner,
+            segments: list,
+            firsts,
             ..
         } = self;
-        let mut segments: Vec<Segment<'_>> = Vec::with_capacity(live.len());
-        let mut firsts = Vec::with_capacity(live.len());
+        let mut segments = emptied(std::mem::take(list));
+        firsts.clear();
         let mut rows_in_all = 0;
         for (sequence, &rows) in live.iter_mut().zip(&*plan).filter(|(_, rows)| **rows > 0) {
             let logits = sequence.logits(rows);
@@ -437,7 +447,7 @@ impl Worker {
             return 0;
         }
         let computed = model.forward(scratch, &mut segments);
-        drop(segments);
+        *list = emptied(segments);
         inner.metrics.steps.inc();
         inner.metrics.rows.inc_by(rows_in_all);
         if let Err(error) = computed {
@@ -454,24 +464,24 @@ impl Worker {
             }
             return failed;
         }
-        self.tell(&firsts)
+        self.tell()
     }
 
     /// Gives every sequence of the step its logits.
-    fn tell(&mut self, firsts: &[usize]) -> usize {
+    fn tell(&mut self) -> usize {
         let machine = Machine {
             model: &self.model,
             tokenizer: &self.inner.text.tokenizer,
             metrics: &self.inner.metrics,
         };
-        let mut ended = Vec::new();
+        let mut ended = std::mem::take(&mut self.ended);
         let in_step = self
             .live
             .iter_mut()
             .enumerate()
             .filter(|(index, _)| self.plan[*index] > 0);
         for (segment, (index, sequence)) in in_step.enumerate() {
-            match sequence.advance(machine, firsts[segment], self.scratch.logits(segment)) {
+            match sequence.advance(machine, self.firsts[segment], self.scratch.logits(segment)) {
                 Ok(After::GoesOn) => {}
                 Ok(After::Ended) => ended.push(index),
                 Err(refusal) => {
@@ -484,7 +494,10 @@ impl Worker {
         for &index in ended.iter().rev() {
             self.retire(index);
         }
-        ended.len()
+        let count = ended.len();
+        ended.clear();
+        self.ended = ended;
+        count
     }
 
     /// How many rows each live sequence gets.
@@ -506,6 +519,12 @@ impl Worker {
         };
         share(live, plan, Priority::Loop, loops);
     }
+}
+
+/// The same memory for a list of other segments: the standard library collects in place.
+fn emptied<'a>(mut list: Vec<Segment<'_>>) -> Vec<Segment<'a>> {
+    list.clear();
+    list.into_iter().map_while(|_| None).collect()
 }
 
 /// Shares `budget` rows evenly among the prompts of one priority; what a short one does not need goes to the others.

@@ -155,6 +155,7 @@ impl Checking<'_> {
             model,
             tokenizer,
             template,
+            workspace: _,
         } = self.loaded.clone();
         let parts = Parts {
             name,

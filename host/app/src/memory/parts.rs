@@ -1,0 +1,229 @@
+//! The arithmetic: what each part of a host holds at most, from a model's shape and the configuration.
+//!
+//! Every formula says what it counts; `host/app/tests/memory.rs` compares them with what is really allocated.
+
+use kernels::BLOCK;
+use kernels::output::TILE;
+use policy::{Kv, ModelConfig, Projection};
+use trainer::PACK_ROWS;
+
+use super::Facts;
+use crate::config::{Config, Dtype};
+
+/// Something that holds memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// What it is, for people.
+    pub name: &'static str,
+    /// Most bytes of it.
+    pub bytes: u64,
+}
+
+/// The program, its threads, the ledger, the tokenizer, the gateway and what the allocator holds back: a host with a model of 0.2 MB
+/// that was talked with and has trained held 118 MB at most (2026-11-27), and the allocator keeps some of what was given back.
+const PROGRAM: u64 = 192 << 20;
+/// Instances of plugins: pools are lazy, so that a shipped plugin holds what it has touched, 0.1 MB; compiled code is mapped from
+/// its file. A plugin in Python holds some 20 MB, one in JavaScript 4.
+const PLUGINS: u64 = 64 << 20;
+/// Versions of an adapter: those that the slot keeps (`policy::Slot` keeps four), the proposal, and one that only a reply of a
+/// minute still uses.
+const VERSIONS: u64 = 4 + 1 + 1;
+/// Bytes of an f32.
+const F32: u64 = 4;
+
+/// Everything that a host holds, and what it takes to load its weights.
+pub fn parts(config: &Config, facts: &Facts) -> (Vec<Part>, u64) {
+    let sizes = Sizes::new(config, &facts.model);
+    let weights = sizes.weights();
+    let part = |name, bytes| Part { name, bytes };
+    let parts = vec![
+        part("weights", weights),
+        part(
+            "adapter: the versions that are kept",
+            VERSIONS * sizes.version(),
+        ),
+        // Stored as f32 or shorter, and held with a transposed copy.
+        part("adapters that are served only", 4 * facts.adapters),
+        part(
+            "training: gradient, moments, and a proposal's",
+            sizes.learner(),
+        ),
+        part(
+            "training: a second learner (forget, replay)",
+            5 * sizes.version() + sizes.learner(),
+        ),
+        part("training: inputs of the layers", sizes.inputs()),
+        part("training: one layer, forward and backward", sizes.layer()),
+        part("training: keys and values of a pack", sizes.pack()),
+        part(
+            "training: tile of the vocabulary",
+            TILE as u64 * sizes.vocabulary * F32,
+        ),
+        part(
+            "training: activations that are kept",
+            config.activation_bytes,
+        ),
+        part("serving: keys and values", running(config, &facts.model).0),
+        part("serving: kept prefixes", config.engine.prefix_bytes),
+        part("serving: rows of a step, and samplers", sizes.step()),
+        part("plugins", PLUGINS),
+        part("the rest of the program", PROGRAM),
+    ];
+    // The largest tensor is read as f32; its file's pages are mapped.
+    let widest = (sizes.vocabulary * sizes.hidden).max(2 * sizes.ffn * sizes.hidden);
+    let loading = weights + facts.files + widest * F32 + PROGRAM;
+    (parts, loading)
+}
+
+/// Most bytes of running sequences' keys and values, and how many one sequence of the whole context takes.
+pub(super) fn running(config: &Config, model: &ModelConfig) -> (u64, u64) {
+    let mut kv = Kv::new(model);
+    kv.reserve(1);
+    let context = config.engine.context.min(model.context).max(1);
+    let one = (context.div_ceil(BLOCK) * kv.bytes()) as u64;
+    let all = one.saturating_mul(config.engine.max_sequences as u64);
+    (all.min(config.engine.kv_bytes), one)
+}
+
+/// The sizes that the formulas are written in.
+struct Sizes<'a> {
+    model: &'a ModelConfig,
+    dtype: Dtype,
+    layers: u64,
+    vocabulary: u64,
+    hidden: u64,
+    queries: u64,
+    keys: u64,
+    ffn: u64,
+    rank: u64,
+    /// Most tokens of one sample.
+    context: u64,
+    /// Most samples of a step.
+    samples: u64,
+    /// Most rows of a step of serving.
+    rows: u64,
+    /// Most sequences of one.
+    sequences: u64,
+}
+
+impl<'a> Sizes<'a> {
+    fn new(config: &Config, model: &'a ModelConfig) -> Self {
+        let engine = &config.engine;
+        Self {
+            model,
+            dtype: config.model.dtype,
+            layers: model.layers as u64,
+            vocabulary: model.vocab_size as u64,
+            hidden: model.hidden as u64,
+            queries: (model.heads * model.head_dim) as u64,
+            keys: (model.kv_heads * model.head_dim) as u64,
+            ffn: model.ffn as u64,
+            rank: config.train.rank as u64,
+            context: engine.context.min(model.context) as u64,
+            samples: config.loops.train.batch_size as u64,
+            rows: (engine.prefill_rows + engine.max_sequences) as u64,
+            sequences: engine.max_sequences as u64,
+        }
+    }
+
+    /// Matrices in panels of 32 outputs, norms, and the angles of every position.
+    fn weights(&self) -> u64 {
+        let (c, f) = (self.hidden, self.ffn);
+        let layer = self.packed(self.queries + 2 * self.keys, c)
+            + self.packed(c, self.queries)
+            + self.packed(2 * f, c)
+            + self.packed(c, f)
+            + (2 * c + 2 * self.model.head_dim as u64) * F32;
+        let ends = if self.model.tied { 1 } else { 2 };
+        let angles = (self.model.context.min(1 << 18) * self.model.head_dim) as u64 * F32;
+        self.layers * layer + ends * self.packed(self.vocabulary, c) + c * F32 + angles
+    }
+
+    fn packed(&self, n: u64, k: u64) -> u64 {
+        let n = n.next_multiple_of(BLOCK as u64);
+        match self.dtype {
+            Dtype::Bf16 => n * k * 2,
+            Dtype::F32 => n * k * 4,
+            // Codes, and a scale for each 32 of them.
+            Dtype::Q8 => n * k + n * k.div_ceil(32) * F32,
+            Dtype::Bf16Pairs => n * k.div_ceil(2) * 4,
+        }
+    }
+
+    /// Parameters of an adapter.
+    fn parameters(&self) -> u64 {
+        let shapes = Projection::ALL.map(|projection| projection.shape(self.model));
+        let layer: usize = shapes
+            .iter()
+            .map(|(outputs, inputs)| outputs + inputs)
+            .sum();
+        self.layers * layer as u64 * self.rank
+    }
+
+    /// An adapter in memory: its parameters, and their transposed copy.
+    fn version(&self) -> u64 {
+        2 * self.parameters() * F32
+    }
+
+    /// A gradient; two moments, and the proposal's two; the proposal as bytes (one parameter and two moments) twice: as it is
+    /// made, and as it is written to the ledger.
+    fn learner(&self) -> u64 {
+        (1 + 4 + 2 * 3) * self.parameters() * F32
+    }
+
+    /// Rows of a pack: as many as a pack takes, or one sample that is longer.
+    fn pack_rows(&self) -> u64 {
+        self.context.max(PACK_ROWS as u64)
+    }
+
+    fn inputs(&self) -> u64 {
+        self.pack_rows() * (self.layers + 1) * self.hidden * F32
+    }
+
+    /// Numbers of a row that a layer keeps: norms, q, k, v (twice with QK-norm), attention, the feed-forward part, and the inner
+    /// results of seven adapters.
+    fn activations(&self) -> u64 {
+        let qkv = self.queries + 2 * self.keys;
+        let raw = if self.model.qk_norm { qkv } else { 0 };
+        3 * self.hidden + qkv + raw + self.queries + 3 * self.ffn + 7 * self.rank
+    }
+
+    /// And their gradients, with the rows that are asked for and attention's statistics.
+    fn gradients(&self) -> u64 {
+        let wide = self.queries.max(self.hidden);
+        let attention = self.queries + 4 * self.keys + 3 * self.model.heads as u64;
+        4 * self.hidden + 3 * self.ffn + wide + attention + self.rank
+    }
+
+    fn layer(&self) -> u64 {
+        let rounded = self.pack_rows() * self.rounded(2 * self.ffn);
+        let output = TILE as u64 * self.rounded(self.vocabulary);
+        self.pack_rows() * (self.activations() + self.gradients()) * F32 + rounded.max(output)
+    }
+
+    /// Bytes of a row that is rounded to 16 bits before it is multiplied.
+    fn rounded(&self, width: u64) -> u64 {
+        if self.dtype == Dtype::Bf16Pairs {
+            2 * width
+        } else {
+            0
+        }
+    }
+
+    /// Keys and values of one layer, and the same exchanged. Each sample adds at most two nodes to a pack, and each node has a
+    /// copy of what is before it.
+    fn pack(&self) -> u64 {
+        let nodes = 2 * self.samples - 1;
+        let block = BLOCK as u64;
+        let tokens = (nodes * (PACK_ROWS as u64 + block)).max(self.context + block);
+        2 * tokens * 2 * self.keys * F32
+    }
+
+    /// A step of serving: one layer's rows, the stream of rows, logits; and what a sampler sorts.
+    fn step(&self) -> u64 {
+        let row = self.activations() + 4 * self.hidden + self.vocabulary;
+        let rounded = self.rounded(2 * self.ffn);
+        let sampler = self.vocabulary * 3 * F32;
+        self.rows * (row * F32 + rounded) + self.sequences * sampler
+    }
+}
