@@ -56,6 +56,18 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// The digests of all weights that a request can get now.
+    pub(crate) fn digests(&self) -> Vec<Arc<str>> {
+        let tried = |slot: &Slot| slot.trial().and_then(|(version, _)| slot.recent(version));
+        let slots = self.adapters.values();
+        let deployed = slots.flat_map(|slot| [Some(slot.load()), tried(slot)]);
+        let adapters = deployed.flatten().filter_map(|d| d.adapter.clone());
+        let digests = adapters.map(|adapter| adapter.digest().into());
+        digests.chain(["".into()]).collect()
+    }
+}
+
 /// A running engine, for those who ask it. Cheap to clone.
 #[derive(Clone)]
 pub struct EngineHandle {

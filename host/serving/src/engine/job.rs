@@ -38,7 +38,7 @@ pub struct Started {
     pub version: PolicyVersion,
     /// The adapter's content hash; empty for the base weights.
     pub adapter_digest: Arc<str>,
-    /// Prompt tokens whose keys and values were copied from an earlier sequence.
+    /// Prompt tokens whose keys and values were copied from an earlier sequence that has ended. One that still runs may give more.
     pub reused: usize,
 }
 

@@ -10,6 +10,7 @@
 //! Start at [`Engine::build`]; the step is in `worker.rs`, one sequence in `sequence.rs`.
 
 mod config;
+mod follow;
 mod handle;
 mod job;
 mod prefix;

@@ -10,7 +10,7 @@ use policy::Kv;
 use rl::{TenantId, TokenId};
 
 /// Shorter common beginnings are computed again: copying them saves less than the bookkeeping costs.
-const LEAST: usize = 16;
+pub(crate) const LEAST: usize = 16;
 
 /// Whose, and by which weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +45,16 @@ impl PrefixCache {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Drops what was computed with weights of which `served` says that nobody gets them any more.
+    pub(crate) fn retain(&mut self, served: impl Fn(&Arc<str>) -> bool) {
+        let bytes = &mut self.bytes;
+        self.entries.retain(|entry| {
+            let keep = served(&entry.scope.digest);
+            *bytes -= if keep { 0 } else { entry.kv.bytes() as u64 };
+            keep
+        });
     }
 
     pub(crate) fn clear(&mut self) {
@@ -108,6 +118,6 @@ impl PrefixCache {
     }
 }
 
-fn common(a: &[TokenId], b: &[TokenId]) -> usize {
+pub(crate) fn common(a: &[TokenId], b: &[TokenId]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

@@ -32,8 +32,12 @@ pub(crate) struct Sequence {
     pub(crate) tokens: Vec<TokenId>,
     pub(crate) prompt: usize,
     pub(crate) reserved: u64,
-    /// Whether its keys and values may be kept for prompts that begin alike.
+    /// Whether its keys and values may be used for prompts that begin alike.
     pub(crate) keep: bool,
+    /// Sequences are numbered as they begin.
+    pub(crate) number: u64,
+    /// Whether an older sequence computes what this one begins with, which is then copied.
+    pub(crate) waits: bool,
     pub(crate) task: Task,
 }
 
@@ -84,6 +88,13 @@ impl Sequence {
     /// Tokens that are known and not computed.
     pub(crate) fn pending(&self) -> usize {
         self.tokens.len() - self.kv.len()
+    }
+
+    /// The end of what may be copied from a sequence that begins alike: the last row's logits are this one's own business. None when
+    /// the prompt is behind it.
+    pub(crate) fn copies_until(&self) -> Option<usize> {
+        let end = self.prompt - 1;
+        (self.kv.len() < end).then_some(end)
     }
 
     /// Whether its next row continues a reply: such rows are in every step.

@@ -17,6 +17,7 @@ use super::{Config, EngineHandle, Event, Priority, Refusal, SampleJob, Started, 
 use crate::engine::queue::Work;
 
 mod on_policy;
+mod sharing;
 #[path = "../../tests/common/tiny.rs"]
 mod tiny;
 

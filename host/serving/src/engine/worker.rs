@@ -12,6 +12,7 @@ use rl::{FinishReason, ScoreRequest, TokenId};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::config::Config;
+use super::follow::follow;
 use super::handle::Inner;
 use super::job::{Event, Priority, Refusal, SampleJob, Started};
 use super::prefix::{PrefixCache, Scope};
@@ -33,6 +34,8 @@ pub(crate) struct Worker {
     block: u64,
     block_tokens: usize,
     live: Vec<Sequence>,
+    /// Sequences that have begun.
+    begun: u64,
     reserved: u64,
     prefixes: PrefixCache,
     scratch: Scratch,
@@ -63,6 +66,7 @@ impl Worker {
             block,
             block_tokens,
             live: Vec::new(),
+            begun: 0,
             reserved: 0,
             scratch: Scratch::new(),
             plan: Vec::new(),
@@ -121,6 +125,8 @@ impl Worker {
         self.inner.metrics.cancelled.inc_by(forgotten as u64);
         self.drop_abandoned();
         self.admit();
+        let copied = follow(&mut self.live);
+        self.inner.metrics.reused_tokens.inc_by(copied as u64);
         let completed = self.step();
         self.show();
         Turn {
@@ -181,7 +187,9 @@ impl Worker {
             ..
         } = self.live.swap_remove(index);
         self.reserved -= reserved;
-        if keep {
+        let served = self.inner.digests();
+        self.prefixes.retain(|digest| served.contains(digest));
+        if keep && served.contains(&scope.digest) {
             self.prefixes.keep(scope, tokens, kv);
         }
     }
@@ -312,6 +320,8 @@ impl Worker {
             tokens: prompt,
             reserved,
             keep: true,
+            number: 0,
+            waits: false,
             task: Task::Sample(Box::new(SampleTask {
                 events: events.clone(),
                 text: Detokenizer::new(&self.inner.text.tokenizer, &sampling.stop),
@@ -378,6 +388,8 @@ impl Worker {
             tokens: task.request.prompt.clone(),
             reserved,
             keep: true,
+            number: 0,
+            waits: false,
             task: Task::Score(task),
         });
         Ok(())
@@ -385,7 +397,9 @@ impl Worker {
 
     fn begin(&mut self, sequence: Sequence) {
         self.reserved += sequence.reserved;
-        self.live.push(sequence);
+        let number = self.begun;
+        self.begun += 1;
+        self.live.push(Sequence { number, ..sequence });
     }
 
     /// A prompt that the model can take, with room for `more` tokens behind it.
@@ -532,7 +546,8 @@ fn share(live: &[Sequence], plan: &mut [usize], priority: Priority, budget: usiz
     let mut left = budget;
     loop {
         let hungry = |(sequence, rows): (&Sequence, usize)| {
-            sequence.priority == priority && !sequence.is_decoding() && sequence.pending() > rows
+            let wants = !sequence.is_decoding() && !sequence.waits && sequence.pending() > rows;
+            sequence.priority == priority && wants
         };
         let count = live
             .iter()
