@@ -3,7 +3,7 @@
 //! The arithmetic contract: each output is one chain of fused multiply-adds in f32, its terms in ascending order (k
 //! forward, n backward), starting at zero. Therefore a row's bits do not depend on the other rows, on the threads or on
 //! the instruction set. Weights stored in 16 or 8 bits are widened exactly. Another order, and operands of 16 bits: `Dtype::Bf16Pairs`,
-//! in [`crate::pairs`]. Small products of two f32 operands: [`crate::lora`].
+//! in `pairs.rs`. Small products of two f32 operands: [`crate::lora`].
 
 use crate::error::check;
 use crate::packed::{Line, PANEL, Packed, Panels};

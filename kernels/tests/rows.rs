@@ -268,3 +268,17 @@ fn embedding_and_addition_refuse_what_does_not_fit() {
     ));
     assert!(swiglu::forward(&pool, 1, 4, &out, &mut [0.0; 4]).is_err());
 }
+
+#[test]
+fn a_norm_is_the_references_and_has_the_same_bits_on_every_pool() {
+    for len in [0, 1, 7, 8, 4095, 4097, 50_001] {
+        let values = vector(30, len);
+        let expected = wide(&values).iter().map(|v| v * v).sum::<f64>().sqrt();
+        let mut first = None;
+        for pool in pools() {
+            let found = kernels::adamw::norm(&pool, &values);
+            assert!((found - expected).abs() <= 1e-12 * expected, "{len}");
+            assert_eq!(*first.get_or_insert(found.to_bits()), found.to_bits());
+        }
+    }
+}
