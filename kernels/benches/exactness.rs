@@ -56,7 +56,7 @@ impl Sums {
         mut exact: impl FnMut(),
         mut free: impl FnMut(),
     ) {
-        let mut time = |run: &mut dyn FnMut(), repeats: usize| {
+        let time = |run: &mut dyn FnMut(), repeats: usize| {
             let start = Instant::now();
             (0..repeats).for_each(|_| run());
             start.elapsed().as_secs_f64() / repeats as f64

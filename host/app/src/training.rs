@@ -63,6 +63,7 @@ fn on_bench(loaded: &Loaded, adapter: &AdapterName, run: &RunRecord) -> rl::Resu
     let learner = LoraLearner::new(Arc::clone(&model), Arc::clone(&live), config, run.seed);
     let learner = learner
         .map_err(refuse)?
+        .with_one_version()
         .with_workspace(loaded.workspace.clone())
         .with_candidate(Arc::clone(&candidate));
     let policy = Local::new(

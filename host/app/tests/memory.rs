@@ -91,7 +91,7 @@ fn shape(qk_norm: bool, tied: bool) -> ModelConfig {
             theta: 1e4,
             scaling: RopeScaling::None,
         },
-        context: 3000,
+        context: 2100,
         tied,
         qk_norm,
         attention_bias: false,
@@ -129,6 +129,7 @@ fn weights(dtype: Dtype, model: &ModelConfig, pool: &Arc<Pool>) -> Arc<Model> {
         planned(&config(dtype), model, "weights"),
         held,
         3,
+        64 << 10,
     );
     Arc::new(loaded)
 }
@@ -140,6 +141,7 @@ fn adapters(model: &Model, config: &Config) {
         planned(config, model.config(), "versions"),
         6 * held,
         2,
+        64 << 10,
     );
     drop(adapter);
 }
@@ -194,12 +196,13 @@ fn serving(model: &Model, config: &Config) {
     let shape = model.config();
     let mut kv = Kv::new(shape);
     let tokens: Vec<u32> = (0..130).map(|i| i * 13 % 4000).collect();
-    let (_, held, _) = measured(|| kv.reserve(3000));
+    let (_, held, _) = measured(|| kv.reserve(2100));
     near(
         "two sequences",
         planned(config, shape, "serving: keys"),
         2 * held,
         2,
+        64 << 10,
     );
     let mut scratch = Scratch::new();
     let adapter = Adapter::random(shape, 8, 16.0, 1).unwrap();

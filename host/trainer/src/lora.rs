@@ -28,6 +28,7 @@ pub struct LoraLearner {
     candidate: Option<Arc<Slot>>,
     walk: Walk,
     seed: Seed,
+    keeps_one: bool,
 }
 
 impl LoraLearner {
@@ -51,6 +52,7 @@ impl LoraLearner {
             config,
             adapter,
             seed,
+            keeps_one: false,
         })
     }
 
@@ -65,6 +67,13 @@ impl LoraLearner {
     #[must_use]
     pub fn with_workspace(mut self, space: Workspace) -> Self {
         self.walk.space = space;
+        self
+    }
+
+    /// The same, whose slot keeps nothing but what is live: where nobody goes back, older versions only take memory.
+    #[must_use]
+    pub fn with_one_version(mut self) -> Self {
+        self.keeps_one = true;
         self
     }
 
@@ -149,6 +158,9 @@ impl LoraLearner {
             version,
             adapter: Some(Arc::clone(&adapter)),
         });
+        if self.keeps_one {
+            self.slot.forget();
+        }
         self.version = version;
         self.adapter = adapter;
         self.moments = moments;

@@ -429,3 +429,24 @@ fn the_slots_shelf_keeps_to_the_seams_rules() {
     let error = other_rank.show(PolicyVersion::new(5), Some(Stored::new(&one.adapter)));
     assert!(error.unwrap_err().to_string().contains("rank is 4"));
 }
+
+#[test]
+fn a_learner_that_keeps_one_version_leaves_no_other_in_its_slot_and_computes_the_same() {
+    let model = model();
+    let (mut keeping, _) = lora(&model, config());
+    let (learner, slot) = lora(&model, config());
+    let mut learner = learner
+        .with_one_version()
+        .with_workspace(trainer::Workspace::new(0));
+    for _ in 0..2 {
+        let proposal = advance(&mut learner, &batch(&model));
+        // Another workspace, which keeps no activations, gives the same bytes.
+        assert_eq!(
+            proposal.adapter,
+            advance(&mut keeping, &batch(&model)).adapter
+        );
+    }
+    let live = slot.load().version;
+    assert!(slot.recent(live).is_some());
+    assert!(slot.recent(PolicyVersion::new(1)).is_none() && live == PolicyVersion::new(2));
+}

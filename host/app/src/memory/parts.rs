@@ -19,15 +19,18 @@ pub struct Part {
     pub bytes: u64,
 }
 
-/// The program, its threads, the ledger, the tokenizer, the gateway and what the allocator holds back: a host with a model of 0.2 MB
-/// that was talked with and has trained held 118 MB at most (2026-11-27), and the allocator keeps some of what was given back.
-const PROGRAM: u64 = 192 << 20;
+/// The program's own pages, its threads, the ledger, the tokenizer, the gateway, what two cores compute in, and what the allocator
+/// holds back: a demo's host of SmolLM2 before its first step held 137 MB beside weights, learner, keys and values (2026-11-27), 62 MB of them
+/// pages of the program's file.
+const PROGRAM: u64 = 160 << 20;
 /// Instances of plugins: pools are lazy, so that a shipped plugin holds what it has touched, 0.1 MB; compiled code is mapped from
 /// its file. A plugin in Python holds some 20 MB, one in JavaScript 4.
-const PLUGINS: u64 = 64 << 20;
+const PLUGINS: u64 = 32 << 20;
 /// Versions of an adapter: those that the slot keeps (`policy::Slot` keeps four), the proposal, and one that only a reply of a
 /// minute still uses.
 const VERSIONS: u64 = 4 + 1 + 1;
+/// And those of a learner that computes old steps again: what it is at, what it proposes, and what it has just left.
+const AGAIN: u64 = 3;
 /// Bytes of an f32.
 const F32: u64 = 4;
 
@@ -50,7 +53,7 @@ pub fn parts(config: &Config, facts: &Facts) -> (Vec<Part>, u64) {
         ),
         part(
             "training: a second learner (forget, replay)",
-            5 * sizes.version() + sizes.learner(),
+            AGAIN * sizes.version() + sizes.moments(),
         ),
         part("training: inputs of the layers", sizes.inputs()),
         part("training: one layer, forward and backward", sizes.layer()),
@@ -165,10 +168,15 @@ impl<'a> Sizes<'a> {
         2 * self.parameters() * F32
     }
 
-    /// A gradient; two moments, and the proposal's two; the proposal as bytes (one parameter and two moments) twice: as it is
-    /// made, and as it is written to the ledger.
+    /// A gradient; two moments, and the proposal's two.
+    fn moments(&self) -> u64 {
+        (1 + 4) * self.parameters() * F32
+    }
+
+    /// And the proposal as bytes (one parameter and two moments) twice: as it is made, and as it is written to the ledger. One learner
+    /// proposes at a time.
     fn learner(&self) -> u64 {
-        (1 + 4 + 2 * 3) * self.parameters() * F32
+        self.moments() + 2 * 3 * self.parameters() * F32
     }
 
     /// Rows of a pack: as many as a pack takes, or one sample that is longer.
