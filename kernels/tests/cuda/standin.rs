@@ -3,7 +3,7 @@
 //! Objects and library are named after the digest of what they were made from, so a build is done once. Needs nothing
 //! but g++; the driver's tests and those of the command line share it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::hash::{DefaultHasher, Hasher as _};
@@ -119,17 +119,25 @@ fn compile(objects: &[(PathBuf, PathBuf, bool)], plant: u32) -> io::Result<()> {
     }
 }
 
-/// Whether the source, or a header that it may include, has the planted bug.
+/// Whether the source, or a header that it may include, itself or by others, has the planted bug.
 fn mentions(text: &str, files: &BTreeMap<PathBuf, String>, plant: u32) -> bool {
-    let marker = format!("NS_PLANTED({plant})");
-    let included = |path: &Path| {
+    let includes = |text: &str, path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         text.contains(&format!("\"{name}\""))
     };
-    text.contains(&marker)
-        || files
-            .iter()
-            .any(|(path, header)| included(path) && header.contains(&marker))
+    let marker = format!("NS_PLANTED({plant})");
+    let (mut reached, mut left) = (BTreeSet::new(), vec![text]);
+    while let Some(text) = left.pop() {
+        if text.contains(&marker) {
+            return true;
+        }
+        for (path, header) in files {
+            if includes(text, path) && reached.insert(path) {
+                left.push(header);
+            }
+        }
+    }
+    false
 }
 
 fn sources(kernels: &Path) -> io::Result<BTreeMap<PathBuf, String>> {
