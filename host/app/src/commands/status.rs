@@ -56,7 +56,7 @@ fn page(status: &Status) -> String {
             LoopState::Failed { why, restarts } => format!("failed, restart {restarts}: {why}"),
             LoopState::Stopped => "stopped".to_owned(),
         };
-        lines.push(format!("loop {name:<9} {state}"));
+        lines.push(format!("loop {name:<10} {state}"));
     }
     for (name, queue) in &status.queues {
         lines.push(format!(
