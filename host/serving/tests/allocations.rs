@@ -7,6 +7,7 @@
     reason = "an allocator that counts is an allocator; everything else is the system's"
 )]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(clippy::print_stdout, reason = "the figures")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
