@@ -3,7 +3,8 @@
     unsafe_code,
     reason = "an allocator that counts is an allocator; everything else is the system's"
 )]
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::print_stdout, reason = "the figures")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
