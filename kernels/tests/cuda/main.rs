@@ -18,6 +18,7 @@ mod embed;
 mod exact;
 mod exp2;
 mod gemm;
+mod images;
 mod linear;
 mod lora;
 mod loss;
