@@ -82,7 +82,7 @@ fn shape(qk_norm: bool, tied: bool) -> ModelConfig {
         },
         vocab_size: 4100,
         hidden: 96,
-        layers: 5,
+        layers: 3,
         heads: 6,
         kv_heads: 2,
         head_dim: 32,
@@ -235,7 +235,10 @@ fn what_is_planned_is_what_is_allocated() {
         let config = config(dtype);
         let model = weights(dtype, &shape(qk_norm, tied), &pool);
         adapters(&model, &config);
-        training(&model, &config);
+        // The other two differ in weights alone.
+        if matches!(dtype, Dtype::Bf16 | Dtype::Bf16Pairs) {
+            training(&model, &config);
+        }
         serving(&model, &config);
     }
 }

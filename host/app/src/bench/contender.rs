@@ -91,13 +91,13 @@ pub(super) struct Answer {
     pub(super) distances: Option<Distances>,
 }
 
-/// Milliseconds from one token of a stream to the next: median and 99th percentile.
+/// Milliseconds from one token of a stream to the next: median, 95th and 99th percentile.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Distances {
     /// With nothing beside.
-    pub(super) idle: [f64; 2],
+    pub(super) idle: [f64; 3],
     /// While a learner steps.
-    pub(super) training: [f64; 2],
+    pub(super) training: [f64; 3],
     /// Tokens that it trains in a second meanwhile.
     pub(super) trained: f64,
 }

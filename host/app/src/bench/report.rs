@@ -75,7 +75,7 @@ pub(super) struct Run {
 impl Distances {
     /// How many times the 99th percentile is as large while training.
     pub(super) fn growth(&self) -> f64 {
-        self.training[1] / self.idle[1]
+        self.training[2] / self.idle[2]
     }
 }
 
@@ -235,14 +235,17 @@ fn distances(row: &Measured) -> impl Iterator<Item = String> {
     row.results.iter().filter_map(|result| {
         let found = result.distances?;
         let Distances {
-            idle: [middle, most],
-            training: [middle_beside, most_beside],
+            idle,
+            training,
             trained,
         } = found;
+        let figures = |[p50, p95, p99]: [f64; 3]| format!("{p50:.1}, {p95:.1}, {p99:.1}");
         Some(format!(
-            "{}, {}: inter-token p50 {middle:.1} ms idle, {middle_beside:.1} while training {trained:.0} tokens/s; p99 {most:.1} and {most_beside:.1}: {:.2} × (at most {GROWTH} ×)",
+            "{}, {}: inter-token p50, p95, p99 {} ms idle, {} while training {trained:.0} tokens/s: p99 {:.2} × (at most {GROWTH} ×)",
             row.title,
             result.contender.name(),
+            figures(idle),
+            figures(training),
             found.growth()
         ))
     })
@@ -317,8 +320,8 @@ pub(super) mod tests {
                 first: Vec::new(),
                 peak_bytes: 1,
                 distances: Some(Distances {
-                    idle: [8.0, 10.0],
-                    training: [12.0, beside],
+                    idle: [8.0, 9.0, 10.0],
+                    training: [12.0, 14.0, beside],
                     trained: 250.0,
                 }),
             });

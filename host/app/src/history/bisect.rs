@@ -193,10 +193,12 @@ impl<'a> Again<'a> {
         let seed = seed.map_or(bench.config().loops.seed, Seed::new);
         let slot = Arc::new(Slot::new(Deployed::default()));
         let alpha = config.alpha;
-        let model = Arc::clone(&bench.loaded()?.model);
+        let loaded = bench.loaded()?;
+        let learner = LoraLearner::new(Arc::clone(&loaded.model), slot, config, seed)?;
+        let learner = learner.with_one_version();
         Ok(Some(Self {
             bench,
-            learner: LoraLearner::new(model, slot, config, seed)?,
+            learner: learner.with_workspace(loaded.workspace.clone()),
             start,
             parent: bench.adapter(&Point::from(parent))?,
             samples,
