@@ -332,7 +332,9 @@ pub(super) mod tests {
             panic!("{said:?}")
         };
         for part in [
-            "p99 10.0 and 18.0: 1.80 ×",
+            "8.0, 9.0, 10.0 ms idle",
+            "18.0 while training",
+            "p99 1.80 ×",
             "at most 2 ×",
             "training 250 tokens/s",
         ] {
