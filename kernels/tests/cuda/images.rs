@@ -1,4 +1,5 @@
 //! The embedded images are those of the sources beside them. Needs no nvcc.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -29,6 +29,9 @@ const FLAGS: [&str; 7] = [
 /// # Errors
 /// What g++ says; that there is no g++ is [`io::ErrorKind::NotFound`].
 pub(crate) fn build(kernels: &Path, target: &Path, plant: u32) -> io::Result<PathBuf> {
+    // What is being made is named after the process: its tests, which are threads, take turns.
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _turn = BUILDING.lock();
     let version = Command::new("g++").arg("-dumpfullversion").output()?;
     let files = sources(kernels)?;
     let headers = |path: &Path| path.extension().is_some_and(|e| e != "cu" && e != "cpp");
