@@ -27,16 +27,25 @@ static PEAK: AtomicUsize = AtomicUsize::new(0);
 // SAFETY: every call is the system allocator's own; counting touches no memory but two atomics.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Relaxed) + layout.size();
+        let live = LIVE.fetch_add(counted(layout), Relaxed) + counted(layout);
         PEAK.fetch_max(live, Relaxed);
         // SAFETY: the caller's promise is passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
+        LIVE.fetch_sub(counted(layout), Relaxed);
         // SAFETY: as above.
         unsafe { System.dealloc(at, layout) }
+    }
+}
+
+/// The blocks of huge pages in which weights lie take addresses, and memory only as far as they are filled: [`Model::bytes`] knows how far.
+fn counted(layout: Layout) -> usize {
+    if layout.align() < 2 << 20 {
+        layout.size()
+    } else {
+        0
     }
 }
 
@@ -57,7 +66,7 @@ fn measured<T>(make: impl FnOnce() -> T) -> (T, u64, u64) {
 }
 
 /// What two threads keep for themselves to compute in, and small lists: the plan has them in the rest of the program.
-const THREADS: u64 = 2 << 20;
+const THREADS: u64 = 4 << 20;
 
 /// Counted is planned, but for `percent` of it less, and `slack` more.
 fn near(what: &str, planned: u64, counted: u64, percent: u64, slack: u64) {
@@ -128,7 +137,7 @@ fn weights(dtype: Dtype, model: &ModelConfig, pool: &Arc<Pool>) -> Arc<Model> {
     near(
         &format!("weights in {dtype:?}"),
         planned(&config(dtype), model, "weights"),
-        held,
+        held + loaded.bytes() as u64,
         3,
         64 << 10,
     );

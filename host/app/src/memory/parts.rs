@@ -196,10 +196,10 @@ impl<'a> Sizes<'a> {
         3 * self.hidden + qkv + raw + self.queries + 3 * self.ffn + 7 * self.rank
     }
 
-    /// And their gradients, with the rows that are asked for and attention's statistics.
+    /// And their gradients, with the rows that are asked for, attention's statistics, and its queries and gradients gathered.
     fn gradients(&self) -> u64 {
         let wide = self.queries.max(self.hidden);
-        let attention = self.queries + 4 * self.keys + 3 * self.model.heads as u64;
+        let attention = 3 * self.queries + 4 * self.keys + 3 * self.model.heads as u64;
         4 * self.hidden + 3 * self.ffn + wide + attention + self.rank
     }
 
