@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <deque>
 #include <map>
+#include <set>
 #include <memory>
 #include <mutex>
 
@@ -42,6 +43,7 @@ const size_t MARGIN = 256;
 std::recursive_mutex lock;
 std::map<Pointer, Allocation> device;
 std::vector<Stream*> streams;
+std::set<Event*> events;
 std::map<Stream*, std::pair<size_t, size_t>> counts;  // queued, done
 Result sticky = SUCCESS;
 thread_local void* current;
@@ -77,7 +79,11 @@ void step(Stream* s) {
 }
 
 void drain(Stream* s) { while (!s->queue.empty()) step(s); }
-void drain_to(Stream* s, size_t position) { while (counts[s].second < position && !s->queue.empty()) step(s); }
+// A stream that is gone had done everything.
+void drain_to(Stream* s, size_t position) {
+  if (std::find(streams.begin(), streams.end(), s) == streams.end()) return;
+  while (counts[s].second < position && !s->queue.empty()) step(s);
+}
 void drain_all() { for (Stream* s : streams) drain(s); }
 
 Result enqueue(Stream* s, std::function<Result()> work) {
@@ -232,6 +238,8 @@ API cuStreamDestroy_v2(Stream* s) {
   drain(s);
   streams.erase(std::find(streams.begin(), streams.end(), s));
   counts.erase(s);
+  // An event may outlive the stream that it was recorded on.
+  for (Event* e : events) if (e->stream == s) e->stream = nullptr;
   delete s;
   return SUCCESS;
 }
@@ -241,11 +249,17 @@ API cuStreamSynchronize(Stream* s) {
   drain(s);
   return sticky;
 }
-API cuEventCreate(Event** e, unsigned) { *e = new Event; return SUCCESS; }
+API cuEventCreate(Event** e, unsigned) {
+  GUARD;
+  *e = new Event;
+  events.insert(*e);
+  return SUCCESS;
+}
 API cuEventDestroy_v2(Event* e) {
   GUARD;
   // The stream may still have to note its time.
   if (e->stream) drain_to(e->stream, e->position);
+  events.erase(e);
   delete e;
   return SUCCESS;
 }

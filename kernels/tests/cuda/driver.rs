@@ -44,6 +44,22 @@ fn a_stream_waits_for_anothers_event() {
 }
 
 #[test]
+fn an_event_outlives_the_stream_that_it_was_recorded_on() {
+    let Some(gpu) = gpu() else { return };
+    let (gone, stays) = (
+        gpu.stream(Priority::Low).unwrap(),
+        gpu.stream(Priority::High).unwrap(),
+    );
+    let event = gpu.event().unwrap();
+    gone.record(&event).unwrap();
+    stays.wait_for(&event).unwrap();
+    drop(gone);
+    event.wait().unwrap();
+    stays.wait().unwrap();
+    drop(event);
+}
+
+#[test]
 fn a_graph_repeats_its_launches_on_what_its_buffers_hold_then_and_keeps_them() {
     let Some(on) = stream() else { return };
     let (rows, c) = (3, 64);
