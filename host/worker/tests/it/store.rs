@@ -76,13 +76,15 @@ fn what_an_episode_in_a_worker_stores_is_the_hosts_to_keep() {
 fn a_guest_in_a_worker_meets_the_same_limits() {
     let environment = environment();
     for (task, what) in [
-        ("store-a-long-key", "a key of 257 bytes"),
-        ("store-for-ever", "host calls"),
-        ("store-no-text", "utf-8"),
+        ("store-a-long-key", ["a key of 257 bytes"; 2]),
+        // On a busy machine the time outside runs out first.
+        ("store-for-ever", ["host calls", "time outside"]),
+        ("store-no-text", ["utf-8"; 2]),
     ] {
         let mut episode = environment.start(&task.into(), Seed::new(1)).unwrap();
         let error = said(&mut *episode, "go").unwrap_err().to_string();
-        assert!(error.contains(what), "{task}: {error}");
+        let said = what.iter().any(|limit| error.contains(limit));
+        assert!(said, "{task}: {error}");
     }
 }
 
