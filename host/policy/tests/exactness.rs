@@ -6,34 +6,13 @@ mod common;
 use common::*;
 use kernels::Isa;
 use policy::{
-    Adapter, AdapterGrads, Architecture, Dtype, Error, Kv, Logits, Model, ModelConfig, Pool, Rope,
-    RopeScaling, Scratch, Segment, Tape, Target,
+    Adapter, AdapterGrads, Dtype, Error, Kv, Logits, Model, ModelConfig, Pool, Scratch, Segment,
+    Tape, Target,
 };
 use std::sync::Arc;
 
-/// Sizes that are no multiples of a vector or a panel.
 fn config() -> ModelConfig {
-    ModelConfig {
-        architecture: Architecture::Qwen3,
-        vocab_size: 77,
-        hidden: 36,
-        layers: 2,
-        heads: 6,
-        kv_heads: 2,
-        head_dim: 12,
-        ffn: 50,
-        rms_eps: 1e-6,
-        rope: Rope {
-            theta: 10_000.0,
-            scaling: RopeScaling::None,
-        },
-        context: 256,
-        tied: true,
-        qk_norm: true,
-        attention_bias: false,
-        eos: vec![1],
-        bos: None,
-    }
+    ragged(true)
 }
 
 fn model(dtype: Dtype, threads: usize) -> Model {

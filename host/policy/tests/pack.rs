@@ -4,10 +4,7 @@
 mod common;
 
 use common::*;
-use policy::{
-    Adapter, AdapterGrads, Architecture, Dtype, Error, Model, ModelConfig, Pack, Pool, Rope,
-    RopeScaling, Tape, Target,
-};
+use policy::{Adapter, AdapterGrads, Dtype, Error, Model, Pack, Pool, Tape, Target};
 use std::sync::Arc;
 
 /// Two attempts at one prompt, a conversation that goes on after the first, and a stranger.
@@ -22,27 +19,7 @@ fn sequences() -> Vec<Vec<u32>> {
 }
 
 fn model(dtype: Dtype, threads: usize, qk_norm: bool) -> Model {
-    let config = ModelConfig {
-        architecture: Architecture::Qwen3,
-        vocab_size: 77,
-        hidden: 36,
-        layers: 2,
-        heads: 6,
-        kv_heads: 2,
-        head_dim: 12,
-        ffn: 50,
-        rms_eps: 1e-6,
-        rope: Rope {
-            theta: 10_000.0,
-            scaling: RopeScaling::None,
-        },
-        context: 256,
-        tied: true,
-        qk_norm,
-        attention_bias: false,
-        eos: vec![1],
-        bos: None,
-    };
+    let config = ragged(qk_norm);
     Model::random(config, 9, dtype, Arc::new(Pool::new(threads).unwrap())).unwrap()
 }
 

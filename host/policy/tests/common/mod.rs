@@ -6,9 +6,37 @@
     reason = "each test binary uses a part"
 )]
 
-use policy::{Adapter, AdapterGrads, Kv, Logits, Model, Scratch, Segment, Tape, Target};
+use policy::{
+    Adapter, AdapterGrads, Architecture, Kv, Logits, Model, ModelConfig, Rope, RopeScaling,
+    Scratch, Segment, Tape, Target,
+};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+
+/// Sizes that are no multiples of a vector or a panel.
+pub(crate) fn ragged(qk_norm: bool) -> ModelConfig {
+    ModelConfig {
+        architecture: Architecture::Qwen3,
+        vocab_size: 77,
+        hidden: 36,
+        layers: 2,
+        heads: 6,
+        kv_heads: 2,
+        head_dim: 12,
+        ffn: 50,
+        rms_eps: 1e-6,
+        rope: Rope {
+            theta: 10_000.0,
+            scaling: RopeScaling::None,
+        },
+        context: 256,
+        tied: true,
+        qk_norm,
+        attention_bias: false,
+        eos: vec![1],
+        bos: None,
+    }
+}
 
 /// The folder of the fixtures.
 pub(crate) fn fixtures() -> PathBuf {
