@@ -93,7 +93,7 @@ pub struct ModelSection {
     /// Where it computes: `cpu`, `gpu`, `gpu:1`, or `auto`, a GPU where one can be used. On a GPU weights are bf16 whatever `dtype` says; its
     /// results are its own, not the CPU's bits.
     pub device: Placement,
-    /// Tokens whose keys and values a GPU has room for.
+    /// Tokens whose keys and values a GPU has room for; a host takes at least what its `[engine]` may hold.
     pub gpu_tokens: usize,
 }
 

@@ -28,7 +28,7 @@ use crate::history::{self, Workbench};
 use crate::memory;
 use crate::named_models::{self, NamedModels};
 use crate::outside::{outside, with_models};
-use crate::placement;
+use crate::placement::{self, Placement};
 use crate::training;
 
 /// What a host may be given instead of reading it from disk: tests bring a tiny model.
@@ -62,6 +62,10 @@ impl Loaded {
     pub fn for_host(config: &mut Config) -> anyhow::Result<Self> {
         let checkpoint = open(&config.model)?;
         memory::plan(config, &checkpoint)?;
+        if config.model.device != Placement::Cpu {
+            let least = placement::tokens_of(&config.engine, &checkpoint.config);
+            config.model.gpu_tokens = config.model.gpu_tokens.max(least);
+        }
         let kept = usize::try_from(config.activation_bytes).unwrap_or(usize::MAX);
         let workspace = trainer::Workspace::new(kept);
         Self::read(&config.model, &checkpoint, workspace)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use kernels::cuda::devices;
-use policy::{Checkpoint, Dtype, Model, Pool};
+use policy::{Checkpoint, Dtype, Model, ModelConfig, Pool};
 use serde::{Deserialize, Serialize};
 
 /// `cpu`, `gpu`, `gpu:1`, or `auto`: a GPU where one can be used.
@@ -69,6 +69,18 @@ impl From<Placement> for String {
     }
 }
 
+/// Tokens whose keys and values a GPU must have room for, so that an engine never asks for a page that is not there: such a step fails, and
+/// with it the requests of everybody who is in it.
+///
+/// The engine counts blocks of 32 tokens in f32, a page has 64; and whoever goes on from a page that others have gets one of his own.
+pub fn tokens_of(engine: &serving::engine::Config, model: &ModelConfig) -> usize {
+    let token = model.layers * model.kv_heads * model.head_dim * 2 * size_of::<f32>();
+    let held = (engine.kv_bytes + engine.prefix_bytes) / (token as u64).max(1);
+    let held = usize::try_from(held).unwrap_or(usize::MAX);
+    held.saturating_mul(2)
+        .saturating_add(engine.max_sequences.saturating_mul(128))
+}
+
 /// Loads a model where it is to compute. On a GPU weights are bf16, and there is room for the keys and values of `tokens` tokens.
 ///
 /// # Errors
@@ -102,6 +114,24 @@ pub fn load(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gpu_has_a_page_for_every_block_that_an_engine_may_hold() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let model = Checkpoint::open(&path.join("../policy/fixtures/tiny-llama")).unwrap();
+        let model = model.config;
+        let token = (model.layers * model.kv_heads * model.head_dim * 8) as u64;
+        let engine = |blocks: u64, prefixes: u64, max_sequences| serving::engine::Config {
+            kv_bytes: blocks * 32 * token,
+            prefix_bytes: prefixes * 32 * token,
+            max_sequences,
+            ..serving::engine::Config::default()
+        };
+        // Three sequences and two prefixes of a block each take a page each; a sequence that goes on needs another.
+        let tokens = tokens_of(&engine(3, 2, 3), &model);
+        assert!(tokens >= (3 + 2 + 3) * kernels::cuda::kv::PAGE, "{tokens}");
+        assert_eq!(tokens_of(&engine(0, 0, 1), &model), 128);
+    }
 
     #[test]
     fn a_device_is_spelled_as_it_is_shown() {
