@@ -183,12 +183,18 @@ fn a_copied_beginning_goes_on_with_the_same_bits_and_its_source_does_not_notice(
     };
     let mut whole = Kv::new(gpu.config());
     let all = run(&mut whole, &tokens);
+    let next = {
+        let longer = [&tokens[..], &[9]].concat();
+        run(&mut Kv::new(gpu.config()), &longer).split_off(150 * 176)
+    };
     // In the middle of a page, and at its end; the copies go on differently before the source does.
     for cut in [70, 128] {
         let mut copy = Kv::new(gpu.config());
         copy.copy_prefix_from(&whole, cut).unwrap();
         assert_eq!(copy.len(), cut);
         let _ = run(&mut copy, &text(6, 40));
+        // What the copy wrote is on pages of its own: the source still sees all that it saw.
+        assert!(run(&mut whole, &[9]) == next, "{cut}");
         let mut again = Kv::new(gpu.config());
         again.copy_prefix_from(&whole, cut).unwrap();
         assert!(run(&mut again, &tokens[cut..]) == all[cut * 176..], "{cut}");
