@@ -100,10 +100,16 @@ std::pair<int, int> compute() {
   return {major, minor};
 }
 
+// Bytes of shared memory that a block has without asking, static ones included, and that it can ask for.
+const int PLAIN_SHARED = 48 * 1024, MOST_SHARED = 227 * 1024;
+
 Result launch(const emu::Kernel* k, emu::Index grid, unsigned threads, size_t smem, Stream* s, void** params) {
   if (!k) return INVALID_HANDLE;
   if (grid.x < 1 || grid.y < 1 || grid.z < 1 || threads < 1 || threads > 1024) return INVALID_VALUE;
-  if (grid.y > 65535 || grid.z > 65535 || smem > 227 * 1024) return INVALID_VALUE;
+  if (grid.y > 65535 || grid.z > 65535) return INVALID_VALUE;
+  const bool granted = (int)smem <= k->granted;
+  const size_t allowed = granted ? MOST_SHARED : PLAIN_SHARED;
+  if (smem > allowed) return INVALID_VALUE;
   // A driver copies the parameters before it returns.
   auto copies = std::make_shared<std::vector<std::vector<ns_tmap>>>();
   for (size_t i = 0; i < k->sizes.size(); i++) {
@@ -116,7 +122,7 @@ Result launch(const emu::Kernel* k, emu::Index grid, unsigned threads, size_t sm
     std::vector<void*> at;
     for (auto& c : *copies) at.push_back(c.data());
     std::function<void()> body = [&] { k->call(at.data()); };
-    if (!emu::run(grid, (int)threads, smem, body)) {
+    if (!emu::run(grid, (int)threads, smem, allowed, body)) {
       fprintf(stderr, "stand-in driver: kernel %s failed\n", k->name);
       return LAUNCH_FAILED;
     }
@@ -318,7 +324,12 @@ API cuFuncGetParamInfo(const emu::Kernel* f, size_t index, size_t* offset, size_
   *size = f->sizes[index];
   return SUCCESS;
 }
-API cuFuncSetAttribute(const emu::Kernel* f, int, int) { return f ? SUCCESS : INVALID_HANDLE; }
+API cuFuncSetAttribute(const emu::Kernel* f, int which, int value) {
+  const int DYNAMIC_SHARED = 8;
+  if (!f) return INVALID_HANDLE;
+  if (which == DYNAMIC_SHARED) f->granted = value;
+  return value > MOST_SHARED ? INVALID_VALUE : SUCCESS;
+}
 API cuLaunchKernel(const emu::Kernel* k, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned smem, Stream* s, void** params, void**) {
   GUARD;

@@ -114,6 +114,7 @@ static void start(Block& b) {
   b.mbarriers.clear();
   b.landings.clear();
   b.poisoned.clear();
+  b.statics = 0;
   for (auto& w : b.warps) w = {0};
   for (auto& w : b.warpgroups) w = {0};
   memset(b.smem, 0xff, b.smem_bytes);
@@ -177,7 +178,7 @@ static void run_block(Block& b) {
   }
 }
 
-bool run(Index grid, int threads, size_t smem, const std::function<void()>& body) {
+bool run(Index grid, int threads, size_t smem, size_t allowed, const std::function<void()>& body) {
   std::atomic<int> next{0};
   std::atomic<bool> good{true};
   int total = grid.x * grid.y * grid.z;
@@ -189,6 +190,7 @@ bool run(Index grid, int threads, size_t smem, const std::function<void()>& body
     b.bdim = {threads, 1, 1};
     b.gdim = grid;
     b.smem_bytes = smem ? smem : 16;
+    b.allowed = allowed;
     b.smem = (u8*)aligned_alloc(1024, (b.smem_bytes + 1023) / 1024 * 1024);
     b.body = &body;
     u8* stacks = (u8*)mmap(nullptr, STACK * threads, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

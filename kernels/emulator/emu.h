@@ -67,6 +67,8 @@ struct Block {
   Index bid, bdim, gdim;
   u8* smem;
   size_t smem_bytes;
+  size_t allowed;  // bytes of shared memory, static ones and these together
+  size_t statics;
   void* scheduler;
   const std::function<void()>* body;
   std::vector<MBarrier> mbarriers;
@@ -81,7 +83,7 @@ extern __thread Fiber* F;
 extern __thread u8 anchor;
 
 // Runs `body` as every thread of a grid. False when a block failed; the reason is on stderr.
-bool run(Index grid, int threads, size_t smem, const std::function<void()>& body);
+bool run(Index grid, int threads, size_t smem, size_t allowed, const std::function<void()>& body);
 
 extern "C" void emu_switch(void** save, void* to);
 inline void yield() { emu_switch(&F->sp, B->scheduler); }
@@ -143,6 +145,9 @@ template <class T> inline void poison(T& object) {
   for (const void* seen : B->poisoned)
     if (seen == &object) return;
   B->poisoned.push_back(&object);
+  B->statics += sizeof object;
+  if (B->statics + B->smem_bytes > B->allowed)
+    fail("shared memory: %zu static bytes and %zu others, %zu allowed", B->statics, B->smem_bytes, B->allowed);
   memset((void*)&object, 0xff, sizeof object);
 }
 
@@ -152,6 +157,7 @@ struct Kernel {
   const char* name;
   std::vector<size_t> sizes;  // of the parameters
   std::function<void(void**)> call;
+  mutable int granted = 0;  // bytes of dynamic shared memory that were asked for beyond the plain limit
 };
 std::vector<Kernel>& kernels();
 

@@ -2,7 +2,8 @@
 //! most, and each op against that. Prints the table of `kernels/README.md`.
 //!
 //! `kernels/check-gpu` packs it with the tests of parity, so that a machine without Rust can run both. `--small` is for
-//! the stand-in driver: every path, sizes that an emulator can do. A new op adds its file and its line in [`OPS`].
+//! the stand-in driver: every path, sizes that an emulator can do. `measure_gpu NAME…` measures the ops whose names contain one
+//! of these, without the checks of instructions. A new op adds its file and its line in [`OPS`].
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 
 mod adapted;
@@ -20,28 +21,28 @@ use meter::{Meter, Row};
 type Measure = fn(&Meter) -> Result<Vec<Row>>;
 
 /// Each op's measurements.
-const OPS: &[Measure] = &[
-    rows::embed,
-    rows::rmsnorm,
-    rows::rope,
-    rows::swiglu,
-    rows::adamw,
-    rows::loss,
-    rows::sample,
-    products::gemm,
-    products::output,
-    adapted::decode,
-    adapted::lora,
-    adapted::output,
-    attention::prompts,
-    attention::steps,
+const OPS: &[(&str, Measure)] = &[
+    ("embed", rows::embed),
+    ("rmsnorm", rows::rmsnorm),
+    ("rope", rows::rope),
+    ("swiglu", rows::swiglu),
+    ("adamw", rows::adamw),
+    ("loss", rows::loss),
+    ("sample", rows::sample),
+    ("gemm", products::gemm),
+    ("output", products::output),
+    ("adapted", adapted::decode),
+    ("lora", adapted::lora),
+    ("output-backward", adapted::output),
+    ("attention", attention::prompts),
+    ("decode-attention", attention::steps),
 ];
 
 fn main() -> std::process::ExitCode {
-    let small = std::env::args()
+    let (options, names): (Vec<String>, Vec<String>) = std::env::args()
         .skip(1)
-        .any(|argument| argument == "--small");
-    match run(small) {
+        .partition(|argument| argument == "--small");
+    match run(!options.is_empty(), &names) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("failed: {error}");
@@ -50,7 +51,7 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-fn run(small: bool) -> Result<()> {
+fn run(small: bool, names: &[String]) -> Result<()> {
     let found = devices::find()?;
     let first = found
         .first()
@@ -67,14 +68,19 @@ fn run(small: bool) -> Result<()> {
     println!("every kernel is loaded");
     let stream = gpu.stream(Priority::High)?;
     let mut meter = Meter::new(stream, small)?;
-    probes::instructions(&meter)?;
+    if names.is_empty() {
+        probes::instructions(&meter)?;
+    }
     probes::ceilings(&mut meter)?;
-    products::agreement(&meter)?;
+    if names.is_empty() {
+        products::agreement(&meter)?;
+    }
     println!(
         "\n| op | shape | µs | GB/s | of copy | TFLOP/s | of peak |\n|---|---|---|---|---|---|---|"
     );
-    for op in OPS {
-        for row in op(&meter)? {
+    let asked = |op: &str| names.is_empty() || names.iter().any(|name| op.contains(name.as_str()));
+    for (_, measure) in OPS.iter().filter(|(op, _)| asked(op)) {
+        for row in measure(&meter)? {
             println!("{}", meter.line(&row));
         }
     }

@@ -14,9 +14,6 @@ use crate::{Error, Result};
 /// The most parameters that a kernel of ours has.
 const PARAMETERS: usize = 32;
 
-/// Dynamic shared memory that a kernel may use without asking.
-const PLAIN_SHARED: u32 = 48 * 1024;
-
 /// A source file's kernels.
 #[derive(Debug)]
 pub(super) struct Module {
@@ -79,7 +76,8 @@ impl Kernel {
         {
             sizes.push(size);
         }
-        if entry.shared > PLAIN_SHARED {
+        // Asked for even where it is little: what a block has without asking counts its static memory, too.
+        if entry.shared > 0 {
             let which = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let bytes = i32::try_from(entry.shared).unwrap_or(i32::MAX);
             // SAFETY: the function is loaded.

@@ -117,8 +117,9 @@ fn the_gradients_are_the_references_and_are_added() {
                 }
             }
             let what = format!("rank {rank}, {rows:?}");
-            close(&what, &on.download(da.view()).unwrap(), &a, 1e-5);
-            close(&what, &on.download(db.view()).unwrap(), &b, 1e-5);
+            // Tensor cores cut a sum off at 24 bits after every step of 16 terms (MMA-Sim): an H200 is off by 1.01e-5 here.
+            close(&what, &on.download(da.view()).unwrap(), &a, 3e-5);
+            close(&what, &on.download(db.view()).unwrap(), &b, 3e-5);
         }
     }
 }
