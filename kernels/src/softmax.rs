@@ -7,7 +7,7 @@ use crate::error::{check, require};
 use crate::pool::Shards;
 use crate::rows::share;
 use crate::simd::{LANES, Simd, dispatch};
-use crate::{Pool, Result};
+use crate::{Isa, Pool, Result};
 
 /// What turns a logit of one row into a log-probability.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -173,6 +173,69 @@ pub fn backward(
         logits[at] += g * normalizers[target.row].inverse_temperature;
     }
     Ok(())
+}
+
+/// The place of the largest logit, and the logit; the first wins a tie. A NaN counts as −∞; none where nothing is larger.
+pub fn largest(logits: &[f32]) -> Option<(usize, f32)> {
+    let (mut best, mut at) = (f32::NEG_INFINITY, 0);
+    for (i, some) in logits.chunks(SEARCHED).enumerate() {
+        let max = max_of_numbers(Isa::best(), some);
+        if max > best {
+            (best, at) = (max, i * SEARCHED);
+        }
+    }
+    let place = logits[at..].iter().position(|&logit| logit == best)?;
+    (best > f32::NEG_INFINITY).then_some((at + place, best))
+}
+
+/// Logits that are searched one by one once the largest is known to be among them.
+const SEARCHED: usize = 512;
+
+/// `out[v]` = e^((logit − max) / T): what tokens weigh in a draw. −∞ and NaN weigh nothing, nor does what is below e⁻⁸⁷.
+pub fn weights(logits: &[f32], max: f32, inverse_temperature: f32, out: &mut Vec<f32>) {
+    out.clear();
+    out.extend_from_slice(logits);
+    weigh(Isa::best(), out, max, inverse_temperature);
+}
+
+#[inline(always)]
+fn max_of_numbers_kernel<S: Simd>(s: S, x: &[f32]) -> f32 {
+    let (body, tail) = x.as_chunks::<LANES>();
+    let mut max = s.splat(f32::NEG_INFINITY);
+    for v in body {
+        // A NaN in the first operand loses.
+        max = s.max(s.load(v), max);
+    }
+    let all = s.lanes(max).into_iter().chain(tail.iter().copied());
+    all.fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
+}
+
+dispatch! {
+    fn max_of_numbers(x: &[f32]) -> f32 = max_of_numbers_kernel
+}
+
+#[inline(always)]
+fn weigh_kernel<S: Simd>(s: S, x: &mut [f32], max: f32, inverse_temperature: f32) {
+    // What `exp` gives for everything below its range: taken away, it leaves nothing there, and from 10⁻³⁰ on no trace.
+    let least = s.exp(s.splat(f32::NEG_INFINITY));
+    let (body, tail) = x.as_chunks_mut::<LANES>();
+    for v in body {
+        let w = weight(s, s.load(v), max, inverse_temperature, least);
+        s.store(v, w);
+    }
+    let last = weight(s, s.load_tail(tail), max, inverse_temperature, least);
+    s.store_tail(tail, last);
+}
+
+#[inline(always)]
+fn weight<S: Simd>(s: S, v: S::F, max: f32, inverse_temperature: f32, least: S::F) -> S::F {
+    let above = s.mul(s.sub(v, s.splat(max)), s.splat(inverse_temperature));
+    // A NaN in the first operand loses.
+    s.max(s.sub(s.exp(above), least), s.splat(0.0))
+}
+
+dispatch! {
+    fn weigh(x: &mut [f32], max: f32, inverse_temperature: f32) = weigh_kernel
 }
 
 #[inline(always)]

@@ -282,3 +282,56 @@ fn a_norm_is_the_references_and_has_the_same_bits_on_every_pool() {
         }
     }
 }
+
+#[test]
+fn the_largest_logit_is_the_first_of_the_largest_numbers() {
+    let naive = |logits: &[f32]| {
+        let numbers = logits.iter().copied().enumerate();
+        let better = |best: Option<(usize, f32)>, (at, logit): (usize, f32)| match best {
+            Some((_, max)) if logit <= max => best,
+            _ if logit.is_nan() || logit == f32::NEG_INFINITY => best,
+            _ => Some((at, logit)),
+        };
+        numbers.fold(None, better)
+    };
+    for len in [0, 1, 15, 16, 17, 511, 512, 513, 1700] {
+        for seed in 0..8 {
+            // Few values, so that there are ties; some that are no numbers.
+            let mut logits: Vec<f32> = vector(seed, len)
+                .iter()
+                .map(|v| (v * 4.0).round())
+                .collect();
+            for at in (seed as usize..len).step_by(5) {
+                logits[at] = [f32::NAN, f32::NEG_INFINITY][at % 2];
+            }
+            assert_eq!(softmax::largest(&logits), naive(&logits), "{len}, {seed}");
+            if len > 3 {
+                logits[len - 2] = f32::INFINITY;
+                assert_eq!(softmax::largest(&logits), Some((len - 2, f32::INFINITY)));
+            }
+        }
+    }
+    assert_eq!(softmax::largest(&[f32::NAN, f32::NEG_INFINITY]), None);
+}
+
+#[test]
+fn weights_are_the_exponentials_and_what_is_no_number_weighs_nothing() {
+    let mut logits: Vec<f32> = vector(3, 1003).iter().map(|v| v * 60.0).collect();
+    let max = softmax::largest(&logits).unwrap().1;
+    (logits[5], logits[1000], logits[1001]) = (f32::NAN, f32::NEG_INFINITY, -1e30);
+    let mut found = vec![1.0; 7];
+    for inverse_temperature in [0.5, 1.0, 3.0] {
+        softmax::weights(&logits, max, inverse_temperature, &mut found);
+        assert_eq!(found.len(), logits.len());
+        for (at, (weight, &logit)) in found.iter().zip(&logits).enumerate() {
+            let above = (logit - max) * inverse_temperature;
+            if above.is_nan() || above < -87.0 {
+                assert!(*weight == 0.0 || above > -88.0, "{at}: {weight}");
+                continue;
+            }
+            let expected = f64::from(above).exp();
+            let off = (f64::from(*weight) - expected).abs();
+            assert!(off <= 3e-7 * expected + 2e-38, "{at}: {weight}, {expected}");
+        }
+    }
+}

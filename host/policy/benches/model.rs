@@ -11,9 +11,10 @@
 
 use kernels::adamw::AdamW;
 use policy::{
-    Adapter, AdapterGrads, Checkpoint, Dtype, Kv, Logits, Model, Pool, Scratch, Segment, Tape,
-    Target,
+    Adapter, AdapterGrads, Checkpoint, Dtype, Kv, Logits, Model, Pool, Sampler, Scratch, Segment,
+    Tape, Target,
 };
+use rl::Sampling;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -74,6 +75,7 @@ fn main() {
             decode(&model, batch, adapter);
         }
     }
+    sample(&model);
     prefill(&model);
     train(&model, adapter);
 }
@@ -107,6 +109,41 @@ fn decode(model: &Model, batch: usize, adapter: Option<&Adapter>) {
         "decode, batch {batch:2}, {with:7}: {:7.1} tok/s",
         batch as f64 / step
     );
+}
+
+/// What becomes of a row of logits: a token and its log-prob.
+fn sample(model: &Model) {
+    let vocab = model.config().vocab_size;
+    let logits: Vec<f32> = (0..vocab)
+        .map(|i| (i * 7919 % 1000) as f32 / 80.0)
+        .collect();
+    let plain = Sampling {
+        temperature: 1.0,
+        ..Sampling::default()
+    };
+    let nucleus = Sampling {
+        top_p: 0.9,
+        ..plain.clone()
+    };
+    let greedy = Sampling {
+        temperature: 0.0,
+        ..plain.clone()
+    };
+    for (what, sampling) in [
+        ("greedy", greedy),
+        ("temperature 1", plain),
+        ("top-p 0.9", nucleus),
+    ] {
+        let mut sampler = Sampler::new(&sampling, 0, vocab).unwrap();
+        let mut position = 0;
+        let time = median(200, || {
+            position += 1;
+            let normalizer = model.normalizer(&logits, sampling.temperature).unwrap();
+            let token = sampler.draw(&logits, position).unwrap();
+            std::hint::black_box(normalizer.log_prob(logits[token as usize]));
+        });
+        println!("a token, {what:13}: {:7.1} µs", 1e6 * time);
+    }
 }
 
 fn prefill(model: &Model) {

@@ -4,6 +4,7 @@
 //! recorded log-prob is not computed here (the kernels do, at the sampling temperature before truncation). No allocation per
 //! token. Order of operations: logit bias, repetition penalty, temperature, top-k, top-p, min-p.
 
+use kernels::softmax;
 use rl::{Sampling, TokenId};
 
 use crate::error::{Error, Result};
@@ -21,6 +22,10 @@ pub struct Sampler {
     /// One bit per token that the repetition penalty has seen; empty without a penalty.
     seen: Vec<u64>,
     logits: Vec<f32>,
+    /// What each token weighs; its sums over blocks of [`BLOCK`] tokens.
+    weights: Vec<f32>,
+    sums: Vec<f64>,
+    /// Those that top-k, top-p and min-p leave; unused without them.
     candidates: Vec<Candidate>,
 }
 
@@ -40,6 +45,8 @@ impl Sampler {
         check(sampling)?;
         let penalised = sampling.repetition_penalty != 1.0;
         let rewrites = penalised || !sampling.logit_bias.is_empty();
+        let weighs = sampling.temperature > 0.0;
+        let room = |needed: bool, len: usize| if needed { len } else { 0 };
         Ok(Self {
             sampling: sampling.clone(),
             request,
@@ -48,8 +55,10 @@ impl Sampler {
             } else {
                 Vec::new()
             },
-            logits: Vec::with_capacity(if rewrites { vocab } else { 0 }),
-            candidates: Vec::with_capacity(if sampling.temperature > 0.0 { vocab } else { 0 }),
+            logits: Vec::with_capacity(room(rewrites, vocab)),
+            weights: Vec::with_capacity(room(weighs, vocab)),
+            sums: Vec::with_capacity(room(weighs, vocab.div_ceil(BLOCK))),
+            candidates: Vec::with_capacity(room(weighs && truncates(sampling), vocab)),
         })
     }
 
@@ -95,33 +104,59 @@ impl Sampler {
     }
 
     fn pick(&mut self, logits: &[f32], position: u64) -> Option<TokenId> {
-        let (best, max) = argmax(logits)?;
+        let (best, max) = softmax::largest(logits)?;
+        let best = id(best);
         // A temperature too small to divide by is greedy in all but name.
         let scale = 1.0 / self.sampling.temperature;
         if !(scale.is_finite() && max.is_finite()) {
             return Some(best);
         }
-        self.candidates.clear();
-        let weigh = |(id, &logit): (TokenId, &f32)| {
-            // A NaN becomes the weight 0, like −∞.
-            let weight = ((logit - max) * scale).exp();
-            (weight > 0.0).then_some(Candidate { weight, id })
+        softmax::weights(logits, max, scale, &mut self.weights);
+        let at = uniform(self.sampling.seed.get(), self.request, position);
+        let drawn = match truncates(&self.sampling) {
+            true => self.among_candidates(at),
+            false => self.among_all(at),
         };
-        self.candidates.extend((0..).zip(logits).filter_map(weigh));
+        // Rounding can leave a sliver behind the last token.
+        drawn.or(Some(best))
+    }
+
+    /// The token at a place in [0, 1) of all weights.
+    fn among_all(&mut self, at: f64) -> Option<TokenId> {
+        self.sums.clear();
+        self.sums.extend(self.weights.chunks(BLOCK).map(sum));
+        let mut left = at * self.sums.iter().sum::<f64>();
+        let block = self.sums.iter().position(|&sum| {
+            let here = left < sum;
+            left -= if here { 0.0 } else { sum };
+            here
+        });
+        let start = block.unwrap_or_default() * BLOCK;
+        let tokens = &self.weights[start..];
+        let place = tokens.iter().position(|&weight| {
+            left -= f64::from(weight);
+            left < 0.0
+        });
+        place.map(|place| id(start + place))
+    }
+
+    /// The same of what top-k, top-p and min-p leave.
+    fn among_candidates(&mut self, at: f64) -> Option<TokenId> {
+        self.candidates.clear();
+        let weighed = (0..).zip(&self.weights);
+        let some = weighed.filter(|(_, weight)| **weight > 0.0);
+        self.candidates
+            .extend(some.map(|(id, &weight)| Candidate { weight, id }));
         self.truncate();
         let total: f64 = self.candidates.iter().map(|c| f64::from(c.weight)).sum();
-        let mut left = uniform(self.sampling.seed.get(), self.request, position) * total;
+        let mut left = at * total;
         for candidate in &self.candidates {
             left -= f64::from(candidate.weight);
             if left < 0.0 {
                 return Some(candidate.id);
             }
         }
-        // Rounding can leave a sliver after the last candidate.
-        self.candidates
-            .last()
-            .map(|candidate| candidate.id)
-            .or(Some(best))
+        self.candidates.last().map(|candidate| candidate.id)
     }
 
     /// Drops what top-k, top-p and min-p exclude. The most likely token always stays.
@@ -166,16 +201,28 @@ impl Sampler {
     }
 }
 
-/// The largest logit and its id; the lowest id wins a tie. Numbers that are not finite count as −∞, save +∞, which wins.
-fn argmax(logits: &[f32]) -> Option<(TokenId, f32)> {
-    let mut best = None;
-    let mut max = f32::NEG_INFINITY;
-    for (id, &logit) in (0..).zip(logits) {
-        if logit > max {
-            (best, max) = (Some(id), logit);
+/// Tokens whose weights are added first.
+const BLOCK: usize = 512;
+
+/// In eight chains, which a processor adds side by side.
+fn sum(weights: &[f32]) -> f64 {
+    let (body, tail) = weights.as_chunks::<8>();
+    let mut chains = [0.0; 8];
+    for some in body {
+        for (chain, &weight) in chains.iter_mut().zip(some) {
+            *chain += f64::from(weight);
         }
     }
-    best.map(|id| (id, max))
+    let tail: f64 = tail.iter().map(|&weight| f64::from(weight)).sum();
+    chains.iter().sum::<f64>() + tail
+}
+
+fn truncates(sampling: &Sampling) -> bool {
+    sampling.top_k > 0 || sampling.top_p < 1.0 || sampling.min_p > 0.0
+}
+
+fn id(place: usize) -> TokenId {
+    TokenId::try_from(place).unwrap_or(TokenId::MAX)
 }
 
 fn check(sampling: &Sampling) -> Result<()> {

@@ -317,3 +317,30 @@ proptest! {
         prop_assert_eq!(kept, expected);
     }
 }
+
+#[test]
+fn the_draw_is_that_of_one_sum_over_the_whole_vocabulary() {
+    // More than one block, the last one not full; whole blocks that weigh nothing.
+    let logits: Vec<f32> = (0..1700u32)
+        .map(|i| match i {
+            300..=1100 => f32::NEG_INFINITY,
+            _ => (i.wrapping_mul(2_654_435_761) >> 20) as f32 / 500.0,
+        })
+        .collect();
+    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let weights: Vec<f64> = logits.iter().map(|&l| (f64::from(l) - max).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    let mut sampler = Sampler::new(&sampling(1.0), 0, logits.len()).unwrap();
+    for position in 0..3000 {
+        let at = uniform(1, 0, position) * total;
+        let found = sampler.draw(&logits, position).unwrap() as usize;
+        // The place lies in the token's part of the sum, but for what f32 rounds.
+        let before: f64 = weights[..found].iter().sum();
+        let slack = 1e-5 * total;
+        assert!(
+            before - slack <= at && at <= before + weights[found] + slack,
+            "{position}: {found}"
+        );
+        assert!(weights[found] > 0.0);
+    }
+}
