@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What others make of the same machine: PyTorch's products (cuBLAS) and attention (cuDNN, FlashAttention 2), and transformers + PEFT end to end.
 
-    gpu_peers.py [LAYERS]      layers of the model in Qwen3-4B's shape, random weights; 36 unless told otherwise
+    gpu_peers.py [LAYERS [ops|models]]      layers of the model in Qwen3-4B's shape, random weights; 36 unless told otherwise
 
 The shapes are those of measure_gpu and measure_gpu_model, which kernels/check-gpu runs before this; times are medians of seven rounds by the
 GPU's own events, of whole passes by the clock. A peer that is not installed is left out, loudly.
@@ -150,10 +150,14 @@ def training(whole):
 
 def main():
     layers = int(sys.argv[1]) if len(sys.argv) > 1 else 36
+    only = sys.argv[2] if len(sys.argv) > 2 else ""
     print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
-    print("\n| op | shape | µs | TFLOP/s |\n|---|---|---|---|")
-    products()
-    attention()
+    if only != "models":
+        print("\n| op | shape | µs | TFLOP/s |\n|---|---|---|---|")
+        products()
+        attention()
+    if only == "ops":
+        return
     print(f"\n{layers} layers\n\n| pass | ms | tokens/s |\n|---|---|---|")
     for part in ("transformers", "peft"):
         try:
