@@ -5,23 +5,26 @@
 //! CPU, bf16 on a GPU). Every operation sizes its result by itself. **The contract**: a row's bits depend on its own tokens
 //! and adapter alone, never on what else is in the batch.
 //!
-//! Knows models' shapes and adapters; has never heard of requests, files or rewards. Read [`Device`], then [`Cpu`].
+//! Knows models' shapes and adapters; has never heard of requests, files or rewards. Read [`Device`], then [`Cpu`];
+//! [`Trains`] is what training needs besides.
 
 mod cpu;
 mod cuda;
+mod trains;
 
-use crate::adapter::{Adapter, AdapterGrads, Projection};
+use crate::adapter::{Adapter, Projection};
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::kv::Kv;
-use crate::model::{Layer, Scratch, Tape, serve, train};
+use crate::model::{Layer, Scratch, serve};
+use kernels::Dtype;
 use kernels::rope::Table;
-use kernels::softmax::{Normalizer, Target};
-use kernels::{CacheShape, Dtype};
+use kernels::softmax::Normalizer;
 use std::fmt::Debug;
 
 pub(crate) use cpu::Cpu;
 pub(crate) use cuda::{Cuda, Paged};
+pub(crate) use trains::{Attended, Trains};
 
 /// Consecutive rows of one sequence in a batch.
 #[derive(Clone, Copy, Debug)]
@@ -106,18 +109,6 @@ impl Map {
     }
 }
 
-/// The attention half of a layer, as its gradient needs it.
-#[derive(Debug)]
-pub(crate) struct Attended<'a, D: Device> {
-    /// What [`Device::place`] left.
-    pub(crate) placed: (&'a D::Narrow, &'a D::Narrow),
-    /// (N, H·D) the result.
-    pub(crate) out: &'a D::Narrow,
-    pub(crate) marks: &'a D::Marks,
-    /// Its gradient.
-    pub(crate) dout: &'a D::Wide,
-}
-
 /// A turn on a device that passes share.
 pub(crate) trait Turn {
     /// Lets others, who wait, have theirs.
@@ -126,8 +117,6 @@ pub(crate) trait Turn {
 
 /// Arithmetic on one kind of hardware. Sizes: N rows, C hidden, F feed-forward, V vocabulary.
 pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
-    /// Whether a sequence's gradient can begin behind what it shares with others; else a pack is trained as separate sequences.
-    const SHARES: bool;
     /// Rows of f32.
     type Wide: Default + Debug + Send + Sync;
     /// Rows that are multiplied.
@@ -146,19 +135,10 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     type Plan: Default + Debug + Send + Sync;
     /// What attention leaves for its gradient.
     type Marks: Default + Debug + Send + Sync;
-    /// What the output layer leaves for its gradient.
-    type Output: Default + Debug + Send;
-    /// Space of the backward pass.
-    type Space: Default + Debug + Send;
-    /// Gradients of an adapter while a backward pass adds to them.
-    type Grads<'a>;
     /// A turn on the device.
     type Turn<'a>: Turn;
 
     fn enter(&self) -> Self::Turn<'_>;
-    /// The same device for work that may wait while somebody is served.
-    #[must_use]
-    fn background(&self) -> Self;
 
     /// Packs matrices that lie one under the other.
     fn matrix(&self, parts: &[&[f32]], inputs: usize, dtype: Dtype) -> Result<Self::Matrix>;
@@ -166,14 +146,6 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     fn angles(&self, table: Table) -> Result<Self::Angles>;
     /// Memory of a matrix.
     fn bytes(matrix: &Self::Matrix) -> usize;
-
-    /// A cache for each sequence, with room for so many tokens; what is there is used again.
-    fn caches(
-        &self,
-        shape: CacheShape,
-        sequences: &[usize],
-        caches: &mut Vec<Self::Cache>,
-    ) -> Result<()>;
     /// Gives a sequence its cache on this device, with room for `tokens` tokens in all.
     fn adopt(&self, kv: &mut Kv, tokens: usize) -> Result<()>;
     /// The cache of a sequence that was adopted.
@@ -182,8 +154,6 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     fn cached_mut(kv: &mut Kv) -> &mut Self::Cache;
     /// This device's buffers among those of a caller, and where results go.
     fn scratch(scratch: &mut Scratch) -> (&mut serve::Buffers<Self>, &mut serve::Results);
-    /// The same for training.
-    fn tape(tape: &mut Tape) -> (&mut train::Buffers<Self>, &mut train::Asked);
 
     /// Once for a pass, when all caches have room.
     fn plan<S: Sequences<Self>>(
@@ -238,16 +208,6 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
         y: &mut Self::Wide,
     ) -> Result<()>;
 
-    /// Only the adapter's inner results of [`Device::linear`], for rows that have the same adapter.
-    fn inner(
-        &self,
-        at: Site<'_, Self>,
-        map: Map,
-        adapter: &Adapter,
-        x: &Self::Narrow,
-        inner: &mut Self::Inner,
-    ) -> Result<()>;
-
     /// Norms the heads (QK-norm), rotates queries and keys by their positions, and writes keys and values to the caches. What attention
     /// needs is afterwards in `qkv` and `beside` together; so is what was there before, for the gradient.
     fn place<S: Sequences<Self>>(
@@ -271,25 +231,12 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     /// `out` (N, F) = silu(gate)·up.
     fn swiglu(&self, f: usize, gate_up: &Self::Narrow, out: &mut Self::Narrow) -> Result<()>;
 
-    /// `len` zeros.
-    fn zeros(&self, len: usize, out: &mut Self::Wide) -> Result<()>;
-
     /// `out`: some rows of `from` (·, C).
     fn gather(
         &self,
         width: usize,
         from: &Self::Wide,
         rows: &[usize],
-        out: &mut Self::Wide,
-    ) -> Result<()>;
-
-    /// `out` (`total`, C): zeros, but `rows` are those of `from`.
-    fn scatter(
-        &self,
-        width: usize,
-        from: &Self::Wide,
-        rows: &[usize],
-        total: usize,
         out: &mut Self::Wide,
     ) -> Result<()>;
 
@@ -304,95 +251,4 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
 
     /// What turns a row of [`Device::logits`] into log-probs: the arithmetic of [`Device::log_probs`].
     fn normalizer(&self, logits: &[f32], temperature: f32) -> Result<Normalizer>;
-
-    /// `out[i]`: the log-prob of target i, whose row counts rows of `x`; targets are ordered by row. Lets others have their turn between tiles.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one fused op: product, softmax, choice"
-    )]
-    fn log_probs(
-        &self,
-        turn: &mut Self::Turn<'_>,
-        x: &Self::Narrow,
-        w: &Self::Matrix,
-        targets: &[Target],
-        temperature: f32,
-        output: &mut Self::Output,
-        out: &mut [f32],
-    ) -> Result<()>;
-
-    /// `dx` by the rows of `x`, given `upstream` gradients of the targets' log-probs; `output` is what [`Device::log_probs`] left.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one fused op: product, softmax, choice"
-    )]
-    fn log_probs_backward(
-        &self,
-        turn: &mut Self::Turn<'_>,
-        x: &Self::Narrow,
-        w: &Self::Matrix,
-        targets: &[Target],
-        upstream: &[f32],
-        output: &mut Self::Output,
-        dx: &mut Self::Wide,
-    ) -> Result<()>;
-
-    /// Begins to add to `grads`.
-    fn open<'a>(&self, grads: &'a mut AdapterGrads) -> Result<Self::Grads<'a>>;
-    /// What was added is in the `AdapterGrads` that were opened.
-    fn close(&self, grads: Self::Grads<'_>) -> Result<()>;
-
-    /// A gradient as an operand of products; `space` holds it where it must be another.
-    fn operand<'a>(
-        &self,
-        dx: &'a Self::Wide,
-        space: &'a mut Self::Narrow,
-    ) -> Result<&'a Self::Narrow>;
-
-    /// `dx` by the input `x` of a product, overwritten; adds to the gradients of the adapter. All rows have the same adapter.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the gradient of one fused product"
-    )]
-    fn linear_backward(
-        &self,
-        at: Site<'_, Self>,
-        map: Map,
-        adapter: &Adapter,
-        x: &Self::Narrow,
-        inner: &Self::Inner,
-        dy: &Self::Narrow,
-        dx: &mut Self::Wide,
-        grads: &mut Self::Grads<'_>,
-        space: &mut Self::Space,
-    ) -> Result<()>;
-
-    /// `dx` += the gradient of [`Device::norm`].
-    fn norm_backward(
-        &self,
-        config: &ModelConfig,
-        x: &Self::Wide,
-        weight: &Self::Vector,
-        dy: &Self::Wide,
-        dx: &mut Self::Wide,
-    ) -> Result<()>;
-
-    /// `dgate_up` (N, 2F). `gate_up` may be overwritten.
-    fn swiglu_backward(
-        &self,
-        f: usize,
-        gate_up: &mut Self::Narrow,
-        dgated: &Self::Wide,
-        dgate_up: &mut Self::Narrow,
-    ) -> Result<()>;
-
-    /// `dqkv` (N, (H + 2K)·D): the gradient of [`Device::place`] and [`Device::attend`] together. The caches are overwritten.
-    fn attend_backward<S: Sequences<Self>>(
-        &self,
-        at: Site<'_, Self>,
-        batch: &mut S,
-        forward: Attended<'_, Self>,
-        dqkv: &mut Self::Narrow,
-        space: &mut Self::Space,
-    ) -> Result<()>;
 }

@@ -4,7 +4,7 @@
 //! computed again from its input; names are those of [`super::block::Activations`] with a `d` in front.
 
 use crate::adapter::{Adapter, AdapterGrads};
-use crate::device::{Attended, Device, Map, Site, Turn};
+use crate::device::{Attended, Map, Site, Trains, Turn};
 use crate::error::{Error, Result};
 use crate::model::block::{self, Activations};
 use crate::model::train::{Asked, Buffers, Forest, Tape};
@@ -13,7 +13,7 @@ use crate::model::{Model, Net};
 
 /// Gradients that flow, and work space.
 #[derive(Debug)]
-pub(crate) struct Gradients<D: Device> {
+pub(crate) struct Gradients<D: Trains> {
     /// (N, C) by the layer's output, in the end by its input.
     dx: D::Wide,
     /// (N, C) by a norm's result.
@@ -31,7 +31,7 @@ pub(crate) struct Gradients<D: Device> {
     space: D::Space,
 }
 
-impl<D: Device> Default for Gradients<D> {
+impl<D: Trains> Default for Gradients<D> {
     fn default() -> Self {
         Gradients {
             dx: D::Wide::default(),
@@ -66,7 +66,7 @@ impl Model {
     }
 }
 
-impl<D: Device> Net<D> {
+impl<D: Trains> Net<D> {
     fn backward(
         &self,
         tape: &mut Tape,
@@ -180,7 +180,7 @@ impl<D: Device> Net<D> {
 }
 
 /// A layer's intermediate results, computed again from its input.
-fn recompute<D: Device>(
+fn recompute<D: Trains>(
     device: &D,
     at: Site<'_, D>,
     batch: &mut Forest<'_, D>,
@@ -199,7 +199,7 @@ fn recompute<D: Device>(
     }
 }
 
-fn feed_forward_backward<D: Device>(
+fn feed_forward_backward<D: Trains>(
     device: &D,
     at: Site<'_, D>,
     adapter: &Adapter,
@@ -229,7 +229,7 @@ fn feed_forward_backward<D: Device>(
     clippy::too_many_arguments,
     reason = "the two halves of a layer's gradient take the same parts"
 )]
-fn attention_backward<D: Device>(
+fn attention_backward<D: Trains>(
     device: &D,
     at: Site<'_, D>,
     adapter: &Adapter,

@@ -4,7 +4,7 @@
 //! computed again when its gradient is. The vocabulary's logits never exist as a whole.
 
 use crate::adapter::Adapter;
-use crate::device::{Cpu, Cuda, Device, Sequences, Site, Span, Turn};
+use crate::device::{Cpu, Cuda, Sequences, Site, Span, Trains, Turn};
 use crate::error::Result;
 use crate::model::block::{self, Activations};
 use crate::model::pack::{Node, Pack};
@@ -41,7 +41,7 @@ pub(crate) struct Asked {
 
 /// What a pass on one device writes to.
 #[derive(Debug)]
-pub(crate) struct Buffers<D: Device> {
+pub(crate) struct Buffers<D: Trains> {
     /// Of every layer when intermediate results are kept, else of the one at hand.
     pub(super) acts: Vec<Activations<D>>,
     /// Each layer's input, then the last layer's output: (N, C).
@@ -56,7 +56,7 @@ pub(crate) struct Buffers<D: Device> {
     pub(super) grads: super::backward::Gradients<D>,
 }
 
-impl<D: Device> Default for Buffers<D> {
+impl<D: Trains> Default for Buffers<D> {
     fn default() -> Self {
         Buffers {
             acts: Vec::new(),
@@ -127,13 +127,13 @@ impl Asked {
 }
 
 /// The nodes of a pack, with a cache of one layer each.
-pub(super) struct Forest<'a, D: Device> {
+pub(super) struct Forest<'a, D: Trains> {
     pub(super) nodes: &'a [Node],
     pub(super) caches: &'a mut [D::Cache],
     pub(super) adapter: Option<&'a Adapter>,
 }
 
-impl<D: Device> Sequences<D> for Forest<'_, D> {
+impl<D: Trains> Sequences<D> for Forest<'_, D> {
     fn count(&self) -> usize {
         self.nodes.len()
     }
@@ -207,7 +207,7 @@ impl Model {
     }
 }
 
-impl<D: Device> Net<D> {
+impl<D: Trains> Net<D> {
     fn train_pack(
         &self,
         tape: &mut Tape,
