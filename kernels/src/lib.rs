@@ -38,6 +38,7 @@ mod unpack;
 
 pub use cache::{BLOCK, CacheShape, KvCache};
 pub use error::{Error, Result};
+pub use memory::Floats;
 pub use packed::{Dtype, Packed};
 pub use pool::{Pool, Slice};
 pub use simd::Isa;

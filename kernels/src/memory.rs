@@ -90,6 +90,9 @@ fn take(bytes: usize) -> (Arc<Block>, usize) {
 /// That is so, and they are aligned to a cache line at most.
 pub(crate) unsafe trait Plain: Copy + Send + Sync {}
 
+// SAFETY: a number.
+unsafe impl Plain for f32 {}
+
 /// A fixed number of values in such a block, all zero at first.
 pub(crate) struct Numbers<T: Plain> {
     at: NonNull<T>,
@@ -137,6 +140,45 @@ impl<T: Plain> DerefMut for Numbers<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as for `deref`; the borrow is exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Plain> Clone for Numbers<T> {
+    fn clone(&self) -> Self {
+        let mut same = Numbers::zeros(self.len);
+        same.copy_from_slice(self);
+        same
+    }
+}
+
+/// Numbers that every step of decoding reads, but that are no matrix of the model: an adapter's. Side by side with the model's matrices.
+#[derive(Clone)]
+pub struct Floats(Numbers<f32>);
+
+impl Floats {
+    /// `len` zeros.
+    pub fn zeros(len: usize) -> Floats {
+        Floats(Numbers::zeros(len))
+    }
+}
+
+impl Deref for Floats {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+impl DerefMut for Floats {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.0
+    }
+}
+
+impl std::fmt::Debug for Floats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Floats").field(&self.len()).finish()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tokens per second of a real model: `cargo bench -p policy --bench model -- PATH [THREADS [bf16|f32|q8|bf16-pairs]]`.
+//! Tokens per second of a real model: `cargo bench -p policy --bench model -- PATH [THREADS [bf16|f32|q8|bf16-pairs [decode|sample|prefill|train]]]`.
 //!
 //! PATH is a GGUF file or a Hugging Face folder; weights are bf16 in memory unless told otherwise. Reports the median of several runs: decoding in
 //! batches of 1, 8 and 32, with and without an adapter of rank 16; a prompt of 256 tokens; LoRA training steps of 4 × 256
@@ -70,14 +70,24 @@ fn main() {
         model.bytes() >> 20
     );
     let adapter = Adapter::init(model.config(), 16, 32.0, 1).unwrap();
+    let only = arguments.get(3).map(String::as_str);
+    let asked = |part| only.is_none_or(|only| only == part);
     for batch in [1, 8, 32] {
         for adapter in [None, Some(&adapter)] {
-            decode(&model, batch, adapter);
+            if asked("decode") {
+                decode(&model, batch, adapter);
+            }
         }
     }
-    sample(&model);
-    prefill(&model);
-    train(&model, adapter);
+    if asked("sample") {
+        sample(&model);
+    }
+    if asked("prefill") {
+        prefill(&model);
+    }
+    if asked("train") {
+        train(&model, adapter);
+    }
 }
 
 /// Steps after a prompt of 32 tokens.

@@ -6,6 +6,7 @@
 
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+use kernels::Floats;
 use kernels::lora::Pair;
 use sha2::{Digest, Sha256};
 use std::ops::Range;
@@ -116,7 +117,7 @@ pub struct Adapter {
     alpha: f32,
     params: Vec<f32>,
     /// Every matrix transposed, at the same place: the form in which the forward products read them.
-    transposed: Vec<f32>,
+    transposed: Floats,
     /// Hashing millions of numbers takes a step's time: done once, by whoever asks first.
     digest: OnceLock<String>,
 }
@@ -188,7 +189,7 @@ impl Adapter {
         let mut adapter = Adapter {
             layout,
             alpha,
-            transposed: vec![0.0; params.len()],
+            transposed: Floats::zeros(params.len()),
             digest: OnceLock::new(),
             params,
         };
@@ -210,9 +211,10 @@ impl Adapter {
         }
         let mut next = Adapter {
             params,
-            transposed: self.transposed.clone(),
+            transposed: Floats::zeros(self.params.len()),
             digest: OnceLock::new(),
-            ..self.header()
+            layout: self.layout.clone(),
+            alpha: self.alpha,
         };
         next.transpose();
         Ok(next)
@@ -323,18 +325,6 @@ impl Adapter {
             b_t: &self.transposed[b],
             rank: self.layout.rank,
             scale: self.scale(),
-        }
-    }
-
-    /// A copy without parameters.
-    fn header(&self) -> Adapter {
-        let (params, transposed) = (Vec::new(), Vec::new());
-        Adapter {
-            layout: self.layout.clone(),
-            alpha: self.alpha,
-            params,
-            transposed,
-            digest: OnceLock::new(),
         }
     }
 
