@@ -4,6 +4,8 @@
 //! recorded log-prob is not computed here (the kernels do, at the sampling temperature before truncation). No allocation per
 //! token. Order of operations: logit bias, repetition penalty, temperature, top-k, top-p, min-p.
 
+use std::cmp::Ordering;
+
 use kernels::softmax;
 use rl::{Sampling, TokenId};
 
@@ -142,12 +144,26 @@ impl Sampler {
 
     /// The same of what top-k, top-p and min-p leave.
     fn among_candidates(&mut self, at: f64) -> Option<TokenId> {
+        let Sampling {
+            top_k,
+            top_p,
+            min_p,
+            ..
+        } = self.sampling;
+        let whole: f64 = self.weights.chunks(BLOCK).map(sum).sum();
+        // What the cheapest of the three rules excludes is not even listed: tokens below the second of these weights sum to less
+        // than 1 - p of the whole, so that none of them can be among the first p.
+        let least = match (top_k, top_p < 1.0) {
+            (1.., _) => 0.0,
+            (0, true) => (1.0 - f64::from(top_p)) * whole / self.weights.len() as f64,
+            (0, false) => f64::from(min_p),
+        };
+        let some = (0..).zip(&self.weights);
+        let some = some.filter(|(_, weight)| **weight > 0.0 && f64::from(**weight) >= least);
         self.candidates.clear();
-        let weighed = (0..).zip(&self.weights);
-        let some = weighed.filter(|(_, weight)| **weight > 0.0);
         self.candidates
             .extend(some.map(|(id, &weight)| Candidate { weight, id }));
-        self.truncate();
+        self.truncate(whole);
         let total: f64 = self.candidates.iter().map(|c| f64::from(c.weight)).sum();
         let mut left = at * total;
         for candidate in &self.candidates {
@@ -159,46 +175,67 @@ impl Sampler {
         self.candidates.last().map(|candidate| candidate.id)
     }
 
-    /// Drops what top-k, top-p and min-p exclude. The most likely token always stays.
-    fn truncate(&mut self) {
+    /// Drops what top-k, top-p and min-p exclude; `whole` is the sum of all weights. The most likely token always stays.
+    fn truncate(&mut self, whole: f64) {
         let Sampling {
             top_k,
             top_p,
             min_p,
             ..
         } = self.sampling;
-        let heavier =
-            |a: &Candidate, b: &Candidate| b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id));
         let k = top_k as usize;
-        if k > 0 && k < self.candidates.len() {
-            self.candidates.select_nth_unstable_by(k - 1, heavier);
-            self.candidates.truncate(k);
+        let mut total = whole;
+        if k > 0 {
+            if k < self.candidates.len() {
+                self.candidates.select_nth_unstable_by(k - 1, heavier);
+                self.candidates.truncate(k);
+                // One order for one set: sums must not depend on the selection's internals.
+                self.candidates.sort_unstable_by_key(|c| c.id);
+            }
+            total = self.candidates.iter().map(|c| f64::from(c.weight)).sum();
         }
         if top_p < 1.0 {
-            let total: f64 = self.candidates.iter().map(|c| f64::from(c.weight)).sum();
-            // Tokens below this weight sum to less than 1 - p of the total, so none of them can be among the first p: leaving
-            // them out spares sorting nearly the whole vocabulary.
-            let tail = (1.0 - f64::from(top_p)) * total / self.candidates.len() as f64;
-            self.candidates.retain(|c| f64::from(c.weight) >= tail);
-            self.candidates.sort_unstable_by(heavier);
-            let mut sum = 0.0;
-            let reached = |c: &Candidate| {
-                sum += f64::from(c.weight);
-                sum >= f64::from(top_p) * total
-            };
-            let last = self.candidates.iter().position(reached);
-            self.candidates
-                .truncate(last.map_or(self.candidates.len(), |last| last + 1));
+            let kept = heaviest(&mut self.candidates, f64::from(top_p) * total);
+            self.candidates.truncate(kept);
+            self.candidates.sort_unstable_by_key(|c| c.id);
         }
         if min_p > 0.0 {
             // The largest weight is exp(0) = 1.
             self.candidates.retain(|c| c.weight >= min_p);
         }
-        if top_k > 0 || top_p < 1.0 {
-            // One order for one set, however it came about: the draw must not depend on the selection's internals.
-            self.candidates.sort_unstable_by_key(|c| c.id);
+    }
+}
+
+/// The order in which rules keep candidates.
+fn heavier(a: &Candidate, b: &Candidate) -> Ordering {
+    b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id))
+}
+
+/// Brings the heaviest candidates to the front, and counts how many of them weigh `goal` together. Halves that are not wanted are never
+/// sorted.
+fn heaviest(candidates: &mut [Candidate], goal: f64) -> usize {
+    const FEW: usize = 64;
+    let weight = |some: &[Candidate]| -> f64 { some.iter().map(|c| f64::from(c.weight)).sum() };
+    // Those before `first` weigh `before`, less than the goal; those before `end` reach it, if any do.
+    let (mut first, mut end, mut before) = (0, candidates.len(), 0.0);
+    while end - first > FEW {
+        let middle = (end - first) / 2;
+        let part = &mut candidates[first..end];
+        part.select_nth_unstable_by(middle, heavier);
+        let half = weight(&part[..middle]);
+        if before + half >= goal {
+            end = first + middle;
+        } else {
+            before += half;
+            first += middle;
         }
     }
+    candidates[first..end].sort_unstable_by(heavier);
+    let reached = candidates[first..end].iter().position(|c| {
+        before += f64::from(c.weight);
+        before >= goal
+    });
+    reached.map_or(end, |place| first + place + 1)
 }
 
 /// Tokens whose weights are added first.
