@@ -21,8 +21,9 @@ pub(super) const MODULE: Module = Module {
     ],
 };
 
-/// Heads of one block, a warp each, as in `cuda/rope.cu`.
-const WARPS: usize = 8;
+/// The most threads of a block, as in `cuda/rope.cu`; elements that a lane has.
+const THREADS: usize = 256;
+const EACH: usize = 16;
 
 /// What both directions read.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +61,8 @@ pub struct Cache<'a> {
 /// `qkv`: (N, (H + 2K)·D), queries, keys, values · `q`: (N, H·D).
 ///
 /// # Order
-/// A lane's squares ascending, those of the lower half first; then lanes by exclusive-or 16, 8, 4, 2, 1.
+/// A lane has eight neighbours of each half: their squares ascending, those of the lower half first; then the head's D / 16 lanes by
+/// exclusive-or, D / 32 first.
 ///
 /// # Errors
 /// [`crate::Error::Shape`]; [`crate::Error::Argument`]; [`crate::Error::Driver`].
@@ -83,6 +85,7 @@ pub fn forward(
     let sequences = cache.sequences;
     check!("rope.forward", sequences: rows);
     aligned("rope.forward", "q", q.address())?;
+    aligned("rope.forward", "qkv", qkv.address())?;
     let shape = cache.layer.shape();
     let fits = shape.kv_heads == kv_heads
         && shape.head_dim == d
@@ -99,14 +102,14 @@ pub fn forward(
     } else {
         "rope_forward_d128"
     };
-    let [n, h, k, context] = rotation.sizes(rows);
+    let [h, k, context] = rotation.sizes();
     let [all, per] = [cache.table.sequences(), cache.table.ld()].map(small);
     // SAFETY: order and types are those of `rope_forward_*`; the checks proved the shapes, the kernel compares positions
     // with the table and the pages of a sequence, sequences with the table's rows, and its entries are the pools' pages.
     unsafe {
         on.launch(
             name,
-            rotation.grid(rows),
+            rotation.grid(rows, 2),
             &[
                 q,
                 &cache.layer.keys.view_mut(),
@@ -118,7 +121,6 @@ pub fn forward(
                 &rotation.positions,
                 &sequences,
                 &cache.table.view(),
-                &n,
                 &h,
                 &k,
                 &context,
@@ -151,17 +153,19 @@ pub fn backward(
     let width = rotation.heads.columns();
     check!("rope.backward", qkv: rows * width, dqkv: rows * width, out: rows * width);
     aligned("rope.backward", "out", out.address())?;
+    aligned("rope.backward", "qkv", qkv.address())?;
+    aligned("rope.backward", "dqkv", dqkv.address())?;
     let name = if rotation.heads.head_dim == 64 {
         "rope_backward_d64"
     } else {
         "rope_backward_d128"
     };
-    let [n, h, k, context] = rotation.sizes(rows);
+    let [h, k, context] = rotation.sizes();
     // SAFETY: order and types are those of `rope_backward_*`; the rest as in `forward`.
     unsafe {
         on.launch(
             name,
-            rotation.grid(rows),
+            rotation.grid(rows, 1),
             &[
                 out,
                 &dqkv,
@@ -170,7 +174,6 @@ pub fn backward(
                 &rotation.k_norm,
                 &rotation.table,
                 &rotation.positions,
-                &n,
                 &h,
                 &k,
                 &context,
@@ -201,25 +204,29 @@ impl Rotation<'_> {
         check!("rope", table: table.len() / d * d, positions: rows);
         for norm in [self.q_norm, self.k_norm].into_iter().flatten() {
             check!("rope", norm: d);
+            aligned("rope", "norm", norm.address())?;
         }
-        let counted = rows <= i32::MAX as usize / (heads + 2 * kv_heads);
+        aligned("rope", "table", table.address())?;
+        let counted = rows <= i32::MAX as usize;
         require!("rope", rows = rows as f64, counted, "a grid has fewer");
         Ok(rows)
     }
 
-    /// Rows, query heads, key heads, positions of the table.
-    fn sizes(&self, rows: usize) -> [i32; 4] {
+    /// Query heads, key heads, positions of the table.
+    fn sizes(&self) -> [i32; 3] {
         let Heads {
             heads,
             kv_heads,
             head_dim,
         } = self.heads;
-        [rows, heads, kv_heads, self.table.len() / head_dim].map(small)
+        [heads, kv_heads, self.table.len() / head_dim].map(small)
     }
 
-    fn grid(&self, rows: usize) -> Grid {
-        let warps = rows * (self.heads.heads + 2 * self.heads.kv_heads);
-        Grid::line(warps.div_ceil(WARPS), 32 * WARPS as u32)
+    /// A block a row, with lanes for every `share`th of its heads.
+    fn grid(&self, rows: usize, share: usize) -> Grid {
+        let heads = self.heads.heads + 2 * self.heads.kv_heads;
+        let lanes = heads.div_ceil(share) * self.heads.head_dim / EACH;
+        Grid::line(rows, lanes.next_multiple_of(32).min(THREADS) as u32)
     }
 }
 
