@@ -38,14 +38,13 @@ NS_KERNEL void __launch_bounds__(256, 2)
   int row, column;
   float sums[tile::MT][tile::NT][4];
   logits(sums, ns_smem(shared), hidden, w, rows, vocabulary, width, row, column);
-  const Targets targets{first, token};
   each_unit(sums, tile::warp_row(), tile::warp_column(), [&](int inside, int c, int, float(&own)[8]) {
     const int r = row + inside;
     const float scale = r < rows ? inverse_temperature[r] * LOG2_E : 0.0f;
     const Stat stat = unit(own, pairs_inside(column + c, vocabulary), scale);
     if ((lane & 3) == 0) units[inside][c >> 5] = stat;
-    if (r < rows) pick(own, r, column + c, targets, target_logit);
   });
+  pick(sums, row + tile::warp_row(), column + tile::warp_column(), rows, Targets{first, token}, target_logit);
   if (!NS_PLANTED(130)) __syncthreads();
   const int r = row + threadIdx.x;
   if (threadIdx.x < tile::ROWS && r < rows)
@@ -146,7 +145,6 @@ NS_KERNEL void __launch_bounds__(256, 2)
   float sums[tile::MT][tile::NT][4];
   logits(sums, ns_smem(shared), hidden, w, rows, part, width, row, column);
   const Gradient gradient{inverse_temperature, normalizer, {first, token}, upstream, dlogits, rows, part, from};
-  each_unit(sums, row + tile::warp_row(), column + tile::warp_column(),
-            [&](int r, int c, int, float(&own)[8]) { put_gradient(own, r, c, gradient); });
+  put_gradients(sums, row + tile::warp_row(), column + tile::warp_column(), gradient);
 }
 NS_REGISTER(output_gradient);

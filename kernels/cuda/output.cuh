@@ -83,38 +83,70 @@ template <int MT, int NT, class F> NS_DEV void each_unit(float (&sums)[MT][NT][4
       }
 }
 
-// The logits of a row's targets that are among the lane's of the unit at `column`.
-NS_DEV void pick(const float (&own)[8], int row, int column, const Targets& targets, float* target_logit) {
-  for (int t = targets.first[row]; t < targets.first[row + 1]; t++) {
-    const int at = targets.token[t] - column - (threadIdx.x & 3) * 2;
+// A lane's place of a token in a warp's part that begins at `column`: its pair and which of the two, or none.
+template <int NT> NS_DEV bool is_own(int token, int column, int& place) {
+  place = token - column - (threadIdx.x & 3) * 2;
+  return place >= 0 && place < NT * 8 && (place & 6) == 0;
+}
+
+// The logits of the targets of all rows of a warp's part, which begins at (row, column).
+template <int MT, int NT>
+NS_DEV void pick(const float (&sums)[MT][NT][4], int row, int column, int rows, const Targets& targets,
+                 float* target_logit) {
 #pragma unroll
-    for (int j = 0; j < 8; j++)
-      if (at == j / 2 * 8 + j % 2) target_logit[t] = own[j];
+  for (int i = 0; i < 2 * MT; i++) {
+    const int r = row + i * 8 + ((threadIdx.x & 31) >> 2);
+    if (r >= rows) continue;
+    for (int t = targets.first[r], end = targets.first[r + 1]; t < end; t++) {
+      int place;
+      if (!is_own<NT>(targets.token[t], column, place)) continue;
+#pragma unroll
+      for (int j = 0; j < NT; j++)
+#pragma unroll
+        for (int k = 0; k < 2; k++)
+          if (place == j * 8 + k) target_logit[t] = sums[i / 2][j][i % 2 * 2 + k];
+    }
   }
 }
 
-// With G = sum of a row's upstream: (sum of upstream of the targets v - G * p_v) / temperature, rounded once, for the lane's
-// logits of the unit at `column` of this part of the vocabulary.
-NS_DEV void put_gradient(float (&own)[8], int row, int column, const Gradient& g) {
-  if (row >= g.rows) return;
-  const Stat n = g.normalizer[row];
-  const float inverse = g.inverse_temperature[row];
-  const int begin = g.targets.first[row], end = g.targets.first[row + 1], left = (threadIdx.x & 3) * 2;
-  float total = 0.0f;
-  for (int t = begin; t < end; t++) total += g.upstream[t];
+// With G = sum of a row's upstream: (sum of upstream of the targets v - G * p_v) / temperature, rounded once, for a warp's logits
+// from (row, column) of this part of the vocabulary. A row's numbers are read once: what is stored might be them, for all that a
+// compiler knows.
+template <int MT, int NT>
+NS_DEV void put_gradients(float (&sums)[MT][NT][4], int row, int column, const Gradient& g) {
+  const int left = (threadIdx.x & 3) * 2;
 #pragma unroll
-  for (int j = 0; j < 8; j++) own[j] = -total * ns_exp2(((own[j] - n.max) * inverse - n.sum) * LOG2_E);
-  for (int t = begin; t < end; t++) {
-    const int at = g.targets.token[t] - g.from * !NS_PLANTED(132) - column - left;
+  for (int i = 0; i < 2 * MT; i++) {
+    const int r = row + i * 8 + ((threadIdx.x & 31) >> 2);
+    if (r >= g.rows) continue;
+    const Stat n = g.normalizer[r];
+    const float inverse = g.inverse_temperature[r];
+    const int begin = g.targets.first[r], end = g.targets.first[r + 1];
+    float total = 0.0f;
+    for (int t = begin; t < end; t++) total += g.upstream[t];
 #pragma unroll
-    for (int j = 0; j < 8; j++)
-      if (at == j / 2 * 8 + j % 2) own[j] += g.upstream[t];
+    for (int j = 0; j < NT; j++)
+#pragma unroll
+      for (int k = 0; k < 2; k++) {
+        float& own = sums[i / 2][j][i % 2 * 2 + k];
+        own = -total * ns_exp2_low(((own - n.max) * inverse - n.sum) * LOG2_E);
+      }
+    for (int t = begin; t < end; t++) {
+      int place;
+      if (!is_own<NT>(g.targets.token[t] - g.from * !NS_PLANTED(132), column, place)) continue;
+      const float upstream = g.upstream[t];
+#pragma unroll
+      for (int j = 0; j < NT; j++)
+#pragma unroll
+        for (int k = 0; k < 2; k++)
+          if (place == j * 8 + k) sums[i / 2][j][i % 2 * 2 + k] += upstream;
+    }
+    u32* to = (u32*)(g.dlogits + (long long)r * g.part + column + left);
+#pragma unroll
+    for (int j = 0; j < NT; j++)
+      if (column + j * 8 < g.part)
+        to[j * 4] = ns_pack(sums[i / 2][j][i % 2 * 2] * inverse, sums[i / 2][j][i % 2 * 2 + 1] * inverse);
   }
-#pragma unroll
-  for (int j = 0; j < 4; j++)
-    if (column + j * 8 < g.part)
-      *(u32*)(g.dlogits + (long long)row * g.part + column + j * 8 + left) =
-          ns_pack(own[2 * j] * inverse, own[2 * j + 1] * inverse);
 }
 
 }  // namespace output

@@ -26,15 +26,27 @@ NS_KERNEL void __launch_bounds__(384, 1)
   const Targets targets{first, token};
   const int tiles = (vocabulary + tile::COLUMNS - 1) / tile::COLUMNS;
   const auto end = [&](Sums& sums, int row, int column) {
-    Stat units[4];
-    each_unit(sums, row, column, [&](int r, int c, int u, float(&own)[8]) {
+    pick(sums, row, column, rows, targets, target_logit);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int r = row + half * 8 + ((threadIdx.x & 31) >> 2);
       const float scale = r < rows ? inverse_temperature[r] * LOG2_E : 0.0f;
-      units[u % 4] = unit(own, pairs_inside(c, vocabulary), scale);
-      if (r >= rows) return;
-      pick(own, r, c, targets, target_logit);
-      const int tile = c / tile::COLUMNS;
-      if (u % 4 == 3 && (threadIdx.x & 3) == 0 && tile < tiles) stats[(long long)r * tiles + tile] = combine(units, scale);
-    });
+#pragma unroll
+      for (int t = 0; t < tile_wgmma::NT / 16; t++) {
+        const int c = column + t * tile::COLUMNS;
+        Stat units[4];
+#pragma unroll
+        for (int u = 0; u < 4; u++) {
+          float own[8];
+#pragma unroll
+          for (int j = 0; j < 8; j++) own[j] = sums[0][t * 16 + u * 4 + j / 2][half * 2 + j % 2];
+          units[u] = unit(own, pairs_inside(c + u * 32, vocabulary), scale);
+        }
+        const Stat stat = combine(units, scale);
+        if ((threadIdx.x & 3) == 0 && r < rows && c < vocabulary)
+          stats[(long long)r * tiles + c / tile::COLUMNS] = stat;
+      }
+    }
   };
   tile_wgmma::multiply<tile::ALONG>(ns_smem(shared), ns_smem(barriers), &hidden, &w, rows, vocabulary, width, end);
 }
@@ -51,7 +63,7 @@ NS_KERNEL void __launch_bounds__(384, 1)
   NS_SHARED(u64, barriers, [2 * tile_wgmma::STAGES]);
   const Gradient gradient{inverse_temperature, normalizer, {first, token}, upstream, dlogits, rows, part, from};
   const auto end = [&](Sums& sums, int row, int column) {
-    each_unit(sums, row, column, [&](int r, int c, int, float(&own)[8]) { put_gradient(own, r, c, gradient); });
+    put_gradients(sums, row, column, gradient);
   };
   tile_wgmma::multiply<tile::ALONG>(ns_smem(shared), ns_smem(barriers), &hidden, &w, rows, part, width, end);
 }
