@@ -68,6 +68,14 @@ NS_DEV void ns_syncwarp() { __syncwarp(); }
 // A named barrier (1 to 15) of some of a block's threads.
 NS_DEV void ns_bar_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 
+// ---- counters of many threads: only whole numbers, whose sum is the same in every order
+
+// Each gives what was there before.
+NS_DEV u32 ns_add(u32* to, u32 n) { return atomicAdd(to, n); }
+NS_DEV u64 ns_add(u64* to, u64 n) { return atomicAdd(to, n); }
+// What this thread wrote before is seen by whoever sees what it writes after.
+NS_DEV void ns_fence() { __threadfence(); }
+
 // ---- sm_80: asynchronous copies, ldmatrix, mma.sync
 
 NS_DEV u32 ns_smem(const void* p) { return (u32)__cvta_generic_to_shared(p); }

@@ -51,6 +51,12 @@ NS_DEV u32 ns_ballot(int predicate) {
 NS_DEV void ns_syncwarp() { emu::warp_collective(nullptr, [](emu::Fiber*, int) {}); }
 NS_DEV void ns_bar_sync(int id, int threads) { emu::barrier(id, threads); }
 
+// ---- counters of many threads
+
+NS_DEV u32 ns_add(u32* to, u32 n) { return __atomic_fetch_add(to, n, __ATOMIC_SEQ_CST); }
+NS_DEV u64 ns_add(u64* to, u64 n) { return __atomic_fetch_add(to, n, __ATOMIC_SEQ_CST); }
+NS_DEV void ns_fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
 // ---- sm_80: asynchronous copies, ldmatrix, mma.sync
 
 NS_DEV u32 ns_smem(const void* p) { return emu::shared_address(p); }

@@ -222,6 +222,7 @@ pub(crate) fn loss(meter: &Meter) -> Result<Vec<Row>> {
 pub(crate) fn sample(meter: &Meter) -> Result<Vec<Row>> {
     let (n, vocab) = meter.size((64, 151_936), (2, 500));
     let logits = meter.noise(1, n * vocab)?;
+    let mut work = sampler::Work::new(&meter.on, n, vocab)?;
     let mut rows = Vec::new();
     for (what, top_k, top_p) in [
         ("sample", 0, 1.0),
@@ -242,13 +243,8 @@ pub(crate) fn sample(meter: &Meter) -> Result<Vec<Row>> {
         let draws = meter.on.upload(&draws)?;
         let mut tokens = meter.poisoned(n)?;
         let us = meter.time(|on| {
-            sampler::draw(
-                on,
-                vocab,
-                logits.view(),
-                draws.view(),
-                &mut tokens.view_mut(),
-            )
+            let (draws, to) = (draws.view(), &mut tokens.view_mut());
+            sampler::draw(on, logits.view(), draws, &mut work, to)
         })?;
         rows.push(row(
             what,

@@ -4,18 +4,28 @@
 //! then top-k, then top-p, then min-p; biases and penalties are added to the logits before. The recorded log-prob is not
 //! computed here: it is the output op's, of the untruncated distribution, as in training.
 
-use super::launch::{Entry, Grid, Module};
-use super::{Element, Stream, View, ViewMut};
+use super::launch::{Argument, Entry, Grid, Module};
+use super::{Buffer, Element, Stream, View, ViewMut};
 use crate::Result;
 use crate::error::{check, require};
 
 pub(super) const MODULE: Module = Module {
     name: "sample",
-    kernels: &[Entry::new("sample_draw")],
+    kernels: &[
+        Entry::new("sample_best"),
+        Entry::new("sample_bins"),
+        Entry::new("sample_top_k"),
+        Entry::new("sample_top_p"),
+        Entry::new("sample_token"),
+    ],
 };
 
-/// As in `cuda/sample.cu`.
-const THREADS: u32 = 512;
+/// As in `cuda/sample.cu`: threads of a block, tokens of its chunk, bins of weights, listed tokens of a bin, a row's state in words.
+const THREADS: u32 = 256;
+const CHUNK: usize = 16 * THREADS as usize;
+const BINS: usize = 2048;
+const LISTED: usize = 8192;
+const STATE: usize = 5;
 
 /// A row's settings.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -40,17 +50,48 @@ pub struct Draw {
 // SAFETY: four-byte and eight-byte numbers, 40 bytes without a gap; every pattern is a value.
 unsafe impl Element for Draw {}
 
+/// Memory for draws: what the blocks of a row tell each other.
+#[derive(Debug)]
+pub struct Work {
+    words: Buffer<u64>,
+    rows: usize,
+    vocab: usize,
+}
+
+impl Work {
+    /// For `rows` rows at most.
+    ///
+    /// # Errors
+    /// [`crate::Error::Argument`] for a vocabulary that [`draw`] refuses; [`crate::Error::Driver`].
+    pub fn new(on: &Stream, rows: usize, vocab: usize) -> Result<Work> {
+        let counted = (1..1 << 24).contains(&vocab);
+        require!(
+            "sample.work",
+            vocab = vocab as f64,
+            counted,
+            "a vocabulary has 1 to 2^24 tokens"
+        );
+        let chunks = vocab.div_ceil(CHUNK);
+        let each = STATE + BINS + BINS / 2 + 2 * chunks + vocab.min(LISTED);
+        let mut words = on.gpu().buffer(rows * each)?;
+        on.zero(&mut words.view_mut())?;
+        Ok(Work { words, rows, vocab })
+    }
+}
+
 /// A token for each row: the vocabulary's size where no token is possible, every logit being −∞ or not a number.
 ///
 /// A weight is e^((logit − largest) / temperature) in f32, by 2^x, 0 below 2^-126. What top-k and top-p leave is a prefix
 /// of the tokens ordered by weight, equal ones by id; the draw walks what is left by id.
 ///
 /// # Shapes
-/// `logits`: (N, `vocab`) · `draws`, `tokens`: (N).
+/// `logits`: (N, V), V that of `work` · `draws`, `tokens`: (N), as many as `work` has rows at most.
 ///
 /// # Order
-/// Sums of weights in f64, thread t of 512 the ids t, t + 512, …; lanes by exclusive-or; the sixteen warps ascending. The
-/// walk: sixteen spans of ids, each a warp's, the one that it ends in again in sixteen, until it has at most 64.
+/// Weights of one bin (exponent and four bits of the fraction) are summed exactly, as whole numbers; bins in f64, heaviest first,
+/// eight a thread, then lanes, then the eight warps. The walk: a chunk of 4,096 ids is summed by thread t taking t, t + 256, …,
+/// lanes by exclusive-or, warps ascending; then chunks ascending; the chunk that it ends in again in eight spans, each a warp's, until
+/// a span is one token.
 ///
 /// # Errors
 /// [`crate::Error::Shape`]; [`crate::Error::Argument`]; [`crate::Error::Driver`].
@@ -59,27 +100,33 @@ unsafe impl Element for Draw {}
 /// Salmon et al. 2011; Holtzman et al. 2020.
 pub fn draw(
     on: &Stream,
-    vocab: usize,
     logits: View<'_, f32>,
     draws: View<'_, Draw>,
+    work: &mut Work,
     tokens: &mut ViewMut<'_, u32>,
 ) -> Result<()> {
-    let rows = draws.len();
+    let (rows, vocab) = (draws.len(), work.vocab);
     check!("sample.draw", logits: rows * vocab, tokens: rows);
-    let counted = (1..1 << 24).contains(&vocab);
     require!(
         "sample.draw",
-        vocab = vocab as f64,
-        counted,
-        "a vocabulary has 1 to 2^24 tokens"
+        rows = rows as f64,
+        rows <= work.rows,
+        "the memory is for fewer"
     );
     let width = i32::try_from(vocab).unwrap_or(i32::MAX);
-    // SAFETY: order and types are those of `sample_draw`; the checks proved (N, V) and (N).
-    unsafe {
-        on.launch(
-            "sample_draw",
-            Grid::line(rows, THREADS),
-            &[tokens, &logits, &draws, &width],
-        )
+    let grid = Grid {
+        blocks: [vocab.div_ceil(CHUNK), rows, 1],
+        threads: THREADS,
+        shared: 0,
+    };
+    let memory = work.words.view_mut();
+    // SAFETY: order and types are those of `sample_best`; the checks proved (N, V), `Work` the memory of each row.
+    unsafe { on.launch("sample_best", grid, &[&memory, &logits, &width]) }?;
+    for name in ["sample_bins", "sample_top_k", "sample_top_p"] {
+        // SAFETY: the same for `draws`, (N); what the kernel before left in the memory is of this row.
+        unsafe { on.launch(name, grid, &[&memory, &logits, &draws, &width]) }?;
     }
+    let arguments: [&dyn Argument; 5] = [tokens, &memory, &logits, &draws, &width];
+    // SAFETY: the same for `tokens`, (N).
+    unsafe { on.launch("sample_token", grid, &arguments) }
 }

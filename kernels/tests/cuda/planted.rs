@@ -27,7 +27,7 @@ const PLANTED: &[(u32, &str, &str)] = &[
     ),
     (
         4,
-        "a missing barrier before sums are used again",
+        "a missing barrier before a bound is read",
         "sample::draws_are",
     ),
     (
@@ -59,6 +59,16 @@ const PLANTED: &[(u32, &str, &str)] = &[
         14,
         "a token beyond the vocabulary by one",
         "embed::each_token",
+    ),
+    (
+        15,
+        "the last block but one taken for the last",
+        "sample::draws_are",
+    ),
+    (
+        16,
+        "a missing barrier before bins are read",
+        "sample::equal_weights",
     ),
     (
         100,

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use kernels::cuda::Stream;
-use kernels::cuda::sample::{Draw, draw};
+use kernels::cuda::sample::{Draw, Work, draw};
 
 use crate::common::noise;
 use crate::setup::{poisoned, stream};
@@ -66,15 +66,21 @@ fn on_device(on: &Stream, vocab: usize, logits: &[f32], draws: &[Draw]) -> Vec<u
     let logits = on.upload(logits).unwrap();
     let draws = on.upload(draws).unwrap();
     let mut tokens = poisoned(on, draws.len());
+    let mut work = Work::new(on, draws.len(), vocab).unwrap();
     draw(
         on,
-        vocab,
         logits.view(),
         draws.view(),
+        &mut work,
         &mut tokens.view_mut(),
     )
     .unwrap();
-    on.download(tokens.view()).unwrap()
+    let found = on.download(tokens.view()).unwrap();
+    // The memory is as it was before.
+    let again = &mut tokens.view_mut();
+    draw(on, logits.view(), draws.view(), &mut work, again).unwrap();
+    assert_eq!(on.download(again.as_view()).unwrap(), found);
+    found
 }
 
 const PLAIN: Draw = Draw {
@@ -106,7 +112,7 @@ fn draws_are_the_policys_whatever_is_left_out() {
         (1.0, 100_000, 0.95, 0.02),
         (1.0, 7, 1e-9, 0.0),
     ];
-    for vocab in [1, 17, 503, 5000] {
+    for vocab in [1, 17, 503, 5000, 13_000] {
         let mut logits = Vec::new();
         let mut draws = Vec::new();
         for (at, &(temperature, top_k, top_p, min_p)) in settings.iter().enumerate() {
@@ -232,5 +238,28 @@ fn a_row_draws_the_same_in_any_batch() {
         let row = &logits[at * vocab..(at + 1) * vocab];
         let alone = on_device(&on, vocab, row, &draws[at..=at]);
         assert_eq!(alone[0], together[at]);
+    }
+}
+
+#[test]
+fn a_bin_that_is_too_full_for_its_list_is_looked_through() {
+    let Some(on) = stream() else { return };
+    // All as likely, but one in a thousand.
+    let vocab = 10_000;
+    let logits: Vec<f32> = (0..vocab)
+        .map(|id| if id % 1000 == 7 { 2.0 } else { 1.0 })
+        .collect();
+    let draws: Vec<Draw> = (0..20)
+        .map(|position| Draw {
+            position,
+            top_k: 9500,
+            top_p: if position < 10 { 1.0 } else { 0.999 },
+            ..PLAIN
+        })
+        .collect();
+    let found = on_device(&on, vocab, &logits.repeat(draws.len()), &draws);
+    for (d, token) in draws.iter().zip(found) {
+        let (expected, nearest) = expected(d, &logits);
+        assert!(token == expected || nearest < 1e-6, "{d:?}: {token}");
     }
 }
