@@ -12,6 +12,9 @@
 
 namespace output {
 
+// Pairs of tiles of stored logits that a warp reads before it sums them.
+constexpr int AT_ONCE = 4;
+
 // The logits of the block's tile.
 NS_DEV void logits(float (&sums)[tile::MT][tile::NT][4], u32 shared, const bf16_t* hidden, const bf16_t* w, int rows,
                    int vocabulary, int width, int& row, int& column) {
@@ -52,46 +55,72 @@ NS_KERNEL void __launch_bounds__(256, 2)
 }
 NS_REGISTER(output_tiles);
 
-// The stats of stored logits (rows, vocabulary), as `output_tiles` has them. A warp takes two tiles of a row: a lane of four in
-// each of eight units. Grid: (tiles / 16, rows), 256 threads.
+// The stats of stored logits (rows, vocabulary), as `output_tiles` has them. A warp takes two tiles of a row at a time: a lane of four
+// in each of eight units. Grid: (tiles / (16 · AT_ONCE), rows), 256 threads.
 NS_KERNEL void __launch_bounds__(256)
     output_logit_tiles(const float* logits, const float* inverse_temperature, output::Stat* stats, int vocabulary) {
   using namespace output;
   const int lane = threadIdx.x & 31, row = blockIdx.y, tiles = (vocabulary + tile::COLUMNS - 1) / tile::COLUMNS;
-  const int tile = (blockIdx.x * 8 + (threadIdx.x >> 5)) * 2 + (lane >> 4),
-            c = tile * tile::COLUMNS + (lane >> 2 & 3) * 32;
-  const int pairs = pairs_inside(c, vocabulary);
-  const float scale = inverse_temperature[row] * LOG2_E,
-              *from = logits + (long long)row * vocabulary + c + (lane & 3) * 2;
-  float own[8];
+  const float scale = inverse_temperature[row] * LOG2_E;
+  const int first = (blockIdx.x * 8 * AT_ONCE + (threadIdx.x >> 5)) * 2 + (lane >> 4);
+  float own[AT_ONCE][8];
 #pragma unroll
-  for (int j = 0; j < 8; j++) own[j] = j / 2 < pairs ? from[j / 2 * 8 + j % 2] : 0.0f;
-  const Stat stat = unit(own, pairs, scale);
-  Stat units[4];
+  for (int i = 0; i < AT_ONCE; i++) {
+    const int c = (first + i * 16) * tile::COLUMNS + (lane >> 2 & 3) * 32, pairs = pairs_inside(c, vocabulary);
+    const float* from = logits + (long long)row * vocabulary + c + (lane & 3) * 2;
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
-    units[i].max = ns_shfl(stat.max, (lane & 16) + i * 4);
-    units[i].sum = ns_shfl(stat.sum, (lane & 16) + i * 4);
+    for (int j = 0; j < 4; j++) {
+      const u32x2 two = j < pairs ? *(const u32x2*)(from + j * 8) : u32x2{0, 0};
+      own[i][2 * j] = ns_u2f(two.x);
+      own[i][2 * j + 1] = ns_u2f(two.y);
+    }
   }
-  if ((lane & 15) == 0 && tile < tiles) stats[(long long)row * tiles + tile] = combine(units, scale);
+#pragma unroll
+  for (int i = 0; i < AT_ONCE; i++) {
+    const int tile = first + i * 16, c = tile * tile::COLUMNS + (lane >> 2 & 3) * 32;
+    const Stat stat = unit(own[i], pairs_inside(c, vocabulary), scale);
+    Stat units[4];
+#pragma unroll
+    for (int u = 0; u < 4; u++) {
+      units[u].max = ns_shfl(stat.max, (lane & 16) + u * 4);
+      units[u].sum = ns_shfl(stat.sum, (lane & 16) + u * 4);
+    }
+    if ((lane & 15) == 0 && tile < tiles) stats[(long long)row * tiles + tile] = combine(units, scale);
+  }
 }
 NS_REGISTER(output_logit_tiles);
 
 // From the tiles of a row to its normalizer {max, ln of the sum}: lane l of a warp adds tiles l, l + 32, … ascending, then the
-// lanes in a tree. Grid: rows / 8, 256 threads.
+// lanes in a tree; what it adds, all of the block's warps made. A block a row.
 NS_KERNEL void __launch_bounds__(256) output_normalizer(const output::Stat* stats, const float* inverse_temperature,
-                                                        output::Stat* normalizer, int rows, int vocabulary) {
+                                                        output::Stat* normalizer, int vocabulary) {
   using namespace output;
-  const int lane = threadIdx.x & 31, row = blockIdx.x * 8 + (threadIdx.x >> 5);
+  constexpr int SOME = 1024;
+  NS_SHARED(Stat, factors, [SOME]);  // a tile's sum, and what it is multiplied with
+  NS_SHARED(float, most, [8]);
+  const int lane = threadIdx.x & 31, row = blockIdx.x;
   const int tiles = (vocabulary + tile::COLUMNS - 1) / tile::COLUMNS;
-  if (row >= rows) return;
   const float scale = inverse_temperature[row] * LOG2_E;
   stats += (long long)row * tiles;
   float max = ns_u2f(0xff800000u), sum = 0.0f;
-  for (int t = lane; t < tiles; t += 32) max = higher(max, stats[t].max);
+  for (int t = threadIdx.x; t < tiles; t += 256) max = higher(max, stats[t].max);
 #pragma unroll
   for (int m = 1; m < 32; m *= 2) max = higher(max, ns_shfl_xor(max, m));
-  for (int t = lane; t < tiles; t += 32) sum = ns_fma(stats[t].sum, power(stats[t].max, max, scale), sum);
+  if (lane == 0) most[threadIdx.x >> 5] = max;
+  if (!NS_PLANTED(133)) __syncthreads();
+  for (int w = 0; w < 8; w++) max = higher(max, most[w]);
+  for (int first = 0; first < tiles; first += SOME) {
+    const int some = tiles - first < SOME ? tiles - first : SOME;
+    for (int t = threadIdx.x; t < some; t += 256) {
+      const Stat stat = stats[first + t];
+      factors[t] = Stat{power(stat.max, max, scale), stat.sum};
+    }
+    if (!NS_PLANTED(134)) __syncthreads();
+    if (threadIdx.x < 32)
+      for (int t = lane; t < some; t += 32) sum = ns_fma(factors[t].sum, factors[t].max, sum);
+    __syncthreads();
+  }
+  if (threadIdx.x >= 32) return;
 #pragma unroll
   for (int m = 1; m < 32; m *= 2) sum += ns_shfl_xor(sum, m);
   if (lane == 0) normalizer[row] = Stat{max, ns_log2(sum) * LN_2};

@@ -29,6 +29,7 @@ const OPS: &[(&str, Measure)] = &[
     ("adamw", rows::adamw),
     ("loss", rows::loss),
     ("sample", rows::sample),
+    ("recorded", rows::recorded),
     ("gemm", products::gemm),
     ("output", products::output),
     ("adapted", adapted::decode),

@@ -4,6 +4,7 @@ use kernels::Result;
 use kernels::adamw::AdamW;
 use kernels::cuda::kv::{Layer, PageTable, Shape};
 use kernels::cuda::loss::{FIGURES, Kind, Objective, Starts, Streams};
+use kernels::cuda::output::{Work, log_probs_of_drawn, normalizers};
 use kernels::cuda::rope::{Cache, Heads, Rotation};
 use kernels::cuda::sample::Draw;
 use kernels::cuda::{adamw as optimizer, embed as lookup, loss as policy, rmsnorm as norm};
@@ -47,6 +48,16 @@ pub(crate) fn rmsnorm(meter: &Meter) -> Result<Vec<Row>> {
         })?;
         let shape = format!("{n}×{c}");
         rows.push(row("rmsnorm", shape.clone(), us, 6.0 * (n * c) as f64));
+        let us = meter.time(|on| {
+            let (mut x, mut out) = (x.view_mut(), out.view_mut());
+            norm::forward(on, &mut x, Some(dout.view()), weight.view(), 1e-5, &mut out)
+        })?;
+        rows.push(row(
+            "residual + rmsnorm",
+            shape.clone(),
+            us,
+            14.0 * (n * c) as f64,
+        ));
         let mut dx = meter.noise(4, n * c)?;
         let us = meter.time(|on| {
             let dout = dout.view();
@@ -220,7 +231,15 @@ pub(crate) fn loss(meter: &Meter) -> Result<Vec<Row>> {
 }
 
 pub(crate) fn sample(meter: &Meter) -> Result<Vec<Row>> {
-    let (n, vocab) = meter.size((64, 151_936), (2, 500));
+    let vocab = meter.size(151_936, 500);
+    let mut rows = Vec::new();
+    for n in meter.size([1, 64], [1, 2]) {
+        rows.extend(sample_rows(meter, n, vocab)?);
+    }
+    Ok(rows)
+}
+
+fn sample_rows(meter: &Meter, n: usize, vocab: usize) -> Result<Vec<Row>> {
     let logits = meter.noise(1, n * vocab)?;
     let mut work = sampler::Work::new(&meter.on, n, vocab)?;
     let mut rows = Vec::new();
@@ -252,6 +271,33 @@ pub(crate) fn sample(meter: &Meter) -> Result<Vec<Row>> {
             us,
             4.0 * (n * vocab) as f64,
         ));
+    }
+    Ok(rows)
+}
+
+/// What a decode step records: normalizers from stored logits, and the log-prob of the token that was drawn.
+pub(crate) fn recorded(meter: &Meter) -> Result<Vec<Row>> {
+    let vocab = meter.size(151_936, 512);
+    let mut rows = Vec::new();
+    for n in meter.size([1, 64], [1, 2]) {
+        let logits = meter.noise(1, n * vocab)?;
+        let inverse = meter.on.upload(&vec![1.0f32; n])?;
+        let tokens: Vec<u32> = (0..n).map(|i| (i * 7919 % vocab) as u32).collect();
+        let tokens = meter.on.upload(&tokens)?;
+        let mut work = Work::new(meter.on.gpu(), n, vocab, n)?;
+        let (mut found, mut log_probs) = (meter.poisoned(n)?, meter.poisoned(n)?);
+        let us = meter.time(|on| {
+            let (logits, inverse, to) = (logits.view(), inverse.view(), &mut found.view_mut());
+            normalizers(on, logits, vocab, inverse, &mut work, to)
+        })?;
+        let (shape, bytes) = (format!("{n}×{vocab}"), 4.0 * (n * vocab) as f64);
+        rows.push(row("normalizers", shape.clone(), us, bytes));
+        let us = meter.time(|on| {
+            let (logits, inverse, to) = (logits.view(), inverse.view(), &mut log_probs.view_mut());
+            let (found, tokens) = (found.view(), tokens.view());
+            log_probs_of_drawn(on, logits, vocab, found, inverse, tokens, to)
+        })?;
+        rows.push(row("log-probs of drawn", shape, us, 20.0 * n as f64));
     }
     Ok(rows)
 }

@@ -404,15 +404,15 @@ fn normalize(
 ) -> Result<()> {
     let rows = inverse_temperature.len();
     check!("output.normalizers", out: rows);
-    let [n, v] = ints("output.normalizers", [rows, vocabulary])?;
-    let grid = Grid::line(rows.div_ceil(8), 256);
+    let [v] = ints("output.normalizers", [vocabulary])?;
+    let grid = Grid::line(rows, 256);
     // SAFETY: order and types are those of `output_normalizer`; callers made one stat for each row and tile, the check one
     // output for each row.
     unsafe {
         on.launch(
             "output_normalizer",
             grid,
-            &[&stats, &inverse_temperature, out, &n, &v],
+            &[&stats, &inverse_temperature, out, &v],
         )
     }
 }

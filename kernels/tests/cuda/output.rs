@@ -1,6 +1,8 @@
 //! `kernels::cuda::output`.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::ops::Range;
+
 use half::bf16;
 use kernels::cuda::adapters::Shape;
 use kernels::cuda::gemm::{self, Output, Variant};
@@ -126,29 +128,35 @@ fn the_log_probs_are_the_references_for_ragged_sizes() {
 #[test]
 fn what_a_decode_step_records_is_what_training_computes_bit_for_bit() {
     let Some(on) = stream() else { return };
-    let case = Case::new(&on, 130, 528, 144);
-    let (normalizers, trained) = case.trained(&on);
+    // Batches of a decode step, and of a chunk of a prompt: other kernels, other places of a row in its tile.
+    let batches = [0..1, 1..2, 3..11, 7..31, 20..84, 60..130, 0..130];
+    recorded_is_trained(&on, &Case::new(&on, 130, 528, 144), &batches);
+    // More tiles than a block of stored logits has.
+    recorded_is_trained(&on, &Case::new(&on, 4, 8256, 16), &[1..2, 0..4]);
+}
+
+fn recorded_is_trained(on: &Stream, case: &Case, batches: &[Range<usize>]) {
+    let (normalizers, trained) = case.trained(on);
     let trained_normalizers = on.download(normalizers.view()).unwrap();
     let first = |row: usize| case.tokens[..row].iter().map(Vec::len).sum::<usize>();
-    // Batches of a decode step, and of a chunk of a prompt: other kernels, other places of a row in its tile.
-    for batch in [0..1, 1..2, 3..11, 7..31, 20..84, 60..130, 0..130] {
+    for batch in batches {
         let (rows, c) = (batch.len(), case.map.inputs);
         let v = case.map.outputs;
         let hidden = case.on_gpu.0.view();
         let hidden = hidden.part(batch.start * c..batch.end * c).unwrap();
         let inverse = case.on_gpu.2.view().part(batch.clone()).unwrap();
         let lists = case.tokens[batch.clone()].iter().map(Vec::as_slice);
-        let targets = Targets::upload(&on, v, lists).unwrap();
+        let targets = Targets::upload(on, v, lists).unwrap();
         let mut work = Work::new(on.gpu(), rows, v, targets.count()).unwrap();
-        let mut logits = poisoned(&on, rows * v);
+        let mut logits = poisoned(on, rows * v);
         let operands = (hidden, case.on_gpu.1.view());
         let mut to = logits.view_mut();
-        gemm::forward(&on, rows, case.map, operands, None, Output::F32(&mut to)).unwrap();
-        let (mut n, mut out) = (poisoned(&on, rows), poisoned(&on, targets.count()));
+        gemm::forward(on, rows, case.map, operands, None, Output::F32(&mut to)).unwrap();
+        let (mut n, mut out) = (poisoned(on, rows), poisoned(on, targets.count()));
         let logits = logits.view();
-        output::normalizers(&on, logits, v, inverse, &mut work, &mut n.view_mut()).unwrap();
+        output::normalizers(on, logits, v, inverse, &mut work, &mut n.view_mut()).unwrap();
         let to = &mut out.view_mut();
-        output::log_probs_of(&on, logits, n.view(), inverse, &targets, &mut work, to).unwrap();
+        output::log_probs_of(on, logits, n.view(), inverse, &targets, &mut work, to).unwrap();
         let expected = &trained[first(batch.start)..first(batch.end)];
         let found = on.download(out.view()).unwrap();
         assert_eq!(bits(&found), bits(expected), "{batch:?}");
@@ -158,9 +166,9 @@ fn what_a_decode_step_records_is_what_training_computes_bit_for_bit() {
         let drawn = case.tokens[batch.clone()].iter();
         let drawn: Vec<u32> = drawn.map(|t| t.first().map_or(v as u32, |t| *t)).collect();
         let drawn = on.upload(&drawn).unwrap();
-        let mut own = poisoned(&on, rows);
+        let mut own = poisoned(on, rows);
         let to = &mut own.view_mut();
-        output::log_probs_of_drawn(&on, logits, v, n.view(), inverse, drawn.view(), to).unwrap();
+        output::log_probs_of_drawn(on, logits, v, n.view(), inverse, drawn.view(), to).unwrap();
         for (row, found) in batch.clone().zip(on.download(own.view()).unwrap()) {
             let recorded = trained
                 .get(first(row))

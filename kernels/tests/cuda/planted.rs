@@ -157,6 +157,16 @@ const PLANTED: &[(u32, &str, &str)] = &[
         "output::the_gradient",
     ),
     (
+        133,
+        "a missing barrier before tiles' largest logits are one",
+        "output::the_log_probs",
+    ),
+    (
+        134,
+        "a missing barrier before tiles' sums are added",
+        "output::the_gradient",
+    ),
+    (
         200,
         "a missing barrier before a page is read",
         "attention::attention_is_the_references",

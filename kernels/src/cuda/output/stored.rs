@@ -4,11 +4,14 @@
 
 use super::{Normalizer, Targets, Work, finish, normalize};
 use crate::Result;
-use crate::cuda::adapters::{ints, step};
+use crate::cuda::adapters::{aligned, ints, step};
 use crate::cuda::gemm::TILE;
 use crate::cuda::launch::Grid;
 use crate::cuda::{Stream, View, ViewMut};
 use crate::error::check;
+
+/// Tiles of a block of `output_logit_tiles`.
+const LOGIT_TILES: usize = 64;
 
 /// The normalizers of logits that [`crate::cuda::gemm::forward`] stored as f32: the bits that [`super::log_probs`] has.
 ///
@@ -28,12 +31,13 @@ pub fn normalizers(
     let rows = inverse_temperature.len();
     step("output.normalizers", "vocabulary", vocabulary)?;
     check!("output.normalizers", logits: rows * vocabulary, out: rows);
+    aligned("output.normalizers", "logits", logits.address())?;
     let tiles = vocabulary.div_ceil(TILE);
     let mut stats = work.stats.view_mut();
     let mut stats = stats.part(0..rows * tiles)?;
     let [v] = ints("output.normalizers", [vocabulary])?;
     let grid = Grid {
-        blocks: [tiles.div_ceil(16), rows, 1],
+        blocks: [tiles.div_ceil(LOGIT_TILES), rows, 1],
         threads: 256,
         shared: 0,
     };
