@@ -40,17 +40,14 @@ struct Lora {
   Part parts[3];
 };
 
-// The first segment that ends after `row`.
+// The first segment that ends after `row`; a whole warp looks, 32 at a time, because each look waits for memory.
 NS_DEV int first_segment(const Lora& lora, int row) {
-  int low = 0, high = lora.segment_count;
-  while (low < high) {
-    const int middle = (low + high) / 2;
-    if (lora.segments[middle].first + lora.segments[middle].count > row)
-      high = middle;
-    else
-      low = middle + 1;
+  for (int from = 0; from < lora.segment_count; from += 32) {
+    const int s = from + (threadIdx.x & 31);
+    const u32 after = ns_ballot(s < lora.segment_count && lora.segments[s].first + lora.segments[s].count > row);
+    if (after != 0) return from + ns_lowest(after);
   }
-  return low;
+  return lora.segment_count;
 }
 
 NS_DEV u32 pair_at(const bf16_t* p) { return *(const u32*)p; }

@@ -110,6 +110,25 @@ NS_DEV void ns_mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Asks for the 128 bytes at `p` to be fetched into the L2 cache.
+NS_DEV void ns_prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+NS_DEV int ns_lowest(u64 bits) { return __ffsll((long long)bits) - 1; }
+
+// ---- sm_90 and later: a kernel that begins before the one before it in the stream has ended; nothing elsewhere
+
+// What the kernels before this one wrote is there. At once where the launch did not ask to begin early.
+NS_DEV void ns_grid_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// The next kernel of the stream may begin, up to its `ns_grid_wait`.
+NS_DEV void ns_grid_next() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // ---- sm_90a: mbarriers, TMA, wgmma
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
@@ -158,12 +177,15 @@ template <int N> NS_DEV void ns_regs_dec() { asm volatile("setmaxnreg.dec.sync.a
 NS_DEV u64 ns_desc(u32 address) {
   return (u64)((address & 0x3FFFF) >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
 }
+// The descriptor of what lies `bytes` (a multiple of 16) behind.
+NS_DEV u64 ns_desc_plus(u64 desc, u32 bytes) { return desc + (bytes >> 4); }
 // The same for an operand whose terms lie down its columns: blocks of 64 columns (128 bytes) by rows, `block` bytes from one
 // to the next.
 NS_DEV u64 ns_desc_down(u32 address, u32 block) {
   return (u64)((address & 0x3FFFF) >> 4) | (u64)(block >> 4) << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
 }
 #include "wgmma.cuh"
+#include "wgmma_few.cuh"
 
 #endif
 #else

@@ -19,29 +19,61 @@ NS_DEV bool nth_segment(const adapter::Lora& l, int row, int ordinal, adapter::S
   return segment.first < row + 16 && segment.slot >= 0;
 }
 
+// Address of a chunk of 8 elements in rows of 128 bytes.
+NS_DEV u32 at(int row, int chunk) { return (u32)(row * 128 + ((chunk ^ (row & 7)) << 4)); }
+
+// A chain's own stages: 64 terms of 16 rows of x and of 16 rows of A.
+constexpr int CHAIN_STAGES = 4, CHAIN_STAGE = 32 * 128;
+
 // A chain's share of x[row.., :]·Aᵀ for 16 rows and 16 columns of u; rows outside of the segment count as zeros.
-NS_DEV void chain(float (&sums)[2][4], const bf16_t* x, int ldx, const bf16_t* a, int terms, int row,
+NS_DEV void chain(float (&sums)[2][4], u32 shared, const bf16_t* x, int ldx, const bf16_t* a, int terms, int row,
                   const adapter::Segment& segment, int warp) {
-  const int lane = threadIdx.x & 31, g = lane >> 2, t2 = (lane & 3) * 2;
-  const int steps = terms / 16, begin = steps * warp / CHAINS, end = steps * (warp + 1) / CHAINS;
-  const bool low = row + g >= segment.first && row + g < segment.first + segment.count;
-  const bool high = row + g + 8 >= segment.first && row + g + 8 < segment.first + segment.count;
-  const bf16_t *x0 = x + (long long)(row + g) * ldx + t2, *x8 = x0 + (long long)8 * ldx;
-  const bf16_t *a0 = a + (long long)g * terms + t2, *a8 = a0 + (long long)8 * terms;
-#pragma unroll 4
-  for (int s = begin; s < end; s++) {
-    const int k = s * 16;
-    const u32 left[4] = {low ? adapter::pair_at(x0 + k) : 0, high ? adapter::pair_at(x8 + k) : 0,
-                         low ? adapter::pair_at(x0 + k + 8) : 0, high ? adapter::pair_at(x8 + k + 8) : 0};
-    ns_mma(sums[0], left, adapter::pair_at(a0 + k), adapter::pair_at(a0 + k + 8));
-    ns_mma(sums[1], left, adapter::pair_at(a8 + k), adapter::pair_at(a8 + k + 8));
+  const int lane = threadIdx.x & 31;
+  const int steps = terms / 16, begin = steps * warp / CHAINS * 16, end = steps * (warp + 1) / CHAINS * 16;
+  const int stages = (end - begin + 63) / 64;
+  shared += warp * CHAIN_STAGES * CHAIN_STAGE;
+  const auto fill = [&](int s) {
+    const u32 to = shared + s % CHAIN_STAGES * CHAIN_STAGE;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      const int r = (lane >> 3) + i * 4, chunk = lane & 7, k = begin + s * 64 + chunk * 8;
+      if (k >= end) continue;
+      const bool inside = row + r >= segment.first && row + r < segment.first + segment.count;
+      if (r >= 16)
+        ns_cp16(to + at(r, chunk), a + (long long)(r - 16) * terms + k);
+      else
+        ns_cp16z(to + at(r, chunk), x + (inside ? (long long)(row + r) * ldx + k : 0), inside);
+    }
+  };
+#pragma unroll
+  for (int s = 0; s < CHAIN_STAGES - 1; s++) {
+    if (s < stages) fill(s);
+    ns_cp_commit();
+  }
+  for (int s = 0; s < stages; s++) {
+    ns_cp_wait<CHAIN_STAGES - 2 + NS_PLANTED(123)>();
+    ns_syncwarp();
+    if (s + CHAIN_STAGES - 1 < stages) fill(s + CHAIN_STAGES - 1);
+    ns_cp_commit();
+    const u32 stage = shared + s % CHAIN_STAGES * CHAIN_STAGE;
+#pragma unroll
+    for (int kk = 0; kk < 4; kk++) {
+      if (begin + s * 64 + kk * 16 >= end) break;
+      u32 left[4], b0, b1, b2, b3;
+      ns_ldsm4(left[0], left[1], left[2], left[3], stage + at(lane & 15, kk * 2 + (lane >> 4)));
+      ns_ldsm4(b0, b1, b2, b3, stage + at(16 + (lane & 7) + ((lane >> 4) << 3), kk * 2 + ((lane >> 3) & 1)));
+      ns_mma(sums[0], left, b0, b1);
+      ns_mma(sums[1], left, b2, b3);
+    }
   }
 }
 
 template <bool FORWARD>
-NS_DEV void down(float (*shared)[16][16], const bf16_t* x, int ldx, const adapter::Lora& l, int rows) {
+NS_DEV void down(u32 stages, float (*shared)[16][16], const bf16_t* x, int ldx, const adapter::Lora& l, int rows) {
   const int row = blockIdx.x * 16, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int tiles = gridDim.y / l.part_count, part_index = blockIdx.y / tiles, first = blockIdx.y % tiles * 16;
+  ns_grid_next();
+  ns_grid_wait();
   adapter::Segment segment;
   if (!nth_segment(l, row, blockIdx.z, segment)) return;
   const adapter::Part part = l.parts[part_index];
@@ -50,7 +82,7 @@ NS_DEV void down(float (*shared)[16][16], const bf16_t* x, int ldx, const adapte
   const int terms = part.end - part.first;
   const bf16_t* a = (FORWARD ? entry.a : entry.b_t) + (long long)first * terms;
   float sums[2][4] = {};
-  chain(sums, x + part.first, ldx, a, terms, row, segment, warp);
+  chain(sums, stages, x + part.first, ldx, a, terms, row, segment, warp);
 #pragma unroll
   for (int j = 0; j < 2; j++)
 #pragma unroll
@@ -72,9 +104,6 @@ constexpr int RANK = 64;   // columns of u in a block
 constexpr int DEPTH = 32;  // rows of a stage
 constexpr int STAGES = 4;
 constexpr int STAGE = DEPTH * (WIDE + RANK) * 2;
-
-// Address of a chunk of 8 elements in rows of 128 bytes.
-NS_DEV u32 at(int row, int chunk) { return (u32)(row * 128 + ((chunk ^ (row & 7)) << 4)); }
 
 // Starts the copies of rows [row, row + DEPTH). Rows past the end become zeros: they are terms of every sum.
 NS_DEV void fill(unsigned char* shared, int stage, const bf16_t* wide, int ldw, const bf16_t* u, int ldu, int row,
@@ -100,16 +129,18 @@ NS_DEV void fill(unsigned char* shared, int stage, const bf16_t* wide, int ldw, 
 // u[:, part] = bf16(s·(x[:, part]·Aᵀ)). Grid: (rows / 16, parts · largest rank / 16, segments of 16 rows at most), 256 threads.
 NS_KERNEL void __launch_bounds__(256)
     lora_down(const bf16_t* x, const __grid_constant__ adapter::Lora l, int rows, int ldx) {
+  NS_DYN_SMEM(stages);
   NS_SHARED(float, shared, [lora::CHAINS][16][16]);
-  lora::down<true>(shared, x, ldx, l, rows);
+  lora::down<true>(ns_smem(stages), shared, x, ldx, l, rows);
 }
 NS_REGISTER(lora_down);
 
 // du[:, part] = bf16(s·(dy[:, part]·B)).
 NS_KERNEL void __launch_bounds__(256)
     lora_down_backward(const bf16_t* dy, const __grid_constant__ adapter::Lora l, int rows, int lddy) {
+  NS_DYN_SMEM(stages);
   NS_SHARED(float, shared, [lora::CHAINS][16][16]);
-  lora::down<false>(shared, dy, lddy, l, rows);
+  lora::down<false>(ns_smem(stages), shared, dy, lddy, l, rows);
 }
 NS_REGISTER(lora_down_backward);
 

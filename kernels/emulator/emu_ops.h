@@ -162,6 +162,14 @@ NS_DEV void ns_mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
   });
 }
 
+NS_DEV void ns_prefetch(const void*) {}
+NS_DEV int ns_lowest(u64 bits) { return __builtin_ffsll((long long)bits) - 1; }
+
+// ---- sm_90 and later: one kernel runs after the other here
+
+NS_DEV void ns_grid_wait() {}
+NS_DEV void ns_grid_next() {}
+
 // ---- sm_90a: mbarriers, TMA, wgmma
 
 namespace emu {
@@ -236,6 +244,7 @@ NS_DEV void ns_wg_hold(u32 (&)[4]) {}
 template <int N> NS_DEV void ns_regs_inc() {}
 template <int N> NS_DEV void ns_regs_dec() {}
 NS_DEV u64 ns_desc(u32 address) { return (u64)address | (u64)1 << 62; }
+NS_DEV u64 ns_desc_plus(u64 desc, u32 bytes) { return desc + bytes; }
 NS_DEV u64 ns_desc_down(u32 address, u32 block) { return (u64)address | (u64)(block >> 4) << 32 | (u64)1 << 62; }
 
 namespace emu {
@@ -252,6 +261,7 @@ template <int DOWN = 0> NS_DEV void ns_wgmma_n256(float (&d)[128], u64 a, u64 b,
 }
 NS_DEV void ns_wgmma_n128(float (&d)[64], u64 a, u64 b, int accumulate) { ns_wgmma<128>(d, a, b, accumulate); }
 NS_DEV void ns_wgmma_n64(float (&d)[32], u64 a, u64 b, int accumulate) { ns_wgmma<64>(d, a, b, accumulate); }
+template <int N> NS_DEV void ns_wgmma_few(float (&d)[N], u64 a, u64 b) { ns_wgmma<2 * N>(d, a, b, 1); }
 template <int columns> NS_DEV void ns_wgmma_left(float* d, const u32* a, u64 b) {
   emu::F->products.open.push_back({d, 0, b, 1 | columns << 1 | 1 << 16, a});
 }

@@ -13,8 +13,10 @@ use super::{Stream, View, ViewMut};
 use crate::error::{check, require};
 use crate::{Error, Result};
 
+mod few;
 mod kernels;
 
+pub(super) use few::MODULE as HOPPER_FEW;
 pub(super) use kernels::{
     FEW, HOPPER, HOPPER_SHARED, MODULE, TILE, TILE_SHARED, hopper_grid, tile_grid,
 };
@@ -26,26 +28,30 @@ pub enum Variant {
     Tiles,
     /// Tiles by TMA and `wgmma` (9.0 alone), for any number of rows.
     Hopper,
-    /// Each weight is read once, for up to 64 rows; forward alone.
+    /// Each weight is read once, by `mma.sync`, for up to 64 rows; forward alone.
     Few,
+    /// The same by TMA and `wgmma` (9.0 alone).
+    HopperFew,
 }
 
 impl Variant {
-    /// The most rows of [`Variant::Few`].
+    /// The most rows of [`Variant::Few`] and [`Variant::HopperFew`].
     pub const FEW_ROWS: usize = 64;
 
     /// The variant that [`forward`] takes.
     pub fn forward(on: &Stream, rows: usize) -> Variant {
-        if rows <= Variant::FEW_ROWS {
-            return Variant::Few;
+        match Variant::backward(on) {
+            Variant::Hopper if rows <= Variant::FEW_ROWS => Variant::HopperFew,
+            _ if rows <= Variant::FEW_ROWS => Variant::Few,
+            many => many,
         }
-        Variant::backward(on)
     }
 
     /// This one, or that in tiles of a product that has none for few rows.
     pub(super) fn in_tiles(self) -> Variant {
         match self {
             Variant::Few => Variant::Tiles,
+            Variant::HopperFew => Variant::Hopper,
             other => other,
         }
     }
@@ -179,6 +185,7 @@ pub fn forward_by(
         Variant::Tiles => kernels::in_tiles(on, &job, &y, true),
         Variant::Hopper => kernels::on_hopper(on, &job, &y, true),
         Variant::Few => kernels::by_few(on, &job, &y),
+        Variant::HopperFew => few::by_few_on_hopper(on, &job, &y),
     }
 }
 
@@ -204,7 +211,7 @@ pub fn backward(
 /// [`backward`] by a kernel of one's choice.
 ///
 /// # Errors
-/// As [`backward`]; [`Error::Argument`] for [`Variant::Few`]; [`Error::Kernel`] for one that the GPU has not.
+/// As [`backward`]; [`Error::Argument`] for the variants for few rows; [`Error::Kernel`] for one that the GPU has not.
 pub fn backward_by(
     variant: Variant,
     on: &Stream,
@@ -228,7 +235,7 @@ pub fn backward_by(
     match variant {
         Variant::Tiles => kernels::in_tiles(on, &job, &dx, false),
         Variant::Hopper => kernels::on_hopper(on, &job, &dx, false),
-        Variant::Few => Err(Error::Argument {
+        Variant::Few | Variant::HopperFew => Err(Error::Argument {
             op,
             what: "variant",
             rule: "few rows have no gradient of their own",

@@ -3,7 +3,8 @@
 use std::ffi::c_void;
 
 use cudarc::driver::sys::{
-    CUfunction, CUfunction_attribute as Attribute, CUresult, cuFuncGetParamInfo,
+    CUfunction, CUfunction_attribute as Attribute, CUlaunchAttribute, CUlaunchAttributeID,
+    CUlaunchAttributeValue, CUlaunchConfig, CUresult, cuFuncGetParamInfo,
 };
 
 use super::buffer::{Element, View, ViewMut};
@@ -160,6 +161,36 @@ impl Stream {
         grid: Grid,
         arguments: &[&dyn Argument],
     ) -> Result<()> {
+        // SAFETY: the caller's word.
+        unsafe { self.queue(name, grid, arguments, false) }
+    }
+
+    /// [`Stream::launch`] of a kernel that may begin before the one queued before it has ended, once all blocks of that have
+    /// begun and said so (`ns_grid_next`), or have ended.
+    ///
+    /// # Errors
+    /// As [`Stream::launch`].
+    ///
+    /// # Safety
+    /// As [`Stream::launch`]; and each of its blocks calls `ns_grid_wait` before it reads what a kernel may have written, and
+    /// before it writes.
+    pub(super) unsafe fn launch_early(
+        &self,
+        name: &'static str,
+        grid: Grid,
+        arguments: &[&dyn Argument],
+    ) -> Result<()> {
+        // SAFETY: the caller's word.
+        unsafe { self.queue(name, grid, arguments, true) }
+    }
+
+    unsafe fn queue(
+        &self,
+        name: &'static str,
+        grid: Grid,
+        arguments: &[&dyn Argument],
+        early: bool,
+    ) -> Result<()> {
         let kernel = self.gpu().kernel(name)?;
         let bad = |why| Error::Kernel { kernel: name, why };
         if arguments.len() != kernel.sizes.len() || arguments.len() > PARAMETERS {
@@ -193,18 +224,31 @@ impl Stream {
             return Ok(());
         }
         self.gpu().bind()?;
-        // SAFETY: as many parameters as the kernel has, each as large as its own; what they mean is the caller's word.
+        let mut attribute = CUlaunchAttribute {
+            id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: CUlaunchAttributeValue {
+                programmaticStreamSerializationAllowed: 1,
+            },
+        };
+        let config = CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: grid.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: grid.shared,
+            hStream: self.raw(),
+            attrs: &raw mut attribute,
+            numAttrs: u32::from(early),
+        };
+        // SAFETY: as many parameters as the kernel has, each as large as its own; what they mean is the caller's word. The
+        // configuration and its attribute outlive the call.
         unsafe {
-            call!(cuLaunchKernel(
+            call!(cuLaunchKernelEx(
+                &raw const config,
                 kernel.function,
-                x,
-                y,
-                z,
-                grid.threads,
-                1,
-                1,
-                grid.shared,
-                self.raw(),
                 places.as_mut_ptr(),
                 std::ptr::null_mut(),
             ))

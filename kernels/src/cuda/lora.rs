@@ -19,8 +19,14 @@ use crate::error::{check, require};
 pub(super) const MODULE: Module = Module {
     name: "lora",
     kernels: &[
-        Entry::new("lora_down"),
-        Entry::new("lora_down_backward"),
+        Entry {
+            name: "lora_down",
+            shared: DOWN_SHARED,
+        },
+        Entry {
+            name: "lora_down_backward",
+            shared: DOWN_SHARED,
+        },
         Entry {
             name: "lora_gradient",
             shared: GRADIENT_SHARED,
@@ -33,6 +39,7 @@ pub(super) const MODULE: Module = Module {
 /// Columns of a block, its rank, and its stages: cuda/lora.cu.
 const WIDE: usize = 64;
 const RANK: usize = 64;
+const DOWN_SHARED: u32 = 8 * 4 * 32 * 128;
 const GRADIENT_SHARED: u32 = 4 * 32 * (64 + 64) * 2;
 
 /// Rows whose products are one sum of a gradient.
@@ -109,10 +116,11 @@ fn inner(
             adapters.segments.capacity().min(STEP),
         ],
         threads: 256,
-        shared: 0,
+        shared: DOWN_SHARED,
     };
-    // SAFETY: order and types are those of `lora_down`; the checks proved the wide matrix and u, `Adapters::raw` the rest.
-    unsafe { on.launch(kernel, grid, &[&wide, &raw, &n, &ld]) }
+    // SAFETY: order and types are those of `lora_down`; the checks proved the wide matrix and u, `Adapters::raw` the rest. It waits
+    // for the kernel before it first of all.
+    unsafe { on.launch_early(kernel, grid, &[&wide, &raw, &n, &ld]) }
 }
 
 /// Some columns of a matrix whose rows have `ld` elements.

@@ -61,4 +61,9 @@ const MODULES: &[Module] = &[
 ];
 
 /// Those whose kernels are for compute capability 9.0 alone.
-const HOPPER: &[Module] = &[attention::HOPPER, gemm::HOPPER, output::HOPPER];
+const HOPPER: &[Module] = &[
+    attention::HOPPER,
+    gemm::HOPPER,
+    gemm::HOPPER_FEW,
+    output::HOPPER,
+];

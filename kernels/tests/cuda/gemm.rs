@@ -19,13 +19,17 @@ use crate::setup::{BF16, narrow, poisoned, stream};
 fn variants(on: &Stream) -> Vec<Variant> {
     let mut all = vec![Variant::Tiles, Variant::Few];
     if on.gpu().is_hopper() {
-        all.push(Variant::Hopper);
+        all.extend([Variant::Hopper, Variant::HopperFew]);
     }
     all
 }
 
+fn is_few(variant: Variant) -> bool {
+    matches!(variant, Variant::Few | Variant::HopperFew)
+}
+
 fn takes(variant: Variant, rows: usize) -> bool {
-    variant != Variant::Few || rows <= Variant::FEW_ROWS
+    !is_few(variant) || rows <= Variant::FEW_ROWS
 }
 
 #[test]
@@ -87,7 +91,7 @@ fn the_backward_product_is_the_references_in_every_variant() {
         let expected = linear.backward(&dy, &down(&on, &du), &segments(rows));
         let mut first = None;
         for variant in variants(&on) {
-            if variant == Variant::Few {
+            if is_few(variant) {
                 continue;
             }
             let len = rows * MAP.inputs;
@@ -144,7 +148,7 @@ fn both(
     )
     .unwrap();
     let y = bits(&on.download(y.view()).unwrap());
-    if variant == Variant::Few {
+    if is_few(variant) {
         return (y, Vec::new());
     }
     let mut dx = poisoned(on, rows * linear.map.inputs);
@@ -183,6 +187,30 @@ fn a_row_has_the_same_bits_in_every_variant_and_for_every_number_of_rows() {
             let (some_y, some_dx) = both(&on, &linear, variant, rows, operands);
             assert!(y[..some_y.len()] == some_y, "{variant:?}, {rows} rows");
             assert!(dx[..some_dx.len()] == some_dx, "{variant:?}, {rows} rows");
+        }
+    }
+}
+
+#[test]
+fn few_rows_have_the_same_bits_however_many_outputs_a_block_has() {
+    let Some(on) = stream() else { return };
+    if !on.gpu().is_hopper() {
+        return;
+    }
+    let multiprocessors = on.gpu().multiprocessors().unwrap() as usize;
+    // Of a multiprocessor, a little less than each kernel of cuda/decode_wgmma.cu has; the last is more than one wave.
+    for share in [12, 20, 28, 44, 60, 92, 124, 148, 290] {
+        let outputs = share * multiprocessors;
+        let linear = Linear::of(&on, [outputs.next_multiple_of(16) - 32, 32], 80);
+        for rows in [5, 17, 64] {
+            let (_, x) = operand(&on, 13, rows * linear.map.inputs);
+            let (_, dy) = operand(&on, 14, rows * linear.map.outputs);
+            let who = uploaded(&on, rows);
+            let (u, du) = (linear.u(&on, &who, &x), linear.du(&on, &who, &dy));
+            let operands = [&x, &u, &dy, &du];
+            let (y, _) = both(&on, &linear, Variant::HopperFew, rows, operands);
+            let (of_tiles, _) = both(&on, &linear, Variant::Tiles, rows, operands);
+            assert!(y == of_tiles, "{share} outputs, {rows} rows");
         }
     }
 }

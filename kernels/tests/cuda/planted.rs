@@ -131,6 +131,26 @@ const PLANTED: &[(u32, &str, &str)] = &[
         "gemm::a_row_has_the_same_bits_whatever",
     ),
     (
+        113,
+        "a wrong count of the bytes of few rows' stage",
+        "gemm::few_rows_have",
+    ),
+    (
+        114,
+        "a wait for the other phase of few rows' stage",
+        "gemm::few_rows_have",
+    ),
+    (
+        115,
+        "few rows' stage that is handed back while it is read",
+        "gemm::few_rows_have",
+    ),
+    (
+        116,
+        "an adapter of a warp's first row left out",
+        "gemm::few_rows_have",
+    ),
+    (
         120,
         "a missing barrier before chains are added",
         "lora::the_inner",
@@ -139,6 +159,11 @@ const PLANTED: &[(u32, &str, &str)] = &[
     (
         122,
         "a missing barrier before a matrix is turned",
+        "lora::the_inner",
+    ),
+    (
+        123,
+        "a chain's stage that is read one wait too early",
         "lora::the_inner",
     ),
     (

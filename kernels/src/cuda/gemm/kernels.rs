@@ -237,12 +237,7 @@ pub(super) fn by_few(on: &Stream, job: &Job<'_>, out: &Output<'_, '_>) -> Result
     let Shape { outputs, inputs } = job.map;
     let (kind, to, add) = out.arguments();
     let Some(plan) = FEW_PLANS.iter().find(|plan| job.rows <= plan.rows) else {
-        return Err(Error::Argument {
-            op: job.op,
-            what: "rows",
-            rule: "this variant takes 64 at most",
-            found: job.rows as f64,
-        });
+        return Err(too_many(job));
     };
     let [rows, o, i] = ints(job.op, [job.rows, outputs, inputs])?;
     let grid = Grid {
@@ -257,5 +252,14 @@ pub(super) fn by_few(on: &Stream, job: &Job<'_>, out: &Output<'_, '_>) -> Result
             grid,
             &[&job.from, &job.weights, to, &add, &job.lora, &rows, &o, &i],
         )
+    }
+}
+
+pub(super) fn too_many(job: &Job<'_>) -> Error {
+    Error::Argument {
+        op: job.op,
+        what: "rows",
+        rule: "this variant takes 64 at most",
+        found: job.rows as f64,
     }
 }
