@@ -1,10 +1,11 @@
-// What the attention kernels share: tiles in shared memory, products of a tile with 64 keys, and the order of sums.
+// What the attention kernels share: tiles in shared memory, products of a tile with keys, and the order of sums.
 //
 // The order (contract C3), the same in every kernel that computes an output row:
 //   - a score is D / 16 steps of the tensor core, elements of the head ascending, into one accumulator;
-//   - within a split (512 keys at absolute positions) blocks of 64 keys ascend; each one rescales the accumulators by
-//     2^(old max - new max), then adds its four steps of 16 keys; the sum of the weights is one more column of that
-//     product (values 1), so it sums what the outputs are made of: weights rounded to bf16;
+//   - within a split (512 keys at absolute positions) blocks of 128 keys ascend; each one rescales the accumulators by
+//     2^(old reference - new one), then adds its eight steps of 16 keys, with weights rounded to bf16;
+//   - the sum of weights is of those before rounding: a row's four lanes, each with the keys of two columns of eight,
+//     have one sum each, to which blocks ascend (block_sum); at the end of a split they are added (row_sum);
 //   - splits are folded in ascending order (Fold).
 // A block that a row does not see adds exact zeros and multiplies by exact ones, so leaving it out changes nothing but the
 // sign of a zero, which the last step sets (x + 0).
@@ -14,7 +15,7 @@
 
 namespace attention {
 
-const u32 BF16_ONES = 0x3f803f80u;  // two of them
+enum { BLOCK = 128, BLOCK_PAGES = BLOCK / NS_KV_PAGE, SPLIT_BLOCKS = NS_KV_SPLIT / BLOCK };
 
 NS_DEV float minus_infinity() { return ns_u2f(0xff800000u); }
 
@@ -51,12 +52,12 @@ NS_DEV void load_left(u32 (&a)[4], u32 tile, int row, int k) {
 }
 
 // s = left . right^T: 16 rows from `left_row` with the 8 * N rows from `right_row`. The left rows are read again for every use:
-// keeping them would cost D / 4 registers.
+// keeping them would cost D / 4 registers. Nor are addresses of many steps kept where scores take up so many.
 template <int D, int N>
 NS_DEV void dot(float (&s)[N][4], u32 left, int left_row, u32 right, int right_row) {
   const int lane = threadIdx.x & 31;
   clear(s);
-#pragma unroll
+#pragma unroll (N > 8 ? 1 : D / 16)
   for (int k = 0; k < D / 16; k++) {
     u32 a[4];
     load_left<D>(a, left, left_row, k);
@@ -90,6 +91,21 @@ NS_DEV float row_max(float x) {
   return fmaxf(x, ns_shfl_xor(x, 2));
 }
 
+// The sum of the four lanes that hold a row.
+NS_DEV float row_sum(float x) {
+  x += ns_shfl_xor(x, 1);
+  return x + ns_shfl_xor(x, 2);
+}
+
+// A lane's weights of row h of 32 keys, and of the four such parts of a block.
+template <int N>
+NS_DEV float part_sum(const float (&s)[N][4], int first, int h) {
+  const int a = 2 * h, b = 2 * h + 1;
+  return ((s[first][a] + s[first][b]) + (s[first + 1][a] + s[first + 1][b])) +
+         ((s[first + 2][a] + s[first + 2][b]) + (s[first + 3][a] + s[first + 3][b]));
+}
+NS_DEV float block_sum(float a, float b, float c, float d) { return (a + b) + (c + d); }
+
 // A row that has seen no key has the largest score -inf; its weights are 2^-inf all the same.
 NS_DEV float finite_max(float max) { return max == minus_infinity() ? 0.0f : max; }
 
@@ -98,7 +114,7 @@ NS_DEV float finite_max(float max) { return max == minus_infinity() ? 0.0f : max
 // is larger by more than 8: weights up to 2^8 are as good as up to 1, and mostly the factor is exactly 1.
 NS_DEV float grow_max(float& max, float largest, float scale) {
   const float scaled = largest * scale, next = scaled > max + 8.0f ? scaled : max;
-  const float rescale = ns_exp2_low(max - finite_max(next));
+  const float rescale = ns_ex2(max - finite_max(next));
   max = next;
   return rescale;
 }
@@ -112,7 +128,7 @@ struct Fold {
 NS_DEV Fold fold_split(float& max, float& sum, float split_max, float split_sum) {
   if (split_max == minus_infinity()) return Fold{1.0f, 0.0f};
   const float next = fmaxf(max, split_max);
-  const Fold fold = {ns_exp2_low(max - next), ns_exp2_low(split_max - next)};
+  const Fold fold = {ns_ex2(max - next), ns_ex2(split_max - next)};
   max = next;
   sum = ns_fma(split_sum, fold.now, sum * fold.before);
   return fold;

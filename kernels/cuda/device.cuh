@@ -53,6 +53,19 @@ NS_DEV float ns_fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 NS_DEV double ns_fma64(double a, double b, double c) { return __fma_rn(a, b, c); }
 NS_DEV float ns_sqrt(float x) { return __fsqrt_rn(x); }
 NS_DEV u32 ns_mulhi(u32 a, u32 b) { return __umulhi(a, b); }
+// 2^x by one instruction, off by up to 2 units in the last place, of bits that differ from GPU to GPU: for weights of attention
+// only (exp2.cuh). 2^0 is 1; 2^-inf and what is no normal number are 0; NaN stays NaN.
+NS_DEV float ns_ex2(float x) {
+  float r;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
+// 1 / x in the same way: off by up to 1 unit.
+NS_DEV float ns_rcp(float x) {
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
 
 // ---- a warp
 
@@ -65,8 +78,14 @@ NS_DEV double ns_shfl_xor_f64(double v, int m) { return __shfl_xor_sync(0xffffff
 NS_DEV double ns_shfl_up_f64(double v, int by) { return __shfl_up_sync(0xffffffffu, v, by); }
 NS_DEV u32 ns_ballot(int predicate) { return __ballot_sync(0xffffffffu, predicate); }
 NS_DEV void ns_syncwarp() { __syncwarp(); }
+// What a thread has written before is seen by whoever sees what it writes behind this.
+NS_DEV void ns_fence() { __threadfence(); }
+// Gives what was there.
+NS_DEV u32 ns_atomic_add(u32* to, u32 n) { return atomicAdd(to, n); }
 // A named barrier (1 to 15) of some of a block's threads.
 NS_DEV void ns_bar_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+// Counts at a named barrier without waiting there.
+NS_DEV void ns_bar_arrive(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 
 // ---- counters of many threads: only whole numbers, whose sum is the same in every order
 

@@ -87,6 +87,12 @@ void barrier(int id, int count) {
     yield();
 }
 
+void arrive(int id, int count) {
+  if (++B->arrived[id] != count) return;
+  release(id);
+  B->progress++;
+}
+
 static void entry() {
   (*B->body)();
   F->state = DONE;

@@ -124,6 +124,7 @@ template <class Op> inline void warpgroup_collective(void* argument, Op op) {
 }
 
 void barrier(int id, int count);
+void arrive(int id, int count);
 
 // ---- shared memory: 32-bit addresses, of dynamic memory from DYNAMIC on, of `__shared__` objects around STATIC
 

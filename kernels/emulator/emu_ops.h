@@ -17,6 +17,8 @@ NS_DEV float ns_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c);
 NS_DEV double ns_fma64(double a, double b, double c) { return __builtin_fma(a, b, c); }
 NS_DEV float ns_sqrt(float x) { return __builtin_sqrtf(x); }
 NS_DEV u32 ns_mulhi(u32 a, u32 b) { return (u32)((u64)a * b >> 32); }
+NS_DEV float ns_ex2(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
+NS_DEV float ns_rcp(float x) { return 1.0f / x; }
 
 // ---- a warp
 
@@ -49,7 +51,10 @@ NS_DEV u32 ns_ballot(int predicate) {
   return a.result;
 }
 NS_DEV void ns_syncwarp() { emu::warp_collective(nullptr, [](emu::Fiber*, int) {}); }
+NS_DEV void ns_fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+NS_DEV u32 ns_atomic_add(u32* to, u32 n) { return __atomic_fetch_add(to, n, __ATOMIC_SEQ_CST); }
 NS_DEV void ns_bar_sync(int id, int threads) { emu::barrier(id, threads); }
+NS_DEV void ns_bar_arrive(int id, int threads) { emu::arrive(id, threads); }
 
 // ---- counters of many threads
 
@@ -267,3 +272,6 @@ template <int columns> NS_DEV void ns_wgmma_left(float* d, const u32* a, u64 b) 
 }
 NS_DEV void ns_wgmma_left_n128(float (&d)[64], const u32 (&a)[4], u64 b) { ns_wgmma_left<128>(d, a, b); }
 NS_DEV void ns_wgmma_left_n64(float (&d)[32], const u32 (&a)[4], u64 b) { ns_wgmma_left<64>(d, a, b); }
+NS_DEV void ns_wgmma_left_along_n128(float (&d)[64], const u32 (&a)[4], u64 b, int accumulate) {
+  emu::F->products.open.push_back({d, 0, b, (accumulate != 0) | 128 << 1, a});
+}

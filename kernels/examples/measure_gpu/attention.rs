@@ -117,7 +117,7 @@ pub(crate) fn steps(meter: &Meter) -> Result<Vec<Row>> {
         let cache = cached(meter, heads, sequences, keys)?;
         let q = meter.narrow(1, sequences * width)?;
         let positions = meter.on.upload(&vec![keys as i32 - 1; sequences])?;
-        let mut work = decode::Work::new(meter.on.gpu(), heads, sequences, keys)?;
+        let mut work = decode::Work::new(&meter.on, heads, sequences, keys)?;
         let mut out = meter.poisoned(sequences * width)?;
         let us = meter.time(|on| {
             let queries = Queries {

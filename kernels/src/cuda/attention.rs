@@ -5,6 +5,7 @@ use half::bf16;
 
 use super::kv::{Layer, PAGE, PageTable};
 use super::launch::{Entry, Grid, Module};
+use super::tensor_map::TensorMap;
 use super::{Buffer, Gpu, Stream, View, ViewMut};
 use crate::error::{check, require};
 use crate::{Error, Result};
@@ -50,11 +51,11 @@ pub enum Variant {
     Wgmma,
 }
 
-/// 128 rows of queries and stages of a page of keys and of values: two, or three and 128 rows of sums in f32.
+/// 128 rows of queries and a block of keys and of values, or two of each and 128 rows of sums in f32.
 const fn shared(head_dim: u32, variant: Variant) -> u32 {
     match variant {
-        Variant::Sync => (128 + 2 * 2 * 64) * head_dim * 2,
-        Variant::Wgmma => (128 + 3 * 2 * 64) * head_dim * 2 + 128 * head_dim * 4,
+        Variant::Sync => (128 + 2 * 128) * head_dim * 2,
+        Variant::Wgmma => (128 + 2 * 2 * 128) * head_dim * 2 + 128 * head_dim * 4,
     }
 }
 
@@ -366,12 +367,12 @@ pub(super) fn int(n: usize) -> i32 {
 /// `q`: (N, `ld`) · `out`: (N, H·D) · `lse`: (N, H), the log2 of the sum of 2^score in units of log2, for the backward pass.
 ///
 /// # Order
-/// A score: D in steps of 16, ascending. A split of 512 keys at absolute positions: blocks of 64 keys ascending, in each four
+/// A score: D in steps of 16, ascending. A split of 512 keys at absolute positions: blocks of 128 keys ascending, in each eight
 /// steps of 16, with weights 2^(score − reference). The reference is the largest score of the first block that the row sees;
 /// before a block with one larger by more than 8 it becomes that, and everything is multiplied by 2^(old − new). The
-/// weights are rounded to bf16, and their sum is that of the rounded ones, in the same steps. Splits are folded ascending
-/// with the larger of both references, `total = fma(split, 2^(its − larger), total · 2^(old − larger))`. The quotient is
-/// rounded once to bf16. Keys and values of a tile must be finite: a key that a row does not see has the weight 0.
+/// weights are rounded to bf16 for the product with values; their sum is that of the ones before, by four chains of blocks, in
+/// each of which a block is a tree, added at the end of a split. Splits are folded ascending with the larger of both
+/// references, `total = fma(split, 2^(its − larger), total · 2^(old − larger))`. The quotient is rounded once to bf16. Keys and values of a tile must be finite: a key that a row does not see has the weight 0.
 ///
 /// # Errors
 /// [`Error::Shape`]; [`Error::Argument`] for heads, caches or rows that do not fit; [`Error::Driver`].
@@ -388,50 +389,105 @@ pub fn forward(
 ) -> Result<()> {
     let rows = plan.check(layer, table, &q)?;
     let heads = plan.heads;
-    let width = heads.heads * heads.head_dim;
-    check!("attention.forward", out: rows * width);
+    check!("attention.forward", out: rows * heads.heads * heads.head_dim);
     aligned(out.as_view())?;
     if let Some(lse) = &lse {
         check!("attention.forward", lse: rows * heads.heads);
     }
-    let lse = lse.map(|lse| lse.as_view());
-    let (name, threads) = match plan.variant {
-        Variant::Sync => (heads.pick("attention_d64", "attention_d128"), 256),
-        Variant::Wgmma => (
-            heads.pick("attention_wgmma_d64", "attention_wgmma_d128"),
-            384,
-        ),
+    let job = Job {
+        plan,
+        layer,
+        table,
+        q,
+        out: out.as_view(),
+        lse: lse.map(|lse| lse.as_view()),
     };
+    match plan.variant {
+        Variant::Sync => launch_sync(on, &job),
+        Variant::Wgmma => launch_wgmma(on, &job),
+    }
+}
+
+/// What [`forward`] has checked: the planned rows lie in q and out and lse, their pages in the table, whose entries are
+/// pages of the pools; all rows start on 16 bytes.
+struct Job<'a> {
+    plan: &'a Plan,
+    layer: &'a Layer,
+    table: &'a PageTable,
+    q: Queries<'a>,
+    /// Written.
+    out: View<'a, bf16>,
+    /// Written.
+    lse: Option<View<'a, f32>>,
+}
+
+fn launch_sync(on: &Stream, job: &Job<'_>) -> Result<()> {
+    let (plan, heads) = (job.plan, job.plan.heads);
     let grid = Grid {
         blocks: [plan.tiles, heads.kv_heads, 1],
-        threads,
-        shared: shared(heads.head_dim as u32, plan.variant),
+        threads: 256,
+        shared: shared(heads.head_dim as u32, Variant::Sync),
     };
-    let (keys, values) = (layer.keys.view(), layer.values.view());
-    let (count, kv_heads, ld) = (int(heads.heads), int(heads.kv_heads), int(table.ld()));
-    let (q_ld, out_ld, scale) = (int(q.ld), int(width), heads.scale());
-    // SAFETY: order and types are those of NS_ATTENTION_ROWS in cuda/attention_rows.cuh. `plan.check` proved that the
-    // planned rows lie in q (N, ld) and their pages in the table, whose entries are pages of the pools; out and lse have N
-    // rows; all rows start on 16 bytes.
+    // SAFETY: order and types are those of NS_ATTENTION_ROWS in cuda/attention.cu; a job has been checked.
     unsafe {
         on.launch(
-            name,
+            heads.pick("attention_d64", "attention_d128"),
             grid,
             &[
-                &q.data,
-                &keys,
-                &values,
-                &table.view(),
+                &job.q.data,
+                &job.layer.keys.view(),
+                &job.layer.values.view(),
+                &job.table.view(),
                 &plan.tile_list()?,
                 &plan.sequence_list()?,
-                out,
-                &lse,
-                &count,
-                &kv_heads,
-                &ld,
-                &q_ld,
-                &out_ld,
-                &scale,
+                &job.out,
+                &job.lse,
+                &int(heads.heads),
+                &int(heads.kv_heads),
+                &int(job.table.ld()),
+                &int(job.q.ld),
+                &int(heads.heads * heads.head_dim),
+                &heads.scale(),
+            ],
+        )
+    }
+}
+
+fn launch_wgmma(on: &Stream, job: &Job<'_>) -> Result<()> {
+    let (plan, heads) = (job.plan, job.plan.heads);
+    let (keys, values) = (job.layer.keys.view(), job.layer.values.view());
+    let shape = job.layer.shape();
+    let rows = shape.pages * shape.kv_heads * PAGE;
+    let map = |pool| TensorMap::new(pool, rows, shape.head_dim, PAGE as u32);
+    let most = on.gpu().multiprocessors()? as usize;
+    let grid = Grid {
+        blocks: [most.min(plan.tiles * heads.kv_heads), 1, 1],
+        threads: 384,
+        shared: shared(heads.head_dim as u32, Variant::Wgmma),
+    };
+    // SAFETY: order and types are those of NS_ATTENTION_WGMMA in cuda/attention_wgmma.cu, the maps' boxes a page of 64 columns; a
+    // job has been checked.
+    unsafe {
+        on.launch(
+            heads.pick("attention_wgmma_d64", "attention_wgmma_d128"),
+            grid,
+            &[
+                &job.q.data,
+                &map(keys)?,
+                &map(values)?,
+                &values,
+                &job.table.view(),
+                &plan.tile_list()?,
+                &plan.sequence_list()?,
+                &job.out,
+                &job.lse,
+                &int(heads.heads),
+                &int(heads.kv_heads),
+                &int(job.table.ld()),
+                &int(job.q.ld),
+                &int(heads.heads * heads.head_dim),
+                &heads.scale(),
+                &int(plan.tiles),
             ],
         )
     }

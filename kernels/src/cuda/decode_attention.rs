@@ -14,23 +14,70 @@ pub(super) const MODULE: Module = Module {
     kernels: &[
         Entry {
             name: "attention_split_d64",
-            shared: shared(64),
+            shared: shared(64, Parts::One),
         },
         Entry {
             name: "attention_split_d128",
-            shared: shared(128),
+            shared: shared(128, Parts::One),
         },
-        Entry::new("attention_combine_d64"),
-        Entry::new("attention_combine_d128"),
+    ],
+};
+
+/// For compute capability 9.0 alone.
+pub(super) const HOPPER: Module = Module {
+    name: "decode_attention_few",
+    kernels: &[
+        Entry {
+            name: "attention_halves_d64",
+            shared: shared(64, Parts::Two),
+        },
+        Entry {
+            name: "attention_halves_d128",
+            shared: shared(128, Parts::Two),
+        },
+        Entry {
+            name: "attention_quarters_d64",
+            shared: shared(64, Parts::Four),
+        },
+        Entry {
+            name: "attention_quarters_d128",
+            shared: shared(128, Parts::Four),
+        },
     ],
 };
 
 /// Query heads that may share a key head: the rows of one tensor-core tile.
 const GROUP: usize = 16;
 
-/// 16 rows of queries, two stages of a page of keys and of values, the tile's weights and maxima.
-const fn shared(head_dim: u32) -> u32 {
-    (16 + 4 * 64) * head_dim * 2 + 4 * 32 * 16 + 4 * 16 * 4
+/// How many blocks share the columns of a split's values: the bits are the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Parts {
+    /// One has them all; everywhere.
+    One,
+    /// Two, each of which asks for all keys at once; on compute capability 9.0.
+    Two,
+    /// The same with four.
+    Four,
+}
+
+impl Parts {
+    const fn count(self) -> usize {
+        match self {
+            Parts::One => 1,
+            Parts::Two => 2,
+            Parts::Four => 4,
+        }
+    }
+}
+
+/// 16 rows of queries; a block of keys and one of values, or a split of keys and a part of its values; for each four warps,
+/// weights by step and lane, maxima, and sums by warp and lane.
+const fn shared(head_dim: u32, parts: Parts) -> u32 {
+    const WARPS: u32 = 8 * 32 * 16 + 4 * 16 * 4 + 4 * 32 * 2 * 4;
+    match parts {
+        Parts::One => (16 + 2 * 128) * head_dim * 2 + WARPS,
+        _ => (16 + 512) * head_dim * 2 + 512 * head_dim / parts.count() as u32 * 2 + 4 * WARPS,
+    }
 }
 
 /// The splits' sums, for the largest batch and the longest sequence.
@@ -39,28 +86,58 @@ pub struct Work {
     heads: Heads,
     sequences: usize,
     splits: usize,
+    /// Other than what suits a grid best.
+    parts: Option<Parts>,
     /// (sequence, head, split, D).
     out: Buffer<f32>,
     /// (sequence, head, split): maximum and sum of weights.
     sums: Buffer<f32>,
+    /// (sequence, key head, part): blocks that are done, zero between launches.
+    counters: Buffer<u32>,
 }
 
 impl Work {
-    /// For up to `sequences` of up to `keys` each.
+    /// For up to `sequences` of up to `keys` each, on this stream.
     ///
     /// # Errors
     /// [`crate::Error::Driver`] when there is not enough memory.
-    pub fn new(gpu: &Gpu, heads: Heads, sequences: usize, keys: usize) -> Result<Work> {
+    pub fn new(on: &Stream, heads: Heads, sequences: usize, keys: usize) -> Result<Work> {
         let splits = keys.div_ceil(SPLIT);
         let count = sequences * heads.heads * splits;
+        let gpu = on.gpu();
+        let mut counters = gpu.buffer(sequences * heads.kv_heads * Parts::Four.count())?;
+        on.fill(&mut counters.view_mut(), 0)?;
         Ok(Work {
             heads,
             sequences,
             splits,
+            parts: None,
             out: gpu.buffer(count * heads.head_dim)?,
             sums: gpu.buffer(count * 2)?,
+            counters,
         })
     }
+
+    /// Takes this many parts whatever suits best; on a GPU that has not got the kernel, [`forward`] refuses.
+    #[must_use]
+    pub fn with_parts(self, parts: Parts) -> Work {
+        Work {
+            parts: Some(parts),
+            ..self
+        }
+    }
+}
+
+/// As many parts as there are multiprocessors for, so that each reads as little as it can; whoever has enough to do for all
+/// reads keys once only.
+fn parts(gpu: &Gpu, blocks: usize) -> Result<Parts> {
+    let most = gpu.multiprocessors()? as usize;
+    Ok(match () {
+        () if !gpu.is_hopper() => Parts::One,
+        () if Parts::Four.count() * blocks <= most => Parts::Four,
+        () if Parts::Two.count() * blocks <= most => Parts::Two,
+        () => Parts::One,
+    })
 }
 
 /// `out = softmax(q·Kᵀ / √D)·V` for one row of each sequence: row i belongs to row i of the page table, is at
@@ -110,59 +187,51 @@ pub fn forward(
         splits <= work.splits,
         "there is room for fewer keys"
     );
-    let (count, kv_heads, ld) = (int(heads.heads), int(heads.kv_heads), int(table.ld()));
-    let (q_ld, out_ld, scale) = (int(q.ld), int(width), heads.scale());
-    let (parts, most) = (int(splits), int(table.room().min(splits * SPLIT)));
-    let grid = Grid {
-        blocks: [splits, heads.kv_heads, rows],
-        threads: 128,
-        shared: shared(heads.head_dim as u32),
+    let blocks = splits * heads.kv_heads * rows;
+    let parts = work.parts.map_or_else(|| parts(on.gpu(), blocks), Ok)?;
+    let (name, threads) = match parts {
+        Parts::One => (
+            heads.pick("attention_split_d64", "attention_split_d128"),
+            128,
+        ),
+        Parts::Two => (
+            heads.pick("attention_halves_d64", "attention_halves_d128"),
+            512,
+        ),
+        Parts::Four => (
+            heads.pick("attention_quarters_d64", "attention_quarters_d128"),
+            512,
+        ),
     };
-    let name = heads.pick("attention_split_d64", "attention_split_d128");
-    let (keys, values) = (layer.keys.view(), layer.values.view());
-    // SAFETY: order and types are those of `attention_split_d64` and `_d128` in cuda/decode_attention.cu. q has `rows` rows on
-    // 16 bytes, the table as many, with entries below the pools' pages; a sequence with more than `most` keys is
-    // left out, so that no entry beyond a row is read; the work space has `rows` sequences of `splits` splits.
+    let grid = Grid {
+        blocks: [splits * parts.count(), heads.kv_heads, rows],
+        threads,
+        shared: shared(heads.head_dim as u32, parts),
+    };
+    // SAFETY: order and types are those of NS_DECODE_ATTENTION in cuda/decode_attention.cuh. q and out have `rows` rows, q's on
+    // 16 bytes, the table as many, with entries below the pools' pages; a sequence with more keys than the table or the splits
+    // have room for is left out, so that no entry beyond a row is read; the work space has `rows` sequences of `splits` splits.
     unsafe {
         on.launch(
             name,
             grid,
             &[
                 &q.data,
-                &keys,
-                &values,
+                &layer.keys.view(),
+                &layer.values.view(),
                 &table.view(),
                 &positions,
                 &work.out.view_mut(),
                 &work.sums.view_mut(),
-                &count,
-                &kv_heads,
-                &ld,
-                &q_ld,
-                &most,
-                &scale,
-            ],
-        )
-    }?;
-    let grid = Grid {
-        blocks: [heads.heads, rows, 1],
-        threads: heads.head_dim as u32,
-        shared: 0,
-    };
-    let name = heads.pick("attention_combine_d64", "attention_combine_d128");
-    // SAFETY: order and types are those of `attention_combine_d64` and `_d128`; sizes as above, and out has `rows` rows.
-    unsafe {
-        on.launch(
-            name,
-            grid,
-            &[
-                &work.out.view(),
-                &work.sums.view(),
-                &positions,
+                &work.counters.view_mut(),
                 out,
-                &parts,
-                &out_ld,
-                &most,
+                &int(heads.heads),
+                &int(heads.kv_heads),
+                &int(table.ld()),
+                &int(q.ld),
+                &int(width),
+                &int(table.room().min(splits * SPLIT)),
+                &heads.scale(),
             ],
         )
     }

@@ -160,15 +160,17 @@ fn a_decoded_row_has_the_bits_that_it_has_in_its_prompt() {
                 .iter()
                 .map(|&p| i32::try_from(p).unwrap())
                 .collect();
-            let found = world.decode(&given, longest);
-            for (i, (at, s)) in positions.iter().zip(&world.sequences).enumerate() {
-                let (found, expected) =
-                    (&found[i * row..][..row], &whole[(s.0 + at) * row..][..row]);
-                assert_eq!(
-                    bits(found),
-                    bits(expected),
-                    "{case:?}, sequence {i}, position {at}"
-                );
+            for &parts in world.parts() {
+                let found = world.decode(&given, longest, parts);
+                for (i, (at, s)) in positions.iter().zip(&world.sequences).enumerate() {
+                    let (found, expected) =
+                        (&found[i * row..][..row], &whole[(s.0 + at) * row..][..row]);
+                    assert_eq!(
+                        bits(found),
+                        bits(expected),
+                        "{case:?}, sequence {i}, position {at}, {parts:?}"
+                    );
+                }
             }
         }
     }
@@ -199,9 +201,11 @@ fn rows_outside_a_plan_and_idle_slots_stay_as_they_were() {
         let planned = (10..43).contains(&i);
         assert!(row.iter().all(|v| v.is_nan() != planned), "row {i}");
     }
-    let out = world.decode(&[-1, 3], 70);
-    assert!(out[..row].iter().all(|v| v.to_bits() == 0xffff));
-    assert!(out[row..].iter().all(|v| v.is_finite()));
+    for &parts in world.parts() {
+        let out = world.decode(&[-1, 3], 70, parts);
+        assert!(out[..row].iter().all(|v| v.to_bits() == 0xffff));
+        assert!(out[row..].iter().all(|v| v.is_finite()));
+    }
 }
 
 #[test]
@@ -209,12 +213,14 @@ fn a_row_with_more_keys_than_it_was_given_room_for_is_not_a_number() {
     let Some(on) = stream() else { return };
     let world = World::new(on, (2, 1, 64, &[600, 600]), 1);
     let row = world.heads.heads * world.heads.head_dim;
-    let out = world.decode(&[511, 512], SPLIT);
-    assert!(out[..row].iter().all(|v| v.is_finite()));
-    assert!(out[row..].iter().all(|v| v.is_nan()));
-    let out = world.decode(&[599, 700], 4 * SPLIT);
-    assert!(out[..row].iter().all(|v| v.is_finite()));
-    assert!(out[row..].iter().all(|v| v.is_nan()));
+    for &parts in world.parts() {
+        let out = world.decode(&[511, 512], SPLIT, parts);
+        assert!(out[..row].iter().all(|v| v.is_finite()));
+        assert!(out[row..].iter().all(|v| v.is_nan()));
+        let out = world.decode(&[599, 700], 4 * SPLIT, parts);
+        assert!(out[..row].iter().all(|v| v.is_finite()));
+        assert!(out[row..].iter().all(|v| v.is_nan()));
+    }
 }
 
 /// What the op says of an argument.
@@ -319,7 +325,7 @@ fn a_decode_step_that_does_not_fit_is_refused_at_the_door() {
     let positions = on.upload(&[4]).unwrap();
     let mut out = poisoned(on, 17 * 64);
     let mut run = |keys: usize| {
-        let mut work = decode_attention::Work::new(on.gpu(), world.heads, 1, 64).unwrap();
+        let mut work = decode_attention::Work::new(on, world.heads, 1, 64).unwrap();
         let q = Queries {
             data: world.device.view().part(0..19 * 64).unwrap(),
             ld: 19 * 64,

@@ -3,6 +3,7 @@
 
 use half::bf16;
 use kernels::cuda::attention::{Heads, Plan, Queries, Room, Rows, Variant};
+use kernels::cuda::decode_attention::Parts;
 use kernels::cuda::kv::{Layer, PAGE, PageTable, Shape};
 use kernels::cuda::{Buffer, Stream, attention, decode_attention};
 
@@ -155,6 +156,15 @@ impl World {
         }
     }
 
+    /// The kernels for a decode step that the GPU has.
+    pub(crate) fn parts(&self) -> &'static [Parts] {
+        if self.on.gpu().is_hopper() {
+            &[Parts::One, Parts::Two, Parts::Four]
+        } else {
+            &[Parts::One]
+        }
+    }
+
     /// Attention of some rows into `out`.
     pub(crate) fn forward(
         &self,
@@ -179,7 +189,7 @@ impl World {
     }
 
     /// The decode step of a row of each sequence at these positions; below 0: none. `keys` is the room for each.
-    pub(crate) fn decode(&self, positions: &[i32], keys: usize) -> Vec<bf16> {
+    pub(crate) fn decode(&self, positions: &[i32], keys: usize, parts: Parts) -> Vec<bf16> {
         let (on, heads, ld) = (&self.on, self.heads, width(self.heads));
         let row = |(&(first, n), &position): (&(usize, usize), &i32)| {
             let row = first + usize::try_from(position).unwrap_or(0).min(n - 1);
@@ -189,7 +199,8 @@ impl World {
         let q = on.upload(&q).unwrap();
         let positions = on.upload(positions).unwrap();
         let count = self.sequences.len();
-        let mut work = decode_attention::Work::new(on.gpu(), heads, count, keys).unwrap();
+        let work = decode_attention::Work::new(on, heads, count, keys).unwrap();
+        let mut work = work.with_parts(parts);
         let mut out = poisoned(on, count * heads.heads * heads.head_dim);
         let cache = (&self.layer, &self.table);
         let data = q.view();

@@ -237,6 +237,21 @@ const PLANTED: &[(u32, &str, &str)] = &[
         "attention::a_decoded_row",
     ),
     (
+        213,
+        "a fold by a block that is not the last one",
+        "attention::a_decoded_row",
+    ),
+    (
+        214,
+        "a few rows' keys that are read one wait too early",
+        "attention::a_decoded_row",
+    ),
+    (
+        215,
+        "a missing barrier before a few rows' weights",
+        "attention::a_decoded_row",
+    ),
+    (
         220,
         "a missing barrier in the pass by queries",
         "attention_backward::gradients_are",
@@ -258,7 +273,7 @@ const PLANTED: &[(u32, &str, &str)] = &[
     ),
     (
         230,
-        "a page of Hopper's kernel that is read too early",
+        "a last page of Hopper's kernel that is read too early",
         "attention::the_kernel_of_hopper",
     ),
     (
@@ -269,6 +284,16 @@ const PLANTED: &[(u32, &str, &str)] = &[
     (
         232,
         "sums that are read one wait too early",
+        "attention::the_kernel_of_hopper",
+    ),
+    (
+        233,
+        "a wrong count of the bytes of keys",
+        "attention::the_kernel_of_hopper",
+    ),
+    (
+        234,
+        "queries that are read before they are there",
         "attention::the_kernel_of_hopper",
     ),
 ];

@@ -81,8 +81,8 @@ impl Plan {
                     .as_ref()
                     .is_none_or(|(has, _)| !holds(*has, room))
                 {
-                    let gpu = device.gpu();
-                    let work = decode_attention::Work::new(gpu, heads, room.sequences, room.rows)?;
+                    let on = device.stream();
+                    let work = decode_attention::Work::new(on, heads, room.sequences, room.rows)?;
                     self.decode = Some((room, Mutex::new(work)));
                 }
             }
