@@ -101,7 +101,7 @@ NS_DEV void fold(const Arguments& in, const Task& t, int part, u32* shared) {
   u32* const counter = in.counters + ((long)t.sequence * in.kv_heads + t.kv_head) * 4 + part;
   ns_fence();
   __syncthreads();
-  if (threadIdx.x == 0) *shared = ns_atomic_add(counter, 1);
+  if (threadIdx.x == 0) *shared = ns_add(counter, 1);
   __syncthreads();
   if (*shared != (u32)t.needed - 1 - NS_PLANTED(213)) return;
   ns_fence();

@@ -78,10 +78,6 @@ NS_DEV double ns_shfl_xor_f64(double v, int m) { return __shfl_xor_sync(0xffffff
 NS_DEV double ns_shfl_up_f64(double v, int by) { return __shfl_up_sync(0xffffffffu, v, by); }
 NS_DEV u32 ns_ballot(int predicate) { return __ballot_sync(0xffffffffu, predicate); }
 NS_DEV void ns_syncwarp() { __syncwarp(); }
-// What a thread has written before is seen by whoever sees what it writes behind this.
-NS_DEV void ns_fence() { __threadfence(); }
-// Gives what was there.
-NS_DEV u32 ns_atomic_add(u32* to, u32 n) { return atomicAdd(to, n); }
 // A named barrier (1 to 15) of some of a block's threads.
 NS_DEV void ns_bar_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 // Counts at a named barrier without waiting there.

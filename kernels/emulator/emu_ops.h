@@ -51,8 +51,6 @@ NS_DEV u32 ns_ballot(int predicate) {
   return a.result;
 }
 NS_DEV void ns_syncwarp() { emu::warp_collective(nullptr, [](emu::Fiber*, int) {}); }
-NS_DEV void ns_fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-NS_DEV u32 ns_atomic_add(u32* to, u32 n) { return __atomic_fetch_add(to, n, __ATOMIC_SEQ_CST); }
 NS_DEV void ns_bar_sync(int id, int threads) { emu::barrier(id, threads); }
 NS_DEV void ns_bar_arrive(int id, int threads) { emu::arrive(id, threads); }
 
