@@ -1,5 +1,4 @@
-// Gradients of causal grouped-query attention by queries, keys and values, for whole sequences (positions from 0). No atomics:
-// every sum belongs to one warp and ascends.
+// Gradients of causal grouped-query attention by queries, keys and values. No atomics: every sum belongs to one warp and ascends.
 //
 // Weights are computed again from the scores and the log-sum-exp that the forward pass kept: p = 2^(score * scale - lse).
 //   attention_prepare: dout rounded to bf16, and delta = sum of dout * out, for each (row, head)
@@ -14,14 +13,16 @@
 namespace attention_backward {
 using namespace attention;
 
-// Where one sequence is: first row in q, out and their gradients; rows times heads of the group; its row of the page table.
+// Where one sequence is: first row in q, out and their gradients; rows times heads of the group; position of the first row; its row of
+// the page table.
 struct Sequence {
-  int row0, rows;
+  int row0, rows, start;
   const int* pages;
 };
 
 NS_DEV Sequence find(const int* sequences, const int* pages, int pages_ld, int i, int group) {
-  return Sequence{sequences[4 * i], sequences[4 * i + 1] * group, pages + (long)sequences[4 * i + 3] * pages_ld};
+  const int* at = sequences + 4 * i;
+  return Sequence{at[0], at[1] * group, at[2], pages + (long)at[3] * pages_ld};
 }
 
 // Copies N flattened rows from `first` of the heads of one group: `from` is (row, ld), heads first. Rows behind the last repeat it.
@@ -64,12 +65,13 @@ NS_DEV void prepare(const float* NS_RESTRICT dout, const bf16_t* NS_RESTRICT out
 }
 
 // What both passes read. q: rows of q_ld, heads first · dout: (row, head, D) · lse, delta: (row, head) · dqkv: rows of dqkv_ld:
-// query heads, then key heads, then value heads; every element of these columns is written · scale: log2(e) / sqrt(D).
+// query heads, then key heads, then value heads; every element of these columns is written · dbefore: (position before a sequence's
+// first row, one sequence after the other): key heads, then value heads · scale: log2(e) / sqrt(D).
 struct Arguments {
   const bf16_t *q, *keys, *values, *dout;
   const float *lse, *delta;
   const int *pages, *tiles, *sequences;
-  float* dqkv;
+  float *dqkv, *dbefore;
   int heads, kv_heads, pages_ld, q_ld, dqkv_ld;
   float scale, inverse_sqrt_d;
 };
@@ -115,7 +117,7 @@ NS_DEV void by_queries(const Arguments& in) {
   const int group = in.heads / in.kv_heads, kv_head = blockIdx.y;
   const Sequence s = find(in.sequences, in.pages, in.pages_ld, in.tiles[2 * blockIdx.x], group);
   const int first = in.tiles[2 * blockIdx.x + 1];
-  const int length = ((first + Q_ROWS < s.rows ? first + Q_ROWS : s.rows) - 1) / group + 1;
+  const int length = s.start + ((first + Q_ROWS < s.rows ? first + Q_ROWS : s.rows) - 1) / group + 1;
   const int blocks = (length + NS_KV_PAGE - 1) / NS_KV_PAGE;
 
   const auto load = [&](int block) {
@@ -130,14 +132,14 @@ NS_DEV void by_queries(const Arguments& in) {
   ns_cp_commit();
 
   const int mine = first + warp * 16;  // this warp's first row
-  const int reach = (mine + 15 < s.rows ? mine + 15 : s.rows - 1) / group;
+  const int reach = s.start + (mine + 15 < s.rows ? mine + 15 : s.rows - 1) / group;
   int position[2];
   float lse[2], delta[2];
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     const int r = mine + (lane >> 2) + 8 * h;
     const long at = mark_at(s, group, in.heads, kv_head, r);
-    position[h] = r / group;
+    position[h] = s.start + r / group;
     lse[h] = in.lse[at];
     delta[h] = in.delta[at];
   }
@@ -205,7 +207,7 @@ NS_DEV void add_rows(float (&dk)[D / 8][4], float (&dv)[D / 8][4], u32 base, u32
   }
 }
 
-// tiles: (block of the grid: 2) sequence and its page · grid: (tiles, kv_heads).
+// tiles: (block of the grid: 3) sequence, its page, its first row in dbefore · grid: (tiles, kv_heads).
 template <int D>
 NS_DEV void by_keys(const Arguments& in) {
   NS_DYN_SMEM(memory);
@@ -213,9 +215,10 @@ NS_DEV void by_keys(const Arguments& in) {
   float* const marks = (float*)(memory + (2 * NS_KV_PAGE + 4 * K_ROWS) * D * 2);  // [stage][lse, delta][K_ROWS]
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int group = in.heads / in.kv_heads, kv_head = blockIdx.y;
-  const Sequence s = find(in.sequences, in.pages, in.pages_ld, in.tiles[2 * blockIdx.x], group);
-  const int page = in.tiles[2 * blockIdx.x + 1], key0 = page * NS_KV_PAGE, length = s.rows / group;
-  const int first = (key0 + NS_PLANTED(222)) * group;  // of the rows that see a key of the page
+  const int* task = in.tiles + 3 * blockIdx.x;
+  const Sequence s = find(in.sequences, in.pages, in.pages_ld, task[0], group);
+  const int page = task[1], key0 = page * NS_KV_PAGE, length = s.start + s.rows / group;
+  const int first = ((key0 > s.start ? key0 - s.start : 0) + NS_PLANTED(222)) * group;  // of the rows that see a key of the page
 
   const auto load = [&](int row, int stage) {
     const u32 to = k_rows_at<D>(base, stage);
@@ -249,8 +252,8 @@ NS_DEV void by_keys(const Arguments& in) {
       next = mark(row + K_ROWS);
     }
     ns_cp_commit();
-    const bool masked = row / group < key0 + NS_KV_PAGE || row + K_ROWS > s.rows;
-    const auto seen = [&](int c) { return row + c < s.rows ? (row + c) / group + 1 - key0 : 0; };
+    const bool masked = s.start + row / group < key0 + NS_KV_PAGE || row + K_ROWS > s.rows;
+    const auto seen = [&](int c) { return row + c < s.rows ? s.start + (row + c) / group + 1 - key0 : 0; };
     add_rows<D>(dk, dv, base, k_rows_at<D>(base, stage), marks + stage * 2 * K_ROWS, masked, seen, in.scale);
     keep(next, stage ^ !NS_PLANTED(223));
     ns_cp_wait<0>();
@@ -260,7 +263,9 @@ NS_DEV void by_keys(const Arguments& in) {
   for (int h = 0; h < 2; h++) {
     const int key = key0 + warp * 16 + (lane >> 2) + 8 * h;
     if (key >= length) continue;
-    float* to = in.dqkv + (long)(s.row0 + key) * in.dqkv_ld + (in.heads + kv_head) * D + (lane & 3) * 2;
+    float* to = (key < s.start ? in.dbefore + (long)(task[2] + key) * 2 * in.kv_heads * D
+                               : in.dqkv + (long)(s.row0 + key - s.start) * in.dqkv_ld + in.heads * D) +
+                kv_head * D + (lane & 3) * 2;
 #pragma unroll
     for (int n = 0; n < D / 8; n++)
 #pragma unroll
@@ -278,10 +283,11 @@ NS_DEV void by_keys(const Arguments& in) {
       const bf16_t* NS_RESTRICT q, const bf16_t* NS_RESTRICT keys, const bf16_t* NS_RESTRICT values,                         \
       const bf16_t* NS_RESTRICT dout, const float* NS_RESTRICT lse, const float* NS_RESTRICT delta,                          \
       const int* NS_RESTRICT pages, const int* NS_RESTRICT tiles, const int* NS_RESTRICT sequences, float* NS_RESTRICT dqkv, \
-      int heads, int kv_heads, int pages_ld, int q_ld, int dqkv_ld, float scale, float inverse_sqrt_d) {                     \
+      float* NS_RESTRICT dbefore, int heads, int kv_heads, int pages_ld, int q_ld, int dqkv_ld, float scale,                 \
+      float inverse_sqrt_d) {                                                                                                \
     attention_backward::PASS<D>(attention_backward::Arguments{q, keys, values, dout, lse, delta, pages, tiles, sequences,    \
-                                                              dqkv, heads, kv_heads, pages_ld, q_ld, dqkv_ld, scale,         \
-                                                              inverse_sqrt_d});                                              \
+                                                              dqkv, dbefore, heads, kv_heads, pages_ld, q_ld, dqkv_ld,       \
+                                                              scale, inverse_sqrt_d});                                       \
   }
 #define NS_ATTENTION_PREPARE(D)                                                                                              \
   NS_KERNEL void __launch_bounds__(128) attention_prepare_d##D(                                                              \

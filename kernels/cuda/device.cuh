@@ -188,6 +188,36 @@ NS_DEV void ns_wg_hold(u32 (&a)[4]) {
 }
 template <int N> NS_DEV void ns_regs_inc() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
 template <int N> NS_DEV void ns_regs_dec() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
+// Bulk copies from shared memory, 16-byte multiples; they belong to the thread, which groups them by `ns_bulk_commit`.
+NS_DEV void ns_bulk_store(float* to, u32 from, u32 bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
+}
+// Adds f32 to what is there. In a fixed order only if no other block adds meanwhile.
+NS_DEV void ns_bulk_add(float* to, u32 from, u32 bytes) {
+  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
+}
+NS_DEV void ns_bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+// All of the thread's bulk copies have been read from shared memory.
+NS_DEV void ns_bulk_wait_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+// They are where they belong.
+NS_DEV void ns_bulk_wait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
+// Waits for another block, which must have a lower index: those start first.
+NS_DEV void ns_turn_wait(const int* turn, int value) {
+  int now;
+  do asm volatile("ld.acquire.gpu.global.b32 %0, [%1];" : "=r"(now) : "l"(turn) : "memory");
+  while (now != value);
+  asm volatile("fence.proxy.async.global;" ::: "memory");
+}
+// What this thread's warp has done before is seen by who waits for this.
+NS_DEV void ns_turn_pass(int* turn, int value) {
+  asm volatile("fence.proxy.async.global;\nfence.acq_rel.gpu;\nst.release.gpu.global.b32 [%0], %1;" ::"l"(turn), "r"(value) : "memory");
+}
+// 2^x by the hardware, within 2 units in the last place; not specified to the last bit: for gradients, which nothing computes again.
+NS_DEV float ns_exp2_near(float x) {
+  float r;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
 // K-major, 128-byte swizzle, 1024 bytes from 8 rows to the next.
 NS_DEV u64 ns_desc(u32 address) {
   return (u64)((address & 0x3FFFF) >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;

@@ -2,6 +2,7 @@
 #include "emu.h"
 
 #include <atomic>
+#include <chrono>
 #include <mutex>
 #include <sys/mman.h>
 #include <thread>
@@ -93,6 +94,17 @@ void arrive(int id, int count) {
   B->progress++;
 }
 
+void wait_for_turn(const int* turn, int value) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (__atomic_load_n(turn, __ATOMIC_ACQUIRE) != value) {
+    if (std::chrono::steady_clock::now() > end) fail("turn %d never came", value);
+    B->progress++;
+    F->state = SPINNING;
+    yield();
+    std::this_thread::yield();
+  }
+}
+
 static void entry() {
   (*B->body)();
   F->state = DONE;
@@ -133,6 +145,7 @@ static void start(Block& b) {
     f.barrier = 0;
     f.copies = {};
     f.products = {};
+    f.bulks = {};
     void** sp = (void**)(f.stack + STACK - 64);
     *--sp = nullptr;
     *--sp = (void*)entry;
@@ -268,11 +281,11 @@ static float element(u32 base, int row, int k) {
 
 static void product(Fiber* group, const Wgmma* (*of)(Fiber&, size_t, size_t), size_t g, size_t i) {
   const Wgmma* one = of(group[0], g, i);
-  int columns = one->accumulate >> 1 & 511, down = one->accumulate >> 16;
+  int columns = one->accumulate >> 1 & 511, down = one->accumulate >> 16 & 1, left_down = one->accumulate >> 17;
   static thread_local float a[64][16], b[16 * 256], c[64][256];
   if (!one->left)
     for (int r = 0; r < 64; r++)
-      for (int k = 0; k < 16; k++) a[r][k] = element((u32)one->a, r, k);
+      for (int k = 0; k < 16; k++) a[r][k] = left_down ? element((u32)one->a, k, r) : element((u32)one->a, r, k);
   for (int n = 0; n < columns; n++)
     for (int k = 0; k < 16; k++)
       // Down: row k of the block of 64 columns that has column n.

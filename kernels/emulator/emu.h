@@ -39,6 +39,7 @@ enum State { READY, WAITING, SPINNING, DONE };
 
 struct Copy { u32 to; const void* from; u32 bytes; };
 struct Wgmma { float* d; u64 a, b; int accumulate; const u32* left; };
+struct Bulk { float* to; u32 from, bytes; int add; std::vector<float> data; };
 template <class T> struct Groups { std::vector<std::vector<T>> committed; std::vector<T> open; };
 
 struct Fiber {
@@ -52,6 +53,7 @@ struct Fiber {
   u8* stack;
   Groups<Copy> copies;  // cp.async
   Groups<Wgmma> products;
+  Groups<Bulk> bulks;
 };
 
 struct Gathering { int arrived; };
@@ -125,6 +127,9 @@ template <class Op> inline void warpgroup_collective(void* argument, Op op) {
 
 void barrier(int id, int count);
 void arrive(int id, int count);
+
+// What another block on another thread does takes its time; a turn that never comes fails.
+void wait_for_turn(const int* turn, int value);
 
 // ---- shared memory: 32-bit addresses, of dynamic memory from DYNAMIC on, of `__shared__` objects around STATIC
 

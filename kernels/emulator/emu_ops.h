@@ -235,6 +235,30 @@ NS_DEV void ns_tma3d(u32 to, const ns_tmap* map, int x, int y, int z, u32 bar) {
   int at[5] = {x, y, z, 0, 0};
   emu::tma(to, (const emu::TensorMap*)map, at, bar);
 }
+NS_DEV void ns_bulk_store(float* to, u32 from, u32 bytes) { emu::F->bulks.open.push_back({to, from, bytes, 0, {}}); }
+NS_DEV void ns_bulk_add(float* to, u32 from, u32 bytes) { emu::F->bulks.open.push_back({to, from, bytes, 1, {}}); }
+NS_DEV void ns_bulk_commit() {
+  auto& q = emu::F->bulks;
+  q.committed.push_back(std::move(q.open));
+  q.open.clear();
+}
+NS_DEV void ns_bulk_wait_read() {
+  for (auto& group : emu::F->bulks.committed)
+    for (auto& b : group) {
+      const float* from = (const float*)emu::shared_pointer(b.from, b.bytes);
+      if (b.data.empty()) b.data.assign(from, from + b.bytes / 4);
+    }
+}
+NS_DEV void ns_bulk_wait() {
+  ns_bulk_wait_read();
+  for (auto& group : emu::F->bulks.committed)
+    for (auto& b : group)
+      for (size_t i = 0; i < b.data.size(); i++) b.to[i] = b.add ? b.to[i] + b.data[i] : b.data[i];
+  emu::F->bulks.committed.clear();
+}
+NS_DEV void ns_turn_wait(const int* turn, int value) { emu::wait_for_turn(turn, value); }
+NS_DEV void ns_turn_pass(int* turn, int value) { __atomic_store_n(turn, value, __ATOMIC_RELEASE); }
+NS_DEV float ns_exp2_near(float x) { return __builtin_exp2f(x); }
 NS_DEV void ns_fence_async() {}
 NS_DEV void ns_wg_fence() {}
 NS_DEV void ns_wg_commit() {
@@ -265,6 +289,9 @@ template <int DOWN = 0> NS_DEV void ns_wgmma_n256(float (&d)[128], u64 a, u64 b,
 NS_DEV void ns_wgmma_n128(float (&d)[64], u64 a, u64 b, int accumulate) { ns_wgmma<128>(d, a, b, accumulate); }
 NS_DEV void ns_wgmma_n64(float (&d)[32], u64 a, u64 b, int accumulate) { ns_wgmma<64>(d, a, b, accumulate); }
 template <int N> NS_DEV void ns_wgmma_few(float (&d)[N], u64 a, u64 b) { ns_wgmma<2 * N>(d, a, b, 1); }
+NS_DEV void ns_wgmma_first_n64(float (&d)[32], u64 a, u64 b) { ns_wgmma<64>(d, a, b, 0); }
+NS_DEV void ns_wgmma_first_down_n64(float (&d)[32], u64 a, u64 b) { ns_wgmma<64, 3>(d, a, b, 0); }
+NS_DEV void ns_wgmma_down_n64(float (&d)[32], u64 a, u64 b) { ns_wgmma<64, 3>(d, a, b, 1); }
 template <int columns> NS_DEV void ns_wgmma_left(float* d, const u32* a, u64 b) {
   emu::F->products.open.push_back({d, 0, b, 1 | columns << 1 | 1 << 16, a});
 }

@@ -94,9 +94,13 @@ pub(crate) fn prompts(meter: &Meter) -> Result<Vec<Row>> {
         out: out.view(),
         lse: lse.view(),
     };
+    let mut keys = gradients::Keys::new(meter.on.gpu())?;
+    keys.lay(&meter.on, &plan)?;
+    let mut before = meter.poisoned(0)?;
     let us = meter.time(|on| {
-        let (dout, mut dqkv) = (dout.view(), dqkv.view_mut());
-        gradients::backward(on, &plan, at, &saved, dout, &mut work, &mut dqkv)
+        let to = (&mut dqkv.view_mut(), &mut before.view_mut());
+        let dout = dout.view();
+        gradients::backward(on, (&plan, &keys), at, &saved, dout, &mut work, to)
     })?;
     rows.push(Row {
         op: "attention backward",

@@ -7,8 +7,8 @@ use super::kv::{Layer, PAGE, PageTable};
 use super::launch::{Entry, Grid, Module};
 use super::tensor_map::TensorMap;
 use super::{Buffer, Gpu, Stream, View, ViewMut};
+use crate::Result;
 use crate::error::{check, require};
-use crate::{Error, Result};
 
 pub(super) const MODULE: Module = Module {
     name: "attention",
@@ -192,15 +192,14 @@ pub struct Plan {
     heads: Heads,
     variant: Variant,
     room: Room,
-    /// Sequences (4 each), then tiles of rows, then pages of keys (2 each).
+    /// Sequences (4 each), then tiles of rows (2 each).
     lists: Buffer<i32>,
     pub(super) sequences: usize,
     pub(super) tiles: usize,
-    pub(super) pages: usize,
+    /// What it plans for.
+    parts: Vec<Rows>,
     /// One behind the last row.
     end: usize,
-    /// Whether each sequence starts at position 0.
-    whole: bool,
     /// The page table must have as many rows.
     owners: usize,
     /// The page table must have as many entries a row.
@@ -223,7 +222,6 @@ impl Plan {
     /// [`Error::Driver`].
     pub fn new(gpu: &Gpu, heads: Heads, room: Room) -> Result<Plan> {
         let tiles = (room.rows * heads.group()).div_ceil(TILE) + room.sequences;
-        let pages = room.rows.div_ceil(PAGE) + room.sequences;
         let hopper = gpu.is_hopper();
         Ok(Plan {
             heads,
@@ -233,12 +231,11 @@ impl Plan {
                 Variant::Sync
             },
             room,
-            lists: gpu.buffer(4 * room.sequences + 2 * tiles + 2 * pages)?,
+            lists: gpu.buffer(4 * room.sequences + 2 * tiles)?,
             sequences: 0,
             tiles: 0,
-            pages: 0,
+            parts: Vec::new(),
             end: 0,
-            whole: true,
             owners: 0,
             deepest: 0,
         })
@@ -258,9 +255,8 @@ impl Plan {
             "there is room for fewer"
         );
         let group = self.heads.group();
-        let whole = parts.iter().all(|part| part.start == 0);
         let mut end = 0;
-        let (mut tiles, mut pages) = (Vec::new(), Vec::new());
+        let mut tiles = Vec::new();
         let mut lists = Vec::with_capacity(self.lists.len());
         for (i, part) in parts.iter().enumerate() {
             let keys = part.start.saturating_add(part.count);
@@ -279,19 +275,12 @@ impl Plan {
                 let seen = part.start + (row + TILE - 1).min(part.count * group - 1) / group;
                 tiles.push((seen, [int(i), int(row)]));
             }
-            if whole {
-                let work = |page| keys - page * PAGE;
-                let task = |page| (work(page), [int(i), int(page)]);
-                pages.extend((0..keys.div_ceil(PAGE)).map(task));
-            }
         }
-        for tasks in [&mut tiles, &mut pages] {
-            tasks.sort_by_key(|&(work, _)| std::cmp::Reverse(work));
-            lists.extend(tasks.iter().flat_map(|&(_, task)| task));
-        }
-        (self.sequences, self.tiles, self.pages) = (parts.len(), tiles.len(), pages.len());
+        tiles.sort_by_key(|&(work, _)| std::cmp::Reverse(work));
+        lists.extend(tiles.iter().flat_map(|&(_, task)| task));
+        (self.sequences, self.tiles, self.end) = (parts.len(), tiles.len(), end);
+        self.parts = parts.to_vec();
         let ends = parts.iter().map(|part| part.start + part.count);
-        (self.end, self.whole) = (end, whole);
         self.deepest = ends.max().unwrap_or(0).div_ceil(PAGE);
         self.owners = parts
             .iter()
@@ -312,9 +301,14 @@ impl Plan {
         self.heads
     }
 
-    /// Whether each sequence starts at position 0, as [`super::attention_backward`] wants it.
-    pub fn is_whole(&self) -> bool {
-        self.whole
+    /// The rows that it plans for.
+    pub fn parts(&self) -> &[Rows] {
+        &self.parts
+    }
+
+    /// Which kernel computes it.
+    pub(super) fn variant(&self) -> Variant {
+        self.variant
     }
 
     /// (`sequences`, 4): first row, rows, position of the first, row of the page table.
@@ -326,12 +320,6 @@ impl Plan {
     pub(super) fn tile_list(&self) -> Result<View<'_, i32>> {
         let first = 4 * self.sequences;
         self.lists.view().part(first..first + 2 * self.tiles)
-    }
-
-    /// (`pages`, 2): sequence, page. Empty unless the plan is whole.
-    pub(super) fn page_list(&self) -> Result<View<'_, i32>> {
-        let first = 4 * self.sequences + 2 * self.tiles;
-        self.lists.view().part(first..first + 2 * self.pages)
     }
 
     /// Refuses a cache or queries that the planned rows do not lie in; gives the number of rows in the queries.
@@ -491,17 +479,4 @@ fn launch_wgmma(on: &Stream, job: &Job<'_>) -> Result<()> {
             ],
         )
     }
-}
-
-/// [`Error::Argument`] unless the plan's sequences are whole.
-pub(super) fn whole(plan: &Plan) -> Result<()> {
-    if plan.whole {
-        return Ok(());
-    }
-    Err(Error::Argument {
-        op: "attention.backward",
-        what: "start",
-        rule: "gradients are of whole sequences, from position 0",
-        found: 1.0,
-    })
 }

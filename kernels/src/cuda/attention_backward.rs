@@ -1,9 +1,9 @@
-//! Gradients of [`super::attention`] by queries, keys and values, for whole sequences. No atomics: the same bits every time.
+//! Gradients of [`super::attention`] by queries, keys and values. No atomics: the same bits every time.
 
 use half::bf16;
 
-use super::attention::{Heads, Plan, Queries, aligned, int, whole};
-use super::kv::{Layer, PageTable};
+use super::attention::{Heads, Plan, Queries, Rows, Variant, aligned, int};
+use super::kv::{Layer, PAGE, PageTable};
 use super::launch::{Argument, Entry, Grid, Module};
 use super::{Buffer, Gpu, Stream, View, ViewMut};
 use crate::Result;
@@ -33,6 +33,22 @@ pub(super) const MODULE: Module = Module {
     ],
 };
 
+/// For compute capability 9.0 alone.
+pub(super) const HOPPER: Module = Module {
+    name: "attention_backward_wgmma",
+    kernels: &[Entry {
+        name: "attention_backward_wgmma_d128",
+        shared: TOGETHER,
+    }],
+};
+
+/// The head that [`HOPPER`]'s kernel is for.
+const HOPPER_HEAD: usize = 128;
+
+/// 128 keys and values, two stages of 64 rows of queries and of dout, twice 128 × 64 elements of ds, 64 rows of dq in f32 that are 32
+/// bytes longer, two stages of two marks, barriers.
+const TOGETHER: u32 = (2 * 128 + 4 * 64 + 128) * 128 * 2 + 64 * (128 * 4 + 32) + 4 * 64 * 4 + 8 * 8;
+
 /// 128 rows of queries and of dout, and two stages of a page of keys and of values.
 const fn by_queries(head_dim: u32) -> u32 {
     (2 * 128 + 4 * 64) * head_dim * 2
@@ -43,6 +59,85 @@ const fn by_keys(head_dim: u32) -> u32 {
     (2 * 64 + 4 * 32) * head_dim * 2 + 4 * 32 * 4
 }
 
+/// Which block computes the gradients of which keys, for one plan: made once, used by every layer.
+#[derive(Debug)]
+pub struct Keys {
+    /// Pages of keys, then every second page: sequence, page, the sequence's first row in `dbefore`.
+    list: Buffer<i32>,
+    pages: usize,
+    pairs: usize,
+    /// What the plan that it is for plans for.
+    parts: Vec<Rows>,
+}
+
+impl Keys {
+    /// For no rows.
+    ///
+    /// # Errors
+    /// [`crate::Error::Driver`].
+    pub fn new(gpu: &Gpu) -> Result<Keys> {
+        Ok(Keys {
+            list: gpu.buffer(0)?,
+            pages: 0,
+            pairs: 0,
+            parts: Vec::new(),
+        })
+    }
+
+    /// Takes the rows of a plan. The longest work comes first, and in a sequence earlier keys before later ones: a block may
+    /// wait for those before it.
+    ///
+    /// # Errors
+    /// [`crate::Error::Driver`].
+    pub fn lay(&mut self, on: &Stream, plan: &Plan) -> Result<()> {
+        let (mut tasks, mut before) = (Vec::new(), 0);
+        for (i, part) in plan.parts().iter().enumerate() {
+            let keys = part.start + part.count;
+            // Without rows nobody sees the keys.
+            let pages = if part.count > 0 {
+                keys.div_ceil(PAGE)
+            } else {
+                0
+            };
+            tasks.extend((0..pages).map(|page| {
+                let work = part.count.min(keys - page * PAGE);
+                (work, [int(i), int(page), int(before)])
+            }));
+            before += part.start;
+        }
+        tasks.sort_by_key(|&(work, _)| std::cmp::Reverse(work));
+        let pairs = tasks.iter().filter(|(_, [_, page, _])| page % 2 == 0);
+        let list: Vec<i32> = tasks
+            .iter()
+            .chain(pairs)
+            .flat_map(|&(_, task)| task)
+            .collect();
+        self.pages = tasks.len();
+        self.pairs = list.len() / 3 - self.pages;
+        if self.list.len() < list.len() {
+            self.list = on.gpu().buffer(list.len())?;
+        }
+        self.parts = plan.parts().to_vec();
+        on.write(&list, &mut self.list.view_mut().part(0..list.len())?)
+    }
+
+    /// Rows of `dbefore`: the positions before each sequence's first row.
+    pub fn before(&self) -> usize {
+        self.parts.iter().map(|part| part.start).sum()
+    }
+
+    /// (`pages`, 3), or every second of them.
+    fn tasks(&self, pairs: bool) -> Result<(usize, View<'_, i32>)> {
+        let (first, count) = if pairs {
+            (self.pages, self.pairs)
+        } else {
+            (0, self.pages)
+        };
+        let list = self.list.view().part(3 * first..3 * (first + count))?;
+        Ok((count, list))
+    }
+}
+
 /// What [`backward`] keeps between its kernels.
 #[derive(Debug)]
 pub struct Work {
@@ -51,6 +146,8 @@ pub struct Work {
     dout: Buffer<bf16>,
     /// Σ dout·out: (row, head).
     delta: Buffer<f32>,
+    /// How many blocks of keys have added to the queries' gradients: (first row of a tile, head).
+    turns: Buffer<i32>,
 }
 
 impl Work {
@@ -64,6 +161,7 @@ impl Work {
             rows,
             dout: gpu.buffer(rows * heads.heads * heads.head_dim)?,
             delta: gpu.buffer(rows * heads.heads)?,
+            turns: gpu.buffer(rows * heads.heads)?,
         })
     }
 }
@@ -79,100 +177,147 @@ pub struct Saved<'a> {
     pub lse: View<'a, f32>,
 }
 
-/// The gradients of [`super::attention::forward`] by q, k and v, for the rows of whole sequences. Other rows of `dqkv` stay as
-/// they are.
+/// The gradients of [`super::attention::forward`] by q, k and v, for the planned rows. Other rows of `dqkv` stay as they are.
+///
+/// The rows of a sequence see keys and values from before its first row, too; whoever has computed those adds their part of `dbefore` to
+/// their own gradients.
 ///
 /// # Shapes
-/// `dout`: (N, H·D) · `dqkv`: (N, (H + 2K)·D), queries first, then keys, then values; overwritten.
+/// `dout`: (N, H·D) · `dqkv`: (N, (H + 2K)·D), queries first, then keys, then values; overwritten · `dbefore`: ([`Keys::before`],
+/// 2K·D), keys, then values, one sequence after the other; overwritten.
 ///
 /// # Order
-/// `dout` is rounded to bf16. Weights are p = 2^(score − lse); p and p·(dout·v − Σ dout·out) are rounded to bf16. By
-/// queries: one sum over keys, ascending in steps of 16. By keys and values: one sum over (row, head of the group), ascending
-/// in steps of 16 from the first that sees a key of the page. Σ dout·out: two elements a lane and 64, ascending; lanes by exclusive-or 1 to 16.
+/// `dout` is rounded to bf16. Weights are p = 2^(score − lse); p and p·(dout·v − Σ dout·out) are rounded to bf16. Σ dout·out: two
+/// elements a lane and 64, ascending; lanes by exclusive-or 1 to 16. By queries: one sum over keys, ascending in steps of 16. By keys
+/// and values: one sum over (row, head of the group), ascending in steps of 16 from the first that sees a key of the page.
+///
+/// The kernel of Hopper, for heads of 128, has others: by queries, a sum over each 128 keys, and these are added to one another,
+/// ascending. By keys and values: one sum over tiles of 64 positions, the last first, heads ascending in each, rows ascending in
+/// steps of 16. There 2^x is the hardware's.
 ///
 /// # Errors
-/// [`crate::Error::Shape`]; [`crate::Error::Argument`] for a plan with sequences that do not start at position 0, and as the
-/// forward pass; [`crate::Error::Driver`].
+/// [`crate::Error::Shape`]; [`crate::Error::Argument`] for keys of another plan, and as the forward pass; [`crate::Error::Driver`].
 ///
 /// # Source
-/// Dao et al. 2022, algorithm 4, with one pass over queries and one over keys.
+/// Dao et al. 2022, algorithm 4: on Hopper in one pass, as Shah et al. 2024, otherwise with one over queries and one over keys.
 pub fn backward(
     on: &Stream,
-    plan: &Plan,
-    (layer, table): (&Layer, &PageTable),
+    (plan, keys): (&Plan, &Keys),
+    cache: (&Layer, &PageTable),
     saved: &Saved<'_>,
     dout: View<'_, f32>,
     work: &mut Work,
-    dqkv: &mut ViewMut<'_, f32>,
+    (dqkv, dbefore): (&mut ViewMut<'_, f32>, &mut ViewMut<'_, f32>),
 ) -> Result<()> {
-    let rows = plan.check(layer, table, &saved.q)?;
-    whole(plan)?;
+    let rows = plan.check(cache.0, cache.1, &saved.q)?;
     let heads = plan.heads();
     let width = heads.heads * heads.head_dim;
-    let all = (heads.heads + 2 * heads.kv_heads) * heads.head_dim;
+    let before = keys.before() * 2 * heads.kv_heads * heads.head_dim;
     let (out, lse) = (saved.out, saved.lse);
-    check!("attention.backward", out: rows * width, lse: rows * heads.heads, dout: rows * width, dqkv: rows * all);
+    check!("attention.backward", out: rows * width, lse: rows * heads.heads, dout: rows * width);
+    check!("attention.backward", dqkv: rows * heads.columns(), dbefore: before);
     require!(
         "attention.backward",
         rows = rows as f64,
-        rows <= work.rows && rows * heads.heads < 1 << 31,
+        rows <= work.rows && rows * heads.heads < 1 << 31 && keys.before() < 1 << 31,
         "there is room for fewer"
+    );
+    require!(
+        "attention.backward",
+        rows = rows as f64,
+        keys.parts == plan.parts(),
+        "the keys are laid for the plan's rows"
     );
     aligned(out)?;
     prepare(on, heads, dout, out, work)?;
-    let count = int(heads.heads);
+    let to = (dqkv.as_view(), dbefore.as_view());
+    let together = plan.variant() == Variant::Wgmma && heads.head_dim == HOPPER_HEAD;
+    if together {
+        on.zero(&mut work.turns.view_mut())?;
+    }
+    let launch = |pass, tasks| {
+        let from = (plan, cache, saved, &*work);
+        queue(on, pass, tasks, from, to)
+    };
+    if together {
+        return launch(Pass::Together, keys.tasks(true)?);
+    }
+    launch(Pass::Queries, (plan.tiles, plan.tile_list()?))?;
+    launch(Pass::Keys, keys.tasks(false)?)
+}
+
+/// What one launch computes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pass {
+    /// dq.
+    Queries,
+    /// dk and dv.
+    Keys,
+    /// All, on Hopper.
+    Together,
+}
+
+impl Pass {
+    /// Its kernel, the threads of a block, and their shared memory.
+    fn kernel(self, heads: Heads) -> (&'static str, u32, u32) {
+        let d = heads.head_dim as u32;
+        match self {
+            Pass::Queries => {
+                let name = heads.pick("attention_backward_q_d64", "attention_backward_q_d128");
+                (name, 256, by_queries(d))
+            }
+            Pass::Keys => {
+                let name = heads.pick("attention_backward_kv_d64", "attention_backward_kv_d128");
+                (name, 128, by_keys(d))
+            }
+            Pass::Together => ("attention_backward_wgmma_d128", 384, TOGETHER),
+        }
+    }
+}
+
+/// Queues a pass; `backward` has checked everything.
+fn queue(
+    on: &Stream,
+    pass: Pass,
+    (blocks, tasks): (usize, View<'_, i32>),
+    (plan, (layer, table), saved, work): (&Plan, (&Layer, &PageTable), &Saved<'_>, &Work),
+    (dqkv, dbefore): (View<'_, f32>, View<'_, f32>),
+) -> Result<()> {
+    let heads = plan.heads();
+    let (name, threads, shared) = pass.kernel(heads);
+    let grid = Grid {
+        blocks: [blocks, heads.kv_heads, 1],
+        threads,
+        shared,
+    };
     let (keys, values, pages) = (layer.keys.view(), layer.values.view(), table.view());
-    let (rounded, delta) = (work.dout.view(), work.delta.view());
-    let (kv_heads, ld, q_ld, dqkv_ld) = (
-        int(heads.kv_heads),
-        int(table.ld()),
-        int(saved.q.ld),
-        int(all),
-    );
+    let (dout, delta, turns) = (work.dout.view(), work.delta.view(), work.turns.view());
+    let (count, kv_heads, ld) = (int(heads.heads), int(heads.kv_heads), int(table.ld()));
+    let (q_ld, dqkv_ld) = (int(saved.q.ld), int(heads.columns()));
     let (scale, inverse) = (heads.scale(), (1.0 / (heads.head_dim as f64).sqrt()) as f32);
     let sequences = plan.sequence_list()?;
-    let d = heads.head_dim as u32;
-    let by_tile = (plan.tiles, 256, by_queries(d), plan.tile_list()?);
-    let by_page = (plan.pages, 128, by_keys(d), plan.page_list()?);
-    for (pass, (tasks, threads, shared, list)) in [
-        (
-            heads.pick("attention_backward_q_d64", "attention_backward_q_d128"),
-            by_tile,
-        ),
-        (
-            heads.pick("attention_backward_kv_d64", "attention_backward_kv_d128"),
-            by_page,
-        ),
-    ] {
-        let grid = Grid {
-            blocks: [tasks, heads.kv_heads, 1],
-            threads,
-            shared,
-        };
-        let arguments: [&dyn Argument; 17] = [
-            &saved.q.data,
-            &keys,
-            &values,
-            &rounded,
-            &lse,
-            &delta,
-            &pages,
-            &list,
-            &sequences,
-            dqkv,
-            &count,
-            &kv_heads,
-            &ld,
-            &q_ld,
-            &dqkv_ld,
-            &scale,
-            &inverse,
-        ];
-        // SAFETY: order and types are those of `attention_backward_q_d*` and `_kv_d*`. `plan.check` proved that the planned
-        // rows lie in q and their pages in the table and pools; all others have as many rows as q; rows start on 16 bytes.
-        unsafe { on.launch(pass, grid, &arguments) }?;
+    let mut arguments: Vec<&dyn Argument> = vec![
+        &saved.q.data,
+        &keys,
+        &values,
+        &dout,
+        &saved.lse,
+        &delta,
+        &pages,
+        &tasks,
+        &sequences,
+        &dqkv,
+        &dbefore,
+    ];
+    if pass == Pass::Together {
+        arguments.push(&turns);
     }
-    Ok(())
+    arguments.extend([&count as &dyn Argument, &kv_heads, &ld, &q_ld, &dqkv_ld]);
+    arguments.extend([&scale as &dyn Argument, &inverse]);
+    // SAFETY: order and types are those of `attention_backward_q_d*`, `_kv_d*` and `attention_backward_wgmma_d128`, which alone has
+    // `turns`. `plan.check` proved that the planned rows lie in q and their pages in the table and pools, and `backward` that the tasks
+    // are of these rows and that dbefore has their positions; all others have as many rows as q; rows start on 16 bytes.
+    unsafe { on.launch(name, grid, &arguments) }
 }
 
 /// Rounds dout, and sums dout·out of each (row, head): all rows of `dout` and `out`, which are as many as `work` has or fewer.

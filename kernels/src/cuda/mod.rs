@@ -63,6 +63,7 @@ const MODULES: &[Module] = &[
 /// Those whose kernels are for compute capability 9.0 alone.
 const HOPPER: &[Module] = &[
     attention::HOPPER,
+    attention_backward::HOPPER,
     decode_attention::HOPPER,
     gemm::HOPPER,
     gemm::HOPPER_FEW,

@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use kernels::cuda::attention::{Heads, Rows, Variant};
-use kernels::cuda::attention_backward::{Saved, Work, backward};
-use kernels::{Error, reference};
+use kernels::cuda::attention_backward::{Keys, Saved, Work, backward};
+use kernels::reference;
 
 use crate::attention_world::{CASES, Case, Fused, World, width};
 use crate::common::{bits, dot, slope, vector, wide};
@@ -16,10 +16,12 @@ const TOLERANCE: f64 = 0.1;
 /// The root of the mean square error, likewise.
 const MEAN: f64 = 0.01;
 
-/// Gradients of some whole sequences.
-fn gradients(world: &World, parts: &[Rows], dout: &[f32]) -> Vec<f32> {
+/// Gradients of some rows of sequences, and those of the keys before them.
+fn parts(world: &World, variant: Variant, parts: &[Rows], dout: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let (on, heads) = (&world.on, world.heads);
-    let plan = world.plan(parts);
+    let plan = world.plan(parts).with_variant(variant);
+    let mut keys = Keys::new(on.gpu()).unwrap();
+    keys.lay(on, &plan).unwrap();
     let (out, lse) = world.whole(Variant::Sync);
     let saved = Saved {
         q: world.queries(),
@@ -29,18 +31,26 @@ fn gradients(world: &World, parts: &[Rows], dout: &[f32]) -> Vec<f32> {
     let dout = on.upload(dout).unwrap();
     let mut work = Work::new(on.gpu(), &plan, world.rows).unwrap();
     let mut dqkv = poisoned(on, world.rows * width(heads));
+    let mut before = poisoned(on, keys.before() * 2 * heads.kv_heads * heads.head_dim);
     let cache = (&world.layer, &world.table);
+    let to = (&mut dqkv.view_mut(), &mut before.view_mut());
     backward(
         on,
-        &plan,
+        (&plan, &keys),
         cache,
         &saved,
         dout.view(),
         &mut work,
-        &mut dqkv.view_mut(),
+        to,
     )
     .unwrap();
-    on.download(dqkv.view()).unwrap()
+    let [dqkv, before] = [dqkv, before].map(|found| on.download(found.view()).unwrap());
+    (dqkv, before)
+}
+
+/// Gradients of some whole sequences.
+fn gradients(world: &World, variant: Variant, rows: &[Rows], dout: &[f32]) -> Vec<f32> {
+    parts(world, variant, rows, dout).0
 }
 
 fn near(what: &str, found: &[f32], expected: &[f64]) {
@@ -65,33 +75,113 @@ fn columns<T: Copy>(data: &[T], heads: Heads, range: std::ops::Range<usize>) -> 
         .collect()
 }
 
+/// Whether the gradients of whole sequences are those of the plain formulas.
+fn are_the_references(world: &World, what: &str, found: &[f32], dout: &[f32]) {
+    let (heads, ld) = (world.heads, width(world.heads));
+    let row = heads.heads * heads.head_dim;
+    for &(first, n) in &world.sequences {
+        let data = wide(&world.qkv[first * ld..][..n * ld]);
+        let expected =
+            Fused { data: &data, heads }.gradient(n, &wide(&dout[first * row..][..n * row]));
+        let found = &found[first * ld..][..n * ld];
+        let (k, v) = (heads.heads, heads.heads + heads.kv_heads);
+        for (of, range) in [("dq", 0..k), ("dk", k..v), ("dv", v..v + heads.kv_heads)] {
+            let what = format!("{of} of {n} rows of {what}");
+            let [found, expected] = [
+                columns(&wide(found), heads, range.clone()),
+                columns(&expected, heads, range),
+            ];
+            // One key: the weight is 1 and no score has a gradient.
+            if n > 1 || of == "dv" {
+                let found: Vec<f32> = found.iter().map(|v| *v as f32).collect();
+                near(&what, &found, &expected);
+            }
+        }
+    }
+}
+
 #[test]
 fn gradients_are_the_references_for_ragged_sequences() {
     for (seed, case) in CASES.into_iter().enumerate() {
         let Some(on) = stream() else { return };
         let world = World::new(on, case, seed as u64);
+        let dout = vector(99, world.rows * world.heads.heads * world.heads.head_dim);
+        let found = gradients(&world, Variant::Sync, &world.all(), &dout);
+        are_the_references(&world, &format!("{case:?}"), &found, &dout);
+    }
+}
+
+/// Heads of 128, which Hopper's kernel is for: several blocks of keys, ends in the middle of a tile, one key.
+const WIDE: [Case; 3] = [
+    (4, 2, 128, &[3, 100]),
+    (2, 1, 128, &[530, 1]),
+    (3, 1, 128, &[128, 257, 64]),
+];
+
+#[test]
+fn the_gradients_of_hopper_are_the_references() {
+    for (seed, case) in WIDE.into_iter().enumerate() {
+        let Some(on) = stream() else { return };
+        if !on.gpu().is_hopper() {
+            return;
+        }
+        let world = World::new(on, case, seed as u64);
+        let dout = vector(99, world.rows * world.heads.heads * world.heads.head_dim);
+        let found = gradients(&world, Variant::Wgmma, &world.all(), &dout);
+        are_the_references(&world, &format!("{case:?}"), &found, &dout);
+    }
+}
+
+/// Two chunks of every sequence: their rows' gradients, and the first's keys' from both.
+#[test]
+fn chunks_have_the_gradients_of_the_whole() {
+    for (seed, case) in [CASES[0], CASES[2], CASES[3], WIDE[1]]
+        .into_iter()
+        .enumerate()
+    {
+        let Some(on) = stream() else { return };
+        let world = World::new(on, case, seed as u64);
         let (heads, ld) = (world.heads, width(world.heads));
-        let row = heads.heads * heads.head_dim;
-        let dout = vector(99, world.rows * row);
-        let found = gradients(&world, &world.all(), &dout);
-        for &(first, n) in &world.sequences {
-            let data = wide(&world.qkv[first * ld..][..n * ld]);
-            let expected =
-                Fused { data: &data, heads }.gradient(n, &wide(&dout[first * row..][..n * row]));
-            let found = &found[first * ld..][..n * ld];
-            let (k, v) = (heads.heads, heads.heads + heads.kv_heads);
-            for (what, range) in [("dq", 0..k), ("dk", k..v), ("dv", v..v + heads.kv_heads)] {
-                let what = format!("{what} of {n} rows of {case:?}");
-                let [found, expected] = [
-                    columns(&wide(found), heads, range.clone()),
-                    columns(&expected, heads, range),
-                ];
-                // One key: the weight is 1 and no score has a gradient.
-                if n > 1 || what.starts_with("dv") {
-                    let found: Vec<f32> = found.iter().map(|v| *v as f32).collect();
-                    near(&what, &found, &expected);
+        let dout = vector(99, world.rows * heads.heads * heads.head_dim);
+        for &variant in world.variants() {
+            let cut = |n: usize| n * 2 / 5;
+            let [heads_of, tails] = [false, true].map(|tail| -> Vec<Rows> {
+                let part = |rows: Rows| {
+                    let start = cut(rows.count);
+                    let (start, count) = if tail {
+                        (start, rows.count - start)
+                    } else {
+                        (0, start)
+                    };
+                    Rows {
+                        first: rows.first + start,
+                        count,
+                        start,
+                        ..rows
+                    }
+                };
+                world.all().into_iter().map(part).collect()
+            });
+            let (mut found, none) = parts(&world, variant, &heads_of, &dout);
+            assert!(none.is_empty());
+            let (later, before) = parts(&world, variant, &tails, &dout);
+            let columns = 2 * heads.kv_heads * heads.head_dim;
+            let mut before = before.chunks(columns);
+            for &(first, n) in &world.sequences {
+                for row in 0..n {
+                    let at = (first + row) * ld..(first + row + 1) * ld;
+                    if row >= cut(n) {
+                        found[at.clone()].copy_from_slice(&later[at]);
+                        continue;
+                    }
+                    assert!(later[at.clone()].iter().all(|v| v.is_nan()), "row {row}");
+                    let own = &mut found[at][heads.heads * heads.head_dim..];
+                    for (own, add) in own.iter_mut().zip(before.next().unwrap()) {
+                        *own += add;
+                    }
                 }
             }
+            are_the_references(&world, &format!("{case:?}, {variant:?}"), &found, &dout);
         }
     }
 }
@@ -121,27 +211,26 @@ fn the_references_gradient_is_the_slope() {
 
 #[test]
 fn a_gradients_bits_depend_on_its_sequence_only() {
-    for case in [CASES[0], CASES[2], CASES[3]] {
+    for case in [CASES[0], CASES[2], CASES[3], WIDE[1], WIDE[2]] {
         let Some(on) = stream() else { return };
         let world = World::new(on, case, 5);
         let dout = vector(99, world.rows * world.heads.heads * world.heads.head_dim);
-        let all = gradients(&world, &world.all(), &dout);
-        assert_eq!(
-            bits(&gradients(&world, &world.all(), &dout)),
-            bits(&all),
-            "twice"
-        );
         let ld = width(world.heads);
-        for part in world.all() {
-            let alone = gradients(&world, &[part], &dout);
-            for (row, (alone, all)) in alone.chunks(ld).zip(all.chunks(ld)).enumerate() {
-                if (part.first..part.first + part.count).contains(&row) {
-                    assert_eq!(bits(alone), bits(all), "{case:?}, row {row}");
-                } else {
-                    assert!(
-                        alone.iter().all(|v| v.is_nan()),
-                        "row {row} was not asked for"
-                    );
+        for &variant in world.variants() {
+            let all = gradients(&world, variant, &world.all(), &dout);
+            let again = gradients(&world, variant, &world.all(), &dout);
+            assert_eq!(bits(&again), bits(&all), "twice");
+            for part in world.all() {
+                let alone = gradients(&world, variant, &[part], &dout);
+                for (row, (alone, all)) in alone.chunks(ld).zip(all.chunks(ld)).enumerate() {
+                    if (part.first..part.first + part.count).contains(&row) {
+                        assert_eq!(bits(alone), bits(all), "{case:?}, {variant:?}, row {row}");
+                    } else {
+                        assert!(
+                            alone.iter().all(|v| v.is_nan()),
+                            "row {row} was not asked for"
+                        );
+                    }
                 }
             }
         }
@@ -149,18 +238,12 @@ fn a_gradients_bits_depend_on_its_sequence_only() {
 }
 
 #[test]
-fn a_sequence_that_does_not_start_at_its_start_has_no_gradients() {
+fn keys_of_another_plan_are_refused() {
     let Some(on) = stream() else { return };
-    let case: Case = (3, 1, 64, &[70]);
-    let world = World::new(on, case, 1);
+    let world = World::new(on, (3, 1, 64, &[70]), 1);
     let on = &world.on;
-    let part = Rows {
-        first: 6,
-        count: 64,
-        start: 6,
-        sequence: 0,
-    };
-    let plan = world.plan(&[part]);
+    let plan = world.plan(&world.all());
+    let keys = Keys::new(on.gpu()).unwrap();
     let (out, lse) = world.whole(Variant::Sync);
     let saved = Saved {
         q: world.queries(),
@@ -170,18 +253,22 @@ fn a_sequence_that_does_not_start_at_its_start_has_no_gradients() {
     let dout = on.upload(&vector(1, 70 * 192)).unwrap();
     let mut work = Work::new(on.gpu(), &plan, 70).unwrap();
     let mut dqkv = poisoned(on, 70 * 320);
+    let mut before = poisoned(on, 0);
+    let to = (&mut dqkv.view_mut(), &mut before.view_mut());
     let cache = (&world.layer, &world.table);
-    let refused = backward(
+    let found = backward(
         on,
-        &plan,
+        (&plan, &keys),
         cache,
         &saved,
         dout.view(),
         &mut work,
-        &mut dqkv.view_mut(),
+        to,
     );
-    assert!(matches!(
-        refused,
-        Err(Error::Argument { what: "start", .. })
-    ));
+    assert!(
+        found
+            .unwrap_err()
+            .to_string()
+            .contains("the keys are laid for")
+    );
 }

@@ -28,6 +28,8 @@ pub(crate) struct Space {
     q: Grown<bf16>,
     /// By rotated queries, rotated keys, and values.
     dqkv: Grown<f32>,
+    /// By keys and values of the positions before each sequence's rows.
+    dbefore: Grown<f32>,
     work: Option<(usize, attention_backward::Work)>,
     /// Of an adapter's gradients.
     runs: Grown<f32>,
@@ -287,9 +289,10 @@ impl Trains for Cuda {
         } = forward;
         // The pages hold the keys and values of the layer that was computed last.
         self.rotate(at, &pages, qkv, &mut space.q)?;
-        let (on, plan, table, rows) = (
+        let (on, plan, keys, table, rows) = (
             self.stream(),
             at.plan.attention()?,
+            at.plan.keys()?,
             at.plan.table()?,
             at.plan.rows,
         );
@@ -303,16 +306,18 @@ impl Trains for Cuda {
             lse: marks.view()?,
         };
         let mut placed = space.dqkv.fit(self.gpu(), qkv.len())?;
+        let columns = 2 * at.config.kv_heads * at.config.head_dim;
+        let mut dbefore = space.dbefore.fit(self.gpu(), keys.before() * columns)?;
         let layer = pages.layer(at.slot)?;
         let cache = (&*layer, table);
         attention_backward::backward(
             on,
-            plan,
+            (plan, keys),
             cache,
             &saved,
             dout.view()?,
             &mut work.1,
-            &mut placed,
+            (&mut placed, &mut dbefore),
         )?;
         space.work = Some(work);
         let mut to = dqkv.fit(self.gpu(), qkv.len())?;

@@ -9,6 +9,7 @@ use crate::device::{Sequences, Span};
 use crate::error::{Error, Result};
 use kernels::cuda::adapters::{Segment, Segments};
 use kernels::cuda::attention::{self, Heads, Room, Rows};
+use kernels::cuda::attention_backward::Keys;
 use kernels::cuda::decode_attention;
 use kernels::cuda::kv::PageTable;
 use parking_lot::{Mutex, MutexGuard};
@@ -23,6 +24,8 @@ pub(crate) struct Plan {
     pub(super) sequences: Grown<i32>,
     table: Option<PageTable>,
     attention: Option<(Room, attention::Plan)>,
+    /// For gradients, of training passes only.
+    keys: Option<Keys>,
     decode: Option<(Room, Mutex<decode_attention::Work>)>,
     /// The most keys of a sequence, when each has one row.
     single: Option<usize>,
@@ -97,6 +100,14 @@ impl Plan {
                 }
                 if let Some((_, plan)) = &mut self.attention {
                     plan.lay(device.stream(), &parts)?;
+                    if device.training {
+                        let mut keys = match self.keys.take() {
+                            Some(keys) => keys,
+                            None => Keys::new(device.gpu())?,
+                        };
+                        keys.lay(device.stream(), plan)?;
+                        self.keys = Some(keys);
+                    }
                 }
             }
         }
@@ -172,6 +183,11 @@ impl Plan {
             .as_ref()
             .map(|(_, plan)| plan)
             .ok_or_else(unlaid)
+    }
+
+    /// The keys of a training pass.
+    pub(super) fn keys(&self) -> Result<&Keys> {
+        self.keys.as_ref().ok_or_else(unlaid)
     }
 
     /// The most keys that a row sees, when every sequence has one row.

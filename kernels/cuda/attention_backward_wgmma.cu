@@ -1,0 +1,370 @@
+// The gradients of attention_backward.cu on Hopper, for heads of 128 (sm_90a only), in one pass over pairs of 128 keys and 64 rows: scores
+// and the gradients of weights are computed once. No atomics: every sum has one order.
+//
+// A block has 128 keys of one key head and walks over all (position, head of the group) that see them: tiles of 64 positions, the last
+// first, heads ascending in each. dk and dv stay in its registers. What it adds to a tile's dq it adds when the block of the keys
+// before has: `turns` says how many blocks have. All blocks take the same way through the tiles, so nobody waits long, and the one that is
+// waited for has a lower index.
+// One warpgroup fetches (two warps) and adds dq (one); two have 64 keys each: they multiply transposed (a lane's fragment of p^T
+// is the left operand of the next product), and share ds for dq, of which each has 64 columns, one step late.
+// Start at `pass`.
+#include "device.cuh"
+#include "attention.cuh"
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(NS_EMU)
+
+namespace attention_backward_wgmma {
+using namespace attention;
+
+enum { D = 128, KEYS = 128, ROWS = 64, STAGES = 2, LAG = STAGES - 2, SWIZZLED = 128, FETCHING = 64 };
+
+// Shared memory, in bytes: keys, values, the stages' queries and dout, ds twice, dq, the stages' lse and delta, barriers.
+constexpr u32 KEY_BYTES = KEYS * D * 2, ROW_BYTES = ROWS * D * 2, DS_BYTES = KEYS * ROWS * 2, DQ_LD = D * 4 + 32;
+constexpr u32 STAGES_AT = 2 * KEY_BYTES, DS_AT = STAGES_AT + STAGES * 2 * ROW_BYTES, DQ_AT = DS_AT + 2 * DS_BYTES;
+constexpr u32 MARKS_AT = DQ_AT + ROWS * DQ_LD, BARRIERS_AT = MARKS_AT + STAGES * 2 * ROWS * 4;
+
+// Bytes from the start of a tile of N rows, in blocks of 64 columns, to 16-byte chunk `chunk` of `row`.
+template <int N>
+NS_DEV u32 block_at(int row, int chunk) {
+  return (u32)(((chunk >> 3) * N + row) * SWIZZLED + (((chunk & 7) ^ (row & 7)) << 4));
+}
+
+// As in attention_backward.cu.
+struct Arguments {
+  const bf16_t *q, *keys, *values, *dout;
+  const float *lse, *delta;
+  const int *pages, *tasks, *sequences;
+  float *dqkv, *dbefore;
+  int* turns;
+  int heads, kv_heads, pages_ld, q_ld, dqkv_ld;
+  float scale, inverse_sqrt_d;
+};
+
+struct Task {
+  const int* pages;    // of the sequence
+  int row0, start;     // the sequence's first row, and its position
+  int length;          // positions, and keys
+  int group, kv_head;
+  int key0, block;     // the first key, and which 128 they are
+  int last, steps;     // the last tile of 64 positions; (tile, head) in all
+};
+
+NS_DEV Task find(const Arguments& in) {
+  const int* task = in.tasks + 3 * blockIdx.x;
+  const int* sequence = in.sequences + 4 * task[0];
+  Task t;
+  t.group = in.heads / in.kv_heads;
+  t.kv_head = blockIdx.y;
+  t.row0 = sequence[0];
+  t.start = sequence[2];
+  t.length = t.start + sequence[1];
+  t.pages = in.pages + (long)sequence[3] * in.pages_ld;
+  t.key0 = task[1] * NS_KV_PAGE;
+  t.block = t.key0 / KEYS;
+  t.last = (t.length - 1) / ROWS;
+  t.steps = (t.last + 1 - (t.key0 > t.start ? t.key0 : t.start) / ROWS) * t.group;
+  return t;
+}
+
+// The tile of a step, and its head.
+struct Step {
+  int position, head;
+};
+NS_DEV Step step_at(const Task& t, int i) {
+  return Step{(t.last - i / t.group) * ROWS, t.kv_head * t.group + i % t.group};
+}
+
+// Barriers: of stages "has been filled" (by the warps that fetch), "has been read" (by the 8 that compute); of ds "has been written, and
+// the other one read" (8); of dq "has been written" (8), "has been read" (1).
+struct Barriers {
+  u32 full, empty, ds, dq_full, dq_empty;
+};
+
+// Rows of the tile that are not the sequence's are zeros, with the weight 2^-inf.
+NS_DEV void fetch_rows(const Arguments& in, const Task& t, u32 to, float* marks, Step s) {
+  const int thread = threadIdx.x;
+#pragma unroll 4
+  for (int i = 0; i < ROWS * D / 8 / FETCHING; i++) {
+    const int c = thread + i * FETCHING, row = c / (D / 8), chunk = c % (D / 8), position = s.position + row;
+    const int valid = position >= t.start && position < t.length;
+    const long at = t.row0 + (valid ? position - t.start : 0);
+    ns_cp16z(to + block_at<ROWS>(row, chunk), in.q + at * in.q_ld + s.head * D + chunk * 8, valid);
+    ns_cp16z(to + ROW_BYTES + block_at<ROWS>(row, chunk), in.dout + (at * in.heads + s.head) * D + chunk * 8, valid);
+  }
+  const int position = s.position + thread;
+  const bool valid = position >= t.start && position < t.length;
+  const long at = (long)(t.row0 + (valid ? position - t.start : 0)) * in.heads + s.head;
+  marks[thread] = valid ? in.lse[at] : -minus_infinity();
+  marks[ROWS + thread] = valid ? in.delta[at] : 0.0f;
+}
+
+NS_DEV void fetch(const Arguments& in, const Task& t, u32 base, float* marks, Barriers bars) {
+  for (int i = 0; i < KEYS * D / 8 / FETCHING; i++) {
+    const int c = threadIdx.x + i * FETCHING, row = c / (D / 8), chunk = c % (D / 8);
+    const int valid = t.key0 + row < t.length, key = valid ? t.key0 + row : t.key0;
+    const long at = ns_kv_row(t.pages, key, in.kv_heads, t.kv_head, D) + chunk * 8;
+    ns_cp16z(base + block_at<KEYS>(row, chunk), in.keys + at, valid);
+    ns_cp16z(base + KEY_BYTES + block_at<KEYS>(row, chunk), in.values + at, valid);
+  }
+  for (int i = 0; i < t.steps + LAG; i++) {
+    if (i < t.steps) {
+      const int stage = i % STAGES;
+      ns_mbar_wait(bars.empty + 8 * stage, (i / STAGES & 1) ^ 1);
+      fetch_rows(in, t, base + STAGES_AT + stage * 2 * ROW_BYTES, marks + stage * 2 * ROWS, step_at(t, i));
+    }
+    ns_cp_commit();
+    if (i >= LAG) {
+      ns_cp_wait<LAG>();
+      ns_fence_async();
+      ns_syncwarp();
+      if ((threadIdx.x & 31) == 0) ns_mbar_arrive(bars.full + 8 * ((i - LAG) % STAGES));
+    }
+  }
+}
+
+// One warp: adds each step's dq when it is this block's turn. The first block of keys writes.
+NS_DEV void add_dq(const Arguments& in, const Task& t, u32 base, Barriers bars) {
+  const int lane = threadIdx.x & 31;
+  for (int i = 0; i < t.steps; i++) {
+    const Step s = step_at(t, i);
+    const int first = s.position > t.start ? 0 : t.start - s.position;  // row of the tile
+    int* turn = in.turns + (long)(t.row0 + s.position + first - t.start) * in.heads + s.head;
+    ns_mbar_wait(bars.dq_full, i & 1);
+    if (t.block > 0 && lane == 0) ns_turn_wait(turn, t.block);
+    ns_syncwarp();
+    for (int row = lane; row < ROWS; row += 32) {
+      const int position = s.position + row;
+      if (row < first || position >= t.length) continue;
+      float* to = in.dqkv + (long)(t.row0 + position - t.start) * in.dqkv_ld + s.head * D;
+      if (t.block == 0)
+        ns_bulk_store(to, base + DQ_AT + row * DQ_LD, D * 4);
+      else
+        ns_bulk_add(to, base + DQ_AT + row * DQ_LD, D * 4);
+    }
+    ns_bulk_commit();
+    ns_bulk_wait_read();
+    ns_syncwarp();
+    if (lane == 0) ns_mbar_arrive(bars.dq_empty);
+    ns_bulk_wait();
+    ns_syncwarp();
+    if (lane == 0) ns_turn_pass(turn, t.block + 1);
+  }
+}
+
+// A product of a warpgroup's 64 keys with a tile's 64 rows, begun: d = left . right^T.
+NS_DEV void begin_scores(float (&d)[32], u32 left, u32 right) {
+#pragma unroll
+  for (int k = 0; k < D / 16; k++) {
+    const u32 in_row = (k & 3) * 32;
+    const u64 a = ns_desc(left + (k >> 2) * KEYS * SWIZZLED + in_row), b = ns_desc(right + (k >> 2) * ROWS * SWIZZLED + in_row);
+    if (k == 0) ns_wgmma_first_n64(d, a, b);
+    else ns_wgmma_n64(d, a, b, 1);
+  }
+  ns_wg_commit();
+}
+
+// d += left . rows, begun.
+NS_DEV void begin_sums(float (&d)[64], const u32 (&left)[4][4], u32 rows) {
+#pragma unroll
+  for (int k = 0; k < ROWS / 16; k++) ns_wgmma_left_n128(d, left[k], ns_desc_down(rows + k * 16 * SWIZZLED, ROWS * SWIZZLED));
+  ns_wg_commit();
+}
+
+// dq = ds . keys over all keys, 64 of its columns, begun.
+NS_DEV void begin_dq(float (&d)[32], u32 ds, u32 keys) {
+#pragma unroll
+  for (int k = 0; k < KEYS / 16; k++) {
+    const u64 a = ns_desc_down(ds + k * 16 * SWIZZLED, DS_BYTES), b = ns_desc_down(keys + k * 16 * SWIZZLED, KEYS * SWIZZLED);
+    if (k == 0) ns_wgmma_first_down_n64(d, a, b);
+    else ns_wgmma_down_n64(d, a, b);
+  }
+  ns_wg_commit();
+}
+
+NS_DEV void hold(u32 (&p)[4][4]) {
+#pragma unroll
+  for (int k = 0; k < 4; k++) ns_wg_hold(p[k]);
+}
+
+NS_DEV void round(u32 (&p)[4][4], const float (&s)[8][4]) {
+#pragma unroll
+  for (int n = 0; n < 8; n++)
+#pragma unroll
+    for (int h = 0; h < 2; h++) p[n / 2][n % 2 * 2 + h] = ns_pack(s[n][2 * h], s[n][2 * h + 1]);
+}
+
+// Scores become weights. Key k of the lane's two sees rows of the tile from `from[k]` on.
+NS_DEV void weigh(float (&s)[8][4], const float* lse, bool masked, const int (&from)[2], float scale) {
+  const int column = (threadIdx.x & 3) * 2;
+#pragma unroll
+  for (int n = 0; n < 8; n++)
+#pragma unroll
+    for (int i = 0; i < 4; i++) s[n][i] = ns_exp2_near(ns_fma(s[n][i], scale, -lse[n * 8 + column + (i & 1)]));
+  if (masked) {
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+      for (int i = 0; i < 4; i++)
+        if (n * 8 + column + (i & 1) < from[i >> 1]) s[n][i] = 0.0f;
+  }
+}
+
+NS_DEV void store_ds(unsigned char* ds, const u32 (&p)[4][4], int key) {
+#pragma unroll
+  for (int n = 0; n < 8; n++)
+#pragma unroll
+    for (int h = 0; h < 2; h++) *(u32*)(ds + block_at<KEYS>(key + 8 * h, n) + (threadIdx.x & 3) * 4) = p[n / 2][n % 2 * 2 + h];
+}
+
+NS_DEV void store_dq(unsigned char* to, const float (&dq)[8][4], float scale) {
+#pragma unroll
+  for (int n = 0; n < 8; n++)
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      float* at = (float*)(to + 8 * h * DQ_LD + n * 32);
+      *(u32x2*)at = u32x2{ns_f2u(dq[n][2 * h] * scale), ns_f2u(dq[n][2 * h + 1] * scale)};
+    }
+}
+
+// Of key heads when `values` is 0, of value heads when it is 1.
+NS_DEV void store_sums(const Arguments& in, const Task& t, int values, const float (&sums)[16][4], int key, float scale) {
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    const int k = key + 8 * h;
+    if (k >= t.length) continue;
+    float* row = (k < t.start ? in.dbefore + (long)(in.tasks[3 * blockIdx.x + 2] + k) * 2 * in.kv_heads * D
+                              : in.dqkv + (long)(t.row0 + k - t.start) * in.dqkv_ld + in.heads * D) +
+                 (values * in.kv_heads + t.kv_head) * D + (threadIdx.x & 3) * 2;
+#pragma unroll
+    for (int n = 0; n < 16; n++)
+      *(u32x2*)(row + n * 8) = u32x2{ns_f2u(sums[n][2 * h] * scale), ns_f2u(sums[n][2 * h + 1] * scale)};
+  }
+}
+
+// Warpgroup `half` of the two that compute. In flight when a step begins: the step before's product for dk.
+NS_DEV void compute(const Arguments& in, const Task& t, u32 base, unsigned char* memory, Barriers bars, int half) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5 & 3;
+  const int key = half * 64 + warp * 16 + (lane >> 2);  // of the block: the lane's first, the other is 8 behind
+  const u32 keys = base + half * 64 * SWIZZLED, values = keys + KEY_BYTES;
+  const float* marks = (const float*)(memory + MARKS_AT);
+  unsigned char* const own_dq = memory + DQ_AT + (warp * 16 + (lane >> 2)) * DQ_LD + half * 256 + (lane & 3) * 8;
+  const auto rows = [&](int i) { return base + STAGES_AT + i % STAGES * 2 * ROW_BYTES; };
+  const auto arrive = [&](u32 bar) {
+    ns_syncwarp();
+    if (lane == 0) ns_mbar_arrive(bar);
+  };
+  float s[8][4], dp[8][4], dq[8][4], dk[16][4], dv[16][4];
+  u32 p[4][4], ds[4][4];
+  auto& flat_s = reinterpret_cast<float(&)[32]>(s);
+  auto& flat_dp = reinterpret_cast<float(&)[32]>(dp);
+  auto& flat_dq = reinterpret_cast<float(&)[32]>(dq);
+  auto& flat_dk = reinterpret_cast<float(&)[64]>(dk);
+  auto& flat_dv = reinterpret_cast<float(&)[64]>(dv);
+  clear(dk);
+  clear(dv);
+  const auto write_dq = [&](int i) {
+    ns_mbar_wait(bars.dq_empty, (i & 1) ^ 1);
+    store_dq(own_dq, dq, in.inverse_sqrt_d);
+    ns_fence_async();
+    arrive(bars.dq_full);
+  };
+  ns_wg_hold(flat_dk);
+  ns_wg_hold(flat_dv);
+  int i = 0;
+  do {
+    const float* const mark = marks + i % STAGES * 2 * ROWS;
+    ns_mbar_wait(bars.full + 8 * (i % STAGES), i / STAGES & 1);
+    ns_wg_fence();
+    begin_scores(flat_s, keys, rows(i));
+    begin_scores(flat_dp, values, rows(i) + ROW_BYTES);
+    ns_wg_wait<1>();
+    ns_wg_hold(flat_s);
+    ns_wg_hold(flat_dk);
+    if (i > 0) arrive(bars.empty + 8 * ((i - 1) % STAGES));
+    const int position = step_at(t, i).position;
+    const int from[2] = {t.key0 + key - position, t.key0 + key + 8 - position};
+    weigh(s, mark, position < t.key0 + KEYS, from, in.scale);
+    round(p, s);
+    hold(p);
+    ns_wg_hold(flat_dv);
+    ns_wg_fence();
+    begin_sums(flat_dv, p, rows(i) + ROW_BYTES);
+    ns_wg_wait<1>();
+    ns_wg_hold(flat_dp);
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+      for (int j = 0; j < 4; j++) dp[n][j] = s[n][j] * (dp[n][j] - mark[ROWS + n * 8 + (lane & 3) * 2 + (j & 1)]);
+    round(ds, dp);
+    // The step before's are all written, and those of two steps before all read. Before the first there are none, and the product is not used.
+    ns_mbar_wait(bars.ds + 8 * ((i + 1) & 1), (i - 1) >> 1 & 1);
+    store_ds(memory + DS_AT + (i & 1) * DS_BYTES, ds, key);
+    ns_fence_async();
+    hold(ds);
+    ns_wg_hold(flat_dk);
+    ns_wg_fence();
+    begin_dq(flat_dq, base + DS_AT + ((i + 1) & 1) * DS_BYTES, base + half * KEYS * SWIZZLED);
+    begin_sums(flat_dk, ds, rows(i));
+    ns_wg_wait<1>();
+    ns_wg_hold(flat_dv);
+    ns_wg_hold(flat_dq);
+    hold(p);
+    arrive(bars.ds + 8 * (i & 1));
+    if (i > 0) write_dq(i - 1);
+  } while (++i < t.steps);
+  ns_wg_wait<0>();
+  ns_wg_hold(flat_dk);
+  hold(ds);
+  const int last = t.steps - 1;
+  ns_mbar_wait(bars.ds + 8 * (last & 1), last >> 1 & 1);
+  ns_wg_fence();
+  begin_dq(flat_dq, base + DS_AT + (last & 1) * DS_BYTES, base + half * KEYS * SWIZZLED);
+  store_sums(in, t, 0, dk, t.key0 + key, in.inverse_sqrt_d);
+  store_sums(in, t, 1, dv, t.key0 + key, 1.0f);
+  ns_wg_wait<0>();
+  ns_wg_hold(flat_dq);
+  write_dq(last);
+}
+
+// tasks: (block of the grid: 3) sequence, its page, an even one, its first row in dbefore · grid: (tasks, kv_heads).
+NS_DEV void pass(const Arguments& in) {
+  NS_DYN_SMEM(memory);
+  const u32 base = ns_smem(memory), bar = base + BARRIERS_AT;
+  const Barriers bars = {bar, bar + 8 * STAGES, bar + 16 * STAGES, bar + 16 * STAGES + 16, bar + 16 * STAGES + 24};
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < STAGES; stage++) {
+      ns_mbar_init(bars.full + 8 * stage, FETCHING / 32);
+      ns_mbar_init(bars.empty + 8 * stage, 8);
+    }
+    ns_mbar_init(bars.ds, 8);
+    ns_mbar_init(bars.ds + 8, 8);
+    ns_mbar_init(bars.dq_full, 8);
+    ns_mbar_init(bars.dq_empty, 1);
+    ns_fence_async();
+  }
+  __syncthreads();
+  const Task t = find(in);
+  if (threadIdx.x < 128) {
+    ns_regs_dec<24>();
+    if (threadIdx.x < FETCHING)
+      fetch(in, t, base, (float*)(memory + MARKS_AT), bars);
+    else if (threadIdx.x < FETCHING + 32)
+      add_dq(in, t, base, bars);
+  } else {
+    ns_regs_inc<240>();
+    compute(in, t, base, memory, bars, threadIdx.x / 128 - 1);
+  }
+}
+
+}  // namespace attention_backward_wgmma
+
+NS_KERNEL void __launch_bounds__(384, 1) attention_backward_wgmma_d128(
+    const bf16_t* NS_RESTRICT q, const bf16_t* NS_RESTRICT keys, const bf16_t* NS_RESTRICT values, const bf16_t* NS_RESTRICT dout,
+    const float* NS_RESTRICT lse, const float* NS_RESTRICT delta, const int* NS_RESTRICT pages, const int* NS_RESTRICT tasks,
+    const int* NS_RESTRICT sequences, float* dqkv, float* dbefore, int* turns, int heads, int kv_heads, int pages_ld, int q_ld, int dqkv_ld, float scale,
+    float inverse_sqrt_d) {
+  attention_backward_wgmma::pass(attention_backward_wgmma::Arguments{q, keys, values, dout, lse, delta, pages, tasks, sequences, dqkv, dbefore, turns,
+                                                                     heads, kv_heads, pages_ld, q_ld, dqkv_ld, scale, inverse_sqrt_d});
+}
+NS_REGISTER(attention_backward_wgmma_d128);
+#endif
