@@ -9,15 +9,15 @@
 
 namespace rope {
 
-const int EACH = 8, THREADS = 256;
+const int EACH = 8, THREADS = 256, AT_ONCE = 2;
 typedef float Part[EACH];
 
-NS_DEV void load(Part& to, const bf16_t* from) {
-  const u32x4 v = *(const u32x4*)from;
+NS_DEV void unpack(Part& to, const u32x4& v) {
   const u32 pairs[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
   for (int j = 0; j < EACH; j++) to[j] = ns_u2f(j % 2 ? pairs[j / 2] & 0xffff0000u : pairs[j / 2] << 16);
 }
+NS_DEV void load(Part& to, const bf16_t* from) { unpack(to, *(const u32x4*)from); }
 NS_DEV void load(Part& to, const float* from) {
   const f32x4 a = ((const f32x4*)from)[0], b = ((const f32x4*)from)[1];
   const float all[EACH] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
@@ -85,27 +85,40 @@ template <int D>
 NS_DEV void forward(bf16_t* q, bf16_t* keys, bf16_t* values, const bf16_t* qkv, const float* q_norm, const float* k_norm,
                     const float* table, const int* positions, const int* sequences, const int* pages, int heads,
                     int kv_heads, int context, int all_sequences, int pages_ld, float eps) {
-  const int AT_ONCE = 2;
   const int all = heads + 2 * kv_heads, sequence = sequences[blockIdx.x];
   const Row<D> row(positions, table, context);
   const bool owned =
       row.inside && sequence >= 0 && sequence < all_sequences && row.position < pages_ld * NS_KV_PAGE;
   for (int round = row.group; round - row.group < all; round += AT_ONCE * row.groups) {
-    Part low[AT_ONCE], high[AT_ONCE];
+    u32x4 read[AT_ONCE][2];
+    bf16_t* to[AT_ONCE];
 #pragma unroll
     for (int i = 0; i < AT_ONCE; i++) {
       const int head = round + i * row.groups;
       const bf16_t* from = qkv + ((size_t)blockIdx.x * all + (head < all ? head : 0)) * D + row.first;
-      load(low[i], from);
-      load(high[i], from + D / 2);
+      read[i][0] = *(const u32x4*)from;
+      read[i][1] = *(const u32x4*)(from + D / 2);
+    }
+    // The page is asked for before the heads have come.
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; i++) {
+      const int head = round + i * row.groups;
+      to[i] = q + ((size_t)blockIdx.x * heads + head) * D;
+      if (head >= heads && owned)
+        to[i] = (head >= heads + kv_heads ? values : keys) +
+                ns_kv_row(pages + (size_t)sequence * pages_ld, row.position + NS_PLANTED(6), kv_heads,
+                          (head - heads) % kv_heads, D);
     }
 #pragma unroll
     for (int i = 0; i < AT_ONCE; i++) {
       const int head = round + i * row.groups;
       const bool is_query = head < heads, is_value = head >= heads + kv_heads;
       const float* norm = is_query ? q_norm : k_norm;
+      Part low, high;
+      unpack(low, read[i][0]);
+      unpack(high, read[i][1]);
       // Lanes of a warp have several heads: all of them take part in the sum.
-      const float inverse = inverse_rms<D>(low[i], high[i], eps);
+      const float inverse = inverse_rms<D>(low, high, eps);
       if (head >= all) continue;
       if (!is_value) {
         if (norm) {
@@ -113,21 +126,15 @@ NS_DEV void forward(bf16_t* q, bf16_t* keys, bf16_t* values, const bf16_t* qkv, 
           load(w, norm + row.first);
           load(v, norm + D / 2 + row.first);
 #pragma unroll
-          for (int j = 0; j < EACH; j++) low[i][j] = w[j] * (low[i][j] * inverse);
+          for (int j = 0; j < EACH; j++) low[j] = w[j] * (low[j] * inverse);
 #pragma unroll
-          for (int j = 0; j < EACH; j++) high[i][j] = v[j] * (high[i][j] * inverse);
+          for (int j = 0; j < EACH; j++) high[j] = v[j] * (high[j] * inverse);
         }
-        rotate(low[i], high[i], row.cosine, row.sine, row.sign(1.0f));
+        rotate(low, high, row.cosine, row.sine, row.sign(1.0f));
       }
-      bf16_t* to = q + ((size_t)blockIdx.x * heads + head) * D;
-      if (!is_query) {
-        if (!owned) continue;
-        const int* entries = pages + (size_t)sequence * pages_ld;
-        to = (is_value ? values : keys) +
-             ns_kv_row(entries, row.position + NS_PLANTED(6), kv_heads, (head - heads) % kv_heads, D);
-      }
-      store(to + row.first, low[i]);
-      store(to + row.first + D / 2, high[i]);
+      if (!is_query && !owned) continue;
+      store(to[i] + row.first, low);
+      store(to[i] + row.first + D / 2, high);
     }
   }
 }

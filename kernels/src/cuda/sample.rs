@@ -22,7 +22,7 @@ pub(super) const MODULE: Module = Module {
 
 /// As in `cuda/sample.cu`: threads of a block, tokens of its chunk, bins of weights, listed tokens of a bin, a row's state in words.
 const THREADS: u32 = 256;
-const CHUNK: usize = 16 * THREADS as usize;
+const CHUNK: usize = 32 * THREADS as usize;
 const BINS: usize = 2048;
 const LISTED: usize = 8192;
 const STATE: usize = 5;
@@ -89,9 +89,9 @@ impl Work {
 ///
 /// # Order
 /// Weights of one bin (exponent and four bits of the fraction) are summed exactly, as whole numbers; bins in f64, heaviest first,
-/// eight a thread, then lanes, then the eight warps. The walk: a chunk of 4,096 ids is summed by thread t taking t, t + 256, …,
-/// lanes by exclusive-or, warps ascending; then chunks ascending; the chunk that it ends in again in eight spans, each a warp's, until
-/// a span is one token.
+/// eight a thread, then lanes, then the eight warps. The walk: a chunk of 8,192 ids is summed by thread t taking t, t + 256, …,
+/// lanes by exclusive-or, warps ascending; then chunks ascending; the chunk that it ends in by eight spans, each a warp's, the span
+/// that it ends in again, until 16 tokens are left, which are added by id.
 ///
 /// # Errors
 /// [`crate::Error::Shape`]; [`crate::Error::Argument`]; [`crate::Error::Driver`].

@@ -207,10 +207,10 @@ fn without_a_temperature_the_first_of_the_likeliest_is_taken() {
     let expected = [1, 2, 4, 4, 1];
     let greedily = on_device(&on, 4, rows.as_flattened(), &[greedy; 5]);
     assert_eq!(greedily, expected);
-    let mut long = row(1000, 1);
+    let mut long = row(9000, 1);
     long[700] = 9.0;
     long[900] = 9.0;
-    assert_eq!(on_device(&on, 1000, &long, &[greedy]), [700]);
+    assert_eq!(on_device(&on, 9000, &long, &[greedy]), [700]);
     // A temperature too small to divide by is none; and where a number is infinite there is nothing to draw.
     let tiny = Draw {
         temperature: 1e-42,
