@@ -53,9 +53,12 @@ NS_DEV void end_split(Sums<D>& a, float (&total)[D / 8][4]) {
 template <int D>
 NS_DEV void forward(const Arguments& in) {
   NS_DYN_SMEM(memory);
+  NS_SHARED(Tile, tile, [1]);  // where it takes no registers
   const u32 base = ns_smem(memory);
-  const Tile t = find(in, blockIdx.x, blockIdx.y);
-#pragma unroll
+  if (threadIdx.x == 0) tile[0] = find(in, blockIdx.x, blockIdx.y);
+  __syncthreads();
+  const Tile& t = tile[0];
+#pragma unroll 2
   for (int i = 0; i < ROWS * D / 8 / THREADS; i++) {
     const int c = threadIdx.x + i * THREADS, row = c / (D / 8), chunk = c % (D / 8);
     ns_cp16(base + tile_at<D>(row, chunk), in.q + place<D>(t, t.first + row, in.q_ld) + chunk * 8);
@@ -66,7 +69,7 @@ NS_DEV void forward(const Arguments& in) {
   const int row = (threadIdx.x >> 5) * 16, first = t.first + row;
   const Mine m = mine(t, first);
   Sums<D> a;
-  float total[D / 8][4], s[16][4], by[2];
+  float total[D / 8][4], s[16][4], offset[2], by[2];
   u32 p[8][4];
   start(a);
   clear(total);
@@ -77,7 +80,9 @@ NS_DEV void forward(const Arguments& in) {
     __syncthreads();
     if (block + 1 < t.blocks) load<D>(in, t, keys_at<D>(base), in.keys, block + 1);
     else ns_cp_commit();
-    weigh(a.max, a.sum, s, m, block * BLOCK, in.scale, by);
+    refer(a.max, s, m, block * BLOCK, in.scale, offset, by);
+    weigh(s, in.scale, offset);
+    add_sums(a.sum, s, by);
     rescale(a, by);
     round_weights(p, s);
     ns_cp_wait<1>();

@@ -199,7 +199,7 @@ NS_DEV void weigh(float (&s)[8][4], const float* lse, bool masked, const int (&f
 #pragma unroll
   for (int n = 0; n < 8; n++)
 #pragma unroll
-    for (int i = 0; i < 4; i++) s[n][i] = ns_exp2_near(ns_fma(s[n][i], scale, -lse[n * 8 + column + (i & 1)]));
+    for (int i = 0; i < 4; i++) s[n][i] = ns_ex2(ns_fma(s[n][i], scale, -lse[n * 8 + column + (i & 1)]));
   if (masked) {
 #pragma unroll
     for (int n = 0; n < 8; n++)

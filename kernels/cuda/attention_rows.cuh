@@ -95,31 +95,50 @@ NS_DEV bool ends_split(int block, int blocks) {
   return (block + NS_PLANTED(204)) % SPLIT_BLOCKS == SPLIT_BLOCKS - 1 || block == blocks - 1;
 }
 
-// Scores of one block, of which the first key is at `key`, become weights, and go into their sums. Before the weighted values
-// are added, the outputs are to be multiplied by `by`.
-NS_DEV void weigh(float (&max)[2], float (&sum)[2], float (&s)[16][4], const Mine& m, int key, float scale, float (&by)[2]) {
-  const int column = (threadIdx.x & 3) * 2;
-  const int seen[2] = {m.position[0] + 1 - key, m.position[1] + 1 + NS_PLANTED(203) - key};
-  if (seen[0] < BLOCK || seen[1] < BLOCK) {
+// Takes the scores of one block, of which the first key is at `key`, into the rows' references. Their weights are
+// 2^(score * scale + offset); before weighted values are added, the outputs are to be multiplied by `by`.
+NS_DEV void refer(float (&max)[2], float (&s)[16][4], const Mine& m, int key, float scale, float (&offset)[2], float (&by)[2]) {
+  const int column = (threadIdx.x & 3) * 2 + key;
+  const int seen[2] = {m.position[0] + 1 - column, m.position[1] + 1 + NS_PLANTED(203) - column};
+  if (m.position[0] + 1 - key < BLOCK || m.position[1] + 1 - key < BLOCK) {
 #pragma unroll
     for (int n = 0; n < 16; n++)
 #pragma unroll
       for (int i = 0; i < 4; i++)
-        if (n * 8 + column + (i & 1) >= seen[i >> 1]) s[n][i] = minus_infinity();
+        if (n * 8 + (i & 1) >= seen[i >> 1]) s[n][i] = minus_infinity();
   }
-  float offset[2];
+  // Four chains at once: one is slow.
+  float largest[4];
+#pragma unroll
+  for (int i = 0; i < 4; i++) largest[i] = fmaxf(s[0][i], s[1][i]);
+#pragma unroll
+  for (int n = 2; n < 16; n++)
+#pragma unroll
+    for (int i = 0; i < 4; i++) largest[i] = fmaxf(largest[i], s[n][i]);
+  float of_row[2] = {fmaxf(largest[0], largest[1]), fmaxf(largest[2], largest[3])};
+#pragma unroll
+  for (int lanes = 1; lanes < 4; lanes *= 2) {
+    const float other[2] = {ns_shfl_xor(of_row[0], lanes), ns_shfl_xor(of_row[1], lanes)};
+    of_row[0] = fmaxf(of_row[0], other[0]);
+    of_row[1] = fmaxf(of_row[1], other[1]);
+  }
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    float largest = fmaxf(s[0][2 * h], s[0][2 * h + 1]);
-#pragma unroll
-    for (int n = 1; n < 16; n++) largest = fmaxf(largest, fmaxf(s[n][2 * h], s[n][2 * h + 1]));
-    by[h] = grow_max(max[h], row_max(largest), scale);
+    by[h] = grow_max(max[h], of_row[h], scale);
     offset[h] = -finite_max(max[h]);
   }
+}
+
+// Scores become weights.
+NS_DEV void weigh(float (&s)[16][4], float scale, const float (&offset)[2]) {
 #pragma unroll
   for (int n = 0; n < 16; n++)
 #pragma unroll
     for (int i = 0; i < 4; i++) s[n][i] = ns_ex2(ns_fma(s[n][i], scale, offset[i >> 1]));
+}
+
+// Weights go into their sums.
+NS_DEV void add_sums(float (&sum)[2], const float (&s)[16][4], const float (&by)[2]) {
 #pragma unroll
   for (int h = 0; h < 2; h++)
     sum[h] = ns_fma(sum[h], by[h], block_sum(part_sum(s, 0, h), part_sum(s, 4, h), part_sum(s, 8, h), part_sum(s, 12, h)));

@@ -1,10 +1,10 @@
 // The rows of attention.cu on Hopper, with the same bits (sm_90a only): the scores and the outputs are products of wgmma.
 //
-// Blocks stay, and take tile after tile. One warp fetches keys and values by TMA, two warpgroups compute 64 rows each and take
-// turns at the tensor cores: while one multiplies, the other makes weights of scores. Within a warpgroup, the next block's scores
-// are products that go on beside those with the last one's values. Scores lie in wgmma's accumulator as they do in mma.sync's, so
-// that what becomes of them is attention_rows.cuh's, too; weights go from there into the second product in registers. What
-// splits are folded into is in shared memory. Start at forward().
+// Blocks stay, and take tile after tile. A warp fetches keys and values by TMA, two others queries; two warpgroups compute 64 rows
+// each and take turns at the tensor cores: while one multiplies, the other makes weights of scores. Within a warpgroup, the next
+// block's scores, be it of this tile or of the next one, are products that go on beside those with the last one's values. Scores
+// lie in wgmma's accumulator as they do in mma.sync's, so that what becomes of them is attention_rows.cuh's, too; weights go from
+// there into the second product in registers. What splits are folded into is in shared memory. Start at forward().
 #include "device.cuh"
 #include "attention_rows.cuh"
 
@@ -13,29 +13,35 @@
 namespace attention_wgmma {
 using namespace attention_rows;
 
-enum { THREADS = 384, STAGES = 2, SWIZZLED = 128 };  // bytes of a row of a block of 64 columns
+enum { THREADS = 384, STAGES = 2, RECORDS = 4, SWIZZLED = 128 };  // bytes of a row of a block of 64 columns
 
-// Named barriers, of the warpgroup that computes `half`: its own threads, and whose turn it is.
-enum { OWN = 1, TURN = 3 };
+// The named barriers of whose turn it is: this one and the next.
+enum { TURN = 1 };
 
 struct Inputs {
   Arguments of;
+  const ns_tmap *queries;        // boxes of 64 columns, a group's heads, and as many positions as make 64 rows; or null
   const ns_tmap *keys, *values;  // boxes of a page's rows and 64 columns
   int tiles;
 };
 
-// Shared memory, in bytes: queries, stages of keys and of values in blocks of 64 columns, what splits are folded into.
+// Shared memory, in bytes: queries, stages of keys and of values, all in blocks of 64 columns; what splits are folded into.
 template <int D>
 NS_DEV u32 keys_at(u32 base, int stage) { return base + (ROWS + stage * BLOCK) * D * 2; }
 template <int D>
 NS_DEV u32 values_at(u32 base, int stage) { return keys_at<D>(base, STAGES + stage); }
 
-// Barriers of a stage, for keys and for values: "has been filled", "has been read" by the 8 warps that compute.
+// Barriers, each two: "has been filled", and "has been read" by the warps that compute. Of a stage of keys and one of values;
+// of each warpgroup's queries, with which its tile is written down.
 struct Barriers {
   u32 at;
+  Tile* tiles;  // [2][RECORDS]
 };
-NS_DEV u32 full(Barriers b, int which, int stage) { return b.at + 8 * (which * STAGES + stage); }
-NS_DEV u32 empty(Barriers b, int which, int stage) { return b.at + 8 * ((2 + which) * STAGES + stage); }
+enum { BARRIERS = 4 * STAGES + 4 };
+NS_DEV u32 full(const Barriers& b, int which, int stage) { return b.at + 8 * (which * STAGES + stage); }
+NS_DEV u32 empty(const Barriers& b, int which, int stage) { return b.at + 8 * ((2 + which) * STAGES + stage); }
+NS_DEV u32 asked(const Barriers& b, int half) { return b.at + 8 * (4 * STAGES + half); }
+NS_DEV u32 scored(const Barriers& b, int half) { return b.at + 8 * (4 * STAGES + 2 + half); }
 
 // A block's n-th tile of all: the longest first, there and back again, so that everybody has as much to do.
 NS_DEV int nth(int n) { return n * gridDim.x + (n & 1 ? gridDim.x - 1 - blockIdx.x : blockIdx.x); }
@@ -48,8 +54,10 @@ template <int D>
 NS_DEV void fetch(const Inputs& in, u32 base, Barriers bars) {
   const int lane = threadIdx.x & 31, count = in.tiles * in.of.kv_heads;
   int turn = 0;
-  for (int n = 0, i; (i = nth(n)) < count; n++) {
-    const Tile t = find(in, i);
+  Tile next = nth(0) < count ? find(in, nth(0)) : Tile{};
+  for (int n = 0; nth(n) < count; n++) {
+    const Tile t = next;
+    if (nth(n + 1) < count) next = find(in, nth(n + 1));
     const int last = (t.written - 1) / NS_KV_PAGE;
     for (int block = 0; block < t.blocks; block++, turn++) {
       const int stage = turn % STAGES, phase = (turn / STAGES & 1) ^ 1;
@@ -107,14 +115,50 @@ NS_DEV void fetch(const Inputs& in, u32 base, Barriers bars) {
   }
 }
 
+// The warp that fetches the queries of warpgroup `half`, and writes down of which tile. Where a group's heads divide 64 rows,
+// TMA brings them; rows behind the sequence's are whatever is there.
+template <int D>
+NS_DEV void ask(const Inputs& in, u32 queries, const Barriers& bars, int half) {
+  const int lane = threadIdx.x & 31, count = in.tiles * in.of.kv_heads;
+  Tile next = nth(0) < count ? find(in, nth(0)) : Tile{};
+  for (int n = 0; nth(n) < count; n++) {
+    const Tile t = next;
+    if (nth(n + 1) < count) next = find(in, nth(n + 1));
+    const int first = t.first + half * 64, head = t.kv_head * t.group;
+    ns_mbar_wait(scored(bars, half), (n & 1) ^ 1);
+    if (lane == 0) bars.tiles[half * RECORDS + n % RECORDS] = t;
+    if (in.queries) {
+      if (lane == 0) {
+        ns_mbar_expect(asked(bars, half), 64 * D * 2 - NS_PLANTED(234) * 16);
+        for (int c = 0; c < D / 64; c++)
+          ns_tma3d(queries + c * ROWS * SWIZZLED, in.queries, c * 64, head, t.row0 + first / t.group, asked(bars, half));
+        for (int c = 0; c < D / 64; c++)
+          ns_tma3d_ask(in.queries, c * 64, next.kv_head * next.group, next.row0 + (next.first + half * 64) / t.group);
+      }
+      continue;
+    }
+    for (int c = lane; c < 64 * D / 8; c += 32) {
+      const int row = c / (D / 8), chunk = c % (D / 8);
+      ns_cp16(queries + ((chunk >> 3) * ROWS + row) * SWIZZLED + (((chunk & 7) ^ (row & 7)) << 4),
+              in.of.q + place<D>(t, first + row, in.of.q_ld) + chunk * 8);
+    }
+    ns_cp_commit();
+    ns_cp_wait<NS_PLANTED(235)>();
+    ns_fence_async();
+    ns_syncwarp();
+    if (lane == 0) ns_mbar_arrive(asked(bars, half));
+  }
+}
+
 // scores = queries . keys^T, begun.
 template <int D>
 NS_DEV void begin_scores(float (&scores)[64], u32 queries, u32 keys) {
+  const u64 left = ns_desc(queries), right = ns_desc(keys);
 #pragma unroll
   for (int k = 0; k < D / 16; k++) {
     const u32 in_row = (k & 3) * 32 >> NS_PLANTED(231);
-    ns_wgmma_n128(scores, ns_desc(queries + (k >> 2) * ROWS * SWIZZLED + in_row),
-                  ns_desc(keys + (k >> 2) * BLOCK * SWIZZLED + in_row), k > 0);
+    ns_wgmma_n128(scores, ns_desc_at(left, (k >> 2) * ROWS * SWIZZLED + in_row),
+                  ns_desc_at(right, (k >> 2) * BLOCK * SWIZZLED + in_row), k > 0);
   }
   ns_wg_commit();
 }
@@ -122,9 +166,10 @@ NS_DEV void begin_scores(float (&scores)[64], u32 queries, u32 keys) {
 // out += p . values, begun.
 template <int D>
 NS_DEV void begin_outputs(float (&out)[D / 2], const u32 (&p)[8][4], u32 values) {
+  const u64 right = ns_desc_down(values, NS_KV_PAGE * SWIZZLED);
 #pragma unroll
   for (int k = 0; k < 8; k++) {
-    const u64 rows = ns_desc_down(values + ((k >> 2) * D + (k & 3) * 16) * SWIZZLED, NS_KV_PAGE * SWIZZLED);
+    const u64 rows = ns_desc_at(right, ((k >> 2) * D + (k & 3) * 16) * SWIZZLED);
     if constexpr (D == 64) ns_wgmma_left_n64(out, p[k], rows);
     else ns_wgmma_left_n128(out, p[k], rows);
   }
@@ -135,19 +180,6 @@ NS_DEV void begin_outputs(float (&out)[D / 2], const u32 (&p)[8][4], u32 values)
 NS_DEV void hold(u32 (&p)[8][4]) {
 #pragma unroll
   for (int k = 0; k < 8; k++) ns_wg_hold(p[k]);
-}
-
-// A warpgroup's 64 rows of a tile's queries, on their way.
-template <int D>
-NS_DEV void load_queries(const Inputs& in, u32 queries, int tile, int half) {
-  enum { STEP = 128 / (D / 8) };  // rows at once, whole groups of swizzled ones
-  const Tile t = find(in, tile);
-  const int first = (threadIdx.x & 127) / (D / 8), chunk = threadIdx.x % (D / 8);
-  const u32 to = queries + ((chunk >> 3) * ROWS + first) * SWIZZLED + (((chunk & 7) ^ (first & 7)) << 4);
-#pragma unroll 2
-  for (int row = 0; row < 64; row += STEP)
-    ns_cp16(to + row * SWIZZLED, in.of.q + place<D>(t, t.first + half * 64 + first + row, in.of.q_ld) + chunk * 8);
-  ns_cp_commit();
 }
 
 // The outputs become those over all splits to here; `totals` are those before: a thread's first four, then every 256th four.
@@ -166,41 +198,36 @@ NS_DEV void fold_outputs(Sums<D>& a, const f32x4* totals, const Fold (&fold)[2])
 
 // Warpgroup `half` of the two that compute. A turn of the loop ends one block and begins the next, of the same tile or not.
 template <int D>
-NS_DEV void compute(const Inputs& in, u32 base, f32x4* totals, Barriers bars, int half) {
+NS_DEV void compute(const Inputs& in, u32 base, f32x4* totals, const Barriers& bars, int half) {
   const int count = in.tiles * in.of.kv_heads, row = (threadIdx.x / 32 - 4) * 16;
   const u32 queries = base + half * 64 * SWIZZLED;
+  const float scale = in.of.scale;
   const auto wait = [&](int which, int turn) { ns_mbar_wait(full(bars, which, turn % STAGES), turn / STAGES & 1); };
-  const auto read = [&](int which, int turn) {
+  const auto leave = [&](u32 bar) {
     ns_syncwarp();
-    if ((threadIdx.x & 31) == 0) ns_mbar_arrive(empty(bars, which, turn % STAGES));
+    if ((threadIdx.x & 31) == 0) ns_mbar_arrive(bar);
   };
   totals += threadIdx.x - 128;
-  float s[16][4], by[2];
+  float s[16][4], offset[2], by[2];
   u32 p[8][4];  // as long as a product reads it, it stays as it is
   Sums<D> a;
   Mine m;
   auto& scores = reinterpret_cast<float(&)[64]>(s);
   auto& out = reinterpret_cast<float(&)[D / 2]>(a.out);
-  // The n-th tile, whose block 0 is next.
-  int n = 0, block = 0, blocks = 0;
+  int n = 0, block = 0, blocks = 0;  // the tile's number, the block of keys that is scored, and how many there are
   const auto begin_tile = [&] {
-    const Tile t = find(in, nth(n));
+    ns_mbar_wait(asked(bars, half), n & 1);
+    const Tile& t = bars.tiles[half * RECORDS + n % RECORDS];
     m = mine(t, t.first + row);
     blocks = t.blocks;
     block = 0;
-    ns_cp_wait<NS_PLANTED(234)>();
-    ns_fence_async();
-    ns_bar_sync(OWN + half, 128);
   };
-  // Once the last scores are there, the next tile's queries may come.
-  const auto scored = [&] {
-    if (block < blocks - 1) return;
-    ns_bar_sync(OWN + half, 128);
-    if (nth(n + 1) < count) load_queries<D>(in, queries, nth(n + 1), half);
+  const auto end_scores = [&](int turn) {
+    leave(empty(bars, 0, turn % STAGES));
+    if (block == blocks - 1) leave(scored(bars, half));
   };
   if (half == 1) ns_bar_arrive(TURN, 256);
   if (nth(0) >= count) return;
-  load_queries<D>(in, queries, nth(0), half);
   begin_tile();
   start(a);
   wait(0, 0);
@@ -208,9 +235,10 @@ NS_DEV void compute(const Inputs& in, u32 base, f32x4* totals, Barriers bars, in
   begin_scores<D>(scores, queries, keys_at<D>(base, 0));
   ns_wg_wait<NS_PLANTED(232)>();
   ns_wg_hold(scores);
-  read(0, 0);
-  scored();
-  weigh(a.max, a.sum, s, m, 0, in.of.scale, by);
+  end_scores(0);
+  refer(a.max, s, m, 0, scale, offset, by);
+  weigh(s, scale, offset);
+  add_sums(a.sum, s, by);
   round_weights(p, s);
 
   bool folded = false, more = true;
@@ -237,30 +265,30 @@ NS_DEV void compute(const Inputs& in, u32 base, f32x4* totals, Barriers bars, in
     if (more) ns_bar_arrive(TURN + (half ^ 1), 256);
     ns_wg_wait<1>();
     ns_wg_hold(scores);
-    if (more) {
-      read(0, turn + 1);
-      scored();
-    }
+    if (more) end_scores(turn + 1);
     Fold fold[2];
     if (ends) {
 #pragma unroll
       for (int h = 0; h < 2; h++) fold[h] = fold_split(a.total_max[h], a.total_sum[h], a.max[h], row_sum(a.sum[h]));
       start_split(a.max, a.sum);
     }
-    weigh(a.max, a.sum, s, m, block * BLOCK, in.of.scale, by);
+    refer(a.max, s, m, block * BLOCK, scale, offset, by);
     ns_wg_hold(scores);
-    ns_wg_hold(a.sum);
-    // Has long been so; a loop, behind which the compiler does not put the weights' making.
+    // Has long been so; a loop, so that the compiler leaves in front of the next wait what is in front of it here.
     wait(1, turn);
     ns_wg_wait<0>();
     ns_wg_hold(out);
-    read(1, turn);
+    leave(empty(bars, 1, turn % STAGES));
+    weigh(s, scale, offset);
+    add_sums(a.sum, s, by);
+    ns_wg_hold(a.sum);
+    ns_syncwarp();
     round_weights(p, s);
     if (ends) {
       if (folded) fold_outputs(a, totals, fold);
       folded = !ends_tile;
       if (ends_tile) {
-        const Tile t = find(in, nth(n - 1));
+        const Tile& t = bars.tiles[half * RECORDS + (n - 1) % RECORDS];
         store(in.of, t, t.first + row, a, a.out);
         start_split(a.total_max, a.total_sum);
       } else {
@@ -277,24 +305,31 @@ NS_DEV void compute(const Inputs& in, u32 base, f32x4* totals, Barriers bars, in
 template <int D>
 NS_DEV void forward(const Inputs& in) {
   NS_DYN_SMEM(memory);
-  NS_SHARED(u64, barriers, [4 * STAGES]);
-  const Barriers bars = {ns_smem(barriers)};
+  NS_SHARED(u64, barriers, [BARRIERS]);
+  NS_SHARED(Tile, records, [2 * RECORDS]);
+  const Barriers bars = {ns_smem(barriers), records};
   const u32 base = ns_smem(memory);
   if (threadIdx.x == 0) {
-    for (int which = 0; which < 2; which++)
+    for (int which = 0; which < 2; which++) {
       for (int stage = 0; stage < STAGES; stage++) {
         ns_mbar_init(full(bars, which, stage), 1);
         ns_mbar_init(empty(bars, which, stage), 8);
       }
+      ns_mbar_init(asked(bars, which), 1);
+      ns_mbar_init(scored(bars, which), 4);
+    }
     ns_fence_async();
   }
   __syncthreads();
-  if (threadIdx.x < 128) {
+  const int warp = (int)ns_shfl_u32(threadIdx.x / 32, 0);
+  if (warp < 4) {
+    // A block is launched with 168 registers for each of its threads, and what some give up is all that others can have.
     ns_regs_dec<24>();
-    if (threadIdx.x < 32) fetch<D>(in, base, bars);
+    if (warp == 0) fetch<D>(in, base, bars);
+    else if (warp < 3) ask<D>(in, base + (warp - 1) * 64 * SWIZZLED, bars, warp - 1);
   } else {
     ns_regs_inc<240>();
-    compute<D>(in, base, (f32x4*)(memory + (ROWS + 2 * STAGES * BLOCK) * D * 2), bars, threadIdx.x / 128 - 1);
+    compute<D>(in, base, (f32x4*)(memory + (ROWS + 2 * STAGES * BLOCK) * D * 2), bars, warp / 4 - 1);
   }
 }
 
@@ -303,13 +338,13 @@ NS_DEV void forward(const Inputs& in) {
 // As many blocks as multiprocessors, 384 threads.
 #define NS_ATTENTION_WGMMA(NAME, D)                                                                                          \
   NS_KERNEL void __launch_bounds__(384, 1) NAME(                                                                             \
-      const bf16_t* NS_RESTRICT q, const __grid_constant__ ns_tmap keys, const __grid_constant__ ns_tmap values_map,         \
-      const bf16_t* NS_RESTRICT values, const int* NS_RESTRICT pages, const int* NS_RESTRICT tiles,                          \
-      const int* NS_RESTRICT sequences, bf16_t* NS_RESTRICT out, float* NS_RESTRICT lse, int heads, int kv_heads,            \
-      int pages_ld, int q_ld, int out_ld, float scale, int count) {                                                          \
+      const bf16_t* NS_RESTRICT q, const __grid_constant__ ns_tmap queries, const __grid_constant__ ns_tmap keys,            \
+      const __grid_constant__ ns_tmap values_map, const bf16_t* NS_RESTRICT values, const int* NS_RESTRICT pages,            \
+      const int* NS_RESTRICT tiles, const int* NS_RESTRICT sequences, bf16_t* NS_RESTRICT out, float* NS_RESTRICT lse,       \
+      int heads, int kv_heads, int pages_ld, int q_ld, int out_ld, float scale, int count, int by_tma) {                     \
     attention_wgmma::forward<D>(attention_wgmma::Inputs{{q, nullptr, values, pages, tiles, sequences, out, lse, heads,       \
                                                          kv_heads, pages_ld, q_ld, out_ld, scale},                           \
-                                                        &keys, &values_map, count});                                         \
+                                                        by_tma ? &queries : nullptr, &keys, &values_map, count});            \
   }                                                                                                                          \
   NS_REGISTER(NAME);
 NS_ATTENTION_WGMMA(attention_wgmma_d64, 64)

@@ -62,7 +62,7 @@ template <int OUTPUTS, int CHUNKS> NS_DEV void multiply(float (&sums)[OUTPUTS / 
     for (int c = 0; c < CHUNKS; c++)
 #pragma unroll
       for (int k = 0; k < 4; k++)
-        ns_wgmma_few(sums, ns_desc_plus(x, c * ring.x_bytes + k * 32), ns_desc_plus(w, c * OUTPUTS * LINE + k * 32));
+        ns_wgmma_few(sums, ns_desc_at(x, c * ring.x_bytes + k * 32), ns_desc_at(w, c * OUTPUTS * LINE + k * 32));
     ns_wg_commit();
     // This stage's products go on while the one before is handed back.
     ns_wg_wait<1 + NS_PLANTED(115)>();

@@ -172,6 +172,10 @@ NS_DEV void ns_tma3d(u32 to, const ns_tmap* map, int x, int y, int z, u32 bar) {
       "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2,%3,%4}], [%5];" ::"r"(to),
       "l"(map), "r"(x), "r"(y), "r"(z), "r"(bar) : "memory");
 }
+// The box comes as far as the second-level cache.
+NS_DEV void ns_tma3d_ask(const ns_tmap* map, int x, int y, int z) {
+  asm volatile("cp.async.bulk.prefetch.tensor.3d.L2.global.tile [%0, {%1,%2,%3}];" ::"l"(map), "r"(x), "r"(y), "r"(z) : "memory");
+}
 NS_DEV void ns_fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 NS_DEV void ns_wg_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 NS_DEV void ns_wg_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -212,23 +216,17 @@ NS_DEV void ns_turn_wait(const int* turn, int value) {
 NS_DEV void ns_turn_pass(int* turn, int value) {
   asm volatile("fence.proxy.async.global;\nfence.acq_rel.gpu;\nst.release.gpu.global.b32 [%0], %1;" ::"l"(turn), "r"(value) : "memory");
 }
-// 2^x by the hardware, within 2 units in the last place; not specified to the last bit: for gradients, which nothing computes again.
-NS_DEV float ns_exp2_near(float x) {
-  float r;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
-  return r;
-}
 // K-major, 128-byte swizzle, 1024 bytes from 8 rows to the next.
 NS_DEV u64 ns_desc(u32 address) {
   return (u64)((address & 0x3FFFF) >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
 }
-// The descriptor of what lies `bytes` (a multiple of 16) behind.
-NS_DEV u64 ns_desc_plus(u64 desc, u32 bytes) { return desc + (bytes >> 4); }
 // The same for an operand whose terms lie down its columns: blocks of 64 columns (128 bytes) by rows, `block` bytes from one
 // to the next.
 NS_DEV u64 ns_desc_down(u32 address, u32 block) {
   return (u64)((address & 0x3FFFF) >> 4) | (u64)(block >> 4) << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
 }
+// The descriptor of what lies `bytes` behind, at a multiple of 16.
+NS_DEV u64 ns_desc_at(u64 desc, u32 bytes) { return (desc & 0xffffffff00000000ull) | (u32)((u32)desc + (bytes >> 4)); }
 #include "wgmma.cuh"
 #include "wgmma_few.cuh"
 

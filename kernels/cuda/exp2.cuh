@@ -1,4 +1,4 @@
-// 2^x and log2(x), the only ones in the kernels (contract C5): the same bits in every kernel, on every architecture and
+// 2^x and log2(x), the only ones in the kernels but for attention's weights (contract C5): the same bits in every kernel, on every architecture and
 // on the emulator, because they are sums and products that each round once. The hardware's ex2.approx is not specified
 // to the last bit. Compiled with `-fmad=false` (nvcc) and `-ffp-contract=off` (g++): fused is what says ns_fma.
 #pragma once

@@ -8,7 +8,7 @@
 // copies at once. A page number means the same place in the pools of every layer. A sequence owns a row of the page
 // table (int, `pages_ld` entries a row): entry i is the page of its positions 64 * i .. 64 * i + 63.
 //
-// A page is NS_KV_PAGE positions at absolute positions, and it is the block of keys of attention's fixed order of sums
+// A page is NS_KV_PAGE positions at absolute positions; two are the block of keys of attention's fixed order of sums
 // (contract C3): a split is NS_KV_SPLIT keys at absolute positions. Neither is a tuning knob: changing one changes bits.
 // Positions that were never written may hold anything: attention reads positions below a sequence's length only.
 #pragma once

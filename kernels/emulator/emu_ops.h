@@ -258,7 +258,7 @@ NS_DEV void ns_bulk_wait() {
 }
 NS_DEV void ns_turn_wait(const int* turn, int value) { emu::wait_for_turn(turn, value); }
 NS_DEV void ns_turn_pass(int* turn, int value) { __atomic_store_n(turn, value, __ATOMIC_RELEASE); }
-NS_DEV float ns_exp2_near(float x) { return __builtin_exp2f(x); }
+NS_DEV void ns_tma3d_ask(const ns_tmap*, int, int, int) {}
 NS_DEV void ns_fence_async() {}
 NS_DEV void ns_wg_fence() {}
 NS_DEV void ns_wg_commit() {
@@ -271,7 +271,7 @@ NS_DEV void ns_wg_hold(u32 (&)[4]) {}
 template <int N> NS_DEV void ns_regs_inc() {}
 template <int N> NS_DEV void ns_regs_dec() {}
 NS_DEV u64 ns_desc(u32 address) { return (u64)address | (u64)1 << 62; }
-NS_DEV u64 ns_desc_plus(u64 desc, u32 bytes) { return desc + bytes; }
+NS_DEV u64 ns_desc_at(u64 desc, u32 bytes) { return desc + bytes; }
 NS_DEV u64 ns_desc_down(u32 address, u32 block) { return (u64)address | (u64)(block >> 4) << 32 | (u64)1 << 62; }
 
 namespace emu {

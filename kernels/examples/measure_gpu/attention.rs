@@ -117,7 +117,8 @@ pub(crate) fn steps(meter: &Meter) -> Result<Vec<Row>> {
     let heads = heads(meter);
     let width = heads.heads * heads.head_dim;
     let mut rows = Vec::new();
-    for (sequences, keys) in meter.size(vec![(1, 4096), (64, 1024), (256, 1024)], vec![(2, 70)]) {
+    let sizes = vec![(1, 1024), (1, 4096), (8, 1024), (64, 1024), (256, 1024)];
+    for (sequences, keys) in meter.size(sizes, vec![(2, 70)]) {
         let cache = cached(meter, heads, sequences, keys)?;
         let q = meter.narrow(1, sequences * width)?;
         let positions = meter.on.upload(&vec![keys as i32 - 1; sequences])?;

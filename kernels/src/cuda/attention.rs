@@ -42,6 +42,9 @@ pub(super) const HOPPER: Module = Module {
 /// Flattened rows of a tile, as in `cuda/attention_rows.cuh` and in the pass by queries of `cuda/attention_backward.cu`.
 const TILE: usize = 128;
 
+/// Of these, a warpgroup's.
+const HALF: usize = 64;
+
 /// Which kernel computes [`forward`]: the bits are the same.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Variant {
@@ -447,20 +450,30 @@ fn launch_wgmma(on: &Stream, job: &Job<'_>) -> Result<()> {
     let shape = job.layer.shape();
     let rows = shape.pages * shape.kv_heads * PAGE;
     let map = |pool| TensorMap::new(pool, rows, shape.head_dim, PAGE as u32);
+    // A tile's queries are a box where whole positions make the 64 rows of a warpgroup.
+    let group = heads.group();
+    let by_tma = HALF.is_multiple_of(group);
+    let queries = if by_tma {
+        let box_of = [(HALF / group) as u32, group as u32];
+        TensorMap::of_heads(job.q.data, job.q.ld, [heads.heads, heads.head_dim], box_of)?
+    } else {
+        map(keys)?
+    };
     let most = on.gpu().multiprocessors()? as usize;
     let grid = Grid {
         blocks: [most.min(plan.tiles * heads.kv_heads), 1, 1],
         threads: 384,
         shared: shared(heads.head_dim as u32, Variant::Wgmma),
     };
-    // SAFETY: order and types are those of NS_ATTENTION_WGMMA in cuda/attention_wgmma.cu, the maps' boxes a page of 64 columns; a
-    // job has been checked.
+    // SAFETY: order and types are those of NS_ATTENTION_WGMMA in cuda/attention_wgmma.cu, the maps' boxes a page of 64 columns, and
+    // that of queries, where it is one, 64 rows; a job has been checked.
     unsafe {
         on.launch(
             heads.pick("attention_wgmma_d64", "attention_wgmma_d128"),
             grid,
             &[
                 &job.q.data,
+                &queries,
                 &map(keys)?,
                 &map(values)?,
                 &values,
@@ -476,6 +489,7 @@ fn launch_wgmma(on: &Stream, job: &Job<'_>) -> Result<()> {
                 &int(heads.heads * heads.head_dim),
                 &heads.scale(),
                 &int(plan.tiles),
+                &i32::from(by_tma),
             ],
         )
     }

@@ -37,30 +37,64 @@ impl TensorMap {
         tile_rows: u32,
     ) -> Result<TensorMap> {
         check!("cuda.tensor_map", matrix: rows * columns);
-        let mut map = CUtensorMap { opaque: [0; 16] };
-        let address = *matrix.address();
-        let dimensions = [columns as u64, rows as u64];
-        let stride = [(columns * size_of::<bf16>()) as u64];
-        let (tile, steps) = ([TILE_COLUMNS, tile_rows], [1, 1]);
-        // SAFETY: two dimensions, as many as each array describes; the arrays and the map outlive the call.
-        unsafe {
-            call!(cuTensorMapEncodeTiled(
-                &raw mut map,
-                CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-                2,
-                address as *mut c_void,
-                dimensions.as_ptr(),
-                stride.as_ptr(),
-                tile.as_ptr(),
-                steps.as_ptr(),
-                CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
-                CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
-                CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
-            ))
-        }?;
-        Ok(TensorMap { map, address })
+        let stride = (columns * size_of::<bf16>()) as u64;
+        encode(
+            *matrix.address(),
+            [columns as u64, rows as u64],
+            &[stride],
+            [TILE_COLUMNS, tile_rows],
+        )
     }
+
+    /// The map of rows of `ld` elements, of which the first are heads of `head_dim` side by side: (rows, heads, `head_dim`) in tiles
+    /// of (`tile`, 64).
+    ///
+    /// # Errors
+    /// [`crate::Error::Driver`] for an `ld` that is not a multiple of 8, or more than 256 rows or heads of a tile.
+    pub(super) fn of_heads(
+        matrix: View<'_, bf16>,
+        ld: usize,
+        [heads, head_dim]: [usize; 2],
+        [tile_rows, tile_heads]: [u32; 2],
+    ) -> Result<TensorMap> {
+        let strides = [head_dim, ld].map(|n| (n * size_of::<bf16>()) as u64);
+        encode(
+            *matrix.address(),
+            [head_dim, heads, matrix.len() / ld].map(|n| n as u64),
+            &strides,
+            [TILE_COLUMNS, tile_heads, tile_rows],
+        )
+    }
+}
+
+/// `strides`: bytes from one to the next, of all dimensions but the first.
+fn encode<const RANK: usize>(
+    address: u64,
+    dimensions: [u64; RANK],
+    strides: &[u64],
+    tile: [u32; RANK],
+) -> Result<TensorMap> {
+    let mut map = CUtensorMap { opaque: [0; 16] };
+    let steps = [1; RANK];
+    // SAFETY: as many dimensions as each array describes, one more than there are strides; the arrays and the map outlive the
+    // call.
+    unsafe {
+        call!(cuTensorMapEncodeTiled(
+            &raw mut map,
+            CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+            RANK as u32,
+            address as *mut c_void,
+            dimensions.as_ptr(),
+            strides.as_ptr(),
+            tile.as_ptr(),
+            steps.as_ptr(),
+            CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+            CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+            CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+            CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        ))
+    }?;
+    Ok(TensorMap { map, address })
 }
 
 impl Argument for TensorMap {

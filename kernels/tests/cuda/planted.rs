@@ -293,6 +293,11 @@ const PLANTED: &[(u32, &str, &str)] = &[
     ),
     (
         234,
+        "a wrong count of the bytes of queries",
+        "attention::the_kernel_of_hopper",
+    ),
+    (
+        235,
         "queries that are read before they are there",
         "attention::the_kernel_of_hopper",
     ),
