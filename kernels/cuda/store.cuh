@@ -23,7 +23,8 @@ template <int MT, int NT> NS_DEV void clear(float (&sums)[MT][NT][4]) {
 template <int MT, int NT>
 NS_DEV void finish_onto(float (&sums)[MT][NT][4], float* out, const float* add, int row, int column, int rows,
                         int columns) {
-  constexpr int BATCH = NT < 8 ? NT : 8;
+  // A batch is a part of a tile.
+  constexpr int BATCH = NT % 8 == 0 ? 8 : NT % 4 == 0 ? 4 : NT % 2 == 0 ? 2 : 1;
   row += (threadIdx.x & 31) >> 2;
   column += (threadIdx.x & 3) * 2;
 #pragma unroll
@@ -33,10 +34,10 @@ NS_DEV void finish_onto(float (&sums)[MT][NT][4], float* out, const float* add, 
       const int at = (row + i * 8) * columns + column + first * 8;
       u32x2 before[BATCH];
 #pragma unroll
-      for (int j = 0; j < BATCH && first + j < NT; j++)
+      for (int j = 0; j < BATCH; j++)
         if (row + i * 8 < rows && column + (first + j) * 8 < columns) before[j] = *(const u32x2*)(add + at + j * 8);
 #pragma unroll
-      for (int j = 0; j < BATCH && first + j < NT; j++) {
+      for (int j = 0; j < BATCH; j++) {
         const float(&own)[4] = sums[i / 2][first + j];
         const float low = ns_u2f(before[j].x) + own[i % 2 * 2], high = ns_u2f(before[j].y) + own[i % 2 * 2 + 1];
         if (row + i * 8 < rows && column + (first + j) * 8 < columns)
