@@ -12,7 +12,7 @@
 use kernels::adamw::AdamW;
 use policy::{
     Adapter, AdapterGrads, Checkpoint, Dtype, Kv, Logits, Model, Pool, Sampler, Scratch, Segment,
-    Tape, Target,
+    Tape, Target, Trainee,
 };
 use rl::Sampling;
 use std::path::Path;
@@ -171,7 +171,7 @@ fn prefill(model: &Model) {
     println!("prefill of 256        : {:7.1} tok/s", 256.0 / time);
 }
 
-fn train(model: &Model, mut adapter: Adapter) {
+fn train(model: &Model, adapter: Adapter) {
     let tokens = text(256);
     let targets: Vec<Target> = (0..255)
         .map(|row| Target {
@@ -188,30 +188,26 @@ fn train(model: &Model, mut adapter: Adapter) {
         weight_decay: 0.0,
     };
     let (mut tape, mut grads) = (Tape::new(), AdapterGrads::zeros(&adapter));
-    let mut first = vec![0.0; adapter.params().len()];
-    let mut second = first.clone();
+    let mut trainee = Trainee::new(model, Arc::new(adapter), Default::default()).unwrap();
     let (mut forward, mut backward, mut optimizer, mut step) = (0.0, 0.0, 0.0, 0);
     let time = median(3, || {
         grads.clear();
         for _ in 0..4 {
             let start = Instant::now();
             model
-                .train_forward(&mut tape, Some(&adapter), &tokens, &targets, 1.0)
+                .train_forward(&mut tape, Some(trainee.adapter()), &tokens, &targets, 1.0)
                 .unwrap();
             forward += start.elapsed().as_secs_f64();
             let start = Instant::now();
             model
-                .backward(&mut tape, &adapter, &upstream, &mut grads)
+                .backward(&mut tape, trainee.adapter(), &upstream, &mut grads)
                 .unwrap();
             backward += start.elapsed().as_secs_f64();
         }
         let start = Instant::now();
         step += 1;
-        let scale = (1.0 / kernels::adamw::norm(model.pool(), grads.values())).min(1.0) as f32;
-        adapter.update(|params| {
-            let (g, m, v) = (grads.values(), &mut first, &mut second);
-            kernels::adamw::step(model.pool(), &settings, step, scale, params, g, m, v).unwrap();
-        });
+        let scale = (1.0 / grads.norm(model.pool()).unwrap()).min(1.0) as f32;
+        trainee.step(model, &settings, step, scale, &grads).unwrap();
         optimizer += start.elapsed().as_secs_f64();
     });
     println!("train, 4 x 256        : {:7.1} tok/s", 1024.0 / time);

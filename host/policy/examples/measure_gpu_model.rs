@@ -1,7 +1,8 @@
 //! Measures whole passes of a model in the shape of Qwen3-4B, with random weights, on this machine's GPU, against what the
 //! machine needs at least. Prints the second table of `kernels/README.md`.
 //!
-//! `measure_gpu_model [LAYERS]`; all 36 unless told otherwise. `kernels/check-gpu` packs it. The floor of a decode step is the time to read the
+//! `measure_gpu_model [LAYERS [PART…]]`; all 36 unless told otherwise, and of `decode`, `prompt`, `publish`, `train` and `train-otherwise`
+//! (in other passes, and with nothing kept) all. `kernels/check-gpu` packs it. The floor of a decode step is the time to read the
 //! weights and the keys and values once, at the rate of a copy in the same run; of a pass over many rows, its multiplications at the
 //! rate of the tensor cores in the same run (of a training step: forward, and the gradient by the inputs).
 #![expect(
@@ -10,11 +11,12 @@
     reason = "a measurement prints"
 )]
 
+use kernels::adamw::AdamW;
 use kernels::cuda::probe::{Instruction, peak};
 use kernels::cuda::{Gpu, Priority};
 use policy::{
-    Adapter, AdapterGrads, Architecture, Kv, Logits, Model, ModelConfig, Pool, Rope, RopeScaling,
-    Scratch, Segment, Tape, Target,
+    Adapter, AdapterGrads, Architecture, Kv, Logits, Model, ModelConfig, Pack, Pool, Rope,
+    RopeScaling, Scratch, Segment, Tape, Target, Trainee,
 };
 use std::sync::Arc;
 use std::time::Instant;
@@ -50,6 +52,8 @@ fn main() {
     let layers = std::env::args()
         .nth(1)
         .map_or(36, |given| given.parse().unwrap());
+    let parts: Vec<String> = std::env::args().skip(2).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|p| p == part);
     let (copy, product) = ceilings();
     println!(
         "copy {:.0} GB/s, tensor cores {:.0} TFLOP/s",
@@ -69,18 +73,35 @@ fn main() {
         copy,
         product,
     };
-    let adapters: Vec<Adapter> = (0..8)
+    let adapters: Vec<Adapter> = (0..if wanted("decode") || wanted("publish") {
+        8
+    } else {
+        0
+    })
         .map(|seed| Adapter::random(bench.model.config(), 16, 32.0, seed).unwrap())
         .collect();
     println!("\n| pass | ms | tokens/s | of the floor |\n|---|---|---|---|");
-    for batch in [1, 8, 64] {
-        bench.decode(batch, &[]);
+    if wanted("decode") {
+        for batch in [1, 8, 64] {
+            bench.decode(batch, &[]);
+        }
+        bench.decode(1, &adapters[..1]);
+        bench.decode(64, &adapters);
     }
-    bench.decode(1, &adapters[..1]);
-    bench.decode(64, &adapters);
-    bench.prefill(2048);
-    bench.published(&adapters);
-    bench.train(8, 1024);
+    if wanted("prompt") {
+        bench.prefill(2048);
+    }
+    if wanted("publish") {
+        bench.published(&adapters);
+    }
+    if wanted("train") {
+        bench.train(8, 1024, 8, Tape::new());
+    }
+    if wanted("train-otherwise") {
+        bench.train(8, 1024, 1, Tape::new());
+        bench.train(8, 1024, 4, Tape::new());
+        bench.train(8, 1024, 8, Tape::with_budget(0));
+    }
 }
 
 /// What this GPU copies, in bytes read and written a second, and multiplies, in operations a second.
@@ -239,50 +260,77 @@ impl Bench {
         );
     }
 
-    /// The forward and the backward pass of sequences of `len` tokens, one after another, and the gradients' way to the host.
-    fn train(&self, sequences: usize, len: usize) {
+    /// A training step on sequences of `len` tokens, some together in a pass: forward, backward, norm, AdamW, and the new parameters' way
+    /// to the host.
+    fn train(&self, sequences: usize, len: usize, together: usize, mut tape: Tape) {
         let adapter = Adapter::init(self.model.config(), 16, 32.0, 1).unwrap();
-        let tokens = text(len);
-        let targets: Vec<Target> = (0..len - 1)
-            .map(|row| Target {
-                row,
-                token: tokens[row + 1],
-            })
-            .collect();
-        let upstream = vec![-1.0 / len as f32; len - 1];
-        let (mut tape, mut grads) = (Tape::new(), AdapterGrads::zeros(&adapter));
-        let (mut forward, mut backward) = (0.0, 0.0);
+        let mut grads = AdapterGrads::zeros(&adapter);
+        let mut trainee = Trainee::new(&self.model, Arc::new(adapter), Default::default()).unwrap();
+        let settings = AdamW {
+            lr: 1e-5,
+            beta1: 0.9,
+            beta2: 0.98,
+            eps: 1e-8,
+            weight_decay: 0.0,
+        };
+        let mut pack = Pack::default();
+        for i in 0..together {
+            let mut tokens = text(len);
+            tokens[0] += i as u32;
+            let targets: Vec<Target> = (0..len - 1)
+                .map(|row| Target {
+                    row,
+                    token: tokens[row + 1],
+                })
+                .collect();
+            pack.push(&tokens, &targets).unwrap();
+        }
+        let upstream = vec![-1.0 / len as f32; pack.targets().len()];
+        let [mut forward, mut backward, mut optimizer, mut publish] = [0.0; 4];
+        let mut step = 0;
         let took = seconds(3, || {
             grads.clear();
-            for _ in 0..sequences {
+            for _ in 0..sequences / together {
                 let start = Instant::now();
                 self.model
-                    .train_forward(&mut tape, Some(&adapter), &tokens, &targets, 1.0)
+                    .train_pack(&mut tape, Some(trainee.adapter()), &pack, 1.0)
                     .unwrap();
                 forward += start.elapsed().as_secs_f64();
                 let start = Instant::now();
                 self.model
-                    .backward(&mut tape, &adapter, &upstream, &mut grads)
+                    .backward(&mut tape, trainee.adapter(), &upstream, &mut grads)
                     .unwrap();
                 backward += start.elapsed().as_secs_f64();
             }
-        });
+            let start = Instant::now();
+            let norm = grads.norm(self.model.pool()).unwrap();
+            backward += start.elapsed().as_secs_f64();
+            step += 1;
+            let (start, scale) = (Instant::now(), (1.0 / norm).min(1.0) as f32);
+            trainee
+                .step(&self.model, &settings, step, scale, &grads)
+                .unwrap();
+            optimizer += start.elapsed().as_secs_f64();
+            let start = Instant::now();
+            trainee.adapter().digest();
+            publish += start.elapsed().as_secs_f64();
+        }) - publish / 4.0;
         let c = self.model.config();
         let rows = (sequences * len) as f64;
         // Attention: two products forward, five backward, over half of the square.
         let attention = 7.0 * (c.layers * c.heads * c.head_dim * len) as f64 * rows;
         let floor = (4.0 * self.weights() * rows + attention) / self.product;
         self.line(
-            &format!("training, {sequences} × {len}, rank 16"),
+            &format!("training, {sequences} × {len}, {together} in a pass, rank 16"),
             sequences * len,
             took,
             floor,
         );
-        let whole = forward + backward;
+        // Four runs, of which the first does not count above.
+        let [forward, backward, optimizer, publish] =
+            [forward, backward, optimizer, publish].map(|all| 1e3 * all / 4.0);
         println!(
-            "  of it forward {:.0} %, backward {:.0} %",
-            100.0 * forward / whole,
-            100.0 * backward / whole
+            "  forward {forward:.1} ms, backward {backward:.1} ms, AdamW and the parameters' way to the host {optimizer:.1} ms; their digest, which is not in the time above, {publish:.1} ms"
         );
     }
 }

@@ -12,6 +12,11 @@ use sha2::{Digest, Sha256};
 use std::ops::Range;
 use std::sync::OnceLock;
 
+mod gradients;
+
+pub use gradients::AdapterGrads;
+pub(crate) use gradients::HostGrads;
+
 /// A linear map that an adapter changes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Projection {
@@ -116,8 +121,8 @@ pub struct Adapter {
     layout: Layout,
     alpha: f32,
     params: Vec<f32>,
-    /// Every matrix transposed, at the same place: the form in which the forward products read them.
-    transposed: Floats,
+    /// Every matrix transposed, at the same place: the form in which the CPU's forward products read them.
+    transposed: OnceLock<Floats>,
     /// Hashing millions of numbers takes a step's time: done once, by whoever asks first.
     digest: OnceLock<String>,
 }
@@ -189,7 +194,7 @@ impl Adapter {
         let mut adapter = Adapter {
             layout,
             alpha,
-            transposed: Floats::zeros(params.len()),
+            transposed: OnceLock::new(),
             digest: OnceLock::new(),
             params,
         };
@@ -209,15 +214,20 @@ impl Adapter {
                 rule: "the adapter has another number",
             });
         }
-        let mut next = Adapter {
-            params,
-            transposed: Floats::zeros(self.params.len()),
-            digest: OnceLock::new(),
-            layout: self.layout.clone(),
-            alpha: self.alpha,
-        };
+        let mut next = self.replaced(params);
         next.transpose();
         Ok(next)
+    }
+
+    /// The same adapter with as many other parameters, to be used on a GPU; a CPU transposes them when it meets them first.
+    pub(crate) fn replaced(&self, params: Vec<f32>) -> Adapter {
+        Adapter {
+            layout: self.layout.clone(),
+            alpha: self.alpha,
+            params,
+            transposed: OnceLock::new(),
+            digest: OnceLock::new(),
+        }
     }
 
     /// Changes the parameters in place.
@@ -289,7 +299,8 @@ impl Adapter {
             bytes.extend((name.len() as u32).to_le_bytes());
             bytes.extend(name.as_bytes());
             bytes.extend(shape.iter().flat_map(|&n| (n as u32).to_le_bytes()));
-            bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+            hash.update(&bytes);
+            put(values, &mut bytes);
             hash.update(&bytes);
         }
         hex::encode(hash.finalize())
@@ -318,81 +329,53 @@ impl Adapter {
     /// The matrices of one projection.
     pub(crate) fn pair(&self, layer: usize, projection: Projection) -> Pair<'_> {
         let (a, b) = self.layout.at(layer, projection);
+        let transposed = self.transposed.get_or_init(|| {
+            let mut to = Floats::zeros(self.params.len());
+            transpose(&self.layout, &self.params, &mut to);
+            to
+        });
         Pair {
             a: &self.params[a.clone()],
             b: &self.params[b.clone()],
-            a_t: &self.transposed[a],
-            b_t: &self.transposed[b],
+            a_t: &transposed[a],
+            b_t: &transposed[b],
             rank: self.layout.rank,
             scale: self.scale(),
         }
     }
 
+    /// Now, in the memory that is there.
     fn transpose(&mut self) {
-        let layout = &self.layout;
-        for layer in 0..layout.layers {
-            for projection in Projection::ALL {
-                let (a, b) = layout.at(layer, projection);
-                let (outputs, inputs) = layout.shapes[projection as usize];
-                for (range, rows, columns) in [(a, layout.rank, inputs), (b, outputs, layout.rank)]
-                {
-                    let (from, to) = (&self.params[range.clone()], &mut self.transposed[range]);
-                    for (i, row) in from.chunks_exact(columns).enumerate() {
-                        for (j, &v) in row.iter().enumerate() {
-                            to[j * rows + i] = v;
-                        }
+        let there = self.transposed.take();
+        let mut to = there.unwrap_or_else(|| Floats::zeros(self.params.len()));
+        transpose(&self.layout, &self.params, &mut to);
+        self.transposed = OnceLock::from(to);
+    }
+}
+
+/// Numbers as little-endian bytes, at the speed of a copy.
+pub(crate) fn put(values: &[f32], to: &mut Vec<u8>) {
+    to.resize(size_of_val(values), 0);
+    for (to, v) in to.as_chunks_mut().0.iter_mut().zip(values) {
+        *to = v.to_le_bytes();
+    }
+}
+
+/// Every matrix of `params` transposed, at the same place of `to`.
+fn transpose(layout: &Layout, params: &[f32], to: &mut [f32]) {
+    for layer in 0..layout.layers {
+        for projection in Projection::ALL {
+            let (a, b) = layout.at(layer, projection);
+            let (outputs, inputs) = layout.shapes[projection as usize];
+            for (range, rows, columns) in [(a, layout.rank, inputs), (b, outputs, layout.rank)] {
+                let (from, to) = (&params[range.clone()], &mut to[range]);
+                for (i, row) in from.chunks_exact(columns).enumerate() {
+                    for (j, &v) in row.iter().enumerate() {
+                        to[j * rows + i] = v;
                     }
                 }
             }
         }
-    }
-}
-
-/// Gradients of an adapter's parameters, in the flat order; backward passes add to them.
-#[derive(Clone, Debug)]
-pub struct AdapterGrads {
-    layout: Layout,
-    values: Vec<f32>,
-}
-
-impl AdapterGrads {
-    /// Zeros for this adapter.
-    pub fn zeros(adapter: &Adapter) -> AdapterGrads {
-        AdapterGrads {
-            layout: adapter.layout.clone(),
-            values: vec![0.0; adapter.params.len()],
-        }
-    }
-
-    /// The gradients, in the flat order.
-    pub fn values(&self) -> &[f32] {
-        &self.values
-    }
-
-    /// The gradients, to be scaled or clipped.
-    pub fn values_mut(&mut self) -> &mut [f32] {
-        &mut self.values
-    }
-
-    /// Back to zeros.
-    pub fn clear(&mut self) {
-        self.values.fill(0.0);
-    }
-
-    /// Whether these are gradients of such an adapter.
-    pub(crate) fn fits(&self, adapter: &Adapter) -> bool {
-        self.layout == adapter.layout
-    }
-
-    /// The gradients of A and B of one projection.
-    pub(crate) fn pair(
-        &mut self,
-        layer: usize,
-        projection: Projection,
-    ) -> (&mut [f32], &mut [f32]) {
-        let (a, b) = self.layout.at(layer, projection);
-        let both = &mut self.values[a.start..b.end];
-        both.split_at_mut(a.len())
     }
 }
 

@@ -23,7 +23,7 @@ use kernels::softmax::Normalizer;
 use std::fmt::Debug;
 
 pub(crate) use cpu::Cpu;
-pub(crate) use cuda::{Cuda, Paged};
+pub(crate) use cuda::{Cuda, Optimizer, Paged, Sums};
 pub(crate) use trains::{Attended, Trains};
 
 /// Consecutive rows of one sequence in a batch.

@@ -22,6 +22,7 @@ pub mod slot;
 pub mod template;
 pub mod tokenizer;
 pub mod toolcalls;
+pub mod trainee;
 
 pub use adapter::{Adapter, AdapterGrads, Projection};
 pub use checkpoint::Checkpoint;
@@ -40,3 +41,4 @@ pub use shelf::SlotShelf;
 pub use slot::{Deployed, NO_BUCKET, Slot};
 pub use template::ChatTemplate;
 pub use tokenizer::{Special, Tokenizer};
+pub use trainee::Trainee;

@@ -13,7 +13,7 @@ use ::safetensors::SafeTensors;
 use ::safetensors::tensor::{Dtype as StoredDtype, TensorView, serialize};
 use serde_json::{Value, json};
 
-use crate::adapter::{Adapter, Projection};
+use crate::adapter::{Adapter, Projection, put};
 use crate::checkpoint::{Dtype, read_json, read_small};
 use crate::config::{ModelConfig, in_range, positive};
 use crate::error::{Error, Problem, Result, field, io};
@@ -259,11 +259,9 @@ impl Adapter {
         let tensors: Vec<(String, [usize; 2], Vec<u8>)> = self
             .tensors()
             .map(|(name, shape, values)| {
-                (
-                    name,
-                    shape,
-                    values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-                )
+                let mut bytes = Vec::new();
+                put(values, &mut bytes);
+                (name, shape, bytes)
             })
             .collect();
         let fail = |source| Error::Safetensors {

@@ -69,7 +69,7 @@ fn run(model: &Model, tape: &mut Tape, adapter: &Adapter, packs: &[&[usize]]) ->
     }
     Run {
         log_probs: log_probs.concat(),
-        grads: grads.values().to_vec(),
+        grads: grads.values().unwrap().to_vec(),
     }
 }
 

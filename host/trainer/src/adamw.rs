@@ -16,10 +16,10 @@ const STEP: &str = "step";
 
 /// AdamW's state for a flat vector of parameters.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Moments {
+pub(crate) struct Moments<'a> {
     pub(crate) step: u64,
-    pub(crate) first: Vec<f32>,
-    pub(crate) second: Vec<f32>,
+    pub(crate) first: Cow<'a, [f32]>,
+    pub(crate) second: Cow<'a, [f32]>,
 }
 
 /// The bytes of an optimizer that has made no step, for an adapter that was trained elsewhere.
@@ -27,19 +27,41 @@ pub(crate) struct Moments {
 /// # Errors
 /// [`Error::Optimizer`], which only an adapter beyond the format's limits causes.
 pub fn fresh_optimizer(adapter: &policy::Adapter) -> Result<Vec<u8>> {
-    Moments::new(adapter.params().len()).to_bytes()
+    let zeros = vec![0.0; adapter.params().len()];
+    let moments = Moments {
+        step: 0,
+        first: Cow::Borrowed(&zeros),
+        second: Cow::Borrowed(&zeros),
+    };
+    moments.to_bytes()
 }
 
-impl Moments {
-    /// Before the first step.
-    pub(crate) fn new(params: usize) -> Self {
+impl Moments<'static> {
+    /// Of no parameters, before the first step.
+    pub(crate) fn fresh() -> Self {
         Self {
             step: 0,
-            first: vec![0.0; params],
-            second: vec![0.0; params],
+            first: Cow::default(),
+            second: Cow::default(),
         }
     }
 
+    /// Reads [`Moments::to_bytes`]; both moments must have `params` numbers, all finite, the second none below 0.
+    pub(crate) fn from_bytes(bytes: &[u8], params: usize) -> Result<Self> {
+        let file = SafeTensors::deserialize(bytes).map_err(refused)?;
+        let moments = Self {
+            step: read_step(&file)?,
+            first: floats(&file, FIRST, params)?.into(),
+            second: floats(&file, SECOND, params)?.into(),
+        };
+        match moments.second.iter().position(|v| *v < 0.0) {
+            Some(at) => Err(refused(format!("`{SECOND}` is negative at element {at}"))),
+            None => Ok(moments),
+        }
+    }
+}
+
+impl Moments<'_> {
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
         let step = self.step.to_le_bytes();
         let tensors = [
@@ -53,20 +75,6 @@ impl Moments {
     /// The number of steps alone, whatever the moments are.
     pub(crate) fn step_in(bytes: &[u8]) -> Result<u64> {
         read_step(&SafeTensors::deserialize(bytes).map_err(refused)?)
-    }
-
-    /// Reads [`Moments::to_bytes`]; both moments must have `params` numbers, all finite, the second none below 0.
-    pub(crate) fn from_bytes(bytes: &[u8], params: usize) -> Result<Self> {
-        let file = SafeTensors::deserialize(bytes).map_err(refused)?;
-        let moments = Self {
-            step: read_step(&file)?,
-            first: floats(&file, FIRST, params)?,
-            second: floats(&file, SECOND, params)?,
-        };
-        match moments.second.iter().position(|v| *v < 0.0) {
-            Some(at) => Err(refused(format!("`{SECOND}` is negative at element {at}"))),
-            None => Ok(moments),
-        }
     }
 }
 
@@ -93,7 +101,13 @@ impl View for Tensor<'_> {
 
     fn data(&self) -> Cow<'_, [u8]> {
         match self {
-            Self::Floats(values, _) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Self::Floats(values, _) => {
+                let mut bytes = vec![0; size_of_val(*values)];
+                for (to, v) in bytes.as_chunks_mut().0.iter_mut().zip(*values) {
+                    *to = v.to_le_bytes();
+                }
+                bytes.into()
+            }
             Self::Step(bytes) => Cow::Borrowed(*bytes),
         }
     }
@@ -145,11 +159,11 @@ fn refused(why: impl ToString) -> Error {
 mod tests {
     use super::Moments;
 
-    fn moments() -> Moments {
+    fn moments() -> Moments<'static> {
         Moments {
             step: 7,
-            first: vec![0.5, -0.25, 0.0],
-            second: vec![1.0, 0.0, 2.0],
+            first: vec![0.5, -0.25, 0.0].into(),
+            second: vec![1.0, 0.0, 2.0].into(),
         }
     }
 
@@ -169,12 +183,12 @@ mod tests {
         says(b"", 3, "optimizer state");
         says(&moments().to_bytes().unwrap(), 4, "expected F32 [4]");
         let nan = Moments {
-            first: vec![0.0, f32::NAN, 0.0],
+            first: vec![0.0, f32::NAN, 0.0].into(),
             ..moments()
         };
         says(&nan.to_bytes().unwrap(), 3, "not finite at element 1");
         let negative = Moments {
-            second: vec![0.0, 0.0, -1.0],
+            second: vec![0.0, 0.0, -1.0].into(),
             ..moments()
         };
         says(&negative.to_bytes().unwrap(), 3, "negative at element 2");

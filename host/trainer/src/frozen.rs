@@ -78,7 +78,7 @@ impl FrozenLearner {
             adapter: self.adapter.to_safetensors().map_err(writing)?,
             optimizer: Moments {
                 step,
-                ..Moments::new(0)
+                ..Moments::fresh()
             }
             .to_bytes()?,
             adapter_digest: self.adapter.digest(),

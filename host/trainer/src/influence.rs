@@ -59,10 +59,9 @@ pub fn reply_gradient(
     model
         .backward(&mut tape, adapter, &share, &mut grads)
         .map_err(walk::backward)?;
-    finite(model, grads.values())?;
     Ok(ReplyGradient {
         mean_log_prob: mean,
-        values: grads.values().to_vec(),
+        values: finite(model, &grads)?,
     })
 }
 
@@ -96,8 +95,7 @@ pub fn sample_gradient(
     for (figures, _) in walk.samples(model, adapter, &objective, alone, share, 1)? {
         walk::check_ratio(&figures, config, 1)?;
     }
-    finite(model, walk.grads.values())?;
-    Ok(walk.grads.values().to_vec())
+    finite(model, &walk.grads)
 }
 
 /// The first-order change of the reply's mean log-prob that this sample caused in one step of plain gradient descent.
@@ -193,7 +191,9 @@ fn dot(a: &[f32], b: &[f32]) -> Result<f64> {
     Ok(pairs.map(|(x, y)| f64::from(*x) * f64::from(*y)).sum())
 }
 
-fn finite(model: &Model, values: &[f32]) -> Result<()> {
-    let norm = kernels::adamw::norm(model.pool(), values);
-    walk::finite("the gradient's norm", norm, 1)
+/// The gradient's numbers, all of them finite.
+fn finite(model: &Model, grads: &AdapterGrads) -> Result<Vec<f32>> {
+    let norm = grads.norm(model.pool()).map_err(walk::backward)?;
+    walk::finite("the gradient's norm", norm, 1)?;
+    Ok(grads.values().map_err(walk::backward)?.into_owned())
 }

@@ -1,14 +1,15 @@
-//! The learner that moves an adapter: forward, backward, clip, AdamW, on the CPU's cores.
+//! The learner that moves an adapter: forward, backward, clip, AdamW, wherever the model computes.
 //!
 //! Owns the adapter being trained and the optimizer's state, and nothing else: the base weights are shared with serving,
 //! and what is live is in the [`Slot`], which the engine reads between two decode steps. [`crate::FrozenLearner`] is the
 //! same without the moving.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use kernels::adamw::AdamW;
-use policy::{Adapter, Deployed, Model, Slot};
+use policy::{Adapter, Deployed, Model, Slot, Trainee};
 use rl::{Batch, PolicyVersion, Proposal, Seed, StepMetrics};
 
 use crate::adamw::Moments;
@@ -22,13 +23,45 @@ pub struct LoraLearner {
     slot: Arc<Slot>,
     config: Config,
     version: PolicyVersion,
-    adapter: Arc<Adapter>,
-    moments: Moments,
-    proposed: Option<(Arc<Adapter>, Moments)>,
+    trained: Trained,
+    proposed: Option<Trained>,
     candidate: Option<Arc<Slot>>,
     walk: Walk,
     seed: Seed,
     keeps_one: bool,
+}
+
+/// An adapter and its optimizer after some steps.
+#[derive(Debug)]
+struct Trained {
+    trainee: Trainee,
+    steps: u64,
+}
+
+impl Trained {
+    fn new(model: &Model, adapter: Arc<Adapter>, moments: Moments<'static>) -> Result<Self> {
+        let [first, second] = [moments.first, moments.second].map(Cow::into_owned);
+        let trainee = Trainee::new(model, adapter, [first, second]);
+        Ok(Self {
+            trainee: trainee.map_err(keeping)?,
+            steps: moments.step,
+        })
+    }
+
+    fn copy(&self) -> Result<Self> {
+        let trainee = self.trainee.copy().map_err(keeping)?;
+        let steps = self.steps;
+        Ok(Self { trainee, steps })
+    }
+
+    fn moments(&self) -> Result<Moments<'_>> {
+        let [first, second] = self.trainee.moments().map_err(keeping)?;
+        Ok(Moments {
+            step: self.steps,
+            first,
+            second,
+        })
+    }
 }
 
 impl LoraLearner {
@@ -43,14 +76,13 @@ impl LoraLearner {
         let adapter = start(&model, &config, live.adapter.as_ref(), seed)?;
         Ok(Self {
             walk: Walk::new(&adapter),
-            moments: Moments::new(adapter.params().len()),
+            trained: Trained::new(&model, adapter, Moments::fresh())?,
             version: live.version,
             proposed: None,
             candidate: None,
             model,
             slot,
             config,
-            adapter,
             seed,
             keeps_one: false,
         })
@@ -81,26 +113,26 @@ impl LoraLearner {
         let started = Instant::now();
         self.proposed = None;
         walk::check(&self.model, &self.config, batch)?;
-        let mut adapter = Adapter::clone(&self.adapter);
-        let mut moments = self.moments.clone();
+        let mut next = self.trained.copy()?;
         let mut metrics = StepMetrics::default();
         for pass in 1..=self.config.passes {
             let figures = self.walk.pass(
                 &self.model,
-                &adapter,
+                next.trainee.adapter(),
                 self.version,
                 &self.config,
                 batch,
                 pass,
             )?;
-            self.update(&mut adapter, &mut moments, figures.grad_norm, pass)?;
+            self.update(&mut next, figures.grad_norm, pass)?;
             merge(&mut metrics, &figures, pass);
         }
-        metrics.step = moments.step;
+        metrics.step = next.steps;
+        let adapter = next.trainee.adapter();
         let proposal = Proposal {
             parent: self.version,
             adapter: adapter.to_safetensors().map_err(writing)?,
-            optimizer: moments.to_bytes()?,
+            optimizer: next.moments()?.to_bytes()?,
             adapter_digest: adapter.digest(),
             settings: self.config.to_json(),
             metrics: StepMetrics {
@@ -108,18 +140,12 @@ impl LoraLearner {
                 ..metrics
             },
         };
-        self.proposed = Some((Arc::new(adapter), moments));
+        self.proposed = Some(next);
         Ok(proposal)
     }
 
     /// One AdamW step along the walk's gradient, scaled down to the clip.
-    fn update(
-        &self,
-        adapter: &mut Adapter,
-        moments: &mut Moments,
-        norm: f64,
-        pass: u32,
-    ) -> Result<()> {
+    fn update(&self, next: &mut Trained, norm: f64, pass: u32) -> Result<()> {
         let config = &self.config;
         let settings = AdamW {
             lr: config.lr,
@@ -128,42 +154,30 @@ impl LoraLearner {
             eps: config.eps,
             weight_decay: config.weight_decay,
         };
-        moments.step += 1;
-        let (pool, scale) = (self.model.pool(), clip_scale(config.grad_clip, norm));
-        let mut done = Ok(());
-        adapter.update(|params| {
-            done = kernels::adamw::step(
-                pool,
-                &settings,
-                moments.step,
-                scale,
-                params,
-                self.walk.grads.values(),
-                &mut moments.first,
-                &mut moments.second,
-            );
-        });
-        done.map_err(|source| Error::Optimizer {
-            why: source.to_string(),
-        })?;
-        walk::finite(
-            "the adapter's norm",
-            kernels::adamw::norm(pool, adapter.params()),
-            pass,
-        )
+        next.steps += 1;
+        let (model, scale) = (&self.model, clip_scale(config.grad_clip, norm));
+        let (trainee, grads) = (&mut next.trainee, &self.walk.grads);
+        trainee
+            .step(model, &settings, next.steps, scale, grads)
+            .map_err(|source| Error::Policy {
+                action: "take an optimizer step",
+                source,
+            })?;
+        let params = trainee.adapter().params();
+        let norm = kernels::adamw::norm(model.pool(), params);
+        walk::finite("the adapter's norm", norm, pass)
     }
 
-    fn make_live(&mut self, version: PolicyVersion, adapter: Arc<Adapter>, moments: Moments) {
+    fn make_live(&mut self, version: PolicyVersion, trained: Trained) {
         self.slot.publish(Deployed {
             version,
-            adapter: Some(Arc::clone(&adapter)),
+            adapter: Some(Arc::clone(trained.trainee.adapter())),
         });
         if self.keeps_one {
             self.slot.forget();
         }
         self.version = version;
-        self.adapter = adapter;
-        self.moments = moments;
+        self.trained = trained;
         self.proposed = None;
     }
 }
@@ -179,7 +193,7 @@ impl rl::Learner for LoraLearner {
     }
 
     fn stage(&mut self) -> rl::Result<()> {
-        let proposed = self.proposed.as_ref().map(|(adapter, _)| adapter);
+        let proposed = self.proposed.as_ref().map(|p| p.trainee.adapter());
         stage(self.candidate.as_deref(), proposed, self.version)
     }
 
@@ -188,10 +202,9 @@ impl rl::Learner for LoraLearner {
     }
 
     fn reset(&mut self, version: PolicyVersion) -> rl::Result<()> {
-        let fresh = start(&self.model, &self.config, None, self.seed);
-        let fresh = fresh.map_err(|error| error.at_seam("going back to the base"))?;
-        self.moments = Moments::new(fresh.params().len());
-        self.adapter = fresh;
+        let fresh = start(&self.model, &self.config, None, self.seed)
+            .and_then(|adapter| Trained::new(&self.model, adapter, Moments::fresh()));
+        self.trained = fresh.map_err(|error| error.at_seam("going back to the base"))?;
         self.version = version;
         self.proposed = None;
         self.slot.publish(Deployed {
@@ -209,10 +222,10 @@ impl rl::Learner for LoraLearner {
             };
             return Err(error.at_seam("the deployment"));
         }
-        let Some((adapter, moments)) = self.proposed.take() else {
+        let Some(proposed) = self.proposed.take() else {
             return Err(Error::NoProposal.at_seam("the deployment"));
         };
-        self.make_live(version, adapter, moments);
+        self.make_live(version, proposed);
         Ok(())
     }
 
@@ -222,13 +235,13 @@ impl rl::Learner for LoraLearner {
         adapter: &[u8],
         optimizer: &[u8],
     ) -> rl::Result<()> {
-        let read = || -> Result<(Adapter, Moments)> {
+        let read = || -> Result<Trained> {
             let adapter = read_adapter(&self.model, &self.config, adapter)?;
             let moments = Moments::from_bytes(optimizer, adapter.params().len())?;
-            Ok((adapter, moments))
+            Trained::new(&self.model, Arc::new(adapter), moments)
         };
-        let (adapter, moments) = read().map_err(|error| error.at_seam("the restoration"))?;
-        self.make_live(version, Arc::new(adapter), moments);
+        let trained = read().map_err(|error| error.at_seam("the restoration"))?;
+        self.make_live(version, trained);
         Ok(())
     }
 }
@@ -333,6 +346,13 @@ fn merge(step: &mut StepMetrics, pass: &StepMetrics, number: u32) {
     mean(&mut step.clipped, pass.clipped);
     step.grad_norm = step.grad_norm.max(pass.grad_norm);
     step.ratio_max = step.ratio_max.max(pass.ratio_max);
+}
+
+fn keeping(source: policy::Error) -> Error {
+    Error::Policy {
+        action: "keep the optimizer's state",
+        source,
+    }
 }
 
 pub(crate) fn writing(source: policy::Error) -> Error {

@@ -1,7 +1,8 @@
 //! One walk over a batch: forward, loss and backward of every sample into one gradient.
 //!
 //! Samples that begin alike (attempts at one task, turns of one conversation) go through the model together, and what they have in common
-//! once: which ones is a function of the batch alone, so that a replay packs as the first time. Does not move a weight; both
+//! once; on a GPU, which is idle with few rows, any do. Which ones is a function of the batch and the kind of device alone, so that a replay
+//! packs as the first time. Does not move a weight; both
 //! learners use it. [`crate::loss`] is the arithmetic between forward and backward.
 
 use std::sync::Arc;
@@ -21,40 +22,51 @@ struct Packed {
     pack: Pack,
     /// Their places in the batch.
     members: Vec<usize>,
+    /// Rows that they have one by one.
+    whole: usize,
     temperature: f32,
 }
 
-/// Every sample of a batch in a pack with those that begin like it.
-fn packed(samples: &[Sample]) -> Result<Vec<Packed>> {
+/// Every sample of a batch in a pack: with those that begin like it, or, with a model that fills its passes, with any.
+fn packed(samples: &[Sample], filled: Option<usize>) -> Result<Vec<Packed>> {
     let mut packs: Vec<Packed> = Vec::new();
     for (index, sample) in samples.iter().enumerate() {
         let (tokens, targets) = inputs(sample);
         let temperature = sample.temperature;
-        let fits = |p: &Packed| {
-            let shared = p.pack.shared(&tokens);
-            let same = p.temperature.to_bits() == temperature.to_bits();
-            let room = p.pack.rows() + tokens.len() - shared <= PACK_ROWS;
-            if same && room { shared } else { 0 }
+        let same = |p: &Packed| p.temperature.to_bits() == temperature.to_bits();
+        let found = match filled {
+            Some(rows) => packs
+                .iter()
+                .position(|p| same(p) && p.whole + tokens.len() <= rows),
+            None => most_shared(&packs, &tokens, same),
         };
-        let mut best = (0, None);
-        for pack in &mut packs {
-            let shared = fits(pack);
-            if shared > best.0 {
-                best = (shared, Some(pack));
-            }
-        }
-        let place = match best.1 {
-            Some(pack) => pack,
+        let place = match found {
+            Some(place) => &mut packs[place],
             None => packs.push_mut(Packed {
                 pack: Pack::default(),
                 members: Vec::new(),
+                whole: 0,
                 temperature,
             }),
         };
         place.pack.push(&tokens, &targets).map_err(forward)?;
         place.members.push(index);
+        place.whole += tokens.len();
     }
     Ok(packs)
+}
+
+/// The first of the packs that share the most with a sequence, if any does and has room for the rest.
+fn most_shared(packs: &[Packed], tokens: &[u32], same: impl Fn(&Packed) -> bool) -> Option<usize> {
+    let mut best = (0, None);
+    for (place, packed) in packs.iter().enumerate() {
+        let shared = packed.pack.shared(tokens);
+        let room = packed.pack.rows() + tokens.len() - shared <= PACK_ROWS;
+        if same(packed) && room && shared > best.0 {
+            best = (shared, Some(place));
+        }
+    }
+    best.1
 }
 
 /// The memory in which samples go through the model. Learners that share one take turns in it, pack by pack: what a live learner
@@ -134,7 +146,7 @@ impl Walk {
         let tokens = total.tokens as f64;
         let loss = total.pg + objective.kl_beta * total.kl;
         finite("the loss", loss, pass)?;
-        let grad_norm = kernels::adamw::norm(model.pool(), self.grads.values());
+        let grad_norm = self.grads.norm(model.pool()).map_err(backward)?;
         finite("the gradient's norm", grad_norm, pass)?;
         Ok(StepMetrics {
             loss,
@@ -168,7 +180,7 @@ impl Walk {
         }
         let mut outcomes = vec![(Figures::default(), 0); samples.len()];
         let space = self.space.clone();
-        for packed in packed(samples)? {
+        for packed in packed(samples, model.filled())? {
             let tape = &mut space.tape.lock();
             let members = &packed.members;
             if pass == 1 && objective.kl_beta > 0.0 {
@@ -343,4 +355,50 @@ pub(crate) fn finite(what: &'static str, value: f64, pass: u32) -> Result<()> {
 
 fn count<T>(items: impl Iterator<Item = T>) -> f64 {
     items.count() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(number: usize, prompt: &[u32], response: usize, temperature: f32) -> Sample {
+        Sample {
+            id: rl::SampleId::new(format!("sample-{number}")),
+            turn: "turn".into(),
+            adapter: "main".into(),
+            version: PolicyVersion::new(0),
+            behaviour: vec![-1.0; response],
+            advantage: vec![1.0; response],
+            weight: vec![1.0; response],
+            temperature,
+            prompt: prompt.to_vec(),
+            response: vec![number as u32; response],
+        }
+    }
+
+    /// Which samples are packed together.
+    fn check(samples: &[Sample], filled: Option<usize>, expected: &[&[usize]]) {
+        let packs = packed(samples, filled).unwrap();
+        let members: Vec<&[usize]> = packs.iter().map(|p| &p.members[..]).collect();
+        assert_eq!(members, expected, "{filled:?}");
+    }
+
+    #[test]
+    fn a_pass_is_filled_in_order_or_by_what_is_shared() {
+        let (one, other) = ([7; 40], [8; 40]);
+        // 49, 49, 49, 49 and 59 rows are fed.
+        let samples = [
+            sample(1, &one, 10, 1.0),
+            sample(2, &other, 10, 1.0),
+            sample(3, &one, 10, 0.5),
+            sample(4, &one, 10, 1.0),
+            sample(5, &other, 20, 1.0),
+        ];
+        check(&samples, None, &[&[0, 3], &[1, 4], &[2]]);
+        check(&samples, Some(1000), &[&[0, 1, 3, 4], &[2]]);
+        check(&samples, Some(147), &[&[0, 1, 3], &[2], &[4]]);
+        check(&samples, Some(146), &[&[0, 1], &[2], &[3, 4]]);
+        // One that is longer than a pass has one of its own.
+        check(&samples, Some(48), &[&[0], &[1], &[2], &[3], &[4]]);
+    }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use kernels::adamw::AdamW;
 use policy::{
     Adapter, AdapterGrads, Checkpoint, Dtype, Kv, Logits, Model, Pool, Scratch, Segment, Special,
-    Tape, Target,
+    Tape, Target, Trainee,
 };
 use serde_json::json;
 
@@ -199,23 +199,20 @@ fn best(scratch: &Scratch, sequence: usize) -> anyhow::Result<u32> {
 
 /// What is kept from step to step.
 struct Training {
-    adapter: Adapter,
+    trainee: Trainee,
     tape: Tape,
     grads: AdapterGrads,
-    moments: [Vec<f32>; 2],
     step: u64,
 }
 
 impl Training {
     fn new(model: &Model) -> anyhow::Result<Self> {
         let adapter = Adapter::init(model.config(), RANK, ALPHA, 1)?;
-        let zeros = vec![0.0; adapter.params().len()];
         Ok(Self {
             tape: Tape::new(),
             grads: AdapterGrads::zeros(&adapter),
-            moments: [zeros.clone(), zeros],
+            trainee: Trainee::new(model, Arc::new(adapter), Default::default())?,
             step: 0,
-            adapter,
         })
     }
 
@@ -239,23 +236,15 @@ impl Training {
                 .map(|(row, &token)| Target { row, token })
                 .collect();
             let slope = vec![-1.0 / predicted as f32; targets.len()];
-            let (tape, adapter) = (&mut self.tape, &self.adapter);
+            let (tape, adapter) = (&mut self.tape, &**self.trainee.adapter());
             model.train_forward(tape, Some(adapter), tokens, &targets, 1.0)?;
             model.backward(tape, adapter, &slope, &mut self.grads)?;
         }
         self.step += 1;
-        let norm = kernels::adamw::norm(model.pool(), self.grads.values());
-        let scale = (1.0 / norm).min(1.0) as f32;
-        let [first, second] = &mut self.moments;
-        let (step, gradient) = (self.step, self.grads.values());
-        let mut stepped = Ok(());
-        self.adapter.update(|params| {
-            let pool = model.pool();
-            stepped = kernels::adamw::step(
-                pool, &settings, step, scale, params, gradient, first, second,
-            );
-        });
-        stepped.context("take an optimizer step")?;
+        let scale = (1.0 / self.grads.norm(model.pool())?).min(1.0) as f32;
+        self.trainee
+            .step(model, &settings, self.step, scale, &self.grads)
+            .context("take an optimizer step")?;
         let tokens = prompts.iter().map(Vec::len).sum();
         Ok((start.elapsed().as_secs_f64(), tokens, Vec::new()))
     }

@@ -5,6 +5,7 @@
 
 mod gradients;
 mod memory;
+mod optimizer;
 mod output;
 mod pages;
 mod plan;
@@ -16,6 +17,7 @@ use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::kv::Kv;
 use crate::model::{Scratch, serve};
+pub(crate) use gradients::Sums;
 use half::bf16;
 use kernels::cuda::adapters::{Adapters, Part, Shape};
 use kernels::cuda::gemm::{self, Beside};
@@ -29,13 +31,14 @@ use kernels::rope::Table as Angles;
 use kernels::softmax::Normalizer;
 use kernels::{CacheShape, Dtype};
 use memory::Grown;
+pub(crate) use optimizer::Optimizer;
 pub(crate) use pages::Cache;
 pub(crate) use pages::Cache as Paged;
 use pages::Pages;
 use parking_lot::{Mutex, RwLock};
 use plan::Plan;
 use shelf::{Lease, Shelf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The largest rank of an adapter.
 pub(crate) const RANK: usize = 64;
@@ -57,6 +60,8 @@ struct Shared {
     shelf: RwLock<Shelf>,
     /// Space of one row's normalizer.
     one: Mutex<Option<output::One>>,
+    /// Bytes that training may keep of intermediate results, once it began.
+    kept: OnceLock<u64>,
 }
 
 /// A matrix (outputs, inputs), row-major.
@@ -97,6 +102,7 @@ impl Cuda {
                 pages,
                 shelf: RwLock::new(shelf),
                 one: Mutex::new(None),
+                kept: OnceLock::new(),
             }),
             stream: Arc::new(front),
             training: false,

@@ -25,18 +25,23 @@ pub(crate) struct Attended<'a, D: Device> {
 
 /// The gradients of [`Device`]'s arithmetic. Sizes: N rows, C hidden, F feed-forward.
 pub(crate) trait Trains: Device {
-    /// Whether a sequence's gradient can begin behind what it shares with others; else a pack is trained as separate sequences.
-    const SHARES: bool;
+    /// Rows up to which passes are filled with any sequences, because few rows leave the device idle. None: a sequence's gradient can begin
+    /// behind what it shares with others. Else a pack is trained as separate sequences.
+    const FILLED: Option<usize>;
     /// What the output layer leaves for its gradient.
     type Output: Default + Debug + Send;
     /// Space of the backward pass.
     type Space: Default + Debug + Send;
-    /// Gradients of an adapter while a backward pass adds to them.
+    /// Gradients of an adapter, on this device, while a backward pass adds to them.
     type Grads<'a>;
 
     /// The same device for work that may wait while somebody is served.
     #[must_use]
     fn background(&self) -> Self;
+
+    /// How many of a pass's layers may keep their intermediate results, which take `bytes` each on the CPU, when the host's memory has
+    /// `budget` for them. No result depends on it.
+    fn keeps(&self, budget: usize, bytes: usize, layers: usize) -> Result<usize>;
 
     /// A cache for each sequence, with room for so many tokens; what is there is used again.
     fn caches(
@@ -103,10 +108,8 @@ pub(crate) trait Trains: Device {
         dx: &mut Self::Wide,
     ) -> Result<()>;
 
-    /// Begins to add to `grads`.
+    /// Begins to add to `grads`, which come to this device if they are elsewhere.
     fn open<'a>(&self, grads: &'a mut AdapterGrads) -> Result<Self::Grads<'a>>;
-    /// What was added is in the `AdapterGrads` that were opened.
-    fn close(&self, grads: Self::Grads<'_>) -> Result<()>;
 
     /// A gradient as an operand of products; `space` holds it where it must be another.
     fn operand<'a>(

@@ -79,7 +79,7 @@ impl<D: Trains> Net<D> {
             let (what, rule) = ("gradients", "they were made for another adapter");
             return Err(Error::AdapterSetting {
                 what,
-                found: grads.values().len() as f64,
+                found: grads.count() as f64,
                 rule,
             });
         }
@@ -111,7 +111,6 @@ impl<D: Trains> Net<D> {
             let at = self.lone_site(&plan, layer);
             self.layer_backward(device, buffers, asked, at, &mut batch, &mut sums)?;
         }
-        device.close(sums)?;
         (buffers.caches, buffers.plan) = (caches, plan);
         Ok(())
     }
@@ -158,8 +157,8 @@ impl<D: Trains> Net<D> {
         sums: &mut D::Grads<'_>,
     ) -> Result<()> {
         let x = &buffers.inputs[at.layer];
-        let acts = &mut buffers.acts[if asked.keeps { at.layer } else { 0 }];
-        if !asked.keeps {
+        let acts = &mut buffers.acts[asked.place(at.layer)];
+        if at.layer < asked.kept {
             recompute(device, at, batch, x, acts)?;
         }
         let Some(adapter) = batch.adapter else {

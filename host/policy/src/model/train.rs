@@ -27,7 +27,8 @@ pub struct Tape {
 pub(crate) struct Asked {
     /// Bytes that kept intermediate results may take.
     budget: usize,
-    pub(super) keeps: bool,
+    /// The first layer whose intermediate results are kept; those before share the first place of `acts`.
+    pub(super) kept: usize,
     pub(super) nodes: Vec<Node>,
     /// Rows of the pass.
     pub(super) rows: usize,
@@ -42,7 +43,7 @@ pub(crate) struct Asked {
 /// What a pass on one device writes to.
 #[derive(Debug)]
 pub(crate) struct Buffers<D: Trains> {
-    /// Of every layer when intermediate results are kept, else of the one at hand.
+    /// Of every layer from [`Asked::kept`] on; before them, if there are others, of the one at hand.
     pub(super) acts: Vec<Activations<D>>,
     /// Each layer's input, then the last layer's output: (N, C).
     pub(super) inputs: Vec<D::Wide>,
@@ -79,14 +80,15 @@ impl Tape {
     }
 
     /// An empty tape that may spend `bytes` on intermediate results. What does not fit is computed again in the backward
-    /// pass, with the same bits: a third more work in exchange for memory.
+    /// pass, with the same bits: a third more work in exchange for memory. On a GPU it may spend half of what is free there when training
+    /// begins, but nothing when `bytes` is 0.
     pub fn with_budget(bytes: usize) -> Tape {
         Tape {
             cpu: Buffers::default(),
             cuda: None,
             asked: Asked {
                 budget: bytes,
-                keeps: false,
+                kept: 0,
                 nodes: Vec::new(),
                 rows: 0,
                 answering: Vec::new(),
@@ -104,6 +106,11 @@ impl Default for Tape {
 }
 
 impl Asked {
+    /// Where among `acts` a layer's intermediate results are; of the number of layers, how many places there are.
+    pub(super) fn place(&self, layer: usize) -> usize {
+        layer - self.kept.saturating_sub(1).min(layer)
+    }
+
     fn read(&mut self, pack: &Pack) {
         let targets = pack.targets();
         self.rows = pack.rows();
@@ -169,6 +176,12 @@ impl<D: Trains> Sequences<D> for Forest<'_, D> {
 }
 
 impl Model {
+    /// Rows up to which it is worth to fill a pass with any sequences, each counted whole; none where it is worth only for what they share. A
+    /// function of the kind of device alone, so that a replay packs as the first time.
+    pub fn filled(&self) -> Option<usize> {
+        on!(self, net => net.filled())
+    }
+
     /// The log-probs of `targets` in one sequence, at a temperature: bit for bit those that serving records.
     ///
     /// A target's row r asks for the token *after* `tokens[r]`. A row may have several targets. Lets serving take its turn
@@ -208,6 +221,10 @@ impl Model {
 }
 
 impl<D: Trains> Net<D> {
+    fn filled(&self) -> Option<usize> {
+        D::FILLED
+    }
+
     fn train_pack(
         &self,
         tape: &mut Tape,
@@ -223,7 +240,7 @@ impl<D: Trains> Net<D> {
         }
         self.check_adapter(adapter)?;
         let alone;
-        let pack = if D::SHARES {
+        let pack = if D::FILLED.is_none() {
             pack
         } else {
             alone = pack.unfolded();
@@ -232,7 +249,9 @@ impl<D: Trains> Net<D> {
         let device = &self.device.background();
         let (buffers, asked) = D::tape(tape);
         asked.read(pack);
-        asked.keeps = self.kept_bytes(asked.rows, adapter) <= asked.budget;
+        let layers = self.layers.len();
+        let keeps = device.keeps(asked.budget, self.kept_bytes(asked.rows, adapter), layers)?;
+        asked.kept = layers - keeps.min(layers);
         let mut turn = device.enter();
         self.layers_forward(device, buffers, asked, adapter, pack.tokens(), &mut turn)?;
         let last = &buffers.inputs[self.layers.len()];
@@ -273,9 +292,9 @@ impl<D: Trains> Net<D> {
             plan,
             ..
         } = buffers;
-        let kept = if asked.keeps { self.layers.len() } else { 1 };
-        acts.truncate(kept);
-        acts.resize_with(kept, Activations::default);
+        let places = asked.place(self.layers.len());
+        acts.truncate(places);
+        acts.resize_with(places, Activations::default);
         inputs.resize_with(self.layers.len() + 1, D::Wide::default);
         let lengths: Vec<usize> = asked.nodes.iter().map(|n| n.start + n.count).collect();
         device.caches(self.one_layer(), &lengths, caches)?;
@@ -288,7 +307,7 @@ impl<D: Trains> Net<D> {
         device.embed(&self.embedding, tokens, plan, &mut inputs[0])?;
         for layer in 0..self.layers.len() {
             let (before, after) = inputs.split_at_mut(layer + 1);
-            let acts = &mut acts[if asked.keeps { layer } else { 0 }];
+            let acts = &mut acts[asked.place(layer)];
             let at = self.lone_site(plan, layer);
             block::forward(device, at, &mut batch, &before[layer], acts, &mut after[0])?;
             turn.breathe();
@@ -304,7 +323,7 @@ impl<D: Trains> Net<D> {
         }
     }
 
-    /// Memory of the intermediate results of a whole pass.
+    /// Memory of the intermediate results of one layer.
     fn kept_bytes(&self, rows: usize, adapter: Option<&Adapter>) -> usize {
         let config = &self.config;
         let queries = config.heads * config.head_dim;
@@ -312,7 +331,7 @@ impl<D: Trains> Net<D> {
         let raw = if config.qk_norm { qkv } else { 0 };
         let inner = 7 * adapter.map_or(0, Adapter::rank);
         let row = 3 * config.hidden + qkv + raw + queries + 3 * config.ffn + inner;
-        self.layers.len() * rows * row * size_of::<f32>()
+        rows * row * size_of::<f32>()
     }
 
     /// The shape of a cache of one layer.

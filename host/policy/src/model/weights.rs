@@ -3,7 +3,7 @@
 use crate::adapter::{Adapter, Projection, uniform};
 use crate::checkpoint::Checkpoint;
 use crate::config::{ModelConfig, RopeScaling};
-use crate::device::{Cpu, Cuda, Device, Site};
+use crate::device::{Cpu, Cuda, Device, Optimizer, Site};
 use crate::error::{Error, Result};
 use kernels::rope::{Scaling, Table};
 use kernels::softmax::Normalizer;
@@ -168,6 +168,18 @@ impl Model {
     /// The threads that it computes on.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    /// Parameters and moments on the GPU that these weights are on, if they are on one.
+    pub(crate) fn optimizer(
+        &self,
+        params: &[f32],
+        moments: [&[f32]; 2],
+    ) -> Result<Option<Optimizer>> {
+        match &self.net {
+            Placed::Cpu(_) => Ok(None),
+            Placed::Cuda(net) => Optimizer::new(&net.device, params, moments).map(Some),
+        }
     }
 
     /// Memory of the packed matrices.

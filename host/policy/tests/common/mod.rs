@@ -249,7 +249,7 @@ pub(crate) fn check_adam(model: &Model, fixture: &Value) {
         model
             .backward(&mut tape, &adapter, &upstream, &mut grads)
             .unwrap();
-        let norm = kernels::adamw::norm(model.pool(), grads.values());
+        let norm = kernels::adamw::norm(model.pool(), &grads.values().unwrap());
         // As torch's clip_grad_norm_.
         let scale = (f64::from(number("clip")) / (norm + 1e-6)).min(1.0) as f32;
         adapter.update(|params| {
@@ -259,7 +259,7 @@ pub(crate) fn check_adam(model: &Model, fixture: &Value) {
                 step,
                 scale,
                 params,
-                grads.values(),
+                &grads.values().unwrap(),
                 &mut first,
                 &mut second,
             )

@@ -11,9 +11,10 @@ mod driver;
 mod standin;
 
 use common::*;
+use kernels::adamw::AdamW;
 use policy::{
     Adapter, AdapterGrads, Architecture, Dtype, Error, Kv, Logits, Model, ModelConfig, Pack, Pool,
-    Rope, RopeScaling, Scratch, Segment, Tape, Target,
+    Rope, RopeScaling, Scratch, Segment, Tape, Target, Trainee,
 };
 use std::sync::Arc;
 
@@ -224,7 +225,7 @@ fn gradients_are_the_cpus_to_the_precision_of_bf16_and_the_same_every_time() {
             model
                 .backward(tape, &adapter, &upstream, &mut grads)
                 .unwrap();
-            grads.values().to_vec()
+            grads.values().unwrap().to_vec()
         };
         let expected = run(&cpu, &mut Tape::new());
         let found = run(&gpu, &mut Tape::new());
@@ -235,6 +236,117 @@ fn gradients_are_the_cpus_to_the_precision_of_bf16_and_the_same_every_time() {
         trained_long(&gpu, &mut used, &adapter);
         assert!(bits(&run(&gpu, &mut used)) == bits(&found));
     }
+}
+
+/// Gradients of a few sequences in one pack or in several.
+fn gradients(model: &Model, tape: &mut Tape, adapter: &Adapter, packs: &[&[u64]]) -> AdapterGrads {
+    let mut grads = AdapterGrads::zeros(adapter);
+    for seeds in packs {
+        let mut pack = Pack::default();
+        for &seed in *seeds {
+            let tokens = text(seed, 20 + seed);
+            pack.push(&tokens, &next_tokens(&tokens)).unwrap();
+        }
+        model.train_pack(tape, Some(adapter), &pack, 1.0).unwrap();
+        let upstream: Vec<f32> = (0..pack.targets().len())
+            .map(|i| (i % 5) as f32 * 0.2 - 0.3)
+            .collect();
+        model
+            .backward(tape, adapter, &upstream, &mut grads)
+            .unwrap();
+    }
+    grads
+}
+
+#[test]
+fn gradients_stay_on_the_gpu_from_pass_to_pass_and_are_cleared_there() {
+    let Some((gpu, cpu)) = models(true) else {
+        return;
+    };
+    let adapter = adapter(4, 9);
+    let mut tape = Tape::new();
+    let packs: [&[u64]; 2] = [&[1, 30, 5], &[40]];
+    let mut grads = gradients(&gpu, &mut tape, &adapter, &packs);
+    let sum = grads.values().unwrap().into_owned();
+    let expected = gradients(&cpu, &mut Tape::new(), &adapter, &packs);
+    let error = relative(&sum, &expected.values().unwrap());
+    assert!(error < 0.02, "{error}");
+    let (norm, of) = (
+        grads.norm(&pool()).unwrap(),
+        expected.norm(&pool()).unwrap(),
+    );
+    assert!((norm / of - 1.0).abs() < 0.01, "{norm}, {of}");
+    grads.clear();
+    assert!(grads.values().unwrap().iter().all(|v| *v == 0.0));
+    assert!(grads.norm(&pool()).unwrap() == 0.0);
+    // Whatever the tape and the gradients held before.
+    let again = gradients(&gpu, &mut tape, &adapter, &packs);
+    assert!(bits(&again.values().unwrap()) == bits(&sum));
+    // What has come to a GPU goes on on a CPU.
+    let tokens = text(3, 9);
+    let targets = next_tokens(&tokens);
+    let (mut both, mut alone) = (again, AdapterGrads::zeros(&adapter));
+    for grads in [&mut both, &mut alone] {
+        let mut tape = Tape::new();
+        cpu.train_forward(&mut tape, Some(&adapter), &tokens, &targets, 1.0)
+            .unwrap();
+        cpu.backward(&mut tape, &adapter, &[0.5; 8], grads).unwrap();
+    }
+    let alone = alone.values().unwrap();
+    let sum: Vec<f32> = alone.iter().zip(&sum).map(|(a, b)| a + b).collect();
+    assert!(relative(&both.values().unwrap(), &sum) < 1e-6);
+}
+
+#[test]
+fn an_optimizers_step_has_the_cpus_bits() {
+    let Some((gpu, cpu)) = models(true) else {
+        return;
+    };
+    let settings = AdamW {
+        lr: 1e-2,
+        beta1: 0.9,
+        beta2: 0.98,
+        eps: 1e-8,
+        weight_decay: 0.01,
+    };
+    let adapter = Arc::new(adapter(4, 9));
+    let mut tape = Tape::new();
+    let grads = gradients(&gpu, &mut tape, &adapter, &[&[7]]);
+    let mut on_host = AdapterGrads::zeros(&adapter);
+    let start = |model| Trainee::new(model, Arc::clone(&adapter), Default::default()).unwrap();
+    let (mut here, mut there) = (start(&cpu), start(&gpu));
+    for step in 1..4 {
+        let before = there.copy().unwrap();
+        there.step(&gpu, &settings, step, 0.7, &grads).unwrap();
+        here.step(&cpu, &settings, step, 0.7, &grads).unwrap();
+        let params = |t: &Trainee| bits(t.adapter().params());
+        assert!(params(&there) == params(&here), "step {step}");
+        assert!(there.adapter().digest() == here.adapter().digest());
+        let [first, second] = there.moments().unwrap();
+        let [also_first, also_second] = here.moments().unwrap();
+        assert!(bits(&first) == bits(&also_first) && bits(&second) == bits(&also_second));
+        // The copy has not moved, and moves in the same way.
+        let mut copy = before;
+        assert!(params(&copy) != params(&there));
+        copy.step(&gpu, &settings, step, 0.7, &grads).unwrap();
+        assert!(params(&copy) == params(&there));
+        // The new parameters compute on both.
+        let tokens = text(step, 12);
+        let found = trained(&gpu, Some(there.adapter()), &tokens, 1.0);
+        let expected = trained(&cpu, Some(there.adapter()), &tokens, 1.0);
+        assert!(relative(&found, &expected) < 0.02);
+    }
+    // Gradients that are zeros, on the host.
+    on_host.clear();
+    there.step(&gpu, &settings, 4, 1.0, &on_host).unwrap();
+    here.step(&cpu, &settings, 4, 1.0, &on_host).unwrap();
+    assert!(bits(there.adapter().params()) == bits(here.adapter().params()));
+    assert!(
+        there.step(&gpu, &settings, 0, 1.0, &grads).is_err(),
+        "steps count from 1"
+    );
+    let short = vec![0.0; 3];
+    assert!(Trainee::new(&gpu, adapter, [short.clone(), short]).is_err());
 }
 
 fn trained_long(model: &Model, tape: &mut Tape, adapter: &Adapter) {

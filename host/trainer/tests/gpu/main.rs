@@ -44,6 +44,15 @@ fn model() -> Arc<Model> {
     Arc::new(Model::random_on_gpu(config, 3, 0, 1024, pool).unwrap())
 }
 
+fn config() -> Config {
+    Config {
+        rank: 4,
+        alpha: 8.0,
+        lr: 5e-3,
+        ..Config::default()
+    }
+}
+
 /// Log-probs of a response as serving records them: the prompt at once, then token by token.
 fn served(model: &Model, deployed: &Deployed, prompt: &[u32], response: &[u32]) -> Vec<f32> {
     let (mut kv, mut scratch) = (Kv::new(model.config()), Scratch::new());
@@ -96,15 +105,9 @@ fn every_version_is_trained_on_the_bits_that_it_served() {
     }
     let model = model();
     let slot = Arc::new(Slot::default());
-    let config = Config {
-        rank: 4,
-        alpha: 8.0,
-        lr: 5e-3,
-        ..Config::default()
-    };
     let seed = Seed::new(3);
     let mut learner =
-        LoraLearner::new(Arc::clone(&model), Arc::clone(&slot), config, seed).unwrap();
+        LoraLearner::new(Arc::clone(&model), Arc::clone(&slot), config(), seed).unwrap();
     let mean = |batch: &Batch| batch.samples[0].behaviour.iter().sum::<f32>() / 6.0;
     let first = mean(&batch(&model, &slot));
     for version in 1..=3 {
@@ -115,4 +118,36 @@ fn every_version_is_trained_on_the_bits_that_it_served() {
     }
     let last = mean(&batch(&model, &slot));
     assert!(last > first + 0.05, "what is praised: {first}, then {last}");
+}
+
+#[test]
+fn a_step_that_is_computed_again_has_the_same_bytes() {
+    if !driver::present() {
+        return;
+    }
+    let (model, config) = (model(), config());
+    let start = || {
+        let slot = Arc::new(Slot::default());
+        let (model, config) = (Arc::clone(&model), config.clone());
+        let learner = LoraLearner::new(model, Arc::clone(&slot), config, Seed::new(3)).unwrap();
+        (slot, learner)
+    };
+    let (slot, mut learner) = start();
+    let first = learner.step(&batch(&model, &slot)).unwrap();
+    learner.deploy(PolicyVersion::new(1)).unwrap();
+    let later = batch(&model, &slot);
+    let second = learner.step(&later).unwrap();
+    // Twice, and from what is on disk, without what a GPU still has.
+    let (_, mut other) = start();
+    other
+        .restore(PolicyVersion::new(1), &first.adapter, &first.optimizer)
+        .unwrap();
+    for mut learner in [learner, other] {
+        let again = learner.step(&later).unwrap();
+        assert!(again.adapter == second.adapter);
+        assert!(again.optimizer == second.optimizer);
+        assert_eq!(again.adapter_digest, second.adapter_digest);
+        let norm = |p: &rl::Proposal| p.metrics.grad_norm.to_bits();
+        assert_eq!(norm(&again), norm(&second));
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::Cpu;
 use super::parts::{Inner, Numbers, Space, hand_back, widths, write};
-use crate::adapter::{Adapter, AdapterGrads};
+use crate::adapter::{Adapter, AdapterGrads, HostGrads};
 use crate::config::ModelConfig;
 use crate::device::{Attended, Map, Sequences, Site, Span, Trains};
 use crate::error::Result;
@@ -14,13 +14,18 @@ use kernels::softmax::Target;
 use kernels::{CacheShape, KvCache, Packed, Slice, gemm, rmsnorm, rope, swiglu};
 
 impl Trains for Cpu {
-    const SHARES: bool = true;
+    const FILLED: Option<usize> = None;
     type Output = Output;
     type Space = Space;
-    type Grads<'a> = &'a mut AdapterGrads;
+    type Grads<'a> = HostGrads<'a>;
 
     fn background(&self) -> Cpu {
         self.clone()
+    }
+
+    fn keeps(&self, budget: usize, bytes: usize, layers: usize) -> Result<usize> {
+        let all = layers.saturating_mul(bytes) <= budget;
+        Ok(if all { layers } else { 0 })
     }
 
     fn caches(
@@ -122,12 +127,8 @@ impl Trains for Cpu {
         )?)
     }
 
-    fn open<'a>(&self, grads: &'a mut AdapterGrads) -> Result<&'a mut AdapterGrads> {
-        Ok(grads)
-    }
-
-    fn close(&self, _: &mut AdapterGrads) -> Result<()> {
-        Ok(())
+    fn open<'a>(&self, grads: &'a mut AdapterGrads) -> Result<HostGrads<'a>> {
+        grads.on_host()
     }
 
     fn operand<'a>(&self, dx: &'a Numbers, _: &'a mut Numbers) -> Result<&'a Numbers> {
@@ -143,7 +144,7 @@ impl Trains for Cpu {
         inner: &Inner,
         dy: &Numbers,
         dx: &mut Numbers,
-        grads: &mut &mut AdapterGrads,
+        grads: &mut HostGrads<'_>,
         space: &mut Space,
     ) -> Result<()> {
         let weights = at.matrix(map);

@@ -15,7 +15,7 @@ use kernels::cuda::adapters::Shape;
 use kernels::cuda::gemm::{self, Beside};
 use kernels::cuda::kv::PAGE;
 use kernels::cuda::lora::{self, Columns};
-use kernels::cuda::{Buffer, ViewMut, attention_backward, rmsnorm, rope, swiglu};
+use kernels::cuda::{Buffer, View, ViewMut, adamw, attention_backward, rmsnorm, rope, swiglu};
 use kernels::softmax::Target;
 use std::sync::Arc;
 
@@ -35,18 +35,79 @@ pub(crate) struct Space {
     runs: Grown<f32>,
 }
 
-/// Gradients that a backward pass adds to.
+/// Gradients of an adapter, in its flat order.
 #[derive(Debug)]
-pub(crate) struct Grads<'a> {
-    host: &'a mut AdapterGrads,
-    sums: Buffer<f32>,
+pub(crate) struct Sums {
+    device: Cuda,
+    values: Buffer<f32>,
+    /// Zeros, whatever is in the memory.
+    empty: bool,
+}
+
+impl Sums {
+    /// These gradients, on a GPU.
+    fn of(device: &Cuda, values: &[f32]) -> Result<Sums> {
+        let mut sums = Sums {
+            device: device.clone(),
+            values: device.gpu().buffer(values.len())?,
+            empty: values.iter().all(|v| *v == 0.0),
+        };
+        if !sums.empty {
+            device.stream().write(values, &mut sums.values.view_mut())?;
+        }
+        Ok(sums)
+    }
+
+    /// To be added to.
+    fn open(&mut self) -> Result<ViewMut<'_, f32>> {
+        if std::mem::take(&mut self.empty) {
+            self.device.stream().zero(&mut self.values.view_mut())?;
+        }
+        Ok(self.values.view_mut())
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.empty = true;
+    }
+
+    /// Where they are, unless they are zeros.
+    pub(crate) fn view(&self) -> Option<View<'_, f32>> {
+        (!self.empty).then(|| self.values.view())
+    }
+
+    pub(crate) fn values(&self) -> Result<Vec<f32>> {
+        if self.empty {
+            return Ok(vec![0.0; self.values.len()]);
+        }
+        Ok(self.device.stream().download(self.values.view())?)
+    }
+
+    pub(crate) fn norm(&self) -> Result<f64> {
+        if self.empty {
+            return Ok(0.0);
+        }
+        let (on, gpu) = (self.device.stream(), self.device.gpu());
+        let (mut norm, mut factor) = (gpu.buffer(1)?, gpu.buffer(1)?);
+        let mut work = gpu.buffer(adamw::norm_scratch(self.values.len()))?;
+        adamw::norm(
+            on,
+            self.values.view(),
+            f32::INFINITY,
+            &mut work.view_mut(),
+            &mut norm.view_mut(),
+            &mut factor.view_mut(),
+        )?;
+        let mut found = [0.0];
+        on.read(norm.view(), &mut found)?;
+        Ok(found[0])
+    }
 }
 
 impl Trains for Cuda {
-    const SHARES: bool = false;
+    const FILLED: Option<usize> = Some(8192);
     type Output = Output;
     type Space = Space;
-    type Grads<'a> = Grads<'a>;
+    type Grads<'a> = ViewMut<'a, f32>;
 
     fn background(&self) -> Cuda {
         Cuda {
@@ -54,6 +115,23 @@ impl Trains for Cuda {
             stream: Arc::clone(&self.shared.back),
             training: true,
         }
+    }
+
+    /// The tape is in the GPU's memory, of which it takes half of what is free when training begins; `budget` only says whether to keep at all.
+    /// As bf16 they take less than `bytes`, with what buffers grow ahead.
+    fn keeps(&self, budget: usize, bytes: usize, layers: usize) -> Result<usize> {
+        if budget == 0 {
+            return Ok(0);
+        }
+        let room = match self.shared.kept.get() {
+            Some(room) => *room,
+            None => {
+                let (free, _) = self.gpu().memory()?;
+                *self.shared.kept.get_or_init(|| free / 2)
+            }
+        };
+        let fit = room / (bytes.max(1) as u64);
+        Ok(usize::try_from(fit).unwrap_or(layers).min(layers))
     }
 
     fn caches(
@@ -154,18 +232,8 @@ impl Trains for Cuda {
         output.backward(self, x, w, upstream, dx)
     }
 
-    fn open<'a>(&self, grads: &'a mut AdapterGrads) -> Result<Grads<'a>> {
-        let mut sums = self.gpu().buffer(grads.values().len())?;
-        self.stream.zero(&mut sums.view_mut())?;
-        Ok(Grads { host: grads, sums })
-    }
-
-    fn close(&self, grads: Grads<'_>) -> Result<()> {
-        let sums = self.stream.download(grads.sums.view())?;
-        for (to, v) in grads.host.values_mut().iter_mut().zip(sums) {
-            *to += v;
-        }
-        Ok(())
+    fn open<'a>(&self, grads: &'a mut AdapterGrads) -> Result<ViewMut<'a, f32>> {
+        grads.on_gpu(|values| Sums::of(self, values))?.open()
     }
 
     fn operand<'a>(
@@ -190,7 +258,7 @@ impl Trains for Cuda {
         inner: &[Grown<bf16>; 4],
         dy: &Grown<bf16>,
         dx: &mut Grown<f32>,
-        grads: &mut Grads<'_>,
+        grads: &mut ViewMut<'_, f32>,
         space: &mut Space,
     ) -> Result<()> {
         let (on, rows, weights) = (self.stream(), at.plan.rows, at.matrix(map));
@@ -224,11 +292,10 @@ impl Trains for Cuda {
                 let u = columns(inner[map as usize].view()?, ld, of_inner.clone());
                 let du = columns(space.du.view()?, ld, of_inner);
                 let (a, b) = adapter.at(at.layer, projection);
-                let mut sums: ViewMut<'_, f32> = grads.sums.view_mut();
                 let room = lora::gradient_work(rows, inputs.max(own), rank);
                 let mut runs = space.runs.fit(self.gpu(), room)?;
-                lora::gradient_a(on, 0..rows, &x, &du, &mut runs, &mut sums.part(a)?)?;
-                lora::gradient_b(on, 0..rows, &dy, &u, &mut runs, &mut sums.part(b)?)?;
+                lora::gradient_a(on, 0..rows, &x, &du, &mut runs, &mut grads.part(a)?)?;
+                lora::gradient_b(on, 0..rows, &dy, &u, &mut runs, &mut grads.part(b)?)?;
             }
             Ok(())
         })

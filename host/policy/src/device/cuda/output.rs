@@ -8,18 +8,18 @@ use kernels::cuda::output::{self, Head, Normalizer, Targets, Work};
 use kernels::cuda::{Buffer, Stream};
 use kernels::softmax::{self, Target};
 
-/// What a pass leaves for its gradient.
+/// What a pass leaves for its gradient; its memory serves the next pass, too.
 #[derive(Default, Debug)]
 pub(crate) struct Output {
-    left: Option<Left>,
-}
-
-#[derive(Debug)]
-struct Left {
-    targets: Targets,
-    inverse: Buffer<f32>,
-    work: Work,
-    normalizers: Buffer<Normalizer>,
+    targets: Option<Targets>,
+    /// With the rows and targets that it has room for.
+    work: Option<([usize; 2], Work)>,
+    /// Of each row.
+    inverse: Grown<f32>,
+    normalizers: Grown<Normalizer>,
+    /// Of each target.
+    found: Grown<f32>,
+    upstream: Grown<f32>,
 }
 
 impl Output {
@@ -44,26 +44,20 @@ impl Output {
             begins[row + 1] += begins[row];
         }
         let of = |row: usize| &tokens[begins[row]..begins[row + 1]];
-        let mut left = Left {
-            targets: Targets::upload(on, vocabulary, (0..rows).map(of))?,
-            inverse: on.upload(&vec![inverse; rows])?,
-            work: Work::new(gpu, rows, vocabulary, targets.len())?,
-            normalizers: gpu.buffer(rows)?,
+        let asked = [rows, targets.len()];
+        let (room, mut work) = match self.work.take() {
+            Some((room, work)) if room[0] >= asked[0] && room[1] >= asked[1] => (room, work),
+            _ => (asked, Work::new(gpu, rows, vocabulary, asked[1])?),
         };
-        let mut found = gpu.buffer(targets.len())?;
-        let normalizers = &mut left.normalizers.view_mut();
-        let head = head(x, w, &left.inverse)?;
-        let work = &mut left.work;
-        output::log_probs(
-            on,
-            head,
-            &left.targets,
-            work,
-            normalizers,
-            &mut found.view_mut(),
-        )?;
-        on.read(found.view(), out)?;
-        self.left = Some(left);
+        device.put(&vec![inverse; rows], &mut self.inverse)?;
+        let targets = Targets::upload(on, vocabulary, (0..rows).map(of))?;
+        let mut normalizers = self.normalizers.fit(gpu, rows)?;
+        let mut found = self.found.fit(gpu, asked[1])?;
+        let head = head(x, w, &self.inverse)?;
+        output::log_probs(on, head, &targets, &mut work, &mut normalizers, &mut found)?;
+        on.read(self.found.view()?, out)?;
+        self.targets = Some(targets);
+        self.work = Some((room, work));
         Ok(())
     }
 
@@ -75,36 +69,33 @@ impl Output {
         upstream: &[f32],
         dx: &mut Grown<f32>,
     ) -> Result<()> {
-        let Some(left) = &mut self.left else {
+        let (Some(targets), Some((_, work))) = (&self.targets, &mut self.work) else {
             return Err(refuse(
                 "forward pass",
                 "there is one before its gradient",
                 0.0,
             ));
         };
-        let on = device.stream();
-        let upstream = on.upload(upstream)?;
+        device.put(upstream, &mut self.upstream)?;
         let mut dx = dx.fit(device.gpu(), x.len())?;
-        let head = head(x, w, &left.inverse)?;
-        let (normalizers, work) = (left.normalizers.view(), &mut left.work);
-        let upstream = upstream.view();
+        let head = head(x, w, &self.inverse)?;
         Ok(output::backward(
-            on,
+            device.stream(),
             head,
-            &left.targets,
-            normalizers,
-            upstream,
+            targets,
+            self.normalizers.view()?,
+            self.upstream.view()?,
             work,
             &mut dx,
         )?)
     }
 }
 
-fn head<'a>(x: &'a Grown<bf16>, w: &'a Matrix, inverse: &'a Buffer<f32>) -> Result<Head<'a>> {
+fn head<'a>(x: &'a Grown<bf16>, w: &'a Matrix, inverse: &'a Grown<f32>) -> Result<Head<'a>> {
     Ok(Head {
         hidden: x.view()?,
         weights: w.data.view(),
-        inverse_temperature: inverse.view(),
+        inverse_temperature: inverse.view()?,
     })
 }
 

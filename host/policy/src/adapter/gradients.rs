@@ -1,0 +1,130 @@
+//! Gradients of an adapter's parameters, where the model computes that made them.
+//!
+//! Backward passes add to them; on a GPU they stay there from pass to pass, and come to the host when they are asked for. Does not know what is
+//! done with them. Start at [`AdapterGrads::zeros`].
+
+use super::{Adapter, Layout, Projection};
+use crate::device::Sums;
+use crate::error::Result;
+use kernels::Pool;
+use kernels::cuda::View;
+use std::borrow::Cow;
+
+/// Gradients of an adapter's parameters, in the flat order; backward passes add to them.
+#[derive(Debug)]
+pub struct AdapterGrads {
+    layout: Layout,
+    held: Held,
+}
+
+/// Where they are.
+#[derive(Debug)]
+enum Held {
+    Host(Vec<f32>),
+    Gpu(Sums),
+}
+
+/// Gradients in the host's memory, to be added to.
+#[derive(Debug)]
+pub(crate) struct HostGrads<'a> {
+    layout: &'a Layout,
+    values: &'a mut [f32],
+}
+
+impl AdapterGrads {
+    /// Zeros for this adapter.
+    pub fn zeros(adapter: &Adapter) -> AdapterGrads {
+        AdapterGrads {
+            layout: adapter.layout.clone(),
+            held: Held::Host(vec![0.0; adapter.params.len()]),
+        }
+    }
+
+    /// The gradients, in the flat order.
+    ///
+    /// # Errors
+    /// [`Error::Compute`](crate::Error::Compute) of a GPU that they are on.
+    pub fn values(&self) -> Result<Cow<'_, [f32]>> {
+        match &self.held {
+            Held::Host(values) => Ok(Cow::Borrowed(values)),
+            Held::Gpu(sums) => Ok(Cow::Owned(sums.values()?)),
+        }
+    }
+
+    /// Their Euclidean norm, summed in f64 in an order that is the same every time on one kind of device.
+    ///
+    /// # Errors
+    /// As [`AdapterGrads::values`].
+    pub fn norm(&self, pool: &Pool) -> Result<f64> {
+        match &self.held {
+            Held::Host(values) => Ok(kernels::adamw::norm(pool, values)),
+            Held::Gpu(sums) => sums.norm(),
+        }
+    }
+
+    /// Back to zeros.
+    pub fn clear(&mut self) {
+        match &mut self.held {
+            Held::Host(values) => values.fill(0.0),
+            Held::Gpu(sums) => sums.clear(),
+        }
+    }
+
+    /// Where they are on a GPU, if they are on one and not zeros.
+    pub(crate) fn on_this_gpu(&self) -> Option<View<'_, f32>> {
+        match &self.held {
+            Held::Host(_) => None,
+            Held::Gpu(sums) => sums.view(),
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.layout.len()
+    }
+
+    /// Whether these are gradients of such an adapter.
+    pub(crate) fn fits(&self, adapter: &Adapter) -> bool {
+        self.layout == adapter.layout
+    }
+
+    /// Brings them to the host.
+    pub(crate) fn on_host(&mut self) -> Result<HostGrads<'_>> {
+        if let Held::Gpu(sums) = &self.held {
+            self.held = Held::Host(sums.values()?);
+        }
+        let values: &mut [f32] = match &mut self.held {
+            Held::Host(values) => values,
+            Held::Gpu(_) => &mut [],
+        };
+        let layout = &self.layout;
+        Ok(HostGrads { layout, values })
+    }
+
+    /// Brings them to a GPU, if they are not on one.
+    pub(crate) fn on_gpu(
+        &mut self,
+        bring: impl FnOnce(&[f32]) -> Result<Sums>,
+    ) -> Result<&mut Sums> {
+        if let Held::Host(values) = &self.held {
+            self.held = Held::Gpu(bring(values)?);
+        }
+        match &mut self.held {
+            Held::Gpu(sums) => Ok(sums),
+            Held::Host(_) => unreachable!("they were brought"),
+        }
+    }
+}
+
+impl HostGrads<'_> {
+    /// The gradients of A and B of one projection.
+    pub(crate) fn pair(
+        &mut self,
+        layer: usize,
+        projection: Projection,
+    ) -> (&mut [f32], &mut [f32]) {
+        let (a, b) = self.layout.at(layer, projection);
+        let both = &mut self.values[a.start..b.end];
+        both.split_at_mut(a.len())
+    }
+}
