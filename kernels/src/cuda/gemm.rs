@@ -30,19 +30,22 @@ pub enum Variant {
     Hopper,
     /// Each weight is read once, by `mma.sync`, for up to 64 rows; forward alone.
     Few,
-    /// The same by TMA and `wgmma` (9.0 alone).
+    /// The same by TMA and `wgmma` (9.0 alone), for up to 128 rows.
     HopperFew,
 }
 
 impl Variant {
-    /// The most rows of [`Variant::Few`] and [`Variant::HopperFew`].
+    /// The most rows of [`Variant::Few`].
     pub const FEW_ROWS: usize = 64;
+
+    /// The most rows of [`Variant::HopperFew`].
+    pub const HOPPER_FEW_ROWS: usize = 128;
 
     /// The variant that [`forward`] takes.
     pub fn forward(on: &Stream, rows: usize) -> Variant {
         match Variant::backward(on) {
-            Variant::Hopper if rows <= Variant::FEW_ROWS => Variant::HopperFew,
-            _ if rows <= Variant::FEW_ROWS => Variant::Few,
+            Variant::Hopper if rows <= Variant::HOPPER_FEW_ROWS => Variant::HopperFew,
+            Variant::Tiles if rows <= Variant::FEW_ROWS => Variant::Few,
             many => many,
         }
     }

@@ -29,7 +29,11 @@ fn is_few(variant: Variant) -> bool {
 }
 
 fn takes(variant: Variant, rows: usize) -> bool {
-    !is_few(variant) || rows <= Variant::FEW_ROWS
+    match variant {
+        Variant::Few => rows <= Variant::FEW_ROWS,
+        Variant::HopperFew => rows <= Variant::HOPPER_FEW_ROWS,
+        Variant::Tiles | Variant::Hopper => true,
+    }
 }
 
 #[test]
@@ -202,7 +206,7 @@ fn few_rows_have_the_same_bits_however_many_outputs_a_block_has() {
     for share in [12, 20, 28, 44, 60, 92, 124, 148, 290] {
         let outputs = share * multiprocessors;
         let linear = Linear::of(&on, [outputs.next_multiple_of(16) - 32, 32], 80);
-        for rows in [5, 17, 64] {
+        for rows in [5, 17, 64, 81, 128] {
             let (_, x) = operand(&on, 13, rows * linear.map.inputs);
             let (_, dy) = operand(&on, 14, rows * linear.map.outputs);
             let who = uploaded(&on, rows);

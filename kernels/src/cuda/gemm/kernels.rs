@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of what is allowed: [`super`] has checked it. Start at [`in_tiles`].
 
-use super::{Job, Output};
+use super::{Job, Output, Variant};
 use crate::cuda::Stream;
 use crate::cuda::adapters::{Shape, ints};
 use crate::cuda::launch::{Entry, Grid, Module};
@@ -237,7 +237,7 @@ pub(super) fn by_few(on: &Stream, job: &Job<'_>, out: &Output<'_, '_>) -> Result
     let Shape { outputs, inputs } = job.map;
     let (kind, to, add) = out.arguments();
     let Some(plan) = FEW_PLANS.iter().find(|plan| job.rows <= plan.rows) else {
-        return Err(too_many(job));
+        return Err(too_many(job, Variant::FEW_ROWS));
     };
     let [rows, o, i] = ints(job.op, [job.rows, outputs, inputs])?;
     let grid = Grid {
@@ -255,11 +255,15 @@ pub(super) fn by_few(on: &Stream, job: &Job<'_>, out: &Output<'_, '_>) -> Result
     }
 }
 
-pub(super) fn too_many(job: &Job<'_>) -> Error {
+pub(super) fn too_many(job: &Job<'_>, most: usize) -> Error {
     Error::Argument {
         op: job.op,
         what: "rows",
-        rule: "this variant takes 64 at most",
+        rule: if most == Variant::FEW_ROWS {
+            "this variant takes 64 at most"
+        } else {
+            "this variant takes 128 at most"
+        },
         found: job.rows as f64,
     }
 }
