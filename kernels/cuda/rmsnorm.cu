@@ -24,6 +24,8 @@ NS_KERNEL void __launch_bounds__(NS_ROW_THREADS)
 rmsnorm_forward(bf16_t* NS_RESTRICT out, float* NS_RESTRICT x, const float* NS_RESTRICT add,
                 const float* NS_RESTRICT weight, int c, float eps) {
   NS_SHARED(float, part, [NS_ROW_WARPS]);
+  ns_grid_next();
+  ns_grid_wait();
   const int chunks = c / 4;
   float* row = x + (size_t)blockIdx.x * c;
   float sum = 0.0f;

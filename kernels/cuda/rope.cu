@@ -188,6 +188,8 @@ NS_DEV void backward(bf16_t* out, const float* dqkv, const bf16_t* qkv, const fl
       const float* NS_RESTRICT q_norm, const float* NS_RESTRICT k_norm, const float* NS_RESTRICT table,                \
       const int* NS_RESTRICT positions, const int* NS_RESTRICT sequences, const int* NS_RESTRICT pages, int heads,     \
       int kv_heads, int context, int all_sequences, int pages_ld, float eps) {                                         \
+    ns_grid_next();                                                                                                    \
+    ns_grid_wait();                                                                                                    \
     rope::forward<D>(q, keys, values, qkv, q_norm, k_norm, table, positions, sequences, pages, heads, kv_heads,        \
                      context, all_sequences, pages_ld, eps);                                                           \
   }                                                                                                                    \

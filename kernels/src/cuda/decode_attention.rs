@@ -210,9 +210,10 @@ pub fn forward(
     };
     // SAFETY: order and types are those of NS_DECODE_ATTENTION in cuda/decode_attention.cuh. q and out have `rows` rows, q's on
     // 16 bytes, the table as many, with entries below the pools' pages; a sequence with more keys than the table or the splits
-    // have room for is left out, so that no entry beyond a row is read; the work space has `rows` sequences of `splits` splits.
+    // have room for is left out, so that no entry beyond a row is read; the work space has `rows` sequences of `splits` splits. It
+    // waits for the kernel before it first of all.
     unsafe {
-        on.launch(
+        on.launch_early(
             name,
             grid,
             &[

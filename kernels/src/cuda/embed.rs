@@ -42,9 +42,9 @@ pub fn forward(
     aligned("embed.forward", "out", out.address())?;
     let [vocab, width] = [vocab, c].map(|n| i32::try_from(n).unwrap_or(i32::MAX));
     // SAFETY: order and types are those of `embed_forward`; the checks proved (V, C) and (N, C), and the kernel reads no
-    // row from V on.
+    // row from V on. It waits for the kernel before it first of all.
     unsafe {
-        on.launch(
+        on.launch_early(
             "embed_forward",
             Grid::line(tokens.len(), THREADS),
             &[out, &table, &tokens, &vocab, &width],

@@ -52,9 +52,9 @@ pub fn forward(
     aligned("rmsnorm.forward", "out", out.address())?;
     let width = i32::try_from(c).unwrap_or(i32::MAX);
     // SAFETY: order and types are those of `rmsnorm_forward`; the checks proved (N, C) and (C), and a block's rows are
-    // below N.
+    // below N. It waits for the kernel before it first of all.
     unsafe {
-        on.launch(
+        on.launch_early(
             "rmsnorm_forward",
             Grid::line(rows, THREADS),
             &[out, x, &add, &weight, &width, &eps],
@@ -79,7 +79,7 @@ pub fn norm(
     let nothing: Option<View<'_, f32>> = None;
     // SAFETY: as in `forward`; without an addend the kernel only reads x.
     unsafe {
-        on.launch(
+        on.launch_early(
             "rmsnorm_forward",
             Grid::line(rows, THREADS),
             &[out, &x, &nothing, &weight, &width, &eps],

@@ -105,9 +105,10 @@ pub fn forward(
     let [h, k, context] = rotation.sizes();
     let [all, per] = [cache.table.sequences(), cache.table.ld()].map(small);
     // SAFETY: order and types are those of `rope_forward_*`; the checks proved the shapes, the kernel compares positions
-    // with the table and the pages of a sequence, sequences with the table's rows, and its entries are the pools' pages.
+    // with the table and the pages of a sequence, sequences with the table's rows, and its entries are the pools' pages. It waits
+    // for the kernel before it first of all.
     unsafe {
-        on.launch(
+        on.launch_early(
             name,
             rotation.grid(rows, 2),
             &[

@@ -38,8 +38,9 @@ pub fn forward(
     aligned("swiglu.forward", "gate_up", gate_up.address())?;
     aligned("swiglu.forward", "out", out.address())?;
     let (grid, width) = shape(rows, f)?;
-    // SAFETY: order and types are those of `swiglu_forward`; the checks proved (N, 2F) and (N, F).
-    unsafe { on.launch("swiglu_forward", grid, &[out, &gate_up, &width]) }
+    // SAFETY: order and types are those of `swiglu_forward`; the checks proved (N, 2F) and (N, F). It waits for the kernel before
+    // it first of all.
+    unsafe { on.launch_early("swiglu_forward", grid, &[out, &gate_up, &width]) }
 }
 
 /// The gradient of [`forward`] by gate and up, rounded once for the products that take it.
