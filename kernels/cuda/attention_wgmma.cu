@@ -15,6 +15,10 @@ using namespace attention_rows;
 
 enum { THREADS = 384, STAGES = 2, RECORDS = 4, SWIZZLED = 128 };  // bytes of a row of a block of 64 columns
 
+// What a thread is launched with, and has then. What some give up is all that others get: if it is too little, they wait for ever.
+enum { REGISTERS = 168, FETCH_REGISTERS = 24, COMPUTE_REGISTERS = 240 };
+static_assert(FETCH_REGISTERS + 2 * COMPUTE_REGISTERS <= 3 * REGISTERS, "registers of a block");
+
 // The named barriers of whose turn it is: this one and the next.
 enum { TURN = 1 };
 
@@ -22,7 +26,28 @@ struct Inputs {
   Arguments of;
   const ns_tmap *queries;        // boxes of 64 columns, a group's heads, and as many positions as make 64 rows; or null
   const ns_tmap *keys, *values;  // boxes of a page's rows and 64 columns
-  int tiles;
+  // For each block of the grid where its tasks begin behind these numbers, and where the last one's end; then the tasks:
+  // tile * kv_heads + key head.
+  const int* order;
+};
+
+// A block's tasks.
+struct Tasks {
+  const int* at;
+  int count;
+};
+
+NS_DEV Tasks tasks(const Inputs& in) {
+  const int first = in.order[blockIdx.x];
+  return Tasks{in.order + gridDim.x + 1 + first, in.order[blockIdx.x + 1] - first};
+}
+
+NS_DEV Tile find(const Inputs& in, int task) { return attention_rows::find(in.of, task / in.of.kv_heads, task % in.of.kv_heads); }
+
+// What those who fetch queries tell those who compute.
+struct Record {
+  Tile tile;
+  int last;
 };
 
 // Shared memory, in bytes: queries, stages of keys and of values, all in blocks of 64 columns; what splits are folded into.
@@ -35,7 +60,7 @@ NS_DEV u32 values_at(u32 base, int stage) { return keys_at<D>(base, STAGES + sta
 // of each warpgroup's queries, with which its tile is written down.
 struct Barriers {
   u32 at;
-  Tile* tiles;  // [2][RECORDS]
+  Record* records;  // [2][RECORDS]
 };
 enum { BARRIERS = 4 * STAGES + 4 };
 NS_DEV u32 full(const Barriers& b, int which, int stage) { return b.at + 8 * (which * STAGES + stage); }
@@ -43,21 +68,17 @@ NS_DEV u32 empty(const Barriers& b, int which, int stage) { return b.at + 8 * ((
 NS_DEV u32 asked(const Barriers& b, int half) { return b.at + 8 * (4 * STAGES + half); }
 NS_DEV u32 scored(const Barriers& b, int half) { return b.at + 8 * (4 * STAGES + 2 + half); }
 
-// A block's n-th tile of all: the longest first, there and back again, so that everybody has as much to do.
-NS_DEV int nth(int n) { return n * gridDim.x + (n & 1 ? gridDim.x - 1 - blockIdx.x : blockIdx.x); }
-
-NS_DEV Tile find(const Inputs& in, int i) { return attention_rows::find(in.of, i / in.of.kv_heads, i % in.of.kv_heads); }
-
 // The warp that fetches. All pages but a sequence's last are full of what is finite; of that one, the values behind the last key
 // repeat it. For a page that the sequence has not got, its last one comes again.
 template <int D>
 NS_DEV void fetch(const Inputs& in, u32 base, Barriers bars) {
-  const int lane = threadIdx.x & 31, count = in.tiles * in.of.kv_heads;
+  const int lane = threadIdx.x & 31;
+  const Tasks all = tasks(in);
   int turn = 0;
-  Tile next = nth(0) < count ? find(in, nth(0)) : Tile{};
-  for (int n = 0; nth(n) < count; n++) {
+  Tile next = find(in, all.at[0]);
+  for (int n = 0; n < all.count; n++) {
     const Tile t = next;
-    if (nth(n + 1) < count) next = find(in, nth(n + 1));
+    if (n + 1 < all.count) next = find(in, all.at[n + 1]);
     const int last = (t.written - 1) / NS_KV_PAGE;
     for (int block = 0; block < t.blocks; block++, turn++) {
       const int stage = turn % STAGES, phase = (turn / STAGES & 1) ^ 1;
@@ -119,14 +140,15 @@ NS_DEV void fetch(const Inputs& in, u32 base, Barriers bars) {
 // TMA brings them; rows behind the sequence's are whatever is there.
 template <int D>
 NS_DEV void ask(const Inputs& in, u32 queries, const Barriers& bars, int half) {
-  const int lane = threadIdx.x & 31, count = in.tiles * in.of.kv_heads;
-  Tile next = nth(0) < count ? find(in, nth(0)) : Tile{};
-  for (int n = 0; nth(n) < count; n++) {
+  const int lane = threadIdx.x & 31;
+  const Tasks all = tasks(in);
+  Tile next = find(in, all.at[0]);
+  for (int n = 0; n < all.count; n++) {
     const Tile t = next;
-    if (nth(n + 1) < count) next = find(in, nth(n + 1));
+    if (n + 1 < all.count) next = find(in, all.at[n + 1]);
     const int first = t.first + half * 64, head = t.kv_head * t.group;
     ns_mbar_wait(scored(bars, half), (n & 1) ^ 1);
-    if (lane == 0) bars.tiles[half * RECORDS + n % RECORDS] = t;
+    if (lane == 0) bars.records[half * RECORDS + n % RECORDS] = Record{t, n + 1 == all.count};
     if (in.queries) {
       if (lane == 0) {
         ns_mbar_expect(asked(bars, half), 64 * D * 2 - NS_PLANTED(234) * 16);
@@ -199,7 +221,7 @@ NS_DEV void fold_outputs(Sums<D>& a, const f32x4* totals, const Fold (&fold)[2])
 // Warpgroup `half` of the two that compute. A turn of the loop ends one block and begins the next, of the same tile or not.
 template <int D>
 NS_DEV void compute(const Inputs& in, u32 base, f32x4* totals, const Barriers& bars, int half) {
-  const int count = in.tiles * in.of.kv_heads, row = (threadIdx.x / 32 - 4) * 16;
+  const int row = (threadIdx.x / 32 - 4) * 16;
   const u32 queries = base + half * 64 * SWIZZLED;
   const float scale = in.of.scale;
   const auto wait = [&](int which, int turn) { ns_mbar_wait(full(bars, which, turn % STAGES), turn / STAGES & 1); };
@@ -215,11 +237,13 @@ NS_DEV void compute(const Inputs& in, u32 base, f32x4* totals, const Barriers& b
   auto& scores = reinterpret_cast<float(&)[64]>(s);
   auto& out = reinterpret_cast<float(&)[D / 2]>(a.out);
   int n = 0, block = 0, blocks = 0;  // the tile's number, the block of keys that is scored, and how many there are
+  bool last = false;                 // whether it is the last tile
   const auto begin_tile = [&] {
     ns_mbar_wait(asked(bars, half), n & 1);
-    const Tile& t = bars.tiles[half * RECORDS + n % RECORDS];
-    m = mine(t, t.first + row);
-    blocks = t.blocks;
+    const Record& r = bars.records[half * RECORDS + n % RECORDS];
+    m = mine(r.tile, r.tile.first + row);
+    blocks = r.tile.blocks;
+    last = r.last;
     block = 0;
   };
   const auto end_scores = [&](int turn) {
@@ -227,7 +251,6 @@ NS_DEV void compute(const Inputs& in, u32 base, f32x4* totals, const Barriers& b
     if (block == blocks - 1) leave(scored(bars, half));
   };
   if (half == 1) ns_bar_arrive(TURN, 256);
-  if (nth(0) >= count) return;
   begin_tile();
   start(a);
   wait(0, 0);
@@ -247,7 +270,7 @@ NS_DEV void compute(const Inputs& in, u32 base, f32x4* totals, const Barriers& b
     block++;
     if (ends_tile) {
       n++;
-      more = nth(n) < count;
+      more = !last;
       if (more) begin_tile();
     }
     wait(1, turn);
@@ -288,7 +311,7 @@ NS_DEV void compute(const Inputs& in, u32 base, f32x4* totals, const Barriers& b
       if (folded) fold_outputs(a, totals, fold);
       folded = !ends_tile;
       if (ends_tile) {
-        const Tile& t = bars.tiles[half * RECORDS + (n - 1) % RECORDS];
+        const Tile& t = bars.records[half * RECORDS + (n - 1) % RECORDS].tile;
         store(in.of, t, t.first + row, a, a.out);
         start_split(a.total_max, a.total_sum);
       } else {
@@ -306,7 +329,7 @@ template <int D>
 NS_DEV void forward(const Inputs& in) {
   NS_DYN_SMEM(memory);
   NS_SHARED(u64, barriers, [BARRIERS]);
-  NS_SHARED(Tile, records, [2 * RECORDS]);
+  NS_SHARED(Record, records, [2 * RECORDS]);
   const Barriers bars = {ns_smem(barriers), records};
   const u32 base = ns_smem(memory);
   if (threadIdx.x == 0) {
@@ -323,28 +346,27 @@ NS_DEV void forward(const Inputs& in) {
   __syncthreads();
   const int warp = (int)ns_shfl_u32(threadIdx.x / 32, 0);
   if (warp < 4) {
-    // A block is launched with 168 registers for each of its threads, and what some give up is all that others can have.
-    ns_regs_dec<24>();
+    ns_regs_dec<FETCH_REGISTERS>();
     if (warp == 0) fetch<D>(in, base, bars);
     else if (warp < 3) ask<D>(in, base + (warp - 1) * 64 * SWIZZLED, bars, warp - 1);
   } else {
-    ns_regs_inc<240>();
+    ns_regs_inc<COMPUTE_REGISTERS>();
     compute<D>(in, base, (f32x4*)(memory + (ROWS + 2 * STAGES * BLOCK) * D * 2), bars, warp / 4 - 1);
   }
 }
 
 }  // namespace attention_wgmma
 
-// As many blocks as multiprocessors, 384 threads.
+// 384 threads, and no block without a task.
 #define NS_ATTENTION_WGMMA(NAME, D)                                                                                          \
   NS_KERNEL void __launch_bounds__(384, 1) NAME(                                                                             \
       const bf16_t* NS_RESTRICT q, const __grid_constant__ ns_tmap queries, const __grid_constant__ ns_tmap keys,            \
       const __grid_constant__ ns_tmap values_map, const bf16_t* NS_RESTRICT values, const int* NS_RESTRICT pages,            \
       const int* NS_RESTRICT tiles, const int* NS_RESTRICT sequences, bf16_t* NS_RESTRICT out, float* NS_RESTRICT lse,       \
-      int heads, int kv_heads, int pages_ld, int q_ld, int out_ld, float scale, int count, int by_tma) {                     \
+      int heads, int kv_heads, int pages_ld, int q_ld, int out_ld, float scale, const int* NS_RESTRICT order, int by_tma) {                     \
     attention_wgmma::forward<D>(attention_wgmma::Inputs{{q, nullptr, values, pages, tiles, sequences, out, lse, heads,       \
                                                          kv_heads, pages_ld, q_ld, out_ld, scale},                           \
-                                                        by_tma ? &queries : nullptr, &keys, &values_map, count});            \
+                                                        by_tma ? &queries : nullptr, &keys, &values_map, order});            \
   }                                                                                                                          \
   NS_REGISTER(NAME);
 NS_ATTENTION_WGMMA(attention_wgmma_d64, 64)

@@ -1,6 +1,9 @@
 //! Causal grouped-query attention of rows of any number of sequences, over the paged cache: prompts, chunks of them, and
 //! training samples. Single rows are [`super::decode_attention`]'s, with the same bits.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use half::bf16;
 
 use super::kv::{Layer, PAGE, PageTable};
@@ -42,7 +45,10 @@ pub(super) const HOPPER: Module = Module {
 /// Flattened rows of a tile, as in `cuda/attention_rows.cuh` and in the pass by queries of `cuda/attention_backward.cu`.
 const TILE: usize = 128;
 
-/// Of these, a warpgroup's.
+/// Keys of a block, as in `cuda/attention.cuh`.
+const BLOCK: usize = 128;
+
+/// Of a tile's rows, a warpgroup's.
 const HALF: usize = 64;
 
 /// Which kernel computes [`forward`]: the bits are the same.
@@ -195,12 +201,16 @@ pub struct Plan {
     heads: Heads,
     variant: Variant,
     room: Room,
-    /// Sequences (4 each), then tiles of rows (2 each).
+    /// Sequences (4 each), then tiles of rows (2 each), then where each block's tasks begin, and tasks.
     lists: Buffer<i32>,
+    /// Blocks that stay and take task after task, at most.
+    processors: usize,
     pub(super) sequences: usize,
     pub(super) tiles: usize,
     /// What it plans for.
     parts: Vec<Rows>,
+    /// Blocks that stay.
+    blocks: usize,
     /// One behind the last row.
     end: usize,
     /// The page table must have as many rows.
@@ -226,6 +236,7 @@ impl Plan {
     pub fn new(gpu: &Gpu, heads: Heads, room: Room) -> Result<Plan> {
         let tiles = (room.rows * heads.group()).div_ceil(TILE) + room.sequences;
         let hopper = gpu.is_hopper();
+        let processors = gpu.multiprocessors()? as usize;
         Ok(Plan {
             heads,
             variant: if hopper {
@@ -234,10 +245,13 @@ impl Plan {
                 Variant::Sync
             },
             room,
-            lists: gpu.buffer(4 * room.sequences + 2 * tiles)?,
+            lists: gpu
+                .buffer(4 * room.sequences + 2 * tiles + tiles * heads.kv_heads + processors + 1)?,
+            processors,
             sequences: 0,
             tiles: 0,
             parts: Vec::new(),
+            blocks: 0,
             end: 0,
             owners: 0,
             deepest: 0,
@@ -279,8 +293,17 @@ impl Plan {
                 tiles.push((seen, [int(i), int(row)]));
             }
         }
-        tiles.sort_by_key(|&(work, _)| std::cmp::Reverse(work));
+        tiles.sort_by_key(|&(work, _)| Reverse(work));
         lists.extend(tiles.iter().flat_map(|&(_, task)| task));
+        let work: Vec<usize> = tiles.iter().map(|&(seen, _)| seen / BLOCK + 2).collect();
+        let shared = share(&work, self.heads.kv_heads, self.processors);
+        self.blocks = shared.len();
+        let starts = shared.iter().scan(0, |end, tasks| {
+            *end += tasks.len();
+            Some(int(*end))
+        });
+        lists.extend(std::iter::once(0).chain(starts));
+        lists.extend(shared.iter().flatten());
         (self.sequences, self.tiles, self.end) = (parts.len(), tiles.len(), end);
         self.parts = parts.to_vec();
         let ends = parts.iter().map(|part| part.start + part.count);
@@ -325,6 +348,13 @@ impl Plan {
         self.lists.view().part(first..first + 2 * self.tiles)
     }
 
+    /// (`blocks` + 1) where each block's tasks begin, then the tasks.
+    fn order(&self) -> Result<View<'_, i32>> {
+        let first = 4 * self.sequences + 2 * self.tiles;
+        let count = self.blocks + 1 + self.tiles * self.heads.kv_heads;
+        self.lists.view().part(first..first + count)
+    }
+
     /// Refuses a cache or queries that the planned rows do not lie in; gives the number of rows in the queries.
     pub(super) fn check(&self, layer: &Layer, table: &PageTable, q: &Queries<'_>) -> Result<usize> {
         self.heads.check(layer, table)?;
@@ -345,6 +375,23 @@ impl Plan {
         );
         Ok(rows)
     }
+}
+
+/// The tasks of each block: every tile, `work` each and descending, for every key head (`tile · kv_heads + head`). The longest
+/// goes to whoever has least to do; every block has one.
+fn share(work: &[usize], kv_heads: usize, blocks: usize) -> Vec<Vec<i32>> {
+    let count = work.len() * kv_heads;
+    let mut tasks = vec![Vec::new(); blocks.min(count)];
+    let mut least: BinaryHeap<_> = (0..tasks.len()).map(|block| Reverse((0, block))).collect();
+    for (task, work) in (0..count).map(|task| (task, work[task / kv_heads])) {
+        let Some(mut block) = least.peek_mut() else {
+            break;
+        };
+        let Reverse((load, block)) = &mut *block;
+        *load += work;
+        tasks[*block].push(int(task));
+    }
+    tasks
 }
 
 pub(super) fn int(n: usize) -> i32 {
@@ -459,9 +506,8 @@ fn launch_wgmma(on: &Stream, job: &Job<'_>) -> Result<()> {
     } else {
         map(keys)?
     };
-    let most = on.gpu().multiprocessors()? as usize;
     let grid = Grid {
-        blocks: [most.min(plan.tiles * heads.kv_heads), 1, 1],
+        blocks: [plan.blocks, 1, 1],
         threads: 384,
         shared: shared(heads.head_dim as u32, Variant::Wgmma),
     };
@@ -488,9 +534,37 @@ fn launch_wgmma(on: &Stream, job: &Job<'_>) -> Result<()> {
                 &int(job.q.ld),
                 &int(heads.heads * heads.head_dim),
                 &heads.scale(),
-                &int(plan.tiles),
+                &plan.order()?,
                 &i32::from(by_tma),
             ],
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn every_block_has_a_task_and_every_task_one_block() {
+        for (work, kv_heads, blocks) in [(vec![9, 8, 3, 1], 2, 3), (vec![4], 3, 7), (vec![], 2, 5)]
+        {
+            let shared = share(&work, kv_heads, blocks);
+            assert_eq!(shared.len(), blocks.min(work.len() * kv_heads));
+            assert!(shared.iter().all(|tasks| !tasks.is_empty()));
+            let mut all: Vec<i32> = shared.into_iter().flatten().collect();
+            all.sort_unstable();
+            assert!(all.into_iter().eq(0..(work.len() * kv_heads) as i32));
+        }
+    }
+
+    #[test]
+    fn the_block_with_most_to_do_has_not_a_task_more_than_others() {
+        let work = [16, 13, 9, 8, 8, 5, 3, 2, 1, 1];
+        let shared = share(&work, 4, 6);
+        let load = |tasks: &Vec<i32>| tasks.iter().map(|&t| work[t as usize / 4]).sum::<usize>();
+        let loads: Vec<usize> = shared.iter().map(load).collect();
+        let (most, least) = (loads.iter().max().unwrap(), loads.iter().min().unwrap());
+        assert!(most - least <= 1, "{loads:?}");
     }
 }
