@@ -16,12 +16,14 @@
 namespace attention_backward_wgmma {
 using namespace attention;
 
-enum { D = 128, KEYS = 128, ROWS = 64, STAGES = 2, LAG = STAGES - 2, SWIZZLED = 128, FETCHING = 64 };
+enum { D = 128, KEYS = 128, ROWS = 64, STAGES = 2, SWIZZLED = 128, FETCHING = ROWS, DQ_COLUMNS = 32 };
 
-// Shared memory, in bytes: keys, values, the stages' queries and dout, ds twice, dq, the stages' lse and delta, barriers.
-constexpr u32 KEY_BYTES = KEYS * D * 2, ROW_BYTES = ROWS * D * 2, DS_BYTES = KEYS * ROWS * 2, DQ_LD = D * 4 + 32;
+// Shared memory, in bytes: keys, values, the stages' queries and dout, ds twice, dq, the stages' lse and delta, barriers, the
+// block's task.
+constexpr u32 KEY_BYTES = KEYS * D * 2, ROW_BYTES = ROWS * D * 2, DS_BYTES = KEYS * ROWS * 2, DQ_BYTES = ROWS * D * 4;
 constexpr u32 STAGES_AT = 2 * KEY_BYTES, DS_AT = STAGES_AT + STAGES * 2 * ROW_BYTES, DQ_AT = DS_AT + 2 * DS_BYTES;
-constexpr u32 MARKS_AT = DQ_AT + ROWS * DQ_LD, BARRIERS_AT = MARKS_AT + STAGES * 2 * ROWS * 4;
+constexpr u32 MARKS_AT = DQ_AT + DQ_BYTES, BARRIERS_AT = MARKS_AT + STAGES * 2 * ROWS * 4;
+constexpr u32 TASK_AT = BARRIERS_AT + (2 * STAGES + 4) * 8;
 
 // Bytes from the start of a tile of N rows, in blocks of 64 columns, to 16-byte chunk `chunk` of `row`.
 template <int N>
@@ -29,8 +31,12 @@ NS_DEV u32 block_at(int row, int chunk) {
   return (u32)(((chunk >> 3) * N + row) * SWIZZLED + (((chunk & 7) ^ (row & 7)) << 4));
 }
 
-// As in attention_backward.cu.
+// The same in dq: blocks of DQ_COLUMNS columns.
+NS_DEV u32 dq_at(int row, int chunk) { return block_at<ROWS>(row, chunk); }
+
+// As in attention_backward.cu; q and dout in tiles of 64 rows and 64 columns, dqkv in tiles of 64 rows and DQ_COLUMNS columns, too.
 struct Arguments {
+  const ns_tmap *q_map, *dout_map, *dq_map;
   const bf16_t *q, *keys, *values, *dout;
   const float *lse, *delta;
   const int *pages, *tasks, *sequences;
@@ -66,87 +72,117 @@ NS_DEV Task find(const Arguments& in) {
   return t;
 }
 
-// The tile of a step, and its head.
+// A step: the tile from `position` on, and a head of the group.
 struct Step {
   int position, head;
 };
-NS_DEV Step step_at(const Task& t, int i) {
-  return Step{(t.last - i / t.group) * ROWS, t.kv_head * t.group + i % t.group};
+NS_DEV Step first_step(const Task& t) { return Step{t.last * ROWS, 0}; }
+NS_DEV void advance(Step& s, const Task& t) {
+  if (++s.head < t.group) return;
+  s.head = 0;
+  s.position -= ROWS;
 }
 
-// Barriers: of stages "has been filled" (by the warps that fetch), "has been read" (by the 8 that compute); of ds "has been written, and
+// Barriers: of stages "has been filled" (by the warps that fetch, and once more for the tile), "has been read" (by the 8 that compute); of ds "has been written, and
 // the other one read" (8); of dq "has been written" (8), "has been read" (1).
 struct Barriers {
   u32 full, empty, ds, dq_full, dq_empty;
 };
 
-// Rows of the tile that are not the sequence's are zeros, with the weight 2^-inf.
-NS_DEV void fetch_rows(const Arguments& in, const Task& t, u32 to, float* marks, Step s) {
-  const int thread = threadIdx.x;
-#pragma unroll 4
-  for (int i = 0; i < ROWS * D / 8 / FETCHING; i++) {
-    const int c = thread + i * FETCHING, row = c / (D / 8), chunk = c % (D / 8), position = s.position + row;
-    const int valid = position >= t.start && position < t.length;
-    const long at = t.row0 + (valid ? position - t.start : 0);
-    ns_cp16z(to + block_at<ROWS>(row, chunk), in.q + at * in.q_ld + s.head * D + chunk * 8, valid);
-    ns_cp16z(to + ROW_BYTES + block_at<ROWS>(row, chunk), in.dout + (at * in.heads + s.head) * D + chunk * 8, valid);
+// A tile's queries and dout, by TMA where all of its rows are the sequence's; otherwise the others' are zeros, with the weight 2^-inf.
+NS_DEV void fetch_rows(const Arguments& in, const Task& t, u32 to, u32 full, float* marks, Step s) {
+  const int row = threadIdx.x, head = t.kv_head * t.group + s.head;
+  const int from = t.start - s.position, end = t.length - s.position;  // rows that are the sequence's
+  const bool valid = row >= from && row < end;
+  const long at = t.row0 + (valid ? row - from : 0);  // the thread's row, in q
+  if (from <= 0 && end >= ROWS) {
+    if (row == 0) {
+      ns_mbar_expect(full, 2 * ROW_BYTES);
+#pragma unroll
+      for (int b = 0; b < D / 64; b++) {
+        ns_tma2d(to + b * ROWS * SWIZZLED, in.q_map, head * D + b * 64, (int)at, full);
+        ns_tma2d(to + ROW_BYTES + b * ROWS * SWIZZLED, in.dout_map, head * D + b * 64, (int)at, full);
+      }
+    }
+  } else {
+    const bf16_t *q = in.q + at * in.q_ld + head * D, *dout = in.dout + (at * in.heads + head) * D;
+#pragma unroll 1
+    for (int chunk = 0; chunk < D / 8; chunk++, q += 8, dout += 8) {
+      ns_cp16z(to + block_at<ROWS>(row, chunk), q, valid);
+      ns_cp16z(to + ROW_BYTES + block_at<ROWS>(row, chunk), dout, valid);
+    }
+    ns_cp_commit();
+    ns_cp_wait<0>();
+    ns_fence_async();
+    ns_syncwarp();
+    if (row == 0) ns_mbar_arrive(full);
   }
-  const int position = s.position + thread;
-  const bool valid = position >= t.start && position < t.length;
-  const long at = (long)(t.row0 + (valid ? position - t.start : 0)) * in.heads + s.head;
-  marks[thread] = valid ? in.lse[at] : -minus_infinity();
-  marks[ROWS + thread] = valid ? in.delta[at] : 0.0f;
+  marks[row] = valid ? in.lse[at * in.heads + head] : -minus_infinity();
+  marks[ROWS + row] = valid ? in.delta[at * in.heads + head] : 0.0f;
+  ns_syncwarp();
+  if ((row & 31) == 0) ns_mbar_arrive(full);
 }
 
 NS_DEV void fetch(const Arguments& in, const Task& t, u32 base, float* marks, Barriers bars) {
-  for (int i = 0; i < KEYS * D / 8 / FETCHING; i++) {
-    const int c = threadIdx.x + i * FETCHING, row = c / (D / 8), chunk = c % (D / 8);
+#pragma unroll 2
+  for (int c = threadIdx.x; c < KEYS * D / 8; c += FETCHING) {
+    const int row = c / (D / 8), chunk = c % (D / 8);
     const int valid = t.key0 + row < t.length, key = valid ? t.key0 + row : t.key0;
     const long at = ns_kv_row(t.pages, key, in.kv_heads, t.kv_head, D) + chunk * 8;
     ns_cp16z(base + block_at<KEYS>(row, chunk), in.keys + at, valid);
     ns_cp16z(base + KEY_BYTES + block_at<KEYS>(row, chunk), in.values + at, valid);
   }
-  for (int i = 0; i < t.steps + LAG; i++) {
-    if (i < t.steps) {
-      const int stage = i % STAGES;
-      ns_mbar_wait(bars.empty + 8 * stage, (i / STAGES & 1) ^ 1);
-      fetch_rows(in, t, base + STAGES_AT + stage * 2 * ROW_BYTES, marks + stage * 2 * ROWS, step_at(t, i));
-    }
-    ns_cp_commit();
-    if (i >= LAG) {
-      ns_cp_wait<LAG>();
-      ns_fence_async();
-      ns_syncwarp();
-      if ((threadIdx.x & 31) == 0) ns_mbar_arrive(bars.full + 8 * ((i - LAG) % STAGES));
-    }
+  ns_cp_commit();
+  ns_cp_wait<0>();
+  ns_fence_async();
+  Step s = first_step(t);
+  for (int i = 0; i < t.steps; i++, advance(s, t)) {
+    const int stage = i % STAGES;
+    ns_mbar_wait(bars.empty + 8 * stage, (i / STAGES & 1) ^ 1);
+    fetch_rows(in, t, base + STAGES_AT + stage * 2 * ROW_BYTES, bars.full + 8 * stage, marks + stage * 2 * ROWS, s);
   }
 }
 
-// One warp: adds each step's dq when it is this block's turn. The first block of keys writes.
-NS_DEV void add_dq(const Arguments& in, const Task& t, u32 base, Barriers bars) {
+// One warp: adds each step's dq when it is this block's turn, by TMA where all of the tile's rows are the sequence's. The first block of
+// keys writes.
+NS_DEV void add_dq(const Arguments& in, const Task& t, u32 base, const unsigned char* dq, Barriers bars) {
   const int lane = threadIdx.x & 31;
-  for (int i = 0; i < t.steps; i++) {
-    const Step s = step_at(t, i);
-    const int first = s.position > t.start ? 0 : t.start - s.position;  // row of the tile
-    int* turn = in.turns + (long)(t.row0 + s.position + first - t.start) * in.heads + s.head;
+  Step s = first_step(t);
+  for (int i = 0; i < t.steps; i++, advance(s, t)) {
+    const int head = t.kv_head * t.group + s.head, row0 = t.row0 + s.position - t.start;
+    int* turn = in.turns + (long)(s.position > t.start ? row0 : t.row0) * in.heads + head;
     ns_mbar_wait(bars.dq_full, i & 1);
     if (t.block > 0 && lane == 0) ns_turn_wait(turn, t.block);
     ns_syncwarp();
-    for (int row = lane; row < ROWS; row += 32) {
-      const int position = s.position + row;
-      if (row < first || position >= t.length) continue;
-      float* to = in.dqkv + (long)(t.row0 + position - t.start) * in.dqkv_ld + s.head * D;
-      if (t.block == 0)
-        ns_bulk_store(to, base + DQ_AT + row * DQ_LD, D * 4);
-      else
-        ns_bulk_add(to, base + DQ_AT + row * DQ_LD, D * 4);
+    if (s.position >= t.start && s.position + ROWS <= t.length) {
+      if (lane == 0) {
+        for (int b = 0; b < D / DQ_COLUMNS; b++) {
+          const u32 from = base + DQ_AT + b * ROWS * SWIZZLED;
+          if (t.block == 0)
+            ns_tma2d_store(in.dq_map, head * D + b * DQ_COLUMNS, row0, from);
+          else
+            ns_tma2d_add(in.dq_map, head * D + b * DQ_COLUMNS, row0, from);
+        }
+        ns_bulk_commit();
+        ns_bulk_wait_read();
+        ns_mbar_arrive(bars.dq_empty);
+        ns_bulk_wait();
+      }
+    } else {
+#pragma unroll 1
+      for (int row = 0; row < ROWS; row++) {
+        if (s.position + row < t.start || s.position + row >= t.length) continue;
+        float* to = in.dqkv + (long)(row0 + row) * in.dqkv_ld + head * D + lane * 4;
+        const f32x4 v = *(const f32x4*)(dq + dq_at(row, lane));
+        if (t.block == 0)
+          *(f32x4*)to = v;
+        else
+          ns_add4(to, v);
+      }
+      ns_turn_fence();
+      ns_syncwarp();
+      if (lane == 0) ns_mbar_arrive(bars.dq_empty);
     }
-    ns_bulk_commit();
-    ns_bulk_wait_read();
-    ns_syncwarp();
-    if (lane == 0) ns_mbar_arrive(bars.dq_empty);
-    ns_bulk_wait();
-    ns_syncwarp();
     if (lane == 0) ns_turn_pass(turn, t.block + 1);
   }
 }
@@ -216,14 +252,15 @@ NS_DEV void store_ds(unsigned char* ds, const u32 (&p)[4][4], int key) {
     for (int h = 0; h < 2; h++) *(u32*)(ds + block_at<KEYS>(key + 8 * h, n) + (threadIdx.x & 3) * 4) = p[n / 2][n % 2 * 2 + h];
 }
 
-NS_DEV void store_dq(unsigned char* to, const float (&dq)[8][4], float scale) {
+// Of the lane's two rows of the tile, 64 columns from chunk `chunk`.
+NS_DEV void store_dq(unsigned char* to, const float (&dq)[8][4], int row, int chunk, float scale) {
+  const int lane = threadIdx.x & 3;
 #pragma unroll
   for (int n = 0; n < 8; n++)
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-      float* at = (float*)(to + 8 * h * DQ_LD + n * 32);
-      *(u32x2*)at = u32x2{ns_f2u(dq[n][2 * h] * scale), ns_f2u(dq[n][2 * h + 1] * scale)};
-    }
+    for (int h = 0; h < 2; h++)
+      *(u32x2*)(to + dq_at(row + 8 * h, chunk + 2 * n + (lane >> 1)) + (lane & 1) * 8) =
+          u32x2{ns_f2u(dq[n][2 * h] * scale), ns_f2u(dq[n][2 * h + 1] * scale)};
 }
 
 // Of key heads when `values` is 0, of value heads when it is 1.
@@ -247,7 +284,6 @@ NS_DEV void compute(const Arguments& in, const Task& t, u32 base, unsigned char*
   const int key = half * 64 + warp * 16 + (lane >> 2);  // of the block: the lane's first, the other is 8 behind
   const u32 keys = base + half * 64 * SWIZZLED, values = keys + KEY_BYTES;
   const float* marks = (const float*)(memory + MARKS_AT);
-  unsigned char* const own_dq = memory + DQ_AT + (warp * 16 + (lane >> 2)) * DQ_LD + half * 256 + (lane & 3) * 8;
   const auto rows = [&](int i) { return base + STAGES_AT + i % STAGES * 2 * ROW_BYTES; };
   const auto arrive = [&](u32 bar) {
     ns_syncwarp();
@@ -264,12 +300,13 @@ NS_DEV void compute(const Arguments& in, const Task& t, u32 base, unsigned char*
   clear(dv);
   const auto write_dq = [&](int i) {
     ns_mbar_wait(bars.dq_empty, (i & 1) ^ 1);
-    store_dq(own_dq, dq, in.inverse_sqrt_d);
+    store_dq(memory + DQ_AT, dq, warp * 16 + (lane >> 2), half * 16, in.inverse_sqrt_d);
     ns_fence_async();
     arrive(bars.dq_full);
   };
   ns_wg_hold(flat_dk);
   ns_wg_hold(flat_dv);
+  Step step = first_step(t);
   int i = 0;
   do {
     const float* const mark = marks + i % STAGES * 2 * ROWS;
@@ -281,9 +318,9 @@ NS_DEV void compute(const Arguments& in, const Task& t, u32 base, unsigned char*
     ns_wg_hold(flat_s);
     ns_wg_hold(flat_dk);
     if (i > 0) arrive(bars.empty + 8 * ((i - 1) % STAGES));
-    const int position = step_at(t, i).position;
-    const int from[2] = {t.key0 + key - position, t.key0 + key + 8 - position};
-    weigh(s, mark, position < t.key0 + KEYS, from, in.scale);
+    const int from[2] = {t.key0 + key - step.position, t.key0 + key + 8 - step.position};
+    weigh(s, mark, step.position < t.key0 + KEYS, from, in.scale);
+    advance(step, t);
     round(p, s);
     hold(p);
     ns_wg_hold(flat_dv);
@@ -333,7 +370,7 @@ NS_DEV void pass(const Arguments& in) {
   const Barriers bars = {bar, bar + 8 * STAGES, bar + 16 * STAGES, bar + 16 * STAGES + 16, bar + 16 * STAGES + 24};
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < STAGES; stage++) {
-      ns_mbar_init(bars.full + 8 * stage, FETCHING / 32);
+      ns_mbar_init(bars.full + 8 * stage, FETCHING / 32 + 1);
       ns_mbar_init(bars.empty + 8 * stage, 8);
     }
     ns_mbar_init(bars.ds, 8);
@@ -341,29 +378,32 @@ NS_DEV void pass(const Arguments& in) {
     ns_mbar_init(bars.dq_full, 8);
     ns_mbar_init(bars.dq_empty, 1);
     ns_fence_async();
+    *(Task*)(memory + TASK_AT) = find(in);
   }
   __syncthreads();
-  const Task t = find(in);
+  // In shared memory, because those who fetch have 24 registers.
+  const Task& t = *(const Task*)(memory + TASK_AT);
   if (threadIdx.x < 128) {
     ns_regs_dec<24>();
     if (threadIdx.x < FETCHING)
       fetch(in, t, base, (float*)(memory + MARKS_AT), bars);
     else if (threadIdx.x < FETCHING + 32)
-      add_dq(in, t, base, bars);
+      add_dq(in, t, base, memory + DQ_AT, bars);
   } else {
     ns_regs_inc<240>();
-    compute(in, t, base, memory, bars, threadIdx.x / 128 - 1);
+    compute(in, t, base, memory, bars, (int)ns_shfl_u32(threadIdx.x / 128, 0) - 1);
   }
 }
 
 }  // namespace attention_backward_wgmma
 
 NS_KERNEL void __launch_bounds__(384, 1) attention_backward_wgmma_d128(
+    const __grid_constant__ ns_tmap q_map, const __grid_constant__ ns_tmap dout_map, const __grid_constant__ ns_tmap dq_map,
     const bf16_t* NS_RESTRICT q, const bf16_t* NS_RESTRICT keys, const bf16_t* NS_RESTRICT values, const bf16_t* NS_RESTRICT dout,
     const float* NS_RESTRICT lse, const float* NS_RESTRICT delta, const int* NS_RESTRICT pages, const int* NS_RESTRICT tasks,
     const int* NS_RESTRICT sequences, float* dqkv, float* dbefore, int* turns, int heads, int kv_heads, int pages_ld, int q_ld, int dqkv_ld, float scale,
     float inverse_sqrt_d) {
-  attention_backward_wgmma::pass(attention_backward_wgmma::Arguments{q, keys, values, dout, lse, delta, pages, tasks, sequences, dqkv, dbefore, turns,
+  attention_backward_wgmma::pass(attention_backward_wgmma::Arguments{&q_map, &dout_map, &dq_map, q, keys, values, dout, lse, delta, pages, tasks, sequences, dqkv, dbefore, turns,
                                                                      heads, kv_heads, pages_ld, q_ld, dqkv_ld, scale, inverse_sqrt_d});
 }
 NS_REGISTER(attention_backward_wgmma_d128);

@@ -192,13 +192,20 @@ NS_DEV void ns_wg_hold(u32 (&a)[4]) {
 }
 template <int N> NS_DEV void ns_regs_inc() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
 template <int N> NS_DEV void ns_regs_dec() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
-// Bulk copies from shared memory, 16-byte multiples; they belong to the thread, which groups them by `ns_bulk_commit`.
-NS_DEV void ns_bulk_store(float* to, u32 from, u32 bytes) {
-  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
+// Bulk copies of a tile out of shared memory; they belong to the thread, which groups them by `ns_bulk_commit`.
+NS_DEV void ns_tma2d_store(const ns_tmap* map, int x, int y, u32 from) {
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1,%2}], [%3];" ::"l"(map), "r"(x), "r"(y), "r"(from)
+               : "memory");
 }
-// Adds f32 to what is there. In a fixed order only if no other block adds meanwhile.
-NS_DEV void ns_bulk_add(float* to, u32 from, u32 bytes) {
-  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes) : "memory");
+// Adds f32 to what is there: in a fixed order only if no other block adds meanwhile.
+NS_DEV void ns_tma2d_add(const ns_tmap* map, int x, int y, u32 from) {
+  asm volatile("cp.reduce.async.bulk.tensor.2d.global.shared::cta.add.tile.bulk_group [%0, {%1,%2}], [%3];" ::"l"(map), "r"(x), "r"(y),
+               "r"(from)
+               : "memory");
+}
+// The same of four of a thread's numbers.
+NS_DEV void ns_add4(float* to, f32x4 v) {
+  asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1,%2,%3,%4};" ::"l"(to), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
 }
 NS_DEV void ns_bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 // All of the thread's bulk copies have been read from shared memory.
@@ -212,9 +219,11 @@ NS_DEV void ns_turn_wait(const int* turn, int value) {
   while (now != value);
   asm volatile("fence.proxy.async.global;" ::: "memory");
 }
-// What this thread's warp has done before is seen by who waits for this.
+// Who waits for the turn sees what this thread has done before.
+NS_DEV void ns_turn_fence() { asm volatile("fence.proxy.async.global;\nfence.acq_rel.gpu;" ::: "memory"); }
 NS_DEV void ns_turn_pass(int* turn, int value) {
-  asm volatile("fence.proxy.async.global;\nfence.acq_rel.gpu;\nst.release.gpu.global.b32 [%0], %1;" ::"l"(turn), "r"(value) : "memory");
+  ns_turn_fence();
+  asm volatile("st.relaxed.gpu.global.b32 [%0], %1;" ::"l"(turn), "r"(value) : "memory");
 }
 // K-major, 128-byte swizzle, 1024 bytes from 8 rows to the next.
 NS_DEV u64 ns_desc(u32 address) {

@@ -95,13 +95,13 @@ void arrive(int id, int count) {
 }
 
 void wait_for_turn(const int* turn, int value) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
   while (__atomic_load_n(turn, __ATOMIC_ACQUIRE) != value) {
     if (std::chrono::steady_clock::now() > end) fail("turn %d never came", value);
     B->progress++;
     F->state = SPINNING;
     yield();
-    std::this_thread::yield();
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
   }
 }
 
@@ -268,6 +268,20 @@ void tma(u32 to, const TensorMap* map, const int* at, u32 bar) {
     }
   };
   B->landings.push_back({bar, copy, rows * width});
+}
+
+void tma_out(const TensorMap* map, int x, int y, u32 from, bool add) {
+  const u32 width = map->box[0] * 4, alignment = map->swizzle ? 8 * map->swizzle : 128;
+  if (map->element != 4 || map->rank != 2) fail("TMA: only tiles of f32 are stored");
+  if (from & (alignment - 1)) fail("TMA: shared address %u is not a multiple of %u", from, alignment);
+  for (u32 r = 0; r < map->box[1]; r++)
+    for (u32 byte = 0; byte < width; byte += 16) {
+      const long column = (long)x + byte / 4, row = (long)y + r;
+      if (column < 0 || column + 4 > (long)map->dim[0] || row < 0 || row >= (long)map->dim[1]) continue;
+      u32 offset = r * width + byte;
+      if (map->swizzle) offset ^= (offset >> 7 & (map->swizzle / 16 - 1)) << 4;
+      F->bulks.open.push_back({(float*)(map->base + row * map->stride[0]) + column, from + offset, 16, add, {}});
+    }
 }
 
 static float element(u32 base, int row, int k) {

@@ -39,7 +39,7 @@ enum State { READY, WAITING, SPINNING, DONE };
 
 struct Copy { u32 to; const void* from; u32 bytes; };
 struct Wgmma { float* d; u64 a, b; int accumulate; const u32* left; };
-struct Bulk { float* to; u32 from, bytes; int add; std::vector<float> data; };
+struct Bulk { float* to; u32 from, bytes; bool add; std::vector<float> data; };
 template <class T> struct Groups { std::vector<std::vector<T>> committed; std::vector<T> open; };
 
 struct Fiber {
@@ -188,6 +188,8 @@ struct TensorMap {
 static_assert(sizeof(TensorMap) <= sizeof(ns_tmap), "a tensor map has 128 bytes");
 
 void tma(u32 to, const TensorMap* map, const int* at, u32 bar);
+// A tile of f32 out of shared memory, into the open group of the thread's bulk copies.
+void tma_out(const TensorMap* map, int x, int y, u32 from, bool add);
 
 }  // namespace emu
 

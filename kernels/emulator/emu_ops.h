@@ -235,8 +235,13 @@ NS_DEV void ns_tma3d(u32 to, const ns_tmap* map, int x, int y, int z, u32 bar) {
   int at[5] = {x, y, z, 0, 0};
   emu::tma(to, (const emu::TensorMap*)map, at, bar);
 }
-NS_DEV void ns_bulk_store(float* to, u32 from, u32 bytes) { emu::F->bulks.open.push_back({to, from, bytes, 0, {}}); }
-NS_DEV void ns_bulk_add(float* to, u32 from, u32 bytes) { emu::F->bulks.open.push_back({to, from, bytes, 1, {}}); }
+NS_DEV void ns_tma2d_store(const ns_tmap* map, int x, int y, u32 from) {
+  emu::tma_out((const emu::TensorMap*)map, x, y, from, false);
+}
+NS_DEV void ns_tma2d_add(const ns_tmap* map, int x, int y, u32 from) {
+  emu::tma_out((const emu::TensorMap*)map, x, y, from, true);
+}
+NS_DEV void ns_add4(float* to, f32x4 v) { to[0] += v.x, to[1] += v.y, to[2] += v.z, to[3] += v.w; }
 NS_DEV void ns_bulk_commit() {
   auto& q = emu::F->bulks;
   q.committed.push_back(std::move(q.open));
@@ -257,6 +262,7 @@ NS_DEV void ns_bulk_wait() {
   emu::F->bulks.committed.clear();
 }
 NS_DEV void ns_turn_wait(const int* turn, int value) { emu::wait_for_turn(turn, value); }
+NS_DEV void ns_turn_fence() {}
 NS_DEV void ns_turn_pass(int* turn, int value) { __atomic_store_n(turn, value, __ATOMIC_RELEASE); }
 NS_DEV void ns_tma3d_ask(const ns_tmap*, int, int, int) {}
 NS_DEV void ns_fence_async() {}

@@ -5,6 +5,7 @@ use half::bf16;
 use super::attention::{Heads, Plan, Queries, Rows, Variant, aligned, int};
 use super::kv::{Layer, PAGE, PageTable};
 use super::launch::{Argument, Entry, Grid, Module};
+use super::tensor_map::TensorMap;
 use super::{Buffer, Gpu, Stream, View, ViewMut};
 use crate::Result;
 use crate::error::{check, require};
@@ -45,9 +46,8 @@ pub(super) const HOPPER: Module = Module {
 /// The head that [`HOPPER`]'s kernel is for.
 const HOPPER_HEAD: usize = 128;
 
-/// 128 keys and values, two stages of 64 rows of queries and of dout, twice 128 × 64 elements of ds, 64 rows of dq in f32 that are 32
-/// bytes longer, two stages of two marks, barriers.
-const TOGETHER: u32 = (2 * 128 + 4 * 64 + 128) * 128 * 2 + 64 * (128 * 4 + 32) + 4 * 64 * 4 + 8 * 8;
+/// 128 keys and values, two stages of 64 rows of queries and of dout, twice 128 × 64 elements of ds, 64 rows of dq in f32, two stages of two marks, barriers, the block's task.
+const TOGETHER: u32 = (2 * 128 + 4 * 64 + 128) * 128 * 2 + 64 * 128 * 4 + 4 * 64 * 4 + 8 * 8 + 64;
 
 /// 128 rows of queries and of dout, and two stages of a page of keys and of values.
 const fn by_queries(head_dim: u32) -> u32 {
@@ -296,7 +296,18 @@ fn queue(
     let (q_ld, dqkv_ld) = (int(saved.q.ld), int(heads.columns()));
     let (scale, inverse) = (heads.scale(), (1.0 / (heads.head_dim as f64).sqrt()) as f32);
     let sequences = plan.sequence_list()?;
-    let mut arguments: Vec<&dyn Argument> = vec![
+    let rows = saved.lse.len() / heads.heads;
+    let map = |data, columns| TensorMap::new(data, rows, columns, 64);
+    let maps;
+    let mut arguments: Vec<&dyn Argument> = Vec::new();
+    if pass == Pass::Together {
+        let width = heads.heads * heads.head_dim;
+        let rounded = dout.part(0..rows * width)?;
+        let sums = TensorMap::wide(dqkv, rows, heads.columns(), 64)?;
+        maps = [map(saved.q.data, saved.q.ld)?, map(rounded, width)?, sums];
+        arguments.extend(maps.iter().map(|map| map as &dyn Argument));
+    }
+    let others: [&dyn Argument; 11] = [
         &saved.q.data,
         &keys,
         &values,
@@ -309,13 +320,14 @@ fn queue(
         &dqkv,
         &dbefore,
     ];
+    arguments.extend(others);
     if pass == Pass::Together {
         arguments.push(&turns);
     }
     arguments.extend([&count as &dyn Argument, &kv_heads, &ld, &q_ld, &dqkv_ld]);
     arguments.extend([&scale as &dyn Argument, &inverse]);
     // SAFETY: order and types are those of `attention_backward_q_d*`, `_kv_d*` and `attention_backward_wgmma_d128`, which alone has
-    // `turns`. `plan.check` proved that the planned rows lie in q and their pages in the table and pools, and `backward` that the tasks
+    // tensor maps and `turns`. `plan.check` proved that the planned rows lie in q and their pages in the table and pools, and `backward` that the tasks
     // are of these rows and that dbefore has their positions; all others have as many rows as q; rows start on 16 bytes.
     unsafe { on.launch(name, grid, &arguments) }
 }

@@ -8,13 +8,13 @@ use cudarc::driver::sys::{
 };
 use half::bf16;
 
-use super::View;
 use super::driver::call;
 use super::launch::Argument;
+use super::View;
 use crate::Result;
 use crate::error::check;
 
-/// A matrix of bf16 in tiles whose rows are 128 bytes, swizzled; beyond its edges it reads as zeros.
+/// A matrix in tiles whose rows are 128 bytes, swizzled; beyond its edges it reads as zeros.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TensorMap {
     map: CUtensorMap,
@@ -39,10 +39,30 @@ impl TensorMap {
         check!("cuda.tensor_map", matrix: rows * columns);
         let stride = (columns * size_of::<bf16>()) as u64;
         encode(
-            *matrix.address(),
+            (*matrix.address(), BF16),
             [columns as u64, rows as u64],
             &[stride],
             [TILE_COLUMNS, tile_rows],
+        )
+    }
+
+    /// The same of f32, in tiles of (`tile_rows`, 32).
+    ///
+    /// # Errors
+    /// As [`TensorMap::new`], for columns that are not a multiple of 4.
+    pub(super) fn wide(
+        matrix: View<'_, f32>,
+        rows: usize,
+        columns: usize,
+        tile_rows: u32,
+    ) -> Result<TensorMap> {
+        check!("cuda.tensor_map", matrix: rows * columns);
+        let stride = (columns * size_of::<f32>()) as u64;
+        encode(
+            (*matrix.address(), F32),
+            [columns as u64, rows as u64],
+            &[stride],
+            [TILE_COLUMNS / 2, tile_rows],
         )
     }
 
@@ -59,7 +79,7 @@ impl TensorMap {
     ) -> Result<TensorMap> {
         let strides = [head_dim, ld].map(|n| (n * size_of::<bf16>()) as u64);
         encode(
-            *matrix.address(),
+            (*matrix.address(), BF16),
             [head_dim, heads, matrix.len() / ld].map(|n| n as u64),
             &strides,
             [TILE_COLUMNS, tile_heads, tile_rows],
@@ -67,9 +87,12 @@ impl TensorMap {
     }
 }
 
+const BF16: CUtensorMapDataType = CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+const F32: CUtensorMapDataType = CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
+
 /// `strides`: bytes from one to the next, of all dimensions but the first.
 fn encode<const RANK: usize>(
-    address: u64,
+    (address, kind): (u64, CUtensorMapDataType),
     dimensions: [u64; RANK],
     strides: &[u64],
     tile: [u32; RANK],
@@ -81,7 +104,7 @@ fn encode<const RANK: usize>(
     unsafe {
         call!(cuTensorMapEncodeTiled(
             &raw mut map,
-            CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+            kind,
             RANK as u32,
             address as *mut c_void,
             dimensions.as_ptr(),
