@@ -32,7 +32,9 @@ using tile::Terms;
 struct Plan {
   int tall, across, stages;
   u32 shared, full, empty;  // memory of the stages; a barrier each for "has been filled", "has been read"
-  u32 ahead;                // a barrier for "the first warpgroup is AHEAD stages into the tile"
+
+  // For "the first warpgroup is AHEAD stages into the tile".
+  NS_DEV_MEMBER u32 ahead() const { return full + 16 * STAGES; }
 };
 
 // One thread. Every stage counts whole boxes: TMA writes zeros for what is outside of a matrix, and counts them.
@@ -75,9 +77,9 @@ template <Terms TERMS> NS_DEV void stage(float (&sums)[128], u32 a, u32 b) {
 // A warpgroup: 64 rows of each tile. `end(sums, row, column)` gets each warp's.
 template <Terms TERMS, class End> NS_DEV void consume(const Plan& plan, int group, End end) {
   const bool first = (threadIdx.x & 31) == 0;  // of its warp
-  const int told = AHEAD < plan.stages ? AHEAD : plan.stages;
-  int turn = 0, parity = 0;
-  for (int tile = blockIdx.x; tile < plan.tall * plan.across; tile += gridDim.x, parity ^= 1) {
+  constexpr u32 ODD = 1u << 31;  // every second tile: in `turn`, for registers are few
+  u32 turn = 0;
+  for (int tile = blockIdx.x; tile < plan.tall * plan.across; tile += gridDim.x, turn ^= ODD) {
     int row, column;
     tile::place(tile, plan.tall, plan.across, row, column);
     row = row * ROWS + group * 64 + (threadIdx.x >> 5 & 3) * 16;
@@ -87,7 +89,7 @@ template <Terms TERMS, class End> NS_DEV void consume(const Plan& plan, int grou
 #pragma unroll
     for (int i = 0; i < 128; i++) flat[i] = 0.0f;
     // Nothing depends on this but time.
-    if (AHEAD && group == 1) ns_mbar_wait(plan.ahead, parity);
+    if (AHEAD && group == 1) ns_mbar_wait(plan.ahead(), turn / ODD);
     for (int s = 0; s < plan.stages; s++, turn++) {
       const int slot = turn % STAGES;
       ns_mbar_wait(plan.full + 8 * slot, (turn / STAGES & 1) ^ NS_PLANTED(106));
@@ -96,7 +98,8 @@ template <Terms TERMS, class End> NS_DEV void consume(const Plan& plan, int grou
       // This stage's products go on while the one before is handed back.
       ns_wg_wait<1>();
       if (s > 0 && first) ns_mbar_arrive(plan.empty + 8 * ((turn - !NS_PLANTED(105)) % STAGES));
-      if (AHEAD && group == 0 && s + 1 == told && first) ns_mbar_arrive(plan.ahead);
+      if (AHEAD && group == 0 && first && s + 1 == (AHEAD < plan.stages ? AHEAD : plan.stages))
+        ns_mbar_arrive(plan.ahead());
     }
     ns_wg_wait<0>();
     ns_wg_hold(flat);
@@ -111,13 +114,13 @@ NS_DEV void multiply(u32 shared, u32 barriers, const ns_tmap* a, const ns_tmap* 
                      End end) {
   const Plan plan{
       (rows + ROWS - 1) / ROWS, (columns + COLUMNS - 1) / COLUMNS, (terms + DEPTH - 1) / DEPTH, shared, barriers,
-      barriers + 8 * STAGES, barriers + 16 * STAGES};
+      barriers + 8 * STAGES};
   if (threadIdx.x == 0) {
     for (int s = 0; s < STAGES; s++) {
       ns_mbar_init(plan.full + 8 * s, 1);
       ns_mbar_init(plan.empty + 8 * s, 8);  // the warps that multiply
     }
-    ns_mbar_init(plan.ahead, 4);  // the first warpgroup's warps
+    ns_mbar_init(plan.ahead(), 4);  // the first warpgroup's warps
     ns_fence_async();
   }
   __syncthreads();
