@@ -35,10 +35,9 @@ NS_DEV void finish_onto(float (&sums)[MT][NT][4], float* out, const float* add, 
       u32x2 before[BATCH];
 #pragma unroll
       for (int j = 0; j < BATCH; j++)
-        if (first + j < NT && row + i * 8 < rows && column + (first + j) * 8 < columns)
-          before[j] = *(const u32x2*)(add + at + j * 8);
+        if (row + i * 8 < rows && column + (first + j) * 8 < columns) before[j] = *(const u32x2*)(add + at + j * 8);
 #pragma unroll
-      for (int j = 0; j < BATCH && first + j < NT; j++) {
+      for (int j = 0; j < BATCH; j++) {
         const float(&own)[4] = sums[i / 2][first + j];
         const float low = ns_u2f(before[j].x) + own[i % 2 * 2], high = ns_u2f(before[j].y) + own[i % 2 * 2 + 1];
         if (row + i * 8 < rows && column + (first + j) * 8 < columns)
