@@ -15,10 +15,11 @@ use kernels::adamw::AdamW;
 use kernels::cuda::probe::{Instruction, peak};
 use kernels::cuda::{Gpu, Priority};
 use policy::{
-    Adapter, AdapterGrads, Architecture, Kv, Logits, Model, ModelConfig, Pack, Pool, Rope,
+    Adapter, AdapterGrads, Architecture, Draw, Kv, Logits, Model, ModelConfig, Pack, Pool, Rope,
     RopeScaling, Scratch, Segment, Tape, Target, Trainee,
 };
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Keys that a sequence has when a decode step is measured.
@@ -92,7 +93,8 @@ fn main() {
         bench.prefill(2048);
     }
     if wanted("publish") {
-        bench.published(&adapters);
+        bench.published(1, &adapters[..1]);
+        bench.published(64, &adapters);
     }
     if wanted("train") {
         bench.train(8, 1024, 8, Tape::new());
@@ -170,7 +172,7 @@ impl Bench {
         );
     }
 
-    /// Steps of `batch` sequences that have [`KEYS`] keys, each with one of the adapters.
+    /// Steps of `batch` sequences that have [`KEYS`] keys, each with one of the adapters; every step draws its tokens.
     fn decode(&self, batch: usize, adapters: &[Adapter]) {
         let (mut scratch, prompt) = (Scratch::new(), text(KEYS));
         let mut kvs: Vec<Kv> = (0..batch).map(|_| Kv::new(self.model.config())).collect();
@@ -184,17 +186,23 @@ impl Bench {
             };
             self.model.forward(&mut scratch, &mut [segment]).unwrap();
         }
-        let took = seconds(16, || {
+        let mut step = 0;
+        let took = seconds(32, || {
             let segments = kvs.iter_mut().enumerate();
             let mut segments: Vec<Segment<'_>> = segments
                 .map(|(i, kv)| Segment {
                     kv,
                     tokens: &[1234],
                     adapter: of(i),
-                    logits: Logits::Last,
+                    logits: Logits::Draw(Draw {
+                        temperature: 0.8,
+                        position: step,
+                        ..Draw::GREEDY
+                    }),
                 })
                 .collect();
             self.model.forward(&mut scratch, &mut segments).unwrap();
+            step += 1;
         });
         let c = self.model.config();
         let keys = 4 * c.layers * batch * KEYS * c.kv_heads * c.head_dim;
@@ -230,33 +238,68 @@ impl Bench {
         self.line(&format!("a prompt of {len}"), len, took, floor);
     }
 
-    /// From an adapter that the GPU has not seen to the end of its first step, less a step of one that it has.
-    fn published(&self, adapters: &[Adapter]) {
-        let mut scratch = Scratch::new();
-        let mut step = |adapter: &Adapter| {
-            let mut kv = Kv::new(self.model.config());
-            let segment = Segment {
-                kv: &mut kv,
-                tokens: &[7],
-                adapter: Some(adapter),
-                logits: Logits::Last,
-            };
-            let start = Instant::now();
-            self.model.forward(&mut scratch, &mut [segment]).unwrap();
-            start.elapsed().as_secs_f64()
-        };
-        let mut more = Vec::new();
-        for adapter in &adapters[..5] {
-            let mut fresh = adapter.clone();
-            fresh.update(|params| params[0] += 1.0);
-            let _ = fresh.digest();
-            let (first, again) = (step(&fresh), step(&fresh));
-            more.push(1e3 * (first - again));
+    /// Steps of `batch` sequences, while another thread publishes: how long a step takes at most, and a fresh adapter until it is ready.
+    fn published(&self, batch: usize, adapters: &[Adapter]) {
+        let (mut scratch, prompt) = (Scratch::new(), text(KEYS));
+        let mut kvs: Vec<Kv> = (0..batch).map(|_| Kv::new(self.model.config())).collect();
+        let mut fresh: Vec<Adapter> = adapters.to_vec();
+        for adapter in &mut fresh {
+            adapter.update(|params| params[0] += 1.0);
+            let _ = adapter.digest();
         }
-        more.sort_by(f64::total_cmp);
+        for (i, kv) in kvs.iter_mut().enumerate() {
+            let segment = Segment {
+                kv,
+                tokens: &prompt,
+                adapter: Some(&adapters[i % adapters.len()]),
+                logits: Logits::None,
+            };
+            self.model.forward(&mut scratch, &mut [segment]).unwrap();
+        }
+        let mut gaps = |of: &dyn Fn(usize) -> usize, until: &dyn Fn(usize) -> bool| {
+            let mut longest = 0.0_f64;
+            let mut all = 0.0;
+            let mut steps = 0;
+            while until(steps) {
+                let segments = kvs.iter_mut().enumerate().map(|(i, kv)| Segment {
+                    kv,
+                    tokens: &[7],
+                    adapter: Some(match of(i) {
+                        place if place < adapters.len() => &adapters[place],
+                        place => &fresh[place - adapters.len()],
+                    }),
+                    logits: Logits::Draw(Draw::GREEDY),
+                });
+                let mut segments: Vec<Segment<'_>> = segments.collect();
+                let start = Instant::now();
+                self.model.forward(&mut scratch, &mut segments).unwrap();
+                let took = 1e3 * start.elapsed().as_secs_f64();
+                (longest, all, steps) = (longest.max(took), all + took, steps + 1);
+            }
+            (longest, all / steps as f64)
+        };
+        let count = adapters.len();
+        gaps(&|i| i % count, &|step| step < 4);
+        let idle = gaps(&|i| i % count, &|step| step < 30);
+        let done = AtomicBool::new(false);
+        let (mut ready, mut busy) = (0.0, idle);
+        std::thread::scope(|scope| {
+            let publisher = scope.spawn(|| {
+                let start = Instant::now();
+                for adapter in &fresh {
+                    self.model.prepare(adapter).unwrap();
+                }
+                done.store(true, Ordering::Release);
+                1e3 * start.elapsed().as_secs_f64() / count as f64
+            });
+            busy = gaps(&|i| i % count, &|_| !done.load(Ordering::Acquire));
+            ready = publisher.join().unwrap();
+        });
+        // From one step to the next everybody has the fresh ones.
+        let first = gaps(&|i| count + i % count, &|step| step < 1);
         println!(
-            "| a fresh adapter before its first step | {:.2} | – | – |",
-            more[2]
+            "| publishing, batch {batch}: steps {:.2} ms, longest {:.2}; while published {:.2}, longest {:.2}; first with it {:.2} | {ready:.2} | – | – |",
+            idle.1, idle.0, busy.1, busy.0, first.0
         );
     }
 

@@ -17,6 +17,7 @@ use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::kv::Kv;
 use crate::model::{Layer, Scratch, serve};
+use crate::sample::Drawn;
 use kernels::Dtype;
 use kernels::rope::Table;
 use kernels::softmax::Normalizer;
@@ -117,6 +118,8 @@ pub(crate) trait Turn {
 
 /// Arithmetic on one kind of hardware. Sizes: N rows, C hidden, F feed-forward, V vocabulary.
 pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
+    /// Whether it draws tokens; else the host does, from logits.
+    const DRAWS: bool;
     /// Rows of f32.
     type Wide: Default + Debug + Send + Sync;
     /// Rows that are multiplied.
@@ -133,6 +136,10 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     type Cache: Debug + Send + Sync;
     /// What is prepared once for all layers of a pass; its memory serves the next pass, too.
     type Plan: Default + Debug + Send + Sync;
+    /// Serving passes that were recorded.
+    type Steps: Default + Debug + Send;
+    /// What tokens are drawn with.
+    type Drawing: Default + Debug + Send + Sync;
     /// What attention leaves for its gradient.
     type Marks: Default + Debug + Send + Sync;
     /// A turn on the device.
@@ -146,6 +153,8 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     fn angles(&self, table: Table) -> Result<Self::Angles>;
     /// Memory of a matrix.
     fn bytes(matrix: &Self::Matrix) -> usize;
+    /// Puts an adapter where passes find it, so that the first one need not wait.
+    fn prepare(&self, adapter: &Adapter) -> Result<()>;
     /// Gives a sequence its cache on this device, with room for `tokens` tokens in all.
     fn adopt(&self, kv: &mut Kv, tokens: usize) -> Result<()>;
     /// The cache of a sequence that was adopted.
@@ -155,20 +164,31 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     /// This device's buffers among those of a caller, and where results go.
     fn scratch(scratch: &mut Scratch) -> (&mut serve::Buffers<Self>, &mut serve::Results);
 
-    /// Once for a pass, when all caches have room.
+    /// Once for a pass, when all caches have room. `tokens`: what will be embedded, if anything.
     fn plan<S: Sequences<Self>>(
         &self,
         config: &ModelConfig,
         batch: &S,
+        tokens: &[u32],
         plan: &mut Self::Plan,
     ) -> Result<()>;
 
-    /// `out` (N, C): the tokens' embeddings.
+    /// Does the arithmetic of a serving pass that was planned, or repeats what it was recorded as when it differs from an earlier one
+    /// in nothing but what the plan put on the device. `whole`: every row gets logits, so that they are all that is looked at afterwards.
+    fn step(
+        &self,
+        whole: bool,
+        plan: &Self::Plan,
+        steps: &mut Self::Steps,
+        work: impl FnOnce(&Self) -> Result<()>,
+    ) -> Result<()>;
+
+    /// `out` (N, C): the embeddings of the tokens that were planned.
     fn embed(
         &self,
         table: &Self::Matrix,
         tokens: &[u32],
-        plan: &mut Self::Plan,
+        plan: &Self::Plan,
         out: &mut Self::Wide,
     ) -> Result<()>;
 
@@ -240,12 +260,24 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
         out: &mut Self::Wide,
     ) -> Result<()>;
 
-    /// `out` (N, V), in the host's memory: x·Wᵀ.
+    /// x·Wᵀ (N, V): in `out`, in the host's memory, or in `space`, from where [`Device::hand_over`] brings it.
     fn logits(
         &self,
         x: &Self::Narrow,
         w: &Self::Matrix,
         space: &mut Self::Wide,
+        out: &mut Vec<f32>,
+    ) -> Result<()>;
+
+    /// Draws the tokens that are asked for, with log-probs by the arithmetic of [`Device::log_probs`], and brings the logits that are
+    /// asked for to the host's memory, one row after another. No draws where [`Device::DRAWS`] is false.
+    fn hand_over(
+        &self,
+        vocab: usize,
+        logits: &mut Self::Wide,
+        asked: &serve::Asked,
+        space: &mut Self::Drawing,
+        drawn: &mut Vec<Drawn>,
         out: &mut Vec<f32>,
     ) -> Result<()>;
 

@@ -36,7 +36,7 @@ pub use kernels::{Dtype, Pool};
 pub use kv::Kv;
 pub use local::Local;
 pub use model::{Logits, Model, Pack, SHARED, Scratch, Segment, Tape, Target};
-pub use sample::Sampler;
+pub use sample::{Draw, Drawn, Sampler};
 pub use shelf::SlotShelf;
 pub use slot::{Deployed, NO_BUCKET, Slot};
 pub use template::ChatTemplate;

@@ -13,7 +13,18 @@ use crate::error::{Error, Result};
 
 mod philox;
 
+pub use kernels::cuda::sample::Draw;
+
 pub use philox::{philox4x32, uniform};
+
+/// A token that a device drew.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Drawn {
+    /// None when no token is possible: every logit is −∞ or not a number.
+    pub token: Option<TokenId>,
+    /// Its log-prob at the sampling temperature, or at 1 when that is 0, before any truncation: training's bits.
+    pub log_prob: f32,
+}
 
 /// Draws the tokens of one request.
 #[derive(Debug)]
@@ -69,6 +80,21 @@ impl Sampler {
         if let Some(word) = self.seen.get_mut(id as usize / 64) {
             *word |= 1 << (id % 64);
         }
+    }
+
+    /// The settings of [`Sampler::draw`] at `position`, for a device that draws by itself; none when this sampler changes the logits
+    /// before it draws.
+    pub fn plain(&self, position: u64) -> Option<Draw> {
+        let changes = !self.seen.is_empty() || !self.sampling.logit_bias.is_empty();
+        (!changes).then_some(Draw {
+            seed: self.sampling.seed.get(),
+            request: self.request,
+            position,
+            temperature: self.sampling.temperature,
+            top_p: self.sampling.top_p,
+            min_p: self.sampling.min_p,
+            top_k: self.sampling.top_k,
+        })
     }
 
     /// Draws the token at `position` (the number of tokens before it). `None` when no token is possible: every logit is −∞ or not

@@ -133,8 +133,8 @@ impl Side {
             meter.noise(5, map.outputs * RANK)?,
         );
         for slot in 0..rows {
-            let mut packed = Packed::new(on.gpu(), map, RANK, 2.0)?;
-            packed.pack(on, a.view(), b.view())?;
+            let mut packed = Packed::new(on.gpu(), &[map], RANK, 2.0)?;
+            packed.pack(on, 0, a.view(), b.view())?;
             table.publish(on, slot, 0, Some(Arc::new(packed)))?;
         }
         let own = |first| Segment {

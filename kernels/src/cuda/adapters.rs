@@ -32,27 +32,26 @@ pub struct Shape {
     pub inputs: usize,
 }
 
-/// The adapter of one projection as products read it: bf16, both matrices in both orientations, the rank filled up with zeros.
+/// An adapter's projections as products read them: bf16, both matrices in both orientations, the rank filled up with zeros, one after
+/// another in one piece of memory.
 #[derive(Debug)]
 pub struct Packed {
-    a: Buffer<bf16>,
-    a_t: Buffer<bf16>,
-    b: Buffer<bf16>,
-    b_t: Buffer<bf16>,
-    shape: Shape,
+    data: Buffer<bf16>,
+    shapes: Vec<Shape>,
     rank: usize,
     scale: f32,
 }
 
 impl Packed {
-    /// Memory for an adapter; [`Packed::pack`] fills it. `scale` is s = α / R.
+    /// Memory for an adapter with these projections; [`Packed::pack`] fills it. `scale` is s = α / R.
     ///
     /// # Errors
     /// [`Error::Argument`] for rank 0, or sizes that are not multiples of 16; [`Error::Driver`].
-    pub fn new(gpu: &Gpu, shape: Shape, rank: usize, scale: f32) -> Result<Packed> {
-        let Shape { outputs, inputs } = shape;
-        step("adapters.packed", "outputs", outputs)?;
-        step("adapters.packed", "inputs", inputs)?;
+    pub fn new(gpu: &Gpu, shapes: &[Shape], rank: usize, scale: f32) -> Result<Packed> {
+        for shape in shapes {
+            step("adapters.packed", "outputs", shape.outputs)?;
+            step("adapters.packed", "inputs", shape.inputs)?;
+        }
         require!(
             "adapters.packed",
             rank = rank as f64,
@@ -60,32 +59,87 @@ impl Packed {
             "an adapter has a rank"
         );
         let padded = rank.next_multiple_of(STEP);
+        let elements = shapes.iter().map(|s| 2 * (s.inputs + s.outputs) * padded);
         Ok(Packed {
-            a: gpu.buffer(padded * inputs)?,
-            a_t: gpu.buffer(padded * inputs)?,
-            b: gpu.buffer(outputs * padded)?,
-            b_t: gpu.buffer(outputs * padded)?,
-            shape,
+            data: gpu.buffer(elements.sum())?,
+            shapes: shapes.to_vec(),
             rank,
             scale,
         })
     }
 
-    /// Rounds the masters, once.
+    /// The same memory for another adapter of these sizes. Whoever reads the old one must be done, or be waited for by the stream that
+    /// fills this.
+    #[must_use]
+    pub fn again(self, scale: f32) -> Packed {
+        Packed { scale, ..self }
+    }
+
+    /// Its projections.
+    pub fn shapes(&self) -> &[Shape] {
+        &self.shapes
+    }
+
+    /// Its rank.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Rounds the masters of a projection, once.
     ///
     /// # Shapes
     /// `a`: (R, I) · `b`: (O, R).
     ///
     /// # Errors
-    /// [`Error::Shape`]; [`Error::Driver`].
-    pub fn pack(&mut self, on: &Stream, a: View<'_, f32>, b: View<'_, f32>) -> Result<()> {
-        let (Shape { outputs, inputs }, rank) = (self.shape, self.rank);
+    /// [`Error::Argument`] for a projection that it has not; [`Error::Shape`]; [`Error::Driver`].
+    pub fn pack(
+        &mut self,
+        on: &Stream,
+        projection: usize,
+        a: View<'_, f32>,
+        b: View<'_, f32>,
+    ) -> Result<()> {
+        let Some(&shape) = self.shapes.get(projection) else {
+            return Err(Error::Argument {
+                op: "adapters.pack",
+                what: "projection",
+                rule: "the adapter has fewer",
+                found: projection as f64,
+            });
+        };
+        let (Shape { outputs, inputs }, rank) = (shape, self.rank);
         check!("adapters.pack", a: rank * inputs, b: outputs * rank);
+        let (padded, [at_a, at_a_t, at_b, at_b_t]) = (self.padded(), self.places(projection));
+        let mut data = self.data.view_mut();
+        let (a_len, b_len) = (padded * inputs, outputs * padded);
+        let [to, to_t] = &mut data.two([at_a, at_a_t], a_len)?;
+        both_ways(on, a, (rank, inputs), (padded, inputs), to, to_t)?;
+        let [to, to_t] = &mut data.two([at_b, at_b_t], b_len)?;
+        both_ways(on, b, (outputs, rank), (outputs, padded), to, to_t)
+    }
+
+    /// Where a projection's A, its transpose, B and its transpose begin.
+    fn places(&self, projection: usize) -> [usize; 4] {
         let padded = self.padded();
-        let (a_to, a_t) = (&mut self.a.view_mut(), &mut self.a_t.view_mut());
-        both_ways(on, a, (rank, inputs), (padded, inputs), a_to, a_t)?;
-        let (b_to, b_t) = (&mut self.b.view_mut(), &mut self.b_t.view_mut());
-        both_ways(on, b, (outputs, rank), (outputs, padded), b_to, b_t)
+        let before = self.shapes[..projection].iter();
+        let first: usize = before.map(|s| 2 * (s.inputs + s.outputs) * padded).sum();
+        let Shape { outputs, inputs } = self.shapes[projection];
+        let b = first + 2 * inputs * padded;
+        [first, first + inputs * padded, b, b + outputs * padded]
+    }
+
+    /// What kernels find of a projection.
+    fn entry(&self, projection: usize, rank: i32) -> Entry {
+        let address = |at: usize| self.data.address() + (at * size_of::<bf16>()) as u64;
+        let [a, a_t, b, b_t] = self.places(projection).map(address);
+        Entry {
+            a,
+            b,
+            a_t,
+            b_t,
+            rank,
+            scale: self.scale,
+        }
     }
 
     /// The rank, filled up.
@@ -135,6 +189,16 @@ struct Entry {
 // SAFETY: plain numbers, 40 bytes without padding.
 unsafe impl Element for Entry {}
 
+/// Rank 0: it adds nothing.
+const EMPTY: Entry = Entry {
+    a: 0,
+    b: 0,
+    a_t: 0,
+    b_t: 0,
+    rank: 0,
+    scale: 0.0,
+};
+
 /// Which adapter is in which slot, for every projection of a model.
 ///
 /// An empty place counts as an adapter of rank 0, which adds nothing.
@@ -171,7 +235,8 @@ impl Table {
         })
     }
 
-    /// Puts an adapter's projection into a slot, or takes it out. Work that is queued on `on` before sees what was there before.
+    /// Puts an adapter's projections into the places of a slot from `first` on, or takes out what is at `first`. Work that is queued on
+    /// `on` before sees what was there before.
     ///
     /// # Errors
     /// [`Error::Argument`] for a place that does not exist, another shape or too large a rank; [`Error::Driver`].
@@ -179,47 +244,54 @@ impl Table {
         &mut self,
         on: &Stream,
         slot: usize,
-        projection: usize,
+        first: usize,
         adapter: Option<Arc<Packed>>,
     ) -> Result<()> {
-        let there = slot < self.slots && projection < self.shapes.len();
+        let count = adapter.as_ref().map_or(1, |packed| packed.shapes.len());
+        let there = slot < self.slots && first + count <= self.shapes.len();
         require!(
             "adapters.publish",
             slot = slot as f64,
             there,
-            "the table has that slot and that projection"
+            "the table has that slot and those projections"
         );
-        let place = slot * self.shapes.len() + projection;
-        let mut entry = Entry {
-            a: 0,
-            b: 0,
-            a_t: 0,
-            b_t: 0,
-            rank: 0,
-            scale: 0.0,
-        };
+        let mut entries = vec![EMPTY; count];
         if let Some(packed) = &adapter {
             let rank = packed.padded();
-            let fits = packed.shape == self.shapes[projection] && rank <= self.largest_rank;
+            let shapes = &self.shapes[first..first + count];
+            let fits = packed.shapes == shapes && rank <= self.largest_rank;
             require!(
                 "adapters.publish",
                 rank = rank as f64,
                 fits,
-                "the projection has another shape, or the table smaller ranks"
+                "a projection has another shape, or the table smaller ranks"
             );
             let [rank] = ints("adapters.publish", [rank])?;
-            entry = Entry {
-                a: packed.a.address(),
-                b: packed.b.address(),
-                a_t: packed.a_t.address(),
-                b_t: packed.b_t.address(),
-                rank,
-                scale: packed.scale,
-            };
+            for (projection, entry) in entries.iter_mut().enumerate() {
+                *entry = packed.entry(projection, rank);
+            }
         }
+        let place = slot * self.shapes.len() + first;
         let mut device = self.device.view_mut();
-        on.write(&[entry], &mut device.part(place..place + 1)?)?;
-        self.held[place] = adapter;
+        on.write(&entries, &mut device.part(place..place + count)?)?;
+        self.held[place..place + count].fill(adapter);
+        Ok(())
+    }
+
+    /// Takes everything out of a slot. Work that is queued on `on` before sees what was there.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a slot that does not exist; [`Error::Driver`].
+    pub fn clear(&mut self, on: &Stream, slot: usize) -> Result<()> {
+        require!(
+            "adapters.clear",
+            slot = slot as f64,
+            slot < self.slots,
+            "the table has that slot"
+        );
+        let places = slot * self.shapes.len()..(slot + 1) * self.shapes.len();
+        on.zero(&mut self.device.part_mut(places.clone())?)?;
+        self.held[places].fill(None);
         Ok(())
     }
 

@@ -206,6 +206,20 @@ impl<T: Element> ViewMut<'_, T> {
         })
     }
 
+    /// Two parts of `len` elements, of which the second begins where the first has ended, or later.
+    ///
+    /// # Errors
+    /// [`crate::Error::Argument`] when they overlap, or end beyond this.
+    pub(super) fn two(&mut self, at: [usize; 2], len: usize) -> Result<[ViewMut<'_, T>; 2]> {
+        inside(&(at[0]..at[0] + len), at[1])?;
+        inside(&(at[1]..at[1] + len), self.len)?;
+        Ok(at.map(|from| ViewMut {
+            address: self.address + (from * size_of::<T>()) as u64,
+            len,
+            buffer: PhantomData,
+        }))
+    }
+
     /// The same, to read.
     pub fn as_view(&self) -> View<'_, T> {
         View {

@@ -159,7 +159,7 @@ fn adapters_without_rank_and_columns_outside_are_refused() {
         outputs: 32,
         inputs: 16,
     };
-    let refused = Packed::new(on.gpu(), shape, 0, 1.0);
+    let refused = Packed::new(on.gpu(), &[shape], 0, 1.0);
     assert!(matches!(refused, Err(Error::Argument { what: "rank", .. })));
     let (_, x) = operand(&on, 11, 4 * 32);
     let columns = |which| Columns {

@@ -4,10 +4,12 @@ mod gradients;
 mod parts;
 
 use super::{Device, Map, Sequences, Site, Span, Turn};
+use crate::adapter::Adapter;
 use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::kv::Kv;
 use crate::model::{Scratch, serve};
+use crate::sample::Drawn;
 use kernels::attention::{self, Queries, Rows};
 use kernels::rope::Table;
 use kernels::softmax::{self, Normalizer};
@@ -29,6 +31,7 @@ impl Turn for Slice<'_> {
 }
 
 impl Device for Cpu {
+    const DRAWS: bool = false;
     type Wide = Numbers;
     type Narrow = Numbers;
     type Inner = Inner;
@@ -37,6 +40,8 @@ impl Device for Cpu {
     type Angles = Table;
     type Cache = KvCache;
     type Plan = ();
+    type Steps = ();
+    type Drawing = ();
     type Marks = ();
     type Turn<'a> = Slice<'a>;
 
@@ -60,6 +65,10 @@ impl Device for Cpu {
         matrix.bytes()
     }
 
+    fn prepare(&self, _: &Adapter) -> Result<()> {
+        Ok(())
+    }
+
     fn adopt(&self, kv: &mut Kv, tokens: usize) -> Result<()> {
         kv.host_mut()?.reserve(tokens);
         Ok(())
@@ -79,11 +88,27 @@ impl Device for Cpu {
         (&mut scratch.cpu, &mut scratch.results)
     }
 
-    fn plan<S: Sequences<Cpu>>(&self, _: &ModelConfig, _: &S, _: &mut ()) -> Result<()> {
+    fn plan<S: Sequences<Cpu>>(
+        &self,
+        _: &ModelConfig,
+        _: &S,
+        _: &[u32],
+        (): &mut (),
+    ) -> Result<()> {
         Ok(())
     }
 
-    fn embed(&self, table: &Packed, tokens: &[u32], (): &mut (), out: &mut Numbers) -> Result<()> {
+    fn step(
+        &self,
+        _: bool,
+        (): &(),
+        (): &mut (),
+        work: impl FnOnce(&Cpu) -> Result<()>,
+    ) -> Result<()> {
+        work(self)
+    }
+
+    fn embed(&self, table: &Packed, tokens: &[u32], (): &(), out: &mut Numbers) -> Result<()> {
         let out = out.fit(tokens.len() * table.inputs());
         Ok(elementwise::embed(&self.0, table, tokens, out)?)
     }
@@ -237,6 +262,18 @@ impl Device for Cpu {
         let rows = x.len() / w.inputs();
         out.resize(rows * w.outputs(), 0.0);
         Ok(gemm::forward(&self.0, rows, x, w, out)?)
+    }
+
+    fn hand_over(
+        &self,
+        _: usize,
+        _: &mut Numbers,
+        _: &serve::Asked,
+        (): &mut (),
+        _: &mut Vec<Drawn>,
+        _: &mut Vec<f32>,
+    ) -> Result<()> {
+        Ok(())
     }
 
     fn normalizer(&self, logits: &[f32], temperature: f32) -> Result<Normalizer> {

@@ -3,6 +3,7 @@
 //! Serving and training have a queue each, serving's first; both read the same weights where they are. Operands of products are bf16, rounded
 //! once; the residual stream and gradients are f32. Start at [`Cuda::open`].
 
+mod draw;
 mod gradients;
 mod memory;
 mod optimizer;
@@ -10,6 +11,7 @@ mod output;
 mod pages;
 mod plan;
 mod shelf;
+mod steps;
 
 use super::{Device, Map, Sequences, Site, Turn};
 use crate::adapter::{Adapter, Projection};
@@ -17,6 +19,8 @@ use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::kv::Kv;
 use crate::model::{Scratch, serve};
+use crate::sample::Drawn;
+use draw::Drawing;
 pub(crate) use gradients::Sums;
 use half::bf16;
 use kernels::cuda::adapters::{Adapters, Part, Shape};
@@ -37,8 +41,9 @@ pub(crate) use pages::Cache as Paged;
 use pages::Pages;
 use parking_lot::{Mutex, RwLock};
 use plan::Plan;
-use shelf::{Lease, Shelf};
+use shelf::{Packing, Shelf};
 use std::sync::{Arc, OnceLock};
+use steps::Steps;
 
 /// The largest rank of an adapter.
 pub(crate) const RANK: usize = 64;
@@ -54,10 +59,12 @@ pub(crate) struct Cuda {
 #[derive(Debug)]
 struct Shared {
     gpu: Gpu,
+    front: Arc<Stream>,
     back: Arc<Stream>,
     /// Keys and values of everything that is served.
     pages: Arc<Pages>,
     shelf: RwLock<Shelf>,
+    packing: Mutex<Packing>,
     /// Space of one row's normalizer.
     one: Mutex<Option<output::One>>,
     /// Bytes that training may keep of intermediate results, once it began.
@@ -87,7 +94,8 @@ impl Cuda {
     pub(crate) fn open(index: usize, config: &ModelConfig, tokens: usize) -> Result<Cuda> {
         check(config)?;
         let gpu = Gpu::open(index)?;
-        let (front, back) = (gpu.stream(Priority::High)?, gpu.stream(Priority::Low)?);
+        let front = Arc::new(gpu.stream(Priority::High)?);
+        let back = Arc::new(gpu.stream(Priority::Low)?);
         let shape = CacheShape {
             layers: config.layers,
             kv_heads: config.kv_heads,
@@ -95,16 +103,21 @@ impl Cuda {
         };
         let pages = Pages::new(&gpu, shape, tokens.div_ceil(PAGE))?;
         let shelf = Shelf::new(&front, config, RANK)?;
+        let packing = Packing::new(&gpu)?;
+        // The empty table is read from every queue.
+        front.wait()?;
         Ok(Cuda {
             shared: Arc::new(Shared {
                 gpu,
-                back: Arc::new(back),
+                front: Arc::clone(&front),
+                back,
                 pages,
                 shelf: RwLock::new(shelf),
+                packing: Mutex::new(packing),
                 one: Mutex::new(None),
                 kept: OnceLock::new(),
             }),
-            stream: Arc::new(front),
+            stream: front,
             training: false,
         })
     }
@@ -124,10 +137,6 @@ impl Cuda {
             .write(from, &mut to.fit(self.gpu(), from.len())?)?)
     }
 
-    fn shelf(&self, adapter: &Adapter) -> Result<Lease> {
-        self.shared.shelf.write().lease(&self.stream, adapter)
-    }
-
     /// Calls with the adapters beside a product, when rows of the pass have any.
     fn beside<R>(
         &self,
@@ -135,9 +144,9 @@ impl Cuda {
         map: Map,
         then: impl FnOnce(Option<&Adapters<'_>>) -> Result<R>,
     ) -> Result<R> {
-        if !at.plan.adapted {
+        let Some(segments) = at.plan.segments() else {
             return then(None);
-        }
+        };
         let (parts, count) = map.parts(at.config);
         let parts = parts.map(|(projection, column)| Part {
             projection: at.layer * Projection::ALL.len() + projection as usize,
@@ -146,7 +155,7 @@ impl Cuda {
         let shelf = self.shared.shelf.read();
         then(Some(&Adapters {
             table: &shelf.table,
-            segments: at.plan.segments()?,
+            segments,
             parts: &parts[..count],
         }))
     }
@@ -277,6 +286,7 @@ fn queries<'a>(at: Site<'_, Cuda>, q: &'a Grown<bf16>) -> Result<attention::Quer
 }
 
 impl Device for Cuda {
+    const DRAWS: bool = true;
     type Wide = Grown<f32>;
     type Narrow = Grown<bf16>;
     type Inner = [Grown<bf16>; 4];
@@ -285,6 +295,8 @@ impl Device for Cuda {
     type Angles = Buffer<f32>;
     type Cache = Cache;
     type Plan = Plan;
+    type Steps = Steps;
+    type Drawing = Drawing;
     type Marks = Grown<f32>;
     type Turn<'a> = Free;
 
@@ -322,6 +334,10 @@ impl Device for Cuda {
         matrix.data.len() * size_of::<bf16>()
     }
 
+    fn prepare(&self, adapter: &Adapter) -> Result<()> {
+        self.lease(adapter).map(drop)
+    }
+
     fn adopt(&self, kv: &mut Kv, tokens: usize) -> Result<()> {
         let filled = kv.len();
         kv.pages_or(|| Cache::new(Arc::clone(&self.shared.pages)))?
@@ -346,19 +362,32 @@ impl Device for Cuda {
         &self,
         config: &ModelConfig,
         batch: &S,
+        tokens: &[u32],
         plan: &mut Plan,
     ) -> Result<()> {
-        plan.lay(self, config, batch)
+        plan.lay(self, config, batch, tokens)
+    }
+
+    fn step(
+        &self,
+        whole: bool,
+        plan: &Plan,
+        steps: &mut Steps,
+        work: impl FnOnce(&Cuda) -> Result<()>,
+    ) -> Result<()> {
+        match plan.kind() {
+            Some(kind) if whole => steps.run(self, kind, work),
+            _ => work(self),
+        }
     }
 
     fn embed(
         &self,
         table: &Matrix,
         tokens: &[u32],
-        plan: &mut Plan,
+        plan: &Plan,
         out: &mut Grown<f32>,
     ) -> Result<()> {
-        self.put(tokens, &mut plan.tokens)?;
         let mut out = out.fit(self.gpu(), tokens.len() * table.map.inputs)?;
         let (weights, vocab) = (table.data.view(), table.map.outputs);
         Ok(embed::forward(
@@ -501,16 +530,34 @@ impl Device for Cuda {
         x: &Grown<bf16>,
         w: &Matrix,
         space: &mut Grown<f32>,
-        out: &mut Vec<f32>,
+        _: &mut Vec<f32>,
     ) -> Result<()> {
         let rows = x.len() / w.map.inputs;
-        let len = rows * w.map.outputs;
-        out.resize(len, 0.0);
-        let mut logits = space.fit(self.gpu(), len)?;
+        let mut logits = space.fit(self.gpu(), rows * w.map.outputs)?;
         let operands = (x.view()?, w.data.view());
         let to = gemm::Output::F32(&mut logits);
-        gemm::forward(self.stream(), rows, w.map, operands, None, to)?;
-        Ok(self.stream.read(space.view()?, out)?)
+        Ok(gemm::forward(
+            self.stream(),
+            rows,
+            w.map,
+            operands,
+            None,
+            to,
+        )?)
+    }
+
+    fn hand_over(
+        &self,
+        vocab: usize,
+        logits: &mut Grown<f32>,
+        asked: &serve::Asked,
+        space: &mut Drawing,
+        drawn: &mut Vec<Drawn>,
+        out: &mut Vec<f32>,
+    ) -> Result<()> {
+        // A step that was repeated did not say how many they are.
+        logits.fit(self.gpu(), asked.rows.len() * vocab)?;
+        space.hand_over(self, vocab, logits.view()?, asked, drawn, out)
     }
 
     fn normalizer(&self, logits: &[f32], temperature: f32) -> Result<Normalizer> {

@@ -104,7 +104,7 @@ impl<D: Trains> Net<D> {
             caches: &mut caches,
             adapter: Some(adapter),
         };
-        device.plan(&self.config, &batch, &mut plan)?;
+        device.plan(&self.config, &batch, &[], &mut plan)?;
         let mut sums = device.open(grads)?;
         for layer in (0..self.layers.len()).rev() {
             turn.breathe();

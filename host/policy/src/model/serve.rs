@@ -10,10 +10,11 @@ use crate::kv::Kv;
 use crate::model::block::{self, Activations};
 use crate::model::weights::on;
 use crate::model::{Model, Net};
+use crate::sample::{Draw, Drawn};
 use std::ops::Range;
 
 /// Which rows of a segment get logits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Logits {
     /// None: a chunk in the middle of a prompt.
     None,
@@ -21,6 +22,9 @@ pub enum Logits {
     Last,
     /// Every row: scoring.
     All,
+    /// The last row, to draw a token: a device that draws by itself hands over the token ([`Scratch::drawn`]), others the
+    /// logits.
+    Draw(Draw),
 }
 
 /// Tokens to append to one sequence.
@@ -51,6 +55,20 @@ pub(crate) struct Results {
     ranges: Vec<Range<usize>>,
     logits: Vec<f32>,
     vocab: usize,
+    /// Of each segment, the row of which a token was drawn.
+    places: Vec<Option<usize>>,
+    drawn: Vec<Drawn>,
+}
+
+/// What is asked of the rows that get logits.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// Rows that get logits, ascending.
+    pub(crate) rows: Vec<usize>,
+    /// How a token of each is drawn; empty when none is.
+    pub(crate) draws: Vec<Draw>,
+    /// Which of `rows` come to the host's memory.
+    pub(crate) fetched: Vec<Range<usize>>,
 }
 
 /// What a pass on one device writes to.
@@ -63,13 +81,14 @@ pub(crate) struct Buffers<D: Device> {
     tokens: Vec<u32>,
     /// First row of each segment.
     firsts: Vec<usize>,
-    /// Rows that get logits.
-    rows: Vec<usize>,
+    asked: Asked,
     chosen: D::Wide,
     normed: D::Narrow,
     /// Logits that are not in the host's memory yet.
     logits: D::Wide,
+    drawing: D::Drawing,
     plan: D::Plan,
+    steps: D::Steps,
 }
 
 impl<D: Device> Default for Buffers<D> {
@@ -80,11 +99,13 @@ impl<D: Device> Default for Buffers<D> {
             next: D::Wide::default(),
             tokens: Vec::new(),
             firsts: Vec::new(),
-            rows: Vec::new(),
+            asked: Asked::default(),
             chosen: D::Wide::default(),
             normed: D::Narrow::default(),
             logits: D::Wide::default(),
+            drawing: D::Drawing::default(),
             plan: D::Plan::default(),
+            steps: D::Steps::default(),
         }
     }
 }
@@ -95,7 +116,7 @@ impl Scratch {
         Scratch::default()
     }
 
-    /// The logits of the i-th segment of the last pass, one row for each token that asked for them.
+    /// The logits of the i-th segment of the last pass, one row for each token that asked for them; none where a token was drawn.
     ///
     /// # Panics
     /// When there was no such segment.
@@ -104,9 +125,67 @@ impl Scratch {
             ranges,
             logits,
             vocab,
+            ..
         } = &self.results;
         let rows = ranges[i].clone();
         logits[rows.start * vocab..rows.end * vocab].chunks_exact((*vocab).max(1))
+    }
+
+    /// What was drawn for the i-th segment of the last pass; none when its logits are here instead.
+    ///
+    /// # Panics
+    /// When there was no such segment.
+    pub fn drawn(&self, i: usize) -> Option<Drawn> {
+        self.results.places[i].map(|place| self.results.drawn[place])
+    }
+}
+
+impl Asked {
+    /// Lists what segments ask for, and where each will find it. Tokens are drawn on a device that draws.
+    fn read(&mut self, draws: bool, segments: &[Segment<'_>], firsts: &[usize], to: &mut Results) {
+        self.rows.clear();
+        self.draws.clear();
+        self.fetched.clear();
+        to.ranges.clear();
+        to.places.clear();
+        let (mut drawn, mut fetched) = (0, 0);
+        for (segment, &first) in segments.iter().zip(firsts) {
+            let end = first + segment.tokens.len();
+            let (rows, before) = match segment.logits {
+                Logits::None => (end..end, self.rows.len()),
+                Logits::All => (first..end, self.rows.len()),
+                Logits::Last | Logits::Draw(_) => (end - 1..end, self.rows.len()),
+            };
+            let place = match segment.logits {
+                Logits::Draw(draw) if draws => {
+                    drawn += 1;
+                    self.draws.push(draw);
+                    Some(before)
+                }
+                // Rows lie as they come: what is drawn of the others is not looked at.
+                _ => {
+                    self.draws.extend(rows.clone().map(|_| Draw::GREEDY));
+                    None
+                }
+            };
+            self.rows.extend(rows);
+            let own = before..if place.is_some() {
+                before
+            } else {
+                self.rows.len()
+            };
+            to.ranges.push(fetched..fetched + own.len());
+            to.places.push(place);
+            fetched += own.len();
+            match self.fetched.last_mut() {
+                Some(last) if last.end == own.start => last.end = own.end,
+                _ if own.is_empty() => {}
+                _ => self.fetched.push(own),
+            }
+        }
+        if drawn == 0 {
+            self.draws.clear();
+        }
     }
 }
 
@@ -173,11 +252,13 @@ impl<D: Device> Net<D> {
             next,
             tokens,
             firsts,
-            rows,
+            asked,
             chosen,
             normed,
             logits,
+            drawing,
             plan,
+            steps,
         } = buffers;
         firsts.clear();
         tokens.clear();
@@ -187,31 +268,29 @@ impl<D: Device> Net<D> {
             let len = segment.kv.len() + segment.tokens.len();
             device.adopt(segment.kv, len)?;
         }
+        asked.read(D::DRAWS, segments, firsts, results);
+        results.vocab = self.config.vocab_size;
         let _turn = device.enter();
-        device.embed(&self.embedding, tokens, plan, x)?;
         let list = &mut *segments;
         let mut batch = Segments { list, firsts };
-        device.plan(&self.config, &batch, plan)?;
-        for layer in 0..self.layers.len() {
-            let at = self.site(plan, layer);
-            block::forward(device, at, &mut batch, x, acts, next)?;
-            std::mem::swap(x, next);
-        }
-        results.vocab = self.config.vocab_size;
-        results.ranges.clear();
-        rows.clear();
-        for (segment, &first) in segments.iter().zip(&*firsts) {
-            let (end, before) = (first + segment.tokens.len(), rows.len());
-            rows.extend(match segment.logits {
-                Logits::None => end..end,
-                Logits::Last => end - 1..end,
-                Logits::All => first..end,
-            });
-            results.ranges.push(before..rows.len());
-        }
-        device.gather(self.config.hidden, x, rows, chosen)?;
-        device.norm(&self.config, chosen, &self.norm, normed)?;
-        device.logits(normed, self.output(), logits, &mut results.logits)?;
+        device.plan(&self.config, &batch, tokens, plan)?;
+        let whole = asked.rows.len() == tokens.len();
+        device.step(whole, plan, steps, |device| {
+            device.embed(&self.embedding, tokens, plan, x)?;
+            for layer in 0..self.layers.len() {
+                let at = self.site(plan, layer);
+                block::forward(device, at, &mut batch, x, acts, next)?;
+                std::mem::swap(x, next);
+            }
+            if !whole {
+                device.gather(self.config.hidden, x, &asked.rows, chosen)?;
+            }
+            let answering = if whole { &*x } else { &*chosen };
+            device.norm(&self.config, answering, &self.norm, normed)?;
+            device.logits(normed, self.output(), logits, &mut results.logits)
+        })?;
+        let (drawn, out) = (&mut results.drawn, &mut results.logits);
+        device.hand_over(self.config.vocab_size, logits, asked, drawing, drawn, out)?;
         for segment in segments {
             segment.kv.grow(segment.tokens.len())?;
         }

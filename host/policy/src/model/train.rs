@@ -303,7 +303,7 @@ impl<D: Trains> Net<D> {
             caches,
             adapter,
         };
-        device.plan(&self.config, &batch, plan)?;
+        device.plan(&self.config, &batch, tokens, plan)?;
         device.embed(&self.embedding, tokens, plan, &mut inputs[0])?;
         for layer in 0..self.layers.len() {
             let (before, after) = inputs.split_at_mut(layer + 1);

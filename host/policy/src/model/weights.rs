@@ -192,6 +192,18 @@ impl Model {
         on!(self, net => net.context)
     }
 
+    /// Puts an adapter where forward passes find it, so that the first one that has it need not wait: before a version is published. Serving
+    /// goes on meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::AdapterSetting`] for another model's adapter; [`Error::Compute`] when the device has no room for it.
+    pub fn prepare(&self, adapter: &Adapter) -> Result<()> {
+        on!(self, net => {
+            net.check_adapter(Some(adapter))?;
+            net.device.prepare(adapter)
+        })
+    }
+
     /// What turns a row of logits into the log-probs that are recorded with a sampled token.
     ///
     /// The same op as in training, so the bits are the trainer's. Greedy sampling (temperature 0) has no distribution of its

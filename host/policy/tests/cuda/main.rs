@@ -14,8 +14,9 @@ use common::*;
 use kernels::adamw::AdamW;
 use policy::{
     Adapter, AdapterGrads, Architecture, Dtype, Error, Kv, Logits, Model, ModelConfig, Pack, Pool,
-    Rope, RopeScaling, Scratch, Segment, Tape, Target, Trainee,
+    Rope, RopeScaling, Sampler, Scratch, Segment, Tape, Target, Trainee,
 };
+use rl::Sampling;
 use std::sync::Arc;
 
 /// The sizes are those that tensor cores take; the ratio of heads is one that small models have.
@@ -162,6 +163,91 @@ fn serving_records_the_bits_that_training_computes() {
         for sizes in [&[90][..], &[1], &[64, 1, 1, 7], &[33]] {
             let found = bits(&served(&gpu, adapter, &tokens, 0.7, sizes));
             assert!(found == expected, "{sizes:?}");
+        }
+    }
+}
+
+#[test]
+fn a_token_is_drawn_there_as_the_host_draws_it_and_its_log_prob_has_the_bits_of_training() {
+    let Some((gpu, _)) = models(true) else { return };
+    let sampling = |temperature: f32, top_k: u32, top_p: f32, seed: u64| Sampling {
+        temperature,
+        top_k,
+        top_p,
+        seed: rl::Seed::new(seed),
+        ..Sampling::default()
+    };
+    let settings = [
+        sampling(0.0, 0, 1.0, 1),
+        sampling(0.7, 0, 1.0, 2),
+        sampling(1.3, 12, 1.0, 3),
+        sampling(1.0, 0, 0.8, 4),
+    ];
+    let adapters = [None, Some(adapter(5, 3)), None, Some(adapter(2, 4))];
+    let mut scratch = Scratch::new();
+    let mut kvs: Vec<Kv> = (0..4).map(|_| Kv::new(gpu.config())).collect();
+    let mut tokens: Vec<Vec<u32>> = (0..4).map(|i| text(20 + i, 5 + 3 * i)).collect();
+    let mut recorded = vec![Vec::new(); 4];
+    // The first row decides alone, in the middle of a step all kinds of rows are asked for, and in the end one more sequence is there.
+    for step in 0..12 {
+        let mut asked = Vec::new();
+        let samplers: Vec<Sampler> = settings
+            .iter()
+            .map(|s| Sampler::new(s, 0, 176).unwrap())
+            .collect();
+        for (i, kv) in kvs.iter_mut().enumerate() {
+            let draw = samplers[i].plain(tokens[i].len() as u64).unwrap();
+            let logits = match (step, i) {
+                (5 | 8, 1) => Logits::Last,
+                _ => Logits::Draw(draw),
+            };
+            let start = kv.len();
+            asked.push(Segment {
+                kv,
+                tokens: &tokens[i][start..],
+                adapter: adapters[i].as_ref(),
+                logits,
+            });
+        }
+        gpu.forward(&mut scratch, &mut asked).unwrap();
+        for (i, mut sampler) in samplers.into_iter().enumerate() {
+            let temperature = settings[i].logprob_temperature();
+            let (token, log_prob) = match scratch.drawn(i) {
+                Some(drawn) => {
+                    assert!(scratch.logits(i).next().is_none());
+                    (drawn.token.unwrap(), drawn.log_prob)
+                }
+                None => {
+                    let row = scratch.logits(i).next().unwrap();
+                    let token = sampler.draw(row, tokens[i].len() as u64).unwrap();
+                    let normalizer = gpu.normalizer(row, temperature).unwrap();
+                    (token, normalizer.log_prob(row[token as usize]))
+                }
+            };
+            tokens[i].push(token);
+            recorded[i].push(log_prob);
+        }
+    }
+    for i in 0..4 {
+        let temperature = settings[i].logprob_temperature();
+        let all = trained(&gpu, adapters[i].as_ref(), &tokens[i], temperature);
+        let begin = all.len() - recorded[i].len();
+        assert!(bits(&all[begin..]) == bits(&recorded[i]), "{i}");
+        // Without any recorded step, and by the host.
+        let (mut kv, mut scratch) = (Kv::new(gpu.config()), Scratch::new());
+        let mut sampler = Sampler::new(&settings[i], 0, 176).unwrap();
+        let segment = Segment {
+            kv: &mut kv,
+            tokens: &tokens[i],
+            adapter: adapters[i].as_ref(),
+            logits: Logits::All,
+        };
+        gpu.forward(&mut scratch, &mut [segment]).unwrap();
+        for (at, row) in scratch.logits(0).enumerate().skip(begin) {
+            let Some(&token) = tokens[i].get(at + 1) else {
+                break;
+            };
+            assert_eq!(sampler.draw(row, at as u64 + 1), Some(token), "{i}, {at}");
         }
     }
 }

@@ -2,6 +2,14 @@
 
 use crate::error::Result;
 use kernels::cuda::{Buffer, Element, Gpu, View, ViewMut};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How often rows of this process got new memory: launches that were recorded before may use the old.
+static GROWN: AtomicU64 = AtomicU64::new(0);
+
+pub(super) fn grown() -> u64 {
+    GROWN.load(Ordering::Relaxed)
+}
 
 /// Numbers on a GPU that keep their memory when they become fewer.
 #[derive(Debug)]
@@ -29,7 +37,10 @@ impl<T: Element> Grown<T> {
         let buffer = match self.buffer.take() {
             Some(buffer) if buffer.len() >= len => buffer,
             // A little more than asked: a batch that grows row by row does not allocate at each.
-            _ => gpu.buffer(len + len / 4)?,
+            _ => {
+                GROWN.fetch_add(1, Ordering::Relaxed);
+                gpu.buffer(len + len / 4)?
+            }
         };
         self.len = len;
         Ok(self.buffer.insert(buffer).part_mut(0..len)?)

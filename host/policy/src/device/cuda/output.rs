@@ -144,7 +144,7 @@ pub(super) fn normalizer(
     Ok(softmax::Normalizer::new(max, log_sum, inverse))
 }
 
-fn inverse(temperature: f32) -> Result<f32> {
+pub(super) fn inverse(temperature: f32) -> Result<f32> {
     if temperature > 0.0 && temperature.is_finite() {
         return Ok(1.0 / temperature);
     }

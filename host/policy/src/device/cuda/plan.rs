@@ -4,6 +4,7 @@ use super::Cuda;
 use super::memory::Grown;
 use super::pages::Cache;
 use super::shelf::{Lease, SLOTS};
+use crate::adapter::Adapter;
 use crate::config::ModelConfig;
 use crate::device::{Sequences, Span};
 use crate::error::{Error, Result};
@@ -11,8 +12,10 @@ use kernels::cuda::adapters::{Segment, Segments};
 use kernels::cuda::attention::{self, Heads, Room, Rows};
 use kernels::cuda::attention_backward::Keys;
 use kernels::cuda::decode_attention;
-use kernels::cuda::kv::PageTable;
+use kernels::cuda::kv::{PageTable, SPLIT};
 use parking_lot::{Mutex, MutexGuard};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// A pass's lists on the GPU; they stay for the next pass where they are large enough.
 #[derive(Default, Debug)]
@@ -22,17 +25,31 @@ pub(crate) struct Plan {
     /// Of each row.
     pub(super) positions: Grown<i32>,
     pub(super) sequences: Grown<i32>,
+    /// What `sequences` holds.
+    numbers: Vec<i32>,
+    /// How often the table or the decode step's memory was made anew.
+    remade: u64,
     table: Option<PageTable>,
     attention: Option<(Room, attention::Plan)>,
     /// For gradients, of training passes only.
     keys: Option<Keys>,
     decode: Option<(Room, Mutex<decode_attention::Work>)>,
-    /// The most keys of a sequence, when each has one row.
+    /// Room for the keys of every sequence, when each has one row.
     single: Option<usize>,
-    segments: Option<Segments>,
+    /// By how many they have room for.
+    segments: BTreeMap<usize, Segments>,
     leases: Vec<Lease>,
-    /// Whether any row has an adapter.
-    pub(super) adapted: bool,
+    /// Which of the segments say who has which adapter, if any row has one.
+    adapted: Option<usize>,
+}
+
+/// What the launches of a step depend on, besides the memory of rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Kind {
+    rows: usize,
+    keys: usize,
+    adapted: Option<usize>,
+    remade: u64,
 }
 
 impl Plan {
@@ -41,6 +58,7 @@ impl Plan {
         device: &Cuda,
         config: &ModelConfig,
         batch: &S,
+        tokens: &[u32],
     ) -> Result<()> {
         let (mut positions, mut sequences, mut parts) = (Vec::new(), Vec::new(), Vec::new());
         for i in 0..batch.count() {
@@ -61,12 +79,19 @@ impl Plan {
             });
         }
         self.rows = positions.len();
+        if !tokens.is_empty() {
+            device.put(tokens, &mut self.tokens)?;
+        }
         device.put(&positions, &mut self.positions)?;
-        device.put(&sequences, &mut self.sequences)?;
+        if self.numbers != sequences {
+            device.put(&sequences, &mut self.sequences)?;
+            self.numbers = sequences;
+        }
         self.tables(device, batch)?;
         let keys = parts.iter().map(|p| p.start + p.count).max().unwrap_or(0);
         let single = !device.training && parts.iter().all(|p| p.count == 1);
-        self.single = single.then_some(keys);
+        // In whole splits of the kernel: a step's launches stay the same until it needs one more.
+        self.single = single.then_some(keys.next_multiple_of(SPLIT));
         let heads = heads(config);
         let rows = Room {
             rows: self.rows,
@@ -74,11 +99,7 @@ impl Plan {
         };
         match self.single {
             Some(keys) => {
-                // Room for another 512 keys: a decode step has one key more than the step before.
-                let room = Room {
-                    rows: keys.next_multiple_of(512),
-                    ..rows
-                };
+                let room = Room { rows: keys, ..rows };
                 if self
                     .decode
                     .as_ref()
@@ -87,6 +108,7 @@ impl Plan {
                     let on = device.stream();
                     let work = decode_attention::Work::new(on, heads, room.sequences, room.rows)?;
                     self.decode = Some((room, Mutex::new(work)));
+                    self.remade += 1;
                 }
             }
             None => {
@@ -127,7 +149,11 @@ impl Plan {
         };
         let mut table = match self.table.take() {
             Some(table) if fits(&table) => table,
-            _ => PageTable::new(device.stream(), batch.count(), deepest + deepest / 4, pool)?,
+            _ => {
+                self.remade += 1;
+                let room = deepest + deepest / 4;
+                PageTable::new(device.stream(), batch.count(), room, pool)?
+            }
         };
         for i in 0..batch.count() {
             for (index, page) in batch.cache(i).numbers().enumerate() {
@@ -143,6 +169,7 @@ impl Plan {
     fn adapters<S: Sequences<Cuda>>(&mut self, device: &Cuda, batch: &S) -> Result<()> {
         self.leases.clear();
         let mut list: Vec<Segment> = Vec::new();
+        let mut met: BTreeMap<*const Adapter, usize> = BTreeMap::new();
         for i in 0..batch.count() {
             let Span {
                 first,
@@ -151,9 +178,15 @@ impl Plan {
                 ..
             } = batch.span(i);
             let Some(adapter) = adapter else { continue };
-            let lease = device.shelf(adapter)?;
-            let slot = lease.slot;
-            self.leases.push(lease);
+            let slot = match met.entry(std::ptr::from_ref(adapter)) {
+                Entry::Occupied(slot) => *slot.get(),
+                Entry::Vacant(place) => {
+                    let lease = device.lease(adapter)?;
+                    let slot = *place.insert(lease.slot);
+                    self.leases.push(lease);
+                    slot
+                }
+            };
             match list.last_mut() {
                 Some(last) if last.slot == slot && last.first + last.count == first => {
                     last.count += count;
@@ -161,21 +194,35 @@ impl Plan {
                 _ => list.push(Segment { first, count, slot }),
             }
         }
-        self.adapted = !list.is_empty();
-        if self.adapted {
-            let mut segments = Segments::new(device.stream(), list.len(), self.rows)?;
-            segments.set(device.stream(), &list, SLOTS)?;
-            self.segments = Some(segments);
-        }
-        Ok(())
+        self.adapted = (!list.is_empty()).then(|| list.len().next_power_of_two());
+        let Some(room) = self.adapted else {
+            return Ok(());
+        };
+        let (on, rows) = (device.stream(), self.rows);
+        let segments = match self.segments.entry(room) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(place) => place.insert(Segments::new(on, room, rows)?),
+        };
+        Ok(segments.set_for(on, rows, &list, SLOTS)?)
+    }
+
+    /// What kind of step this is, when every sequence has one row.
+    pub(super) fn kind(&self) -> Option<Kind> {
+        self.single.map(|keys| Kind {
+            rows: self.rows,
+            keys,
+            adapted: self.adapted,
+            remade: self.remade,
+        })
     }
 
     pub(super) fn table(&self) -> Result<&PageTable> {
         self.table.as_ref().ok_or_else(unlaid)
     }
 
-    pub(super) fn segments(&self) -> Result<&Segments> {
-        self.segments.as_ref().ok_or_else(unlaid)
+    /// Who has which adapter, when any row has one.
+    pub(super) fn segments(&self) -> Option<&Segments> {
+        self.adapted.and_then(|room| self.segments.get(&room))
     }
 
     pub(super) fn attention(&self) -> Result<&attention::Plan> {
@@ -190,7 +237,7 @@ impl Plan {
         self.keys.as_ref().ok_or_else(unlaid)
     }
 
-    /// The most keys that a row sees, when every sequence has one row.
+    /// No fewer keys than a row sees, when every sequence has one row.
     pub(super) fn single(&self) -> Option<usize> {
         self.single
     }

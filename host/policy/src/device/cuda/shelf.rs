@@ -1,14 +1,15 @@
-//! Adapters on a GPU: packed when they are first met, found by their digest, thrown out when their place is needed.
+//! Adapters on a GPU: packed before a step needs them, found by their digest, thrown out when their place is needed.
 //!
-//! A pass holds the [`Lease`]s of its adapters: what is leased is never thrown out. Publishing is a write to the table that kernels
-//! read, queued between two passes. Start at [`Shelf::lease`].
+//! A pass holds the [`Lease`]s of its adapters: what is leased is never thrown out. Packing has a queue and memory of its own, so that
+//! serving goes on meanwhile: a step that meets an adapter for the first time finds it in the table. Start at [`Cuda::lease`].
 
+use super::Cuda;
 use crate::adapter::{Adapter, Projection};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use kernels::Error as Refused;
 use kernels::cuda::adapters::{Packed, Shape, Table};
-use kernels::cuda::{Event, Stream};
+use kernels::cuda::{Buffer, Event, Gpu, Priority, Staging, Stream};
 use std::sync::Arc;
 
 /// Adapters that are on a GPU at the same time.
@@ -28,8 +29,7 @@ pub(super) struct Shelf {
 #[derive(Debug)]
 struct Held {
     digest: String,
-    /// Reached when it is packed.
-    ready: Event,
+    packed: Arc<Packed>,
 }
 
 /// A slot that is not emptied while this exists.
@@ -39,78 +39,161 @@ pub(crate) struct Lease {
     _held: Arc<Held>,
 }
 
+/// What adapters are packed with, one at a time.
+#[derive(Debug)]
+pub(super) struct Packing {
+    stream: Stream,
+    /// One is filled while the GPU reads the other.
+    staging: Option<[Staging<f32>; 2]>,
+    masters: Option<Buffer<f32>>,
+    marks: [Event; 2],
+}
+
 impl Shelf {
     /// An empty shelf for adapters up to a rank.
     pub(super) fn new(on: &Stream, config: &ModelConfig, rank: usize) -> Result<Shelf> {
-        let shapes: Vec<Shape> = (0..config.layers)
-            .flat_map(|_| Projection::ALL)
-            .map(|projection| {
-                let (outputs, inputs) = projection.shape(config);
-                Shape { outputs, inputs }
-            })
-            .collect();
         Ok(Shelf {
-            table: Table::new(on, SLOTS, &shapes, rank)?,
+            table: Table::new(on, SLOTS, &shapes(config.layers, |p| p.shape(config)), rank)?,
             slots: vec![None; SLOTS],
             clock: 0,
             used: vec![0; SLOTS],
         })
     }
 
-    /// The slot of an adapter; what is queued on `on` afterwards finds it there.
-    pub(super) fn lease(&mut self, on: &Stream, adapter: &Adapter) -> Result<Lease> {
-        let digest = adapter.digest();
+    /// The slot of an adapter, if it is here.
+    fn lease(&mut self, digest: &str) -> Option<Lease> {
+        let is = |held: &Option<Arc<Held>>| held.as_ref().is_some_and(|h| h.digest == digest);
+        let slot = self.slots.iter().position(is)?;
         self.clock += 1;
-        let there = self
-            .slots
-            .iter()
-            .position(|held| held.as_ref().is_some_and(|h| h.digest == digest));
-        let slot = match there {
-            Some(slot) => slot,
-            None => self.put(on, adapter, digest)?,
-        };
         self.used[slot] = self.clock;
-        match &self.slots[slot] {
-            Some(held) => {
-                on.wait_for(&held.ready)?;
-                Ok(Lease {
-                    slot,
-                    _held: Arc::clone(held),
-                })
-            }
-            None => Err(full()),
-        }
+        let held = Arc::clone(self.slots[slot].as_ref()?);
+        Some(Lease { slot, _held: held })
     }
 
-    fn put(&mut self, on: &Stream, adapter: &Adapter, digest: String) -> Result<usize> {
+    /// A slot that nobody leases, empty from here on, and what was in it.
+    fn empty(&mut self) -> Result<(usize, Option<Arc<Packed>>)> {
+        let free =
+            |held: &Option<Arc<Held>>| held.as_ref().is_none_or(|h| Arc::strong_count(h) == 1);
         let slot = (0..SLOTS)
-            .filter(|&i| {
-                self.slots[i]
-                    .as_ref()
-                    .is_none_or(|h| Arc::strong_count(h) == 1)
-            })
+            .filter(|&i| free(&self.slots[i]))
             .min_by_key(|&i| (self.slots[i].is_some(), self.used[i]))
             .ok_or_else(full)?;
-        let masters = on.upload(adapter.params())?;
-        self.slots[slot] = None;
-        let layers = adapter.layers();
-        for layer in 0..layers {
+        let before = self.slots[slot].take();
+        Ok((slot, before.map(|held| Arc::clone(&held.packed))))
+    }
+
+    fn put(&mut self, on: &Stream, slot: usize, digest: String, packed: Packed) -> Result<Lease> {
+        let packed = Arc::new(packed);
+        self.table.publish(on, slot, 0, Some(Arc::clone(&packed)))?;
+        // Ten kilobytes; from here on every queue finds it.
+        on.wait()?;
+        let held = Arc::new(Held { digest, packed });
+        self.clock += 1;
+        self.used[slot] = self.clock;
+        self.slots[slot] = Some(Arc::clone(&held));
+        Ok(Lease { slot, _held: held })
+    }
+}
+
+impl Packing {
+    pub(super) fn new(gpu: &Gpu) -> Result<Packing> {
+        Ok(Packing {
+            stream: gpu.stream(Priority::Low)?,
+            staging: None,
+            masters: None,
+            marks: [gpu.event()?, gpu.event()?],
+        })
+    }
+
+    /// Waits for the work that may still read what was thrown out.
+    fn outlast(&self, queues: [&Stream; 2]) -> Result<()> {
+        for (queue, mark) in queues.into_iter().zip(&self.marks) {
+            queue.record(mark)?;
+            mark.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Packs an adapter, layer by layer, and waits for it.
+    fn pack(&mut self, adapter: &Adapter, into: Option<Packed>) -> Result<Packed> {
+        let (on, gpu) = (&self.stream, self.stream.gpu());
+        let shapes = shapes(adapter.layers(), |p| adapter.shape(p));
+        let mut packed = match into {
+            Some(old) if old.shapes() == shapes && old.rank() == adapter.rank() => {
+                old.again(adapter.scale())
+            }
+            _ => Packed::new(gpu, &shapes, adapter.rank(), adapter.scale())?,
+        };
+        let len = adapter.params().len() / adapter.layers().max(1);
+        let mut staging = match self.staging.take() {
+            Some(staging) if staging[0].capacity() >= len => staging,
+            _ => [gpu.staging(len.max(1))?, gpu.staging(len.max(1))?],
+        };
+        let mut masters = match self.masters.take() {
+            Some(masters) if masters.len() >= len => masters,
+            _ => gpu.buffer(len)?,
+        };
+        for layer in 0..adapter.layers() {
+            let first = layer * len;
+            let params = &adapter.params()[first..first + len];
+            on.write_by(
+                &mut staging[layer % 2],
+                params,
+                &mut masters.part_mut(0..len)?,
+            )?;
             for projection in Projection::ALL {
                 let place = layer * Projection::ALL.len() + projection as usize;
                 let (a, b) = adapter.at(layer, projection);
-                let (outputs, inputs) = adapter.shape(projection);
-                let shape = Shape { outputs, inputs };
-                let mut packed = Packed::new(on.gpu(), shape, adapter.rank(), adapter.scale())?;
-                packed.pack(on, masters.view().part(a)?, masters.view().part(b)?)?;
-                self.table
-                    .publish(on, slot, place, Some(Arc::new(packed)))?;
+                let part = |range: std::ops::Range<usize>| {
+                    masters.view().part(range.start - first..range.end - first)
+                };
+                packed.pack(on, place, part(a)?, part(b)?)?;
             }
         }
-        let ready = on.gpu().event()?;
-        on.record(&ready)?;
-        self.slots[slot] = Some(Arc::new(Held { digest, ready }));
-        Ok(slot)
+        on.wait()?;
+        (self.staging, self.masters) = (Some(staging), Some(masters));
+        Ok(packed)
     }
+}
+
+impl Cuda {
+    /// The slot of an adapter, which is packed when it is met for the first time.
+    pub(super) fn lease(&self, adapter: &Adapter) -> Result<Lease> {
+        let digest = adapter.digest();
+        let shared = &self.shared;
+        if let Some(lease) = shared.shelf.write().lease(&digest) {
+            return Ok(lease);
+        }
+        let mut packing = shared.packing.lock();
+        // Whoever had it packed meanwhile has let go of `packing`.
+        if let Some(lease) = shared.shelf.write().lease(&digest) {
+            return Ok(lease);
+        }
+        let (slot, before) = shared.shelf.write().empty()?;
+        let mut old = None;
+        if let Some(before) = before {
+            packing.outlast([&shared.front, &shared.back])?;
+            shared.shelf.write().table.clear(&packing.stream, slot)?;
+            old = Arc::into_inner(before);
+        }
+        let packed = packing.pack(adapter, old)?;
+        shared
+            .shelf
+            .write()
+            .put(&packing.stream, slot, digest, packed)
+    }
+}
+
+/// The projections of all layers, in the table's order.
+fn shapes(layers: usize, of: impl Fn(Projection) -> (usize, usize)) -> Vec<Shape> {
+    let shape = |projection| {
+        let (outputs, inputs) = of(projection);
+        Shape { outputs, inputs }
+    };
+    (0..layers)
+        .flat_map(|_| Projection::ALL)
+        .map(shape)
+        .collect()
 }
 
 fn full() -> Error {
