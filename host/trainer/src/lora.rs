@@ -129,6 +129,7 @@ impl LoraLearner {
         }
         metrics.step = next.steps;
         let adapter = next.trainee.adapter();
+        self.model.prepare(adapter).map_err(walk::prepare)?;
         let proposal = Proposal {
             parent: self.version,
             adapter: adapter.to_safetensors().map_err(writing)?,
@@ -238,6 +239,7 @@ impl rl::Learner for LoraLearner {
         let read = || -> Result<Trained> {
             let adapter = read_adapter(&self.model, &self.config, adapter)?;
             let moments = Moments::from_bytes(optimizer, adapter.params().len())?;
+            self.model.prepare(&adapter).map_err(walk::prepare)?;
             Trained::new(&self.model, Arc::new(adapter), moments)
         };
         let trained = read().map_err(|error| error.at_seam("the restoration"))?;

@@ -262,6 +262,13 @@ pub(crate) fn backward(source: policy::Error) -> Error {
     }
 }
 
+pub(crate) fn prepare(source: policy::Error) -> Error {
+    Error::Policy {
+        action: "put the adapter where it will be served",
+        source,
+    }
+}
+
 /// What is fed, and which token each row must predict. The last token is predicted, never fed.
 fn inputs(sample: &Sample) -> (Vec<u32>, Vec<Target>) {
     fed(&sample.prompt, &sample.response)
