@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use policy::{Adapter, Detokenizer, Kv, Logits, Model, Sampler, Tokenizer};
+use policy::{Adapter, Detokenizer, Drawn, Kv, Logits, Model, Sampler, Tokenizer};
 use rl::{FinishReason, PolicyVersion, Sampling, ScoreRequest, TokenId};
 use tokio::sync::{mpsc, oneshot};
 
@@ -108,8 +108,13 @@ impl Sequence {
             Task::Score(ScoreTask {
                 current: Some(_), ..
             }) => Logits::All,
-            _ if rows == self.pending() => Logits::Last,
-            _ => Logits::None,
+            _ if rows != self.pending() => Logits::None,
+            // Who wants to see other tokens' log-probs, too, needs the logits.
+            Task::Sample(task) if task.top == 0 => {
+                let draw = task.sampler.plain(self.tokens.len() as u64);
+                draw.map_or(Logits::Last, Logits::Draw)
+            }
+            _ => Logits::Last,
         }
     }
 
@@ -146,11 +151,12 @@ impl Sequence {
         }
     }
 
-    /// Takes the logits of the rows just computed; `first` is the position of the first row that has any.
+    /// Takes what was drawn, or else the logits of the rows just computed; `first` is the position of the first row that has any.
     pub(crate) fn advance<'l>(
         &mut self,
         machine: Machine<'_>,
         first: usize,
+        drawn: Option<Drawn>,
         mut rows: impl Iterator<Item = &'l [f32]>,
     ) -> Result<After, Refusal> {
         if self.pending() > 0
@@ -165,12 +171,11 @@ impl Sequence {
             return Ok(After::GoesOn);
         }
         match &mut self.task {
-            Task::Sample(task) => {
-                let Some(logits) = rows.next() else {
-                    return Ok(After::GoesOn);
-                };
-                task.draw(machine, logits, &mut self.tokens)
-            }
+            Task::Sample(task) => match (drawn, rows.next()) {
+                (Some(drawn), _) => task.take(machine, drawn, Vec::new(), &mut self.tokens),
+                (None, Some(logits)) => task.draw(machine, logits, &mut self.tokens),
+                (None, None) => Ok(After::GoesOn),
+            },
             Task::Score(task) => {
                 match task.current {
                     None => {
@@ -254,7 +259,7 @@ impl ScoreTask {
 }
 
 impl SampleTask {
-    /// Draws the next token and tells the caller.
+    /// Draws the next token.
     fn draw(
         &mut self,
         machine: Machine<'_>,
@@ -266,16 +271,30 @@ impl SampleTask {
             .model
             .normalizer(logits, temperature)
             .map_err(broken)?;
-        let drawn = self.sampler.draw(logits, tokens.len() as u64);
-        let id = drawn.ok_or_else(|| Refusal::Stopped {
+        let log_prob = |id: TokenId| normalizer.log_prob(logits[id as usize]);
+        let token = self.sampler.draw(logits, tokens.len() as u64);
+        let drawn = Drawn {
+            token,
+            log_prob: token.map_or(f32::NAN, log_prob),
+        };
+        let top = best(logits, self.top);
+        let top = top.into_iter().map(|id| (id, log_prob(id))).collect();
+        self.take(machine, drawn, top, tokens)
+    }
+
+    /// Takes the next token and tells the caller.
+    fn take(
+        &mut self,
+        machine: Machine<'_>,
+        drawn: Drawn,
+        top: Vec<(TokenId, f32)>,
+        tokens: &mut Vec<TokenId>,
+    ) -> Result<After, Refusal> {
+        let id = drawn.token.ok_or_else(|| Refusal::Stopped {
             why: "no token is possible".into(),
         })?;
         self.sampler.observe(id);
-        let logprob = finite(normalizer.log_prob(logits[id as usize]))?;
-        let top = best(logits, self.top)
-            .into_iter()
-            .map(|id| (id, normalizer.log_prob(logits[id as usize])))
-            .collect();
+        let logprob = finite(drawn.log_prob)?;
         tokens.push(id);
         self.sampled += 1;
         // Before the caller hears of it, so that whoever has a reply finds it counted.

@@ -495,7 +495,8 @@ impl Worker {
             .enumerate()
             .filter(|(index, _)| self.plan[*index] > 0);
         for (segment, (index, sequence)) in in_step.enumerate() {
-            match sequence.advance(machine, self.firsts[segment], self.scratch.logits(segment)) {
+            let (drawn, rows) = (self.scratch.drawn(segment), self.scratch.logits(segment));
+            match sequence.advance(machine, self.firsts[segment], drawn, rows) {
                 Ok(After::GoesOn) => {}
                 Ok(After::Ended) => ended.push(index),
                 Err(refusal) => {
