@@ -37,6 +37,7 @@ struct Event {
 };
 struct Graph { Tasks tasks; };
 struct Allocation { size_t bytes; u8* memory; };
+std::map<const u8*, size_t> pinned;   // of the host, read by the device when a copy's turn comes
 
 const size_t MARGIN = 256;
 
@@ -205,10 +206,27 @@ API cuMemGetInfo_v2(size_t* available, size_t* total) {
   for (auto& [at, a] : device) *available -= std::min(*available, a.bytes);
   return SUCCESS;
 }
+API cuMemHostAlloc(void** p, size_t n, unsigned flags) {
+  GUARD;
+  if (!current) return INVALID_CONTEXT;
+  if (n == 0 || flags != 0) return INVALID_VALUE;
+  *p = malloc(n);
+  pinned[(const u8*)*p] = n;
+  return SUCCESS;
+}
+API cuMemFreeHost(void* p) {
+  GUARD;
+  if (!pinned.erase((const u8*)p)) return INVALID_VALUE;
+  free(p);
+  return SUCCESS;
+}
 API cuMemcpyHtoDAsync_v2(Pointer d, const void* source, size_t n, Stream* s) {
   GUARD;
   if (!inside(d, n)) return INVALID_VALUE;
   if (s && s->capture) return CAPTURE_UNSUPPORTED;
+  auto at = pinned.upper_bound((const u8*)source);
+  if (at != pinned.begin() && (--at, (const u8*)source + n <= at->first + at->second))
+    return enqueue(s, [=] { memcpy((void*)d, source, n); return SUCCESS; });
   // Pageable memory is staged before the call returns.
   auto staged = std::make_shared<std::vector<u8>>((const u8*)source, (const u8*)source + n);
   return enqueue(s, [=] { memcpy((void*)d, staged->data(), n); return SUCCESS; });

@@ -121,8 +121,10 @@ impl PageTable {
             page < self.pages,
             "the pools have fewer pages"
         );
-        self.host[sequence * self.ld + index] = i32::try_from(page).unwrap_or(0);
-        self.changed = true;
+        let place = &mut self.host[sequence * self.ld + index];
+        let page = i32::try_from(page).unwrap_or(0);
+        self.changed |= *place != page;
+        *place = page;
         Ok(())
     }
 

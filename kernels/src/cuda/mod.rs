@@ -12,6 +12,7 @@ mod gpu;
 mod graph;
 mod images;
 mod launch;
+mod staging;
 mod stream;
 mod tensor_map;
 
@@ -37,6 +38,7 @@ pub use buffer::{Buffer, Element, View, ViewMut};
 pub use gpu::{Compute, Gpu};
 pub use graph::Graph;
 pub use images::Fit;
+pub use staging::Staging;
 pub use stream::{Event, Priority, Stream};
 
 use launch::Module;

@@ -47,6 +47,19 @@ pub struct Draw {
     pub top_k: u32,
 }
 
+impl Draw {
+    /// The most likely token.
+    pub const GREEDY: Draw = Draw {
+        seed: 0,
+        request: 0,
+        position: 0,
+        temperature: 0.0,
+        top_p: 1.0,
+        min_p: 0.0,
+        top_k: 0,
+    };
+}
+
 // SAFETY: four-byte and eight-byte numbers, 40 bytes without a gap; every pattern is a value.
 unsafe impl Element for Draw {}
 

@@ -28,6 +28,31 @@ fn what_was_copied_comes_back() {
 }
 
 #[test]
+fn what_is_staged_arrives_although_its_place_is_used_again_at_once() {
+    let Some(on) = stream() else { return };
+    let mut staging = on.gpu().staging::<f32>(100).unwrap();
+    let mut there: Vec<Buffer<f32>> = (0..3).map(|_| poisoned(&on, 100)).collect();
+    for (seed, (buffer, len)) in there.iter_mut().zip([100, 1, 64]).enumerate() {
+        let sent = vector(seed as u64, len);
+        let mut to = buffer.part_mut(0..len).unwrap();
+        on.write_by(&mut staging, &sent, &mut to).unwrap();
+    }
+    drop(staging);
+    for (seed, (buffer, len)) in there.iter().zip([100, 1, 64]).enumerate() {
+        let found = on.download(buffer.view().part(0..len).unwrap()).unwrap();
+        assert_eq!(bits(&found), bits(&vector(seed as u64, len)), "{seed}");
+    }
+    let mut staging = on.gpu().staging::<f32>(2).unwrap();
+    let refused = on.write_by(
+        &mut staging,
+        &[0.0; 3],
+        &mut there[0].part_mut(0..3).unwrap(),
+    );
+    assert!(matches!(refused, Err(Error::Argument { .. })));
+    assert!(on.gpu().staging::<f32>(0).is_err());
+}
+
+#[test]
 fn a_stream_waits_for_anothers_event() {
     let Some(gpu) = gpu() else { return };
     let (serve, train) = (

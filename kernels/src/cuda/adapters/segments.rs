@@ -20,7 +20,7 @@ pub struct Segment {
 
 /// `adapter::Segment` of cuda/adapter.cuh.
 #[repr(C)]
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct RawSegment {
     first: i32,
     count: i32,
@@ -35,9 +35,18 @@ unsafe impl Element for RawSegment {}
 #[derive(Debug)]
 pub struct Segments {
     device: Buffer<RawSegment>,
-    capacity: usize,
+    /// What is there.
+    host: Vec<RawSegment>,
     rows: usize,
 }
+
+/// Behind the last: no rows, after all others, so that kernels stop there.
+const NONE: RawSegment = RawSegment {
+    first: i32::MAX,
+    count: 0,
+    slot: -1,
+    unused: 0,
+};
 
 impl Segments {
     /// Room for `capacity` segments of calls with `rows` rows; none is set.
@@ -45,13 +54,12 @@ impl Segments {
     /// # Errors
     /// [`crate::Error::Argument`]; [`crate::Error::Driver`].
     pub fn new(on: &Stream, capacity: usize, rows: usize) -> Result<Segments> {
-        let mut segments = Segments {
-            device: on.gpu().buffer(capacity)?,
-            capacity,
+        let host = vec![NONE; capacity];
+        Ok(Segments {
+            device: on.upload(&host)?,
+            host,
             rows,
-        };
-        segments.set(on, &[], 0)?;
-        Ok(segments)
+        })
     }
 
     /// Rows of the calls.
@@ -65,33 +73,39 @@ impl Segments {
 
     /// How many there can be.
     pub(in crate::cuda) fn capacity(&self) -> usize {
-        self.capacity
+        self.host.len()
     }
 
-    /// The segments from here on; `slots` are the table's.
+    /// The segments from here on; `slots` are the table's. Copies nothing when they are what is there.
     ///
     /// # Errors
     /// [`crate::Error::Argument`] unless they are ascending, disjoint, not empty, inside the rows and slots, and fit; [`crate::Error::Driver`].
     pub fn set(&mut self, on: &Stream, segments: &[Segment], slots: usize) -> Result<()> {
+        self.set_for(on, self.rows, segments, slots)
+    }
+
+    /// [`Segments::set`] for calls with so many rows from here on.
+    ///
+    /// # Errors
+    /// As [`Segments::set`].
+    pub fn set_for(
+        &mut self,
+        on: &Stream,
+        rows: usize,
+        segments: &[Segment],
+        slots: usize,
+    ) -> Result<()> {
         let count = segments.len();
         require!(
             "adapters.segments",
             count = count as f64,
-            count <= self.capacity,
+            count <= self.capacity(),
             "there is no room for more"
         );
-        // Behind the last: no rows, after all others, so that kernels stop there.
-        let none = RawSegment {
-            first: i32::MAX,
-            count: 0,
-            slot: -1,
-            unused: 0,
-        };
-        let mut raw = vec![none; self.capacity];
         let mut end = 0;
-        for (to, segment) in raw.iter_mut().zip(segments) {
+        for segment in segments {
             let Segment { first, count, slot } = *segment;
-            let sound = first >= end && count > 0 && count <= self.rows.saturating_sub(first);
+            let sound = first >= end && count > 0 && count <= rows.saturating_sub(first);
             require!(
                 "adapters.segments",
                 first = first as f64,
@@ -105,14 +119,30 @@ impl Segments {
                 "the table has no such slot"
             );
             end = first + count;
-            let [first, count, slot] = ints("adapters.segments", [first, count, slot])?;
-            *to = RawSegment {
-                first,
-                count,
-                slot,
-                unused: 0,
-            };
+            ints("adapters.segments", [end, slot])?;
         }
-        on.write(&raw, &mut self.device.view_mut())
+        self.rows = rows;
+        let mut changed = false;
+        let rest = std::iter::repeat(NONE);
+        let all = segments.iter().map(raw).chain(rest);
+        for (there, wanted) in self.host.iter_mut().zip(all) {
+            changed |= *there != wanted;
+            *there = wanted;
+        }
+        if changed {
+            on.write(&self.host, &mut self.device.view_mut())?;
+        }
+        Ok(())
+    }
+}
+
+/// Its sizes are counted in 31 bits, as [`Segments::set`] checks.
+fn raw(segment: &Segment) -> RawSegment {
+    let int = |size: usize| i32::try_from(size).unwrap_or(i32::MAX);
+    RawSegment {
+        first: int(segment.first),
+        count: int(segment.count),
+        slot: int(segment.slot),
+        unused: 0,
     }
 }
