@@ -30,7 +30,7 @@ NS_DEV void product(u32 shared, u32 barriers, const ns_tmap* a, const ns_tmap* b
       NAME(const __grid_constant__ ns_tmap x, const __grid_constant__ ns_tmap w, void* y, const float* add,            \
            const __grid_constant__ adapter::Lora lora, int rows, int outputs, int inputs) {                            \
     NS_DYN_SMEM(shared);                                                                                               \
-    NS_SHARED(u64, barriers, [tile_wgmma::BARRIERS]);                                                                  \
+    NS_SHARED(u64, barriers, [2 * tile_wgmma::STAGES]);                                                                \
     gemm_wgmma::product<tile::ALONG, store::KIND>(ns_smem(shared), ns_smem(barriers), &x, &w, lora, y, add, rows,      \
                                                   outputs, inputs);                                                    \
   }                                                                                                                    \
@@ -46,7 +46,7 @@ NS_FORWARD(gemm_wgmma_forward_add, ADD)
       NAME(const __grid_constant__ ns_tmap dy, const __grid_constant__ ns_tmap w, void* dx, const float* add,          \
            const __grid_constant__ adapter::Lora lora, int rows, int outputs, int inputs) {                            \
     NS_DYN_SMEM(shared);                                                                                               \
-    NS_SHARED(u64, barriers, [tile_wgmma::BARRIERS]);                                                                  \
+    NS_SHARED(u64, barriers, [2 * tile_wgmma::STAGES]);                                                                \
     gemm_wgmma::product<tile::DOWN, store::KIND>(ns_smem(shared), ns_smem(barriers), &dy, &w, lora, dx, add, rows,     \
                                                  inputs, outputs);                                                     \
   }                                                                                                                    \

@@ -22,7 +22,7 @@ NS_KERNEL void __launch_bounds__(384, 1)
                        output::Stat* stats, int rows, int vocabulary, int width) {
   using namespace output;
   NS_DYN_SMEM(shared);
-  NS_SHARED(u64, barriers, [tile_wgmma::BARRIERS]);
+  NS_SHARED(u64, barriers, [2 * tile_wgmma::STAGES]);
   const Targets targets{first, token};
   const int tiles = (vocabulary + tile::COLUMNS - 1) / tile::COLUMNS;
   const auto end = [&](Sums& sums, int row, int column) {
@@ -60,7 +60,7 @@ NS_KERNEL void __launch_bounds__(384, 1)
                           int from) {
   using namespace output;
   NS_DYN_SMEM(shared);
-  NS_SHARED(u64, barriers, [tile_wgmma::BARRIERS]);
+  NS_SHARED(u64, barriers, [2 * tile_wgmma::STAGES]);
   const Gradient gradient{inverse_temperature, normalizer, {first, token}, upstream, dlogits, rows, part, from};
   const auto end = [&](Sums& sums, int row, int column) {
     put_gradients(sums, row, column, gradient);

@@ -12,11 +12,6 @@
 namespace tile_wgmma {
 
 constexpr int ROWS = 128, COLUMNS = 256, DEPTH = 64, STAGES = 4, THREADS = 384;
-#ifndef AHEAD_
-#define AHEAD_ 3
-#endif
-// Stages that the first warpgroup is ahead of the second, so that one multiplies while the other ends its tile.
-constexpr int AHEAD = AHEAD_, BARRIERS = 2 * STAGES + 1;
 constexpr u32 LEFT = ROWS * DEPTH * 2, RIGHT = COLUMNS * DEPTH * 2, STAGE = LEFT + RIGHT;
 // Fragments of 16 x 8 in a warp's part of the tile.
 constexpr int MT = 1, NT = 32;
@@ -32,9 +27,6 @@ using tile::Terms;
 struct Plan {
   int tall, across, stages;
   u32 shared, full, empty;  // memory of the stages; a barrier each for "has been filled", "has been read"
-
-  // For "the first warpgroup is AHEAD stages into the tile".
-  NS_DEV_MEMBER u32 ahead() const { return full + 16 * STAGES; }
 };
 
 // One thread. Every stage counts whole boxes: TMA writes zeros for what is outside of a matrix, and counts them.
@@ -77,9 +69,8 @@ template <Terms TERMS> NS_DEV void stage(float (&sums)[128], u32 a, u32 b) {
 // A warpgroup: 64 rows of each tile. `end(sums, row, column)` gets each warp's.
 template <Terms TERMS, class End> NS_DEV void consume(const Plan& plan, int group, End end) {
   const bool first = (threadIdx.x & 31) == 0;  // of its warp
-  constexpr u32 ODD = 1u << 31;  // every second tile: in `turn`, for registers are few
-  u32 turn = 0;
-  for (int tile = blockIdx.x; tile < plan.tall * plan.across; tile += gridDim.x, turn ^= ODD) {
+  int turn = 0;
+  for (int tile = blockIdx.x; tile < plan.tall * plan.across; tile += gridDim.x) {
     int row, column;
     tile::place(tile, plan.tall, plan.across, row, column);
     row = row * ROWS + group * 64 + (threadIdx.x >> 5 & 3) * 16;
@@ -88,8 +79,6 @@ template <Terms TERMS, class End> NS_DEV void consume(const Plan& plan, int grou
     float (&flat)[128] = reinterpret_cast<float (&)[128]>(sums);
 #pragma unroll
     for (int i = 0; i < 128; i++) flat[i] = 0.0f;
-    // Nothing depends on this but time.
-    if (AHEAD && group == 1) ns_mbar_wait(plan.ahead(), turn / ODD);
     for (int s = 0; s < plan.stages; s++, turn++) {
       const int slot = turn % STAGES;
       ns_mbar_wait(plan.full + 8 * slot, (turn / STAGES & 1) ^ NS_PLANTED(106));
@@ -98,8 +87,6 @@ template <Terms TERMS, class End> NS_DEV void consume(const Plan& plan, int grou
       // This stage's products go on while the one before is handed back.
       ns_wg_wait<1>();
       if (s > 0 && first) ns_mbar_arrive(plan.empty + 8 * ((turn - !NS_PLANTED(105)) % STAGES));
-      if (AHEAD && group == 0 && first && s + 1 == (AHEAD < plan.stages ? AHEAD : plan.stages))
-        ns_mbar_arrive(plan.ahead());
     }
     ns_wg_wait<0>();
     ns_wg_hold(flat);
@@ -108,7 +95,7 @@ template <Terms TERMS, class End> NS_DEV void consume(const Plan& plan, int grou
   }
 }
 
-// All tiles of a · b with `terms` terms. `barriers` has BARRIERS of 8 bytes, `shared` STAGES·STAGE bytes.
+// All tiles of a · b with `terms` terms. `barriers` has 2·STAGES of 8 bytes, `shared` STAGES·STAGE bytes.
 template <Terms TERMS, class End>
 NS_DEV void multiply(u32 shared, u32 barriers, const ns_tmap* a, const ns_tmap* b, int rows, int columns, int terms,
                      End end) {
@@ -120,7 +107,6 @@ NS_DEV void multiply(u32 shared, u32 barriers, const ns_tmap* a, const ns_tmap* 
       ns_mbar_init(plan.full + 8 * s, 1);
       ns_mbar_init(plan.empty + 8 * s, 8);  // the warps that multiply
     }
-    ns_mbar_init(plan.ahead(), 4);  // the first warpgroup's warps
     ns_fence_async();
   }
   __syncthreads();
