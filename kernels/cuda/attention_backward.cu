@@ -3,6 +3,7 @@
 // Weights are computed again from the scores and the log-sum-exp that the forward pass kept: p = 2^(score * scale - lse).
 //   attention_prepare: dout rounded to bf16, and delta = sum of dout * out, for each (row, head)
 //   attention_backward_q: dq = 1/sqrt(D) * sum over keys of p * (dout . v - delta) * k
+//   attention_hand_back: what later rows add to the gradients of a row's key and value
 //   attention_backward_kv: dv = sum over rows of p * dout, dk = 1/sqrt(D) * sum over rows of p * (dout . v - delta) * q
 // Rows mean (position, head of the group) flattened, position major. Every sum is one f32 accumulator of the tensor core that
 // takes in 16 keys (or rows) a step, ascending; p and its gradient are rounded once to bf16. A row's gradients depend on its
@@ -78,20 +79,20 @@ struct Arguments {
 
 // ---- by queries: the tiles of the forward pass
 
-enum { Q_WARPS = 8, Q_THREADS = 32 * Q_WARPS, Q_ROWS = 16 * Q_WARPS };
+enum { Q_ROWS = 128 };
 
 // Shared memory, in bytes: queries, dout, then two stages of keys and values.
-template <int D>
-NS_DEV u32 q_keys_at(u32 base, int stage) { return base + (2 * Q_ROWS + stage * 2 * NS_KV_PAGE) * D * 2; }
+template <int D, int ROWS>
+NS_DEV u32 q_keys_at(u32 base, int stage) { return base + (2 * ROWS + stage * 2 * NS_KV_PAGE) * D * 2; }
 
 // One page of keys for a warp's 16 rows.
-template <int D>
+template <int D, int ROWS>
 NS_DEV void add_page(float (&dq)[D / 8][4], u32 base, u32 keys, const int (&seen)[2], const float (&lse)[2],
                      const float (&delta)[2], float scale) {
   const int row = (threadIdx.x >> 5) * 16, column = (threadIdx.x & 3) * 2;
   float p[8][4], dp[8][4];
   dot<D>(p, base, row, keys, 0);
-  dot<D>(dp, base + Q_ROWS * D * 2, row, keys + NS_KV_PAGE * D * 2, 0);
+  dot<D>(dp, base + ROWS * D * 2, row, keys + NS_KV_PAGE * D * 2, 0);
 #pragma unroll
   for (int n = 0; n < 8; n++)
 #pragma unroll
@@ -108,26 +109,27 @@ NS_DEV void add_page(float (&dq)[D / 8][4], u32 base, u32 keys, const int (&seen
   }
 }
 
-// tiles: (block of the grid: 2) sequence and its first flattened row · grid: (tiles, kv_heads).
-template <int D>
+// tiles: (block of the grid: 2) sequence and its first flattened row · grid: (tiles, kv_heads, parts of a tile with ROWS rows each).
+template <int D, int ROWS>
 NS_DEV void by_queries(const Arguments& in) {
   NS_DYN_SMEM(memory);
   const u32 base = ns_smem(memory);
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int group = in.heads / in.kv_heads, kv_head = blockIdx.y;
   const Sequence s = find(in.sequences, in.pages, in.pages_ld, in.tiles[2 * blockIdx.x], group);
-  const int first = in.tiles[2 * blockIdx.x + 1];
-  const int length = s.start + ((first + Q_ROWS < s.rows ? first + Q_ROWS : s.rows) - 1) / group + 1;
+  const int first = in.tiles[2 * blockIdx.x + 1] + blockIdx.z * ROWS;
+  if (first >= s.rows) return;
+  const int length = s.start + ((first + ROWS < s.rows ? first + ROWS : s.rows) - 1) / group + 1;
   const int blocks = (length + NS_KV_PAGE - 1) / NS_KV_PAGE;
 
   const auto load = [&](int block) {
     const long at = ns_kv_tile(s.pages[block], in.kv_heads, kv_head, D);
-    const u32 to = q_keys_at<D>(base, block & 1);
-    load_page<D, Q_THREADS>(to, in.keys + at, length - block * NS_KV_PAGE);
-    load_page<D, Q_THREADS>(to + NS_KV_PAGE * D * 2, in.values + at, length - block * NS_KV_PAGE);
+    const u32 to = q_keys_at<D, ROWS>(base, block & 1);
+    load_page<D, 2 * ROWS>(to, in.keys + at, length - block * NS_KV_PAGE);
+    load_page<D, 2 * ROWS>(to + NS_KV_PAGE * D * 2, in.values + at, length - block * NS_KV_PAGE);
   };
-  load_rows<D, Q_ROWS, Q_THREADS>(base, in.q, in.q_ld, s, group, kv_head, first);
-  load_rows<D, Q_ROWS, Q_THREADS>(base + Q_ROWS * D * 2, in.dout, in.heads * D, s, group, kv_head, first);
+  load_rows<D, ROWS, 2 * ROWS>(base, in.q, in.q_ld, s, group, kv_head, first);
+  load_rows<D, ROWS, 2 * ROWS>(base + ROWS * D * 2, in.dout, in.heads * D, s, group, kv_head, first);
   load(0);
   ns_cp_commit();
 
@@ -153,7 +155,7 @@ NS_DEV void by_queries(const Arguments& in) {
     const int key = block * NS_KV_PAGE;
     if (mine < s.rows && key <= reach) {
       const int seen[2] = {position[0] + 1 - key, position[1] + 1 - key};
-      add_page<D>(dq, base, q_keys_at<D>(base, block & 1), seen, lse, delta, in.scale);
+      add_page<D, ROWS>(dq, base, q_keys_at<D, ROWS>(base, block & 1), seen, lse, delta, in.scale);
     }
     ns_cp_wait<0>();
     if (!NS_PLANTED(220)) __syncthreads();
@@ -278,14 +280,24 @@ NS_DEV void by_keys(const Arguments& in) {
 
 }  // namespace attention_backward
 
-#define NS_ATTENTION_PASS(NAME, PASS, D, THREADS)                                                                            \
+// to: rows of ld, += before: rows of `columns`, a multiple of 4; both on 16 bytes · grid: (rows).
+NS_KERNEL void __launch_bounds__(128) attention_hand_back(float* NS_RESTRICT to, const float* NS_RESTRICT before, int columns, int ld) {
+  for (int c = threadIdx.x * 4; c < columns; c += 512) {
+    f32x4* at = (f32x4*)(to + (long)blockIdx.x * ld + c);
+    const f32x4 old = *at, add = *(const f32x4*)(before + (long)blockIdx.x * columns + c);
+    *at = f32x4{old.x + add.x, old.y + add.y, old.z + add.z, old.w + add.w};
+  }
+}
+NS_REGISTER(attention_hand_back);
+
+#define NS_ATTENTION_PASS(NAME, THREADS, ...)                                                                                \
   NS_KERNEL void __launch_bounds__(THREADS) NAME(                                                                            \
       const bf16_t* NS_RESTRICT q, const bf16_t* NS_RESTRICT keys, const bf16_t* NS_RESTRICT values,                         \
       const bf16_t* NS_RESTRICT dout, const float* NS_RESTRICT lse, const float* NS_RESTRICT delta,                          \
       const int* NS_RESTRICT pages, const int* NS_RESTRICT tiles, const int* NS_RESTRICT sequences, float* NS_RESTRICT dqkv, \
       float* NS_RESTRICT dbefore, int heads, int kv_heads, int pages_ld, int q_ld, int dqkv_ld, float scale,                 \
       float inverse_sqrt_d) {                                                                                                \
-    attention_backward::PASS<D>(attention_backward::Arguments{q, keys, values, dout, lse, delta, pages, tiles, sequences,    \
+    attention_backward::__VA_ARGS__(attention_backward::Arguments{q, keys, values, dout, lse, delta, pages, tiles, sequences,    \
                                                               dqkv, dbefore, heads, kv_heads, pages_ld, q_ld, dqkv_ld,       \
                                                               scale, inverse_sqrt_d});                                       \
   }
@@ -299,11 +311,14 @@ NS_ATTENTION_PREPARE(64)
 NS_REGISTER(attention_prepare_d64);
 NS_ATTENTION_PREPARE(128)
 NS_REGISTER(attention_prepare_d128);
-NS_ATTENTION_PASS(attention_backward_q_d64, by_queries, 64, 256)
+NS_ATTENTION_PASS(attention_backward_q_d64, 256, by_queries<64, attention_backward::Q_ROWS>)
 NS_REGISTER(attention_backward_q_d64);
-NS_ATTENTION_PASS(attention_backward_q_d128, by_queries, 128, 256)
+NS_ATTENTION_PASS(attention_backward_q_d128, 256, by_queries<128, attention_backward::Q_ROWS>)
 NS_REGISTER(attention_backward_q_d128);
-NS_ATTENTION_PASS(attention_backward_kv_d64, by_keys, 64, 128)
+// For GPUs where a block cannot have that much shared memory.
+NS_ATTENTION_PASS(attention_backward_q_small_d128, 128, by_queries<128, 64>)
+NS_REGISTER(attention_backward_q_small_d128);
+NS_ATTENTION_PASS(attention_backward_kv_d64, 128, by_keys<64>)
 NS_REGISTER(attention_backward_kv_d64);
-NS_ATTENTION_PASS(attention_backward_kv_d128, by_keys, 128, 128)
+NS_ATTENTION_PASS(attention_backward_kv_d128, 128, by_keys<128>)
 NS_REGISTER(attention_backward_kv_d128);

@@ -92,12 +92,12 @@ struct Barriers {
 // A tile's queries and dout, by TMA where all of its rows are the sequence's; otherwise the others' are zeros, with the weight 2^-inf.
 NS_DEV void fetch_rows(const Arguments& in, const Task& t, u32 to, u32 full, float* marks, Step s) {
   const int row = threadIdx.x, head = t.kv_head * t.group + s.head;
-  const int from = t.start - s.position, end = t.length - s.position;  // rows that are the sequence's
+  const int from = t.start - s.position, end = t.length - s.position - NS_PLANTED(245);  // rows that are the sequence's
   const bool valid = row >= from && row < end;
   const long at = t.row0 + (valid ? row - from : 0);  // the thread's row, in q
   if (from <= 0 && end >= ROWS) {
     if (row == 0) {
-      ns_mbar_expect(full, 2 * ROW_BYTES);
+      ns_mbar_expect(full, 2 * ROW_BYTES - NS_PLANTED(247) * 16);
 #pragma unroll
       for (int b = 0; b < D / 64; b++) {
         ns_tma2d(to + b * ROWS * SWIZZLED, in.q_map, head * D + b * 64, (int)at, full);
@@ -152,7 +152,7 @@ NS_DEV void add_dq(const Arguments& in, const Task& t, u32 base, const unsigned 
     const int head = t.kv_head * t.group + s.head, row0 = t.row0 + s.position - t.start;
     int* turn = in.turns + (long)(s.position > t.start ? row0 : t.row0) * in.heads + head;
     ns_mbar_wait(bars.dq_full, i & 1);
-    if (t.block > 0 && lane == 0) ns_turn_wait(turn, t.block);
+    if (t.block > 0 && lane == 0) ns_turn_wait(turn, t.block - NS_PLANTED(240));
     ns_syncwarp();
     if (s.position >= t.start && s.position + ROWS <= t.length) {
       if (lane == 0) {
@@ -166,7 +166,7 @@ NS_DEV void add_dq(const Arguments& in, const Task& t, u32 base, const unsigned 
         ns_bulk_commit();
         ns_bulk_wait_read();
         ns_mbar_arrive(bars.dq_empty);
-        ns_bulk_wait();
+        if (!NS_PLANTED(241)) ns_bulk_wait();
       }
     } else {
 #pragma unroll 1
@@ -210,7 +210,7 @@ NS_DEV void begin_sums(float (&d)[64], const u32 (&left)[4][4], u32 rows) {
 NS_DEV void begin_dq(float (&d)[32], u32 ds, u32 keys) {
 #pragma unroll
   for (int k = 0; k < KEYS / 16; k++) {
-    const u64 a = ns_desc_down(ds + k * 16 * SWIZZLED, DS_BYTES), b = ns_desc_down(keys + k * 16 * SWIZZLED, KEYS * SWIZZLED);
+    const u64 a = ns_desc_down(ds + (k * 16 * SWIZZLED >> NS_PLANTED(244)), DS_BYTES), b = ns_desc_down(keys + k * 16 * SWIZZLED, KEYS * SWIZZLED);
     if (k == 0) ns_wgmma_first_down_n64(d, a, b);
     else ns_wgmma_down_n64(d, a, b);
   }
@@ -241,7 +241,7 @@ NS_DEV void weigh(float (&s)[8][4], const float* lse, bool masked, const int (&f
     for (int n = 0; n < 8; n++)
 #pragma unroll
       for (int i = 0; i < 4; i++)
-        if (n * 8 + column + (i & 1) < from[i >> 1]) s[n][i] = 0.0f;
+        if (n * 8 + column + (i & 1) < from[i >> 1] - NS_PLANTED(246)) s[n][i] = 0.0f;
   }
 }
 
@@ -278,7 +278,7 @@ NS_DEV void store_sums(const Arguments& in, const Task& t, int values, const flo
   }
 }
 
-// Warpgroup `half` of the two that compute. In flight when a step begins: the step before's product for dk.
+// Warpgroup `half` of the two that compute. In flight when a step begins: the step before's product for dk, then its own scores.
 NS_DEV void compute(const Arguments& in, const Task& t, u32 base, unsigned char* memory, Barriers bars, int half) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5 & 3;
   const int key = half * 64 + warp * 16 + (lane >> 2);  // of the block: the lane's first, the other is 8 behind
@@ -306,16 +306,19 @@ NS_DEV void compute(const Arguments& in, const Task& t, u32 base, unsigned char*
   };
   ns_wg_hold(flat_dk);
   ns_wg_hold(flat_dv);
+  ns_mbar_wait(bars.full, 0);
+  ns_wg_fence();
+  begin_scores(flat_s, keys, rows(0));
   Step step = first_step(t);
   int i = 0;
   do {
     const float* const mark = marks + i % STAGES * 2 * ROWS;
-    ns_mbar_wait(bars.full + 8 * (i % STAGES), i / STAGES & 1);
     ns_wg_fence();
-    begin_scores(flat_s, keys, rows(i));
     begin_scores(flat_dp, values, rows(i) + ROW_BYTES);
-    ns_wg_wait<1>();
+    // For both: ptxas serializes what is waited for one by one behind the loop's end.
+    ns_wg_wait<0>();
     ns_wg_hold(flat_s);
+    ns_wg_hold(flat_dp);
     ns_wg_hold(flat_dk);
     if (i > 0) arrive(bars.empty + 8 * ((i - 1) % STAGES));
     const int from[2] = {t.key0 + key - step.position, t.key0 + key + 8 - step.position};
@@ -326,15 +329,13 @@ NS_DEV void compute(const Arguments& in, const Task& t, u32 base, unsigned char*
     ns_wg_hold(flat_dv);
     ns_wg_fence();
     begin_sums(flat_dv, p, rows(i) + ROW_BYTES);
-    ns_wg_wait<1>();
-    ns_wg_hold(flat_dp);
 #pragma unroll
     for (int n = 0; n < 8; n++)
 #pragma unroll
       for (int j = 0; j < 4; j++) dp[n][j] = s[n][j] * (dp[n][j] - mark[ROWS + n * 8 + (lane & 3) * 2 + (j & 1)]);
     round(ds, dp);
     // The step before's are all written, and those of two steps before all read. Before the first there are none, and the product is not used.
-    ns_mbar_wait(bars.ds + 8 * ((i + 1) & 1), (i - 1) >> 1 & 1);
+    ns_mbar_wait(bars.ds + 8 * ((i + 1) & 1), ((i - 1) >> 1 & 1) ^ NS_PLANTED(242));
     store_ds(memory + DS_AT + (i & 1) * DS_BYTES, ds, key);
     ns_fence_async();
     hold(ds);
@@ -342,15 +343,22 @@ NS_DEV void compute(const Arguments& in, const Task& t, u32 base, unsigned char*
     ns_wg_fence();
     begin_dq(flat_dq, base + DS_AT + ((i + 1) & 1) * DS_BYTES, base + half * KEYS * SWIZZLED);
     begin_sums(flat_dk, ds, rows(i));
-    ns_wg_wait<1>();
+    ns_wg_wait<2>();
     ns_wg_hold(flat_dv);
-    ns_wg_hold(flat_dq);
     hold(p);
+    // Behind the last step its own rows, once more, for nothing.
+    const int next = i + 1 < t.steps ? i + 1 : i;
+    ns_mbar_wait(bars.full + 8 * (next % STAGES), next / STAGES & 1);
+    ns_wg_fence();
+    begin_scores(flat_s, keys, rows(next));
+    ns_wg_wait<2 + NS_PLANTED(243)>();
+    ns_wg_hold(flat_dq);
     arrive(bars.ds + 8 * (i & 1));
     if (i > 0) write_dq(i - 1);
   } while (++i < t.steps);
   ns_wg_wait<0>();
   ns_wg_hold(flat_dk);
+  ns_wg_hold(flat_s);
   hold(ds);
   const int last = t.steps - 1;
   ns_mbar_wait(bars.ds + 8 * (last & 1), last >> 1 & 1);

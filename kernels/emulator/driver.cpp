@@ -102,14 +102,18 @@ std::pair<int, int> compute() {
 }
 
 // Bytes of shared memory that a block has without asking, static ones included, and that it can ask for.
-const int PLAIN_SHARED = 48 * 1024, MOST_SHARED = 227 * 1024;
+const int PLAIN_SHARED = 48 * 1024;
+int most_shared() {
+  const auto [major, minor] = compute();
+  return (major == 8 && minor > 0 ? 99 : major == 8 ? 163 : 227) * 1024;
+}
 
 Result launch(const emu::Kernel* k, emu::Index grid, unsigned threads, size_t smem, Stream* s, void** params) {
   if (!k) return INVALID_HANDLE;
   if (grid.x < 1 || grid.y < 1 || grid.z < 1 || threads < 1 || threads > 1024) return INVALID_VALUE;
   if (grid.y > 65535 || grid.z > 65535) return INVALID_VALUE;
   const bool granted = (int)smem <= k->granted;
-  const size_t allowed = granted ? MOST_SHARED : PLAIN_SHARED;
+  const size_t allowed = granted ? most_shared() : PLAIN_SHARED;
   if (smem > allowed) return INVALID_VALUE;
   // A driver copies the parameters before it returns.
   auto copies = std::make_shared<std::vector<std::vector<ns_tmap>>>();
@@ -152,7 +156,7 @@ API cuDeviceGetAttribute(int* v, int attribute, int) {
     case 75: *v = compute().first; break;
     case 76: *v = compute().second; break;
     case 16: *v = 4; break;             // multiprocessors
-    case 97: *v = 227 * 1024; break;    // shared memory a block may ask for
+    case 97: *v = most_shared(); break;    // shared memory a block may ask for
     default: return INVALID_VALUE;
   }
   return SUCCESS;
@@ -345,8 +349,9 @@ API cuFuncGetParamInfo(const emu::Kernel* f, size_t index, size_t* offset, size_
 API cuFuncSetAttribute(const emu::Kernel* f, int which, int value) {
   const int DYNAMIC_SHARED = 8;
   if (!f) return INVALID_HANDLE;
+  if (value > most_shared()) return INVALID_VALUE;
   if (which == DYNAMIC_SHARED) f->granted = value;
-  return value > MOST_SHARED ? INVALID_VALUE : SUCCESS;
+  return SUCCESS;
 }
 API cuLaunchKernel(const emu::Kernel* k, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned smem, Stream* s, void** params, void**) {

@@ -13,15 +13,20 @@ use crate::error::{check, require};
 pub(super) const MODULE: Module = Module {
     name: "attention_backward",
     kernels: &[
+        Entry::new("attention_hand_back"),
         Entry::new("attention_prepare_d64"),
         Entry::new("attention_prepare_d128"),
         Entry {
             name: "attention_backward_q_d64",
-            shared: by_queries(64),
+            shared: by_queries(64, TILE),
         },
         Entry {
             name: "attention_backward_q_d128",
-            shared: by_queries(128),
+            shared: by_queries(128, TILE),
+        },
+        Entry {
+            name: SMALL,
+            shared: by_queries(128, TILE / 2),
         },
         Entry {
             name: "attention_backward_kv_d64",
@@ -49,9 +54,15 @@ const HOPPER_HEAD: usize = 128;
 /// 128 keys and values, two stages of 64 rows of queries and of dout, twice 128 × 64 elements of ds, 64 rows of dq in f32, two stages of two marks, barriers, the block's task.
 const TOGETHER: u32 = (2 * 128 + 4 * 64 + 128) * 128 * 2 + 64 * 128 * 4 + 4 * 64 * 4 + 8 * 8 + 64;
 
-/// 128 rows of queries and of dout, and two stages of a page of keys and of values.
-const fn by_queries(head_dim: u32) -> u32 {
-    (2 * 128 + 4 * 64) * head_dim * 2
+/// Flattened rows of a plan's tile.
+const TILE: u32 = 128;
+
+/// Half a tile a block, where a block can have less than 128 KiB of shared memory: the same bits.
+const SMALL: &str = "attention_backward_q_small_d128";
+
+/// `rows` of queries and of dout, and two stages of a page of keys and of values.
+const fn by_queries(head_dim: u32, rows: u32) -> u32 {
+    (2 * rows + 4 * 64) * head_dim * 2
 }
 
 /// A page of keys and of values, two stages of 32 rows of queries and of dout, and their two marks.
@@ -246,6 +257,45 @@ pub fn backward(
     launch(Pass::Keys, keys.tasks(false)?)
 }
 
+/// Adds what later rows left in `dbefore` for the keys and values of some rows, which are consecutive from `first` on, to their gradients.
+///
+/// # Shapes
+/// `dbefore`: (rows, 2K·D) · `dqkv`: (N, (H + 2K)·D).
+///
+/// # Errors
+/// [`crate::Error::Shape`]; [`crate::Error::Argument`] for rows that are not there; [`crate::Error::Driver`].
+pub fn hand_back(
+    on: &Stream,
+    heads: Heads,
+    first: usize,
+    dbefore: View<'_, f32>,
+    dqkv: &mut ViewMut<'_, f32>,
+) -> Result<()> {
+    let (ld, columns) = (heads.columns(), 2 * heads.kv_heads * heads.head_dim);
+    let (n, rows) = (dqkv.len() / ld, dbefore.len() / columns);
+    check!("attention.hand_back", dqkv: n * ld, dbefore: rows * columns);
+    let end = first as f64 + rows as f64;
+    require!(
+        "attention.hand_back",
+        end = end,
+        end <= n as f64,
+        "the rows are in dqkv"
+    );
+    let to = dqkv.as_view().part(first * ld + ld - columns..n * ld)?;
+    aligned(to)?;
+    aligned(dbefore)?;
+    let (columns, ld) = (int(columns), int(ld));
+    // SAFETY: order and types are those of `attention_hand_back` in cuda/attention_backward.cu; `rows` rows from `to` on lie in dqkv, as
+    // checked; a head has a multiple of 4 elements, so that all rows start on 16 bytes.
+    unsafe {
+        on.launch(
+            "attention_hand_back",
+            Grid::line(rows, 128),
+            &[&to, &dbefore, &columns, &ld],
+        )
+    }
+}
+
 /// What one launch computes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Pass {
@@ -258,20 +308,24 @@ enum Pass {
 }
 
 impl Pass {
-    /// Its kernel, the threads of a block, and their shared memory.
-    fn kernel(self, heads: Heads) -> (&'static str, u32, u32) {
+    /// Its kernel, the blocks of a task, the threads of a block, and their shared memory.
+    fn kernel(self, gpu: &Gpu, heads: Heads) -> Result<(&'static str, usize, u32, u32)> {
         let d = heads.head_dim as u32;
-        match self {
+        Ok(match self {
             Pass::Queries => {
                 let name = heads.pick("attention_backward_q_d64", "attention_backward_q_d128");
-                (name, 256, by_queries(d))
+                if gpu.kernel(name)?.fits {
+                    (name, 1, 2 * TILE, by_queries(d, TILE))
+                } else {
+                    (SMALL, 2, TILE, by_queries(d, TILE / 2))
+                }
             }
             Pass::Keys => {
                 let name = heads.pick("attention_backward_kv_d64", "attention_backward_kv_d128");
-                (name, 128, by_keys(d))
+                (name, 1, 128, by_keys(d))
             }
-            Pass::Together => ("attention_backward_wgmma_d128", 384, TOGETHER),
-        }
+            Pass::Together => ("attention_backward_wgmma_d128", 1, 384, TOGETHER),
+        })
     }
 }
 
@@ -284,9 +338,9 @@ fn queue(
     (dqkv, dbefore): (View<'_, f32>, View<'_, f32>),
 ) -> Result<()> {
     let heads = plan.heads();
-    let (name, threads, shared) = pass.kernel(heads);
+    let (name, parts, threads, shared) = pass.kernel(on.gpu(), heads)?;
     let grid = Grid {
-        blocks: [blocks, heads.kv_heads, 1],
+        blocks: [blocks, heads.kv_heads, parts],
         threads,
         shared,
     };

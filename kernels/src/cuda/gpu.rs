@@ -178,6 +178,8 @@ impl Inner {
         }
         super::driver::check("cuModuleLoadData", answer)?;
         self.modules.push(handle);
+        let which = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let most = devices::attribute(self.device, which)?;
         for entry in module.kernels {
             let name = CString::new(entry.name).map_err(|_| Error::Kernel {
                 kernel: entry.name,
@@ -192,7 +194,7 @@ impl Inner {
                     name.as_ptr()
                 ))
             }?;
-            let kernel = Kernel::new(function, entry)?;
+            let kernel = Kernel::new(function, entry, most)?;
             self.kernels.insert(entry.name, kernel);
         }
         Ok(())

@@ -45,6 +45,8 @@ pub(super) struct Kernel {
     /// Bytes of each parameter.
     sizes: Vec<usize>,
     shared: u32,
+    /// Whether a block of this GPU can have that much.
+    pub(super) fits: bool,
 }
 
 /// How many threads a launch has.
@@ -68,7 +70,9 @@ impl Grid {
 }
 
 impl Kernel {
-    pub(super) fn new(function: CUfunction, entry: &Entry) -> Result<Kernel> {
+    /// `most` is what a block can have of shared memory, in bytes.
+    pub(super) fn new(function: CUfunction, entry: &Entry, most: u32) -> Result<Kernel> {
+        let fits = entry.shared <= most;
         let mut sizes = Vec::new();
         let (mut offset, mut size) = (0, 0);
         // SAFETY: the function is loaded; past the last parameter the driver answers INVALID_VALUE.
@@ -78,7 +82,7 @@ impl Kernel {
             sizes.push(size);
         }
         // Asked for even where it is little: what a block has without asking counts its static memory, too.
-        if entry.shared > 0 {
+        if fits && entry.shared > 0 {
             let which = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let bytes = i32::try_from(entry.shared).unwrap_or(i32::MAX);
             // SAFETY: the function is loaded.
@@ -88,6 +92,7 @@ impl Kernel {
             function,
             sizes,
             shared: entry.shared,
+            fits,
         })
     }
 }
@@ -195,6 +200,11 @@ impl Stream {
         let bad = |why| Error::Kernel { kernel: name, why };
         if arguments.len() != kernel.sizes.len() || arguments.len() > PARAMETERS {
             return Err(bad("it takes another number of arguments"));
+        }
+        if !kernel.fits {
+            return Err(bad(
+                "a block of this GPU has less shared memory than it takes",
+            ));
         }
         if grid.shared > kernel.shared {
             return Err(bad("it was loaded for less shared memory"));

@@ -1,13 +1,16 @@
 //! `kernels::cuda::attention_backward`: parity, slopes, and the same bits beside other sequences.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::env;
+use std::process::Command;
+
 use kernels::cuda::attention::{Heads, Rows, Variant};
-use kernels::cuda::attention_backward::{Keys, Saved, Work, backward};
+use kernels::cuda::attention_backward::{Keys, Saved, Work, backward, hand_back};
 use kernels::reference;
 
 use crate::attention_world::{CASES, Case, Fused, World, width};
 use crate::common::{bits, dot, slope, vector, wide};
-use crate::setup::{poisoned, stream};
+use crate::setup::{driver, poisoned, stream};
 
 /// The largest error of an element of a gradient, relative to it or to the root of the mean square of all, which is larger:
 /// weights, their gradients, `dout` and the result are rounded to bf16, and the terms of a key that many rows see cancel.
@@ -111,6 +114,24 @@ fn gradients_are_the_references_for_ragged_sequences() {
     }
 }
 
+/// On GPUs where a block has 99 KiB of shared memory, smaller tiles.
+#[test]
+fn a_gpu_with_less_shared_memory_has_the_gradients_too() {
+    let others = ["NEXTSTATE_PLANT", "NEXTSTATE_TEST_GPU"];
+    if others.iter().any(|name| env::var_os(name).is_some()) || !driver() {
+        return;
+    }
+    let run = Command::new(env::current_exe().unwrap())
+        .args(["attention_backward::gradients_are", "--test-threads=1"])
+        .env("NEXTSTATE_EMULATED_COMPUTE", "8.6")
+        .env("NEXTSTATE_REQUIRE_EMULATOR", "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&run.stdout);
+    assert!(text.contains("running 1 test"), "{text}");
+    assert!(run.status.success(), "{text}");
+}
+
 /// Heads of 128, which Hopper's kernel is for: several blocks of keys, ends in the middle of a tile, one key.
 const WIDE: [Case; 3] = [
     (4, 2, 128, &[3, 100]),
@@ -165,22 +186,21 @@ fn chunks_have_the_gradients_of_the_whole() {
             let (mut found, none) = parts(&world, variant, &heads_of, &dout);
             assert!(none.is_empty());
             let (later, before) = parts(&world, variant, &tails, &dout);
-            let columns = 2 * heads.kv_heads * heads.head_dim;
-            let mut before = before.chunks(columns);
-            for &(first, n) in &world.sequences {
-                for row in 0..n {
-                    let at = (first + row) * ld..(first + row + 1) * ld;
-                    if row >= cut(n) {
-                        found[at.clone()].copy_from_slice(&later[at]);
-                        continue;
-                    }
-                    assert!(later[at.clone()].iter().all(|v| v.is_nan()), "row {row}");
-                    let own = &mut found[at][heads.heads * heads.head_dim..];
-                    for (own, add) in own.iter_mut().zip(before.next().unwrap()) {
-                        *own += add;
-                    }
+            for (row, later) in later.chunks(ld).enumerate() {
+                if !later.iter().all(|v| v.is_nan()) {
+                    found[row * ld..][..ld].copy_from_slice(later);
                 }
             }
+            let (on, columns) = (&world.on, 2 * heads.kv_heads * heads.head_dim);
+            let (mut sums, before) = (on.upload(&found).unwrap(), on.upload(&before).unwrap());
+            let mut place = 0;
+            for &(first, n) in &world.sequences {
+                let rows = place * columns..(place + cut(n)) * columns;
+                let part = before.view().part(rows).unwrap();
+                hand_back(on, heads, first, part, &mut sums.view_mut()).unwrap();
+                place += cut(n);
+            }
+            let found = on.download(sums.view()).unwrap();
             are_the_references(&world, &format!("{case:?}, {variant:?}"), &found, &dout);
         }
     }

@@ -272,6 +272,46 @@ const PLANTED: &[(u32, &str, &str)] = &[
         "attention_backward::gradients_are",
     ),
     (
+        240,
+        "a gradient of queries that is added a turn too early",
+        "attention_backward::the_gradients_of_hopper",
+    ),
+    (
+        241,
+        "a turn that is passed on before everything is added",
+        "attention_backward::the_gradients_of_hopper",
+    ),
+    (
+        242,
+        "gradients of scores that are read one wait too early",
+        "attention_backward::the_gradients_of_hopper",
+    ),
+    (
+        243,
+        "a gradient of queries that is stored one wait too early",
+        "attention_backward::the_gradients_of_hopper",
+    ),
+    (
+        244,
+        "a descriptor of half the step of what both halves share",
+        "attention_backward::the_gradients_of_hopper",
+    ),
+    (
+        245,
+        "a sequence's last row left out",
+        "attention_backward::the_gradients_of_hopper",
+    ),
+    (
+        246,
+        "a row that sees one key too many",
+        "attention_backward::the_gradients_of_hopper",
+    ),
+    (
+        247,
+        "a wrong count of a tile's bytes",
+        "attention_backward::the_gradients_of_hopper",
+    ),
+    (
         230,
         "a last page of Hopper's kernel that is read too early",
         "attention::the_kernel_of_hopper",
