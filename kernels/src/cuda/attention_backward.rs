@@ -274,11 +274,11 @@ pub fn hand_back(
     let (ld, columns) = (heads.columns(), 2 * heads.kv_heads * heads.head_dim);
     let (n, rows) = (dqkv.len() / ld, dbefore.len() / columns);
     check!("attention.hand_back", dqkv: n * ld, dbefore: rows * columns);
-    let end = first as f64 + rows as f64;
+    let fits = first.checked_add(rows).is_some_and(|end| end <= n);
     require!(
         "attention.hand_back",
-        end = end,
-        end <= n as f64,
+        first = first as f64,
+        fits,
         "the rows are in dqkv"
     );
     let to = dqkv.as_view().part(first * ld + ld - columns..n * ld)?;
