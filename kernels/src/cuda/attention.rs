@@ -232,7 +232,7 @@ impl Plan {
     /// An empty plan.
     ///
     /// # Errors
-    /// [`Error::Driver`].
+    /// [`crate::Error::Driver`].
     pub fn new(gpu: &Gpu, heads: Heads, room: Room) -> Result<Plan> {
         let tiles = (room.rows * heads.group()).div_ceil(TILE) + room.sequences;
         let hopper = gpu.is_hopper();
@@ -261,7 +261,7 @@ impl Plan {
     /// Plans for these rows, which ascend. The longest work comes first; the order changes no bits.
     ///
     /// # Errors
-    /// [`Error::Argument`] for rows that do not ascend, or more than there is room for; [`Error::Driver`].
+    /// [`crate::Error::Argument`] for rows that do not ascend, or more than there is room for; [`crate::Error::Driver`].
     pub fn lay(&mut self, on: &Stream, parts: &[Rows]) -> Result<()> {
         let rows: usize = parts.iter().map(|part| part.count).sum();
         let fits = rows <= self.room.rows && parts.len() <= self.room.sequences;
@@ -413,7 +413,7 @@ pub(super) fn int(n: usize) -> i32 {
 /// references, `total = fma(split, 2^(its − larger), total · 2^(old − larger))`. The quotient is rounded once to bf16. Keys and values of a tile must be finite: a key that a row does not see has the weight 0.
 ///
 /// # Errors
-/// [`Error::Shape`]; [`Error::Argument`] for heads, caches or rows that do not fit; [`Error::Driver`].
+/// [`crate::Error::Shape`]; [`crate::Error::Argument`] for heads, caches or rows that do not fit; [`crate::Error::Driver`].
 ///
 /// # Source
 /// Vaswani et al. 2017, eq. 1; heads share keys as in Ainslie et al. 2023; blocks as in Dao et al. 2022.

@@ -8,9 +8,9 @@ use cudarc::driver::sys::{
 };
 use half::bf16;
 
+use super::View;
 use super::driver::call;
 use super::launch::Argument;
-use super::View;
 use crate::Result;
 use crate::error::check;
 
