@@ -171,8 +171,8 @@ NS_DEV void add_step(float (&sums)[1][NT][4], const Meetings<GROUPS>& list, cons
 template <int NT, int GROUPS>
 NS_DEV void add(float (&sums)[1][NT][4], const Meetings<GROUPS>& list, const adapter::Lora& lora, int row, int rows,
                 int column) {
-  // More columns at once would not fit into the registers.
-  constexpr int HALF = NT > 12 ? (NT + 1) / 2 : NT;
+  // Two groups' registers would not hold more columns at once; where they do, halves wait for memory twice as often.
+  constexpr int HALF = GROUPS > 1 && NT > 12 ? (NT + 1) / 2 : NT;
   const int lane = threadIdx.x & 31, g = row + (lane >> 2), t2 = (lane & 3) * 2;
   const int own = first_of(list, row), mine = own + lane;
   const bool here = mine < Meetings<GROUPS>::COUNT && list.first[mine] < row + 16;
