@@ -68,8 +68,8 @@ template <int OUTPUTS, int CHUNKS> NS_DEV void multiply(float (&sums)[OUTPUTS / 
         ns_wgmma_few(sums, ns_desc_at(x, c * ring.x_bytes + k * 32), ns_desc_at(w, c * OUTPUTS * LINE + k * 32));
     ns_wg_commit();
     // This stage's products go on while the one before is handed back.
-    ns_wg_wait<1 + NS_PLANTED(115)>();
-    if (s > 0 && first) ns_mbar_arrive(ring.empty + 8 * before);
+    ns_wg_wait<1>();
+    if (s > 0 && first) ns_mbar_arrive(ring.empty + 8 * (NS_PLANTED(115) ? turn.slot : before));
     before = turn.slot;
     turn.next(ring);
   }
