@@ -180,7 +180,7 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
         whole: bool,
         plan: &Self::Plan,
         steps: &mut Self::Steps,
-        work: impl FnOnce(&Self) -> Result<()>,
+        work: impl FnMut(&Self) -> Result<()>,
     ) -> Result<()>;
 
     /// `out` (N, C): the embeddings of the tokens that were planned.

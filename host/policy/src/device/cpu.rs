@@ -103,7 +103,7 @@ impl Device for Cpu {
         _: bool,
         (): &(),
         (): &mut (),
-        work: impl FnOnce(&Cpu) -> Result<()>,
+        mut work: impl FnMut(&Cpu) -> Result<()>,
     ) -> Result<()> {
         work(self)
     }

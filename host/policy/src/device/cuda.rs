@@ -373,7 +373,7 @@ impl Device for Cuda {
         whole: bool,
         plan: &Plan,
         steps: &mut Steps,
-        work: impl FnOnce(&Cuda) -> Result<()>,
+        mut work: impl FnMut(&Cuda) -> Result<()>,
     ) -> Result<()> {
         match plan.kind() {
             Some(kind) if whole => steps.run(self, kind, work),

@@ -188,8 +188,18 @@ fn a_token_is_drawn_there_as_the_host_draws_it_and_its_log_prob_has_the_bits_of_
     let mut kvs: Vec<Kv> = (0..4).map(|_| Kv::new(gpu.config())).collect();
     let mut tokens: Vec<Vec<u32>> = (0..4).map(|i| text(20 + i, 5 + 3 * i)).collect();
     let mut recorded = vec![Vec::new(); 4];
-    // The first row decides alone, in the middle of a step all kinds of rows are asked for, and in the end one more sequence is there.
+    // Steps are repeated as they were recorded from the third on; twice a row's logits are asked for, and once a longer pass comes
+    // between, for which all rows get other memory.
     for step in 0..12 {
+        if step == 7 {
+            let segment = Segment {
+                kv: &mut Kv::new(gpu.config()),
+                tokens: &text(30, 100),
+                adapter: adapters[1].as_ref(),
+                logits: Logits::All,
+            };
+            gpu.forward(&mut scratch, &mut [segment]).unwrap();
+        }
         let mut asked = Vec::new();
         let samplers: Vec<Sampler> = settings
             .iter()
@@ -250,6 +260,29 @@ fn a_token_is_drawn_there_as_the_host_draws_it_and_its_log_prob_has_the_bits_of_
             assert_eq!(sampler.draw(row, at as u64 + 1), Some(token), "{i}, {at}");
         }
     }
+}
+
+#[test]
+fn steps_keep_their_bits_while_others_adapters_are_made_ready_and_thrown_out() {
+    let Some((gpu, _)) = models(true) else { return };
+    let (own, tokens) = (adapter(3, 2), text(14, 24));
+    let expected = bits(&trained(&gpu, Some(&own), &tokens, 1.0));
+    // More than there are places for.
+    let others: Vec<Adapter> = (100..166).map(|seed| adapter(1, seed)).collect();
+    std::thread::scope(|scope| {
+        let publisher = scope.spawn(|| others.iter().try_for_each(|other| gpu.prepare(other)));
+        let found = served(&gpu, Some(&own), &tokens, 1.0, &[1]);
+        assert!(bits(&found) == expected);
+        publisher.join().unwrap().unwrap();
+    });
+    let last = others.last().unwrap();
+    let before = bits(&trained(&gpu, Some(last), &tokens[..5], 1.0));
+    assert!(before != bits(&trained(&gpu, Some(&own), &tokens[..5], 1.0)));
+    assert!(
+        gpu.prepare(&Adapter::random(&config(true), 65, 16.0, 1).unwrap())
+            .is_err(),
+        "its rank"
+    );
 }
 
 #[test]

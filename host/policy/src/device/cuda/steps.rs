@@ -11,16 +11,25 @@ use crate::error::{Error, Result};
 use kernels::cuda::{Graph, Priority, Stream};
 use std::sync::Arc;
 
-/// Kinds that are remembered; a graph takes about a megabyte of a GPU's memory.
+/// Kinds that are remembered: the batches of a busy engine differ by a row or two, and a graph has a few hundred launches.
 const KEPT: usize = 48;
 
-/// What was recorded, with the rows' memory as it was.
+/// The steps that came before, each with the rows' memory as it was.
 #[derive(Default, Debug)]
 pub(crate) struct Steps {
     /// The one that was used last at the end.
-    known: Vec<(Kind, u64, Option<Graph>)>,
+    known: Vec<(Kind, u64, Known)>,
     /// Where steps are recorded: the queue of the work itself may be marked by others meanwhile.
     recorder: Option<Arc<Stream>>,
+}
+
+#[derive(Debug)]
+enum Known {
+    /// It came once.
+    Met,
+    Recorded(Graph),
+    /// The driver does not record it.
+    Refused,
 }
 
 impl Steps {
@@ -29,35 +38,45 @@ impl Steps {
         &mut self,
         device: &Cuda,
         kind: Kind,
-        work: impl FnOnce(&Cuda) -> Result<()>,
+        mut work: impl FnMut(&Cuda) -> Result<()>,
     ) -> Result<()> {
         let now = grown();
         let place = self.known.iter().position(|(k, _, _)| *k == kind);
-        let known = place.map(|place| self.known.remove(place));
-        let mut graph = match known {
-            Some((_, then, Some(graph))) if then == now => Some(graph),
-            Some((_, then, None)) if then == now => Some(self.record(device, work)?),
+        let known = match place.map(|place| self.known.remove(place)) {
+            Some((_, then, Known::Met)) if then == now => self.record(device, kind, &mut work)?,
+            Some((_, then, known)) if then == now => known,
             stale => {
-                if matches!(stale, Some((_, _, Some(_)))) {
+                if matches!(stale, Some((_, _, Known::Recorded(_)))) {
                     // It may still be running.
                     device.stream().wait()?;
                 }
-                work(device)?;
-                None
+                Known::Met
             }
         };
-        if let Some(graph) = &mut graph {
-            device.stream().replay(graph)?;
-        }
+        let known = match known {
+            Known::Recorded(mut graph) => {
+                device.stream().replay(&mut graph)?;
+                Known::Recorded(graph)
+            }
+            other => {
+                work(device)?;
+                other
+            }
+        };
         if self.known.len() == KEPT {
             device.stream().wait()?;
             self.known.remove(0);
         }
-        self.known.push((kind, grown(), graph));
+        self.known.push((kind, grown(), known));
         Ok(())
     }
 
-    fn record(&mut self, device: &Cuda, work: impl FnOnce(&Cuda) -> Result<()>) -> Result<Graph> {
+    fn record(
+        &mut self,
+        device: &Cuda,
+        kind: Kind,
+        work: &mut impl FnMut(&Cuda) -> Result<()>,
+    ) -> Result<Known> {
         let recorder = match &self.recorder {
             Some(there) => Arc::clone(there),
             None => {
@@ -77,10 +96,14 @@ impl Steps {
                 refused = Some(other);
                 Ok(())
             }
-        })?;
-        match refused {
-            Some(error) => Err(error),
-            None => Ok(graph),
+        });
+        match (graph, refused) {
+            (_, Some(error)) => Err(error),
+            (Ok(graph), None) => Ok(Known::Recorded(graph)),
+            (Err(error), None) => {
+                tracing::warn!(%error, ?kind, "a step was not recorded; it is launched kernel by kernel");
+                Ok(Known::Refused)
+            }
         }
     }
 }
