@@ -1,5 +1,5 @@
 // The gradients of attention_backward.cu on Hopper, for heads of 128 (sm_90a only), in one pass over pairs of 128 keys and 64 rows: scores
-// and the gradients of weights are computed once. No atomics: every sum has one order.
+// and the gradients of weights are computed once. Every sum has one order: no two blocks add to one place at a time.
 //
 // A block has 128 keys of one key head and walks over all (position, head of the group) that see them: tiles of 64 positions, the last
 // first, heads ascending in each. dk and dv stay in its registers. What it adds to a tile's dq it adds when the block of the keys

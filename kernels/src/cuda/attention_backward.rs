@@ -1,4 +1,4 @@
-//! Gradients of [`super::attention`] by queries, keys and values. No atomics: the same bits every time.
+//! Gradients of [`super::attention`] by queries, keys and values: the same bits every time, whoever comes first.
 
 use half::bf16;
 

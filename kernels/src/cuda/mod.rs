@@ -2,7 +2,8 @@
 //!
 //! Knows nothing of models or of training. There is no Cargo feature: without a driver [`devices::find`] says so, and
 //! nothing else of this module can be reached. Each op checks sizes at its door, then launches; it does not wait.
-//! **The contract** is the crate's: a row's bits depend on nothing but the row. No kernel uses atomics.
+//! **The contract** is the crate's: a row's bits depend on nothing but the row. No sum depends on who
+//! comes first.
 //!
 //! Start at [`Gpu::open`]; [`rmsnorm`] is the shortest op.
 
