@@ -167,6 +167,25 @@ fn serving_records_the_bits_that_training_computes() {
     }
 }
 
+/// What segment `i` goes on with: the token that was drawn for it, or, where its logits came, the one that the host draws.
+fn next(
+    gpu: &Model,
+    scratch: &Scratch,
+    i: usize,
+    (mut sampler, position): (Sampler, u64),
+    temperature: f32,
+) -> (u32, f32) {
+    let mut rows = scratch.logits(i);
+    if let Some(drawn) = scratch.drawn(i) {
+        assert!(rows.next().is_none());
+        return (drawn.token.unwrap(), drawn.log_prob);
+    }
+    let row = rows.next().unwrap();
+    let token = sampler.draw(row, position).unwrap();
+    let normalizer = gpu.normalizer(row, temperature).unwrap();
+    (token, normalizer.log_prob(row[token as usize]))
+}
+
 #[test]
 fn a_token_is_drawn_there_as_the_host_draws_it_and_its_log_prob_has_the_bits_of_training() {
     let Some((gpu, _)) = models(true) else { return };
@@ -220,20 +239,10 @@ fn a_token_is_drawn_there_as_the_host_draws_it_and_its_log_prob_has_the_bits_of_
             });
         }
         gpu.forward(&mut scratch, &mut asked).unwrap();
-        for (i, mut sampler) in samplers.into_iter().enumerate() {
+        for (i, sampler) in samplers.into_iter().enumerate() {
             let temperature = settings[i].logprob_temperature();
-            let (token, log_prob) = match scratch.drawn(i) {
-                Some(drawn) => {
-                    assert!(scratch.logits(i).next().is_none());
-                    (drawn.token.unwrap(), drawn.log_prob)
-                }
-                None => {
-                    let row = scratch.logits(i).next().unwrap();
-                    let token = sampler.draw(row, tokens[i].len() as u64).unwrap();
-                    let normalizer = gpu.normalizer(row, temperature).unwrap();
-                    (token, normalizer.log_prob(row[token as usize]))
-                }
-            };
+            let position = tokens[i].len() as u64;
+            let (token, log_prob) = next(&gpu, &scratch, i, (sampler, position), temperature);
             tokens[i].push(token);
             recorded[i].push(log_prob);
         }
