@@ -39,9 +39,9 @@ pub(crate) trait Trains: Device {
     #[must_use]
     fn background(&self) -> Self;
 
-    /// How many of a pass's layers may keep their intermediate results, which take `bytes` each on the CPU, when the host's memory has
-    /// `budget` for them. No result depends on it.
-    fn keeps(&self, budget: usize, bytes: usize, layers: usize) -> Result<usize>;
+    /// How many layers of a pass may keep their intermediate results, which take `bytes` a row and layer on the CPU, when the host's memory
+    /// has `budget` for them. No result depends on it.
+    fn keeps(&self, budget: usize, rows: usize, bytes: usize) -> Result<usize>;
 
     /// A cache for each sequence, with room for so many tokens; what is there is used again.
     fn caches(

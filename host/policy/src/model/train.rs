@@ -1,7 +1,7 @@
 //! The forward pass for training: log-probs of given tokens, with what the backward pass needs on a [`Tape`].
 //!
-//! Each layer's input is kept. Its other intermediate results are, too, while they fit the tape's budget; otherwise a layer is
-//! computed again when its gradient is. The vocabulary's logits never exist as a whole.
+//! Each layer's input is kept. The other intermediate results are, too, of as many layers as fit the tape's budget, the last ones first; the
+//! others are computed again when their gradients are. The vocabulary's logits never exist as a whole.
 
 use crate::adapter::Adapter;
 use crate::device::{Cpu, Cuda, Sequences, Site, Span, Trains, Turn};
@@ -73,8 +73,7 @@ impl<D: Trains> Default for Buffers<D> {
 }
 
 impl Tape {
-    /// An empty tape that keeps intermediate results as long as they fit 256 MiB: a sequence of some 300 tokens of a model
-    /// with 135 M parameters.
+    /// An empty tape that keeps intermediate results up to 256 MiB: all of a sequence of some 300 tokens of a model with 135 M parameters.
     pub fn new() -> Tape {
         Tape::with_budget(256 << 20)
     }
@@ -250,7 +249,7 @@ impl<D: Trains> Net<D> {
         let (buffers, asked) = D::tape(tape);
         asked.read(pack);
         let layers = self.layers.len();
-        let keeps = device.keeps(asked.budget, self.kept_bytes(asked.rows, adapter), layers)?;
+        let keeps = device.keeps(asked.budget, asked.rows, self.kept_bytes(adapter))?;
         asked.kept = layers - keeps.min(layers);
         let mut turn = device.enter();
         self.layers_forward(device, buffers, asked, adapter, pack.tokens(), &mut turn)?;
@@ -293,7 +292,10 @@ impl<D: Trains> Net<D> {
             ..
         } = buffers;
         let places = asked.place(self.layers.len());
-        acts.truncate(places);
+        if acts.len() != places {
+            // Buffers of a pass that kept more, or longer rows, would exceed the budget together with this one's.
+            acts.clear();
+        }
         acts.resize_with(places, Activations::default);
         inputs.resize_with(self.layers.len() + 1, D::Wide::default);
         let lengths: Vec<usize> = asked.nodes.iter().map(|n| n.start + n.count).collect();
@@ -323,15 +325,15 @@ impl<D: Trains> Net<D> {
         }
     }
 
-    /// Memory of the intermediate results of one layer.
-    fn kept_bytes(&self, rows: usize, adapter: Option<&Adapter>) -> usize {
+    /// Memory of the intermediate results of a row in one layer.
+    fn kept_bytes(&self, adapter: Option<&Adapter>) -> usize {
         let config = &self.config;
         let queries = config.heads * config.head_dim;
         let qkv = queries + 2 * config.kv_heads * config.head_dim;
         let raw = if config.qk_norm { qkv } else { 0 };
         let inner = 7 * adapter.map_or(0, Adapter::rank);
         let row = 3 * config.hidden + qkv + raw + queries + 3 * config.ffn + inner;
-        rows * row * size_of::<f32>()
+        row * size_of::<f32>()
     }
 
     /// The shape of a cache of one layer.
@@ -342,5 +344,26 @@ impl<D: Trains> Net<D> {
             kv_heads,
             head_dim,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_that_are_not_kept_share_one_place_and_the_last_are_kept() {
+        let places = |kept| {
+            let asked = Asked {
+                kept,
+                ..Tape::default().asked
+            };
+            let of: Vec<usize> = (0..4).map(|layer| asked.place(layer)).collect();
+            (of, asked.place(4))
+        };
+        assert_eq!(places(0), (vec![0, 1, 2, 3], 4));
+        assert_eq!(places(1), (vec![0, 1, 2, 3], 4));
+        assert_eq!(places(3), (vec![0, 0, 0, 1], 2));
+        assert_eq!(places(4), (vec![0, 0, 0, 0], 1));
     }
 }

@@ -23,9 +23,8 @@ impl Trains for Cpu {
         self.clone()
     }
 
-    fn keeps(&self, budget: usize, bytes: usize, layers: usize) -> Result<usize> {
-        let all = layers.saturating_mul(bytes) <= budget;
-        Ok(if all { layers } else { 0 })
+    fn keeps(&self, budget: usize, rows: usize, bytes: usize) -> Result<usize> {
+        Ok(budget / (rows * bytes).max(1))
     }
 
     fn caches(

@@ -19,6 +19,9 @@ use kernels::cuda::{Buffer, View, ViewMut, adamw, attention_backward, rmsnorm, r
 use kernels::softmax::Target;
 use std::sync::Arc;
 
+/// Rows that a pass is filled to: products reach their speed at some thousands.
+const FILLED: usize = 8192;
+
 /// Space of the backward pass.
 #[derive(Default, Debug)]
 pub(crate) struct Space {
@@ -104,7 +107,7 @@ impl Sums {
 }
 
 impl Trains for Cuda {
-    const FILLED: Option<usize> = Some(8192);
+    const FILLED: Option<usize> = Some(FILLED);
     type Output = Output;
     type Space = Space;
     type Grads<'a> = ViewMut<'a, f32>;
@@ -117,9 +120,10 @@ impl Trains for Cuda {
         }
     }
 
-    /// The tape is in the GPU's memory, of which it takes half of what is free when training begins; `budget` only says whether to keep at all.
-    /// As bf16 they take less than `bytes`, with what buffers grow ahead.
-    fn keeps(&self, budget: usize, bytes: usize, layers: usize) -> Result<usize> {
+    /// The tape is in the GPU's memory, of which it takes half of what is free when training begins; `budget` only says whether to keep at
+    /// all. As bf16 a row takes less than `bytes`, with what buffers grow ahead. Passes that are not full count as such: the same layers are
+    /// kept in all.
+    fn keeps(&self, budget: usize, rows: usize, bytes: usize) -> Result<usize> {
         if budget == 0 {
             return Ok(0);
         }
@@ -130,8 +134,8 @@ impl Trains for Cuda {
                 *self.shared.kept.get_or_init(|| free / 2)
             }
         };
-        let fit = room / (bytes.max(1) as u64);
-        Ok(usize::try_from(fit).unwrap_or(layers).min(layers))
+        let full = rows.max(FILLED) * bytes;
+        Ok(usize::try_from(room / full.max(1) as u64).unwrap_or(usize::MAX))
     }
 
     fn caches(
