@@ -4,13 +4,14 @@
 //! the arithmetic (DoRA, rank-stabilised scaling, biases, per-layer ranks, further trained modules, other targets) are refused by the
 //! name of their field. Does not know how adapters are trained or versioned. Start at [`load`] and [`save`].
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ::safetensors::SafeTensors;
-use ::safetensors::tensor::{Dtype as StoredDtype, TensorView, serialize};
+use ::safetensors::tensor::{Dtype as StoredDtype, TensorView, View, serialize};
 use serde_json::{Value, json};
 
 use crate::adapter::{Adapter, Projection, put};
@@ -250,35 +251,49 @@ fn sync_folder(folder: &Path) -> Result<()> {
         .map_err(io("flush", folder))
 }
 
+/// A matrix whose bytes are made when they are written: all matrices' beside the file would be twice its memory.
+struct Matrix<'a> {
+    shape: [usize; 2],
+    values: &'a [f32],
+}
+
+impl View for Matrix<'_> {
+    fn dtype(&self) -> StoredDtype {
+        StoredDtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let mut bytes = Vec::new();
+        put(self.values, &mut bytes);
+        Cow::Owned(bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        size_of_val(self.values)
+    }
+}
+
 impl Adapter {
     /// The bytes of `adapter_model.safetensors`. Equal adapters give equal bytes.
     ///
     /// # Errors
     /// [`Error::Safetensors`], which only a file beyond the format's limits causes.
     pub fn to_safetensors(&self) -> Result<Vec<u8>> {
-        let tensors: Vec<(String, [usize; 2], Vec<u8>)> = self
-            .tensors()
-            .map(|(name, shape, values)| {
-                let mut bytes = Vec::new();
-                put(values, &mut bytes);
-                (name, shape, bytes)
-            })
-            .collect();
         let fail = |source| Error::Safetensors {
             action: "write an adapter as",
             source,
         };
-        let views: Result<Vec<_>> = tensors
-            .iter()
-            .map(|(name, shape, bytes)| {
-                let view = TensorView::new(StoredDtype::F32, shape.to_vec(), bytes);
-                Ok((name.as_str(), view.map_err(fail)?))
-            })
-            .collect();
+        let tensors = self
+            .tensors()
+            .map(|(name, shape, values)| (name, Matrix { shape, values }));
         let metadata = [("format".to_owned(), "pt".to_owned())]
             .into_iter()
             .collect();
-        serialize(views?, Some(metadata)).map_err(fail)
+        serialize(tensors, Some(metadata)).map_err(fail)
     }
 
     /// Reads the bytes of an `adapter_model.safetensors` that holds all seven linear maps of every layer. The rank is that of its

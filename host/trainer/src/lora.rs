@@ -54,12 +54,22 @@ impl Trained {
         Ok(Self { trainee, steps })
     }
 
-    fn moments(&self) -> Result<Moments<'_>> {
-        let [first, second] = self.trainee.moments().map_err(keeping)?;
-        Ok(Moments {
-            step: self.steps,
-            first,
-            second,
+    /// The adapter's bytes and the optimizer's. The adapter's digest, which takes as long, is computed meanwhile.
+    fn to_bytes(&self) -> Result<(Vec<u8>, Vec<u8>)> {
+        let adapter = self.trainee.adapter();
+        std::thread::scope(|scope| {
+            scope.spawn(|| adapter.digest());
+            let [first, second] = self.trainee.moments().map_err(keeping)?;
+            let step = self.steps;
+            let moments = Moments {
+                step,
+                first,
+                second,
+            };
+            Ok((
+                adapter.to_safetensors().map_err(writing)?,
+                moments.to_bytes()?,
+            ))
         })
     }
 }
@@ -128,13 +138,15 @@ impl LoraLearner {
             merge(&mut metrics, &figures, pass);
         }
         metrics.step = next.steps;
-        let adapter = next.trainee.adapter();
-        self.model.prepare(adapter).map_err(walk::prepare)?;
+        self.model
+            .prepare(next.trainee.adapter())
+            .map_err(walk::prepare)?;
+        let (adapter, optimizer) = next.to_bytes()?;
         let proposal = Proposal {
             parent: self.version,
-            adapter: adapter.to_safetensors().map_err(writing)?,
-            optimizer: next.moments()?.to_bytes()?,
-            adapter_digest: adapter.digest(),
+            adapter,
+            optimizer,
+            adapter_digest: next.trainee.adapter().digest(),
             settings: self.config.to_json(),
             metrics: StepMetrics {
                 seconds: started.elapsed().as_secs_f64(),
