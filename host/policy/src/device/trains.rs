@@ -25,8 +25,9 @@ pub(crate) struct Attended<'a, D: Device> {
 
 /// The gradients of [`Device`]'s arithmetic. Sizes: N rows, C hidden, F feed-forward.
 pub(crate) trait Trains: Device {
-    /// Rows up to which passes are filled with any sequences, because few rows leave the device idle. None: a sequence's gradient can begin
-    /// behind what it shares with others. Else a pack is trained as separate sequences.
+    /// Sequences can share their beginnings in multiples of so many tokens.
+    const SHARES: usize;
+    /// Rows up to which passes are filled with any sequences, because few rows leave the device idle.
     const FILLED: Option<usize>;
     /// What the output layer leaves for its gradient.
     type Output: Default + Debug + Send;

@@ -116,36 +116,66 @@ impl Pack {
         Ok(())
     }
 
-    /// The same with every sequence whole: what was shared is there for each. The targets are asked once, in the same order.
-    pub(crate) fn unfolded(&self) -> Pack {
+    /// Whether every node starts at a multiple of `unit`.
+    pub(crate) fn is_aligned(&self, unit: usize) -> bool {
+        self.nodes
+            .iter()
+            .all(|node| node.start.is_multiple_of(unit))
+    }
+
+    /// The same with less shared, so that every node starts at a multiple of `unit`: what is between that and where it started is there for
+    /// each. The targets are asked once, in the same order.
+    pub(crate) fn aligned(&self, unit: usize) -> Pack {
         let mut pack = Pack::default();
-        // Where each row is now.
-        let mut moved = vec![0; self.tokens.len()];
-        for leaf in
-            (0..self.nodes.len()).filter(|i| self.nodes.iter().all(|n| n.parent != Some(*i)))
-        {
-            let (first, mut at) = (pack.tokens.len(), Some(leaf));
-            let count = self.nodes[leaf].start + self.nodes[leaf].count;
-            pack.tokens.resize(first + count, 0);
-            while let Some(i) = at {
-                let Node {
-                    first: from,
-                    count,
-                    start,
-                    parent,
-                } = self.nodes[i];
-                let to = first + start;
-                pack.tokens[to..to + count].copy_from_slice(&self.tokens[from..from + count]);
-                for (row, moved) in (to..).zip(&mut moved[from..from + count]) {
-                    *moved = row;
-                }
-                at = parent;
+        let lowered = |node: &Node| node.start - node.start % unit;
+        // A node that its first child begins with, as a whole, is part of that one.
+        let mut owner: Vec<usize> = (0..self.nodes.len()).collect();
+        for (child, node) in self.nodes.iter().enumerate().rev() {
+            if let Some(parent) = node.parent
+                && lowered(node) <= lowered(&self.nodes[parent])
+            {
+                owner[parent] = child;
             }
+        }
+        for i in (0..owner.len()).rev() {
+            owner[i] = owner[owner[i]];
+        }
+        // Where each row and each node is now.
+        let mut moved = vec![0; self.tokens.len()];
+        let mut place = vec![0; self.nodes.len()];
+        for (i, node) in self.nodes.iter().enumerate() {
+            if owner[i] != i {
+                continue;
+            }
+            let (start, first) = (lowered(node), pack.tokens.len());
+            let count = node.start + node.count - start;
+            pack.tokens.resize(first + count, 0);
+            // Its rows and, as far as they are behind `start`, those before it.
+            let (mut from, mut end) = (i, node.start + node.count);
+            let parent = loop {
+                let there = self.nodes[from];
+                for position in there.start.max(start)..end {
+                    let (old, new) = (
+                        there.first + position - there.start,
+                        first + position - start,
+                    );
+                    pack.tokens[new] = self.tokens[old];
+                    if owner[from] == i {
+                        moved[old] = new;
+                    }
+                }
+                match there.parent {
+                    Some(before) if there.start > start => (from, end) = (before, there.start),
+                    parent if there.start == start => break parent,
+                    _ => break Some(from),
+                }
+            };
+            place[i] = pack.nodes.len();
             pack.nodes.push(Node {
                 first,
                 count,
-                start: 0,
-                parent: None,
+                start,
+                parent: parent.map(|parent| place[parent]),
             });
         }
         pack.targets

@@ -238,12 +238,12 @@ impl<D: Trains> Net<D> {
             self.check_tokens(0, &[target.token])?;
         }
         self.check_adapter(adapter)?;
-        let alone;
-        let pack = if D::FILLED.is_none() {
+        let aligned;
+        let pack = if pack.is_aligned(D::SHARES) {
             pack
         } else {
-            alone = pack.unfolded();
-            &alone
+            aligned = pack.aligned(D::SHARES);
+            &aligned
         };
         let device = &self.device.background();
         let (buffers, asked) = D::tape(tape);

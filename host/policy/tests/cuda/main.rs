@@ -489,7 +489,8 @@ fn trained_long(model: &Model, tape: &mut Tape, adapter: &Adapter) {
 fn a_pack_is_trained_as_its_sequences_are() {
     let Some((gpu, _)) = models(true) else { return };
     let adapter = adapter(4, 7);
-    let (prompt, mut pack) = (text(10, 40), Pack::default());
+    // A page is shared, and the rest of the beginning is there for each.
+    let (prompt, mut pack) = (text(10, 75), Pack::default());
     let mut alone = Vec::new();
     for seed in [11, 12] {
         let tokens = [prompt.clone(), text(seed, 15)].concat();
@@ -500,6 +501,54 @@ fn a_pack_is_trained_as_its_sequences_are() {
         .train_pack(&mut Tape::new(), Some(&adapter), &pack, 1.0)
         .unwrap();
     assert!(bits(&together) == bits(&alone));
+}
+
+/// Attempts at one task: what they share is longer than a page of keys, and ends in the middle of one.
+#[test]
+fn the_gradients_of_a_pack_are_the_sums_of_its_sequences() {
+    let Some((gpu, cpu)) = models(true) else {
+        return;
+    };
+    let adapter = adapter(4, 8);
+    let (prompt, mut pack) = (text(14, 150), Pack::default());
+    let mut sequences = Vec::new();
+    for seed in [15, 16, 17] {
+        let tokens = [prompt.clone(), text(seed, 12 + seed)].concat();
+        // The response, and some of what is shared.
+        let targets: Vec<Target> = next_tokens(&tokens)[100..].to_vec();
+        pack.push(&tokens, &targets).unwrap();
+        sequences.push((tokens, targets));
+    }
+    let slope = |i: usize| (i % 7) as f32 * 0.1 - 0.25;
+    let upstream: Vec<f32> = (0..sequences.iter().map(|(_, t)| t.len()).sum())
+        .map(slope)
+        .collect();
+    let together = |model: &Model| {
+        let (mut tape, mut grads) = (Tape::new(), AdapterGrads::zeros(&adapter));
+        model
+            .train_pack(&mut tape, Some(&adapter), &pack, 1.0)
+            .unwrap();
+        model
+            .backward(&mut tape, &adapter, &upstream, &mut grads)
+            .unwrap();
+        grads.values().unwrap().into_owned()
+    };
+    let mut alone = AdapterGrads::zeros(&adapter);
+    let mut rest = &upstream[..];
+    for (tokens, targets) in &sequences {
+        let (mut tape, own) = (Tape::new(), rest.split_at(targets.len()));
+        gpu.train_forward(&mut tape, Some(&adapter), tokens, targets, 1.0)
+            .unwrap();
+        gpu.backward(&mut tape, &adapter, own.0, &mut alone)
+            .unwrap();
+        rest = own.1;
+    }
+    let found = together(&gpu);
+    let error = relative(&found, &alone.values().unwrap());
+    assert!(error < 0.01, "against each alone: {error}");
+    let error = relative(&found, &together(&cpu));
+    assert!(error < 0.02, "against the CPU: {error}");
+    assert!(bits(&together(&gpu)) == bits(&found));
 }
 
 #[test]

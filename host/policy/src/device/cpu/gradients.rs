@@ -14,6 +14,7 @@ use kernels::softmax::Target;
 use kernels::{CacheShape, KvCache, Packed, Slice, gemm, rmsnorm, rope, swiglu};
 
 impl Trains for Cpu {
+    const SHARES: usize = 1;
     const FILLED: Option<usize> = None;
     type Output = Output;
     type Space = Space;

@@ -107,6 +107,7 @@ impl Sums {
 }
 
 impl Trains for Cuda {
+    const SHARES: usize = PAGE;
     const FILLED: Option<usize> = Some(FILLED);
     type Output = Output;
     type Space = Space;
@@ -391,6 +392,20 @@ impl Trains for Cuda {
             (&mut placed, &mut dbefore),
         )?;
         space.work = Some(work);
+        let before = dbefore.as_view();
+        let (mut place, heads) = (0, plan.heads());
+        for i in 0..batch.count() {
+            let span = batch.span(i);
+            let (mut end, mut parent) = (span.start, span.parent);
+            while let Some(p) = parent {
+                let from = batch.span(p);
+                let rows = (place + from.start) * columns..(place + end) * columns;
+                let part = before.part(rows)?;
+                attention_backward::hand_back(on, heads, from.first, part, &mut placed)?;
+                (end, parent) = (from.start, from.parent);
+            }
+            place += span.start;
+        }
         let mut to = dqkv.fit(self.gpu(), qkv.len())?;
         let rotation = self.rotation(at)?;
         Ok(rope::backward(

@@ -12,7 +12,7 @@ use kernels::cuda::adapters::{Segment, Segments};
 use kernels::cuda::attention::{self, Heads, Room, Rows};
 use kernels::cuda::attention_backward::Keys;
 use kernels::cuda::decode_attention;
-use kernels::cuda::kv::{PageTable, SPLIT};
+use kernels::cuda::kv::{PAGE, PageTable, SPLIT};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -157,6 +157,16 @@ impl Plan {
         };
         for i in 0..batch.count() {
             for (index, page) in batch.cache(i).numbers().enumerate() {
+                // Whole pages before a span are those of the spans that it goes on from.
+                let (mut owner, mut span) = (i, batch.span(i));
+                while let Some(parent) = span.parent.filter(|_| index * PAGE < span.start) {
+                    (owner, span) = (parent, batch.span(parent));
+                }
+                let page = if owner == i {
+                    page
+                } else {
+                    batch.cache(owner).numbers().nth(index).unwrap_or(page)
+                };
                 table.set(i, index, page)?;
             }
         }

@@ -10,14 +10,15 @@ fn path(pack: &Pack, row: usize) -> Vec<u32> {
         .iter()
         .rposition(|n| n.first <= row && row < n.first + n.count);
     let mut at = node;
-    let mut end = row + 1;
+    let mut end = node.map_or(0, |i| {
+        pack.nodes()[i].start + row + 1 - pack.nodes()[i].first
+    });
     let mut tokens = Vec::new();
     while let Some(i) = at {
         let node = pack.nodes()[i];
-        let own = &pack.tokens()[node.first..end];
+        let own = &pack.tokens()[node.first..node.first + end - node.start];
         tokens.splice(0..0, own.iter().copied());
-        at = node.parent;
-        end = at.map_or(0, |p| pack.nodes()[p].first + pack.nodes()[p].count);
+        (at, end) = (node.parent, node.start);
     }
     tokens
 }
@@ -52,8 +53,21 @@ proptest! {
             }
         }
         prop_assert_eq!(pack.targets().len(), asked.len());
-        for (target, tokens) in pack.targets().iter().zip(asked) {
-            prop_assert_eq!(path(&pack, target.row), tokens);
+        for (target, tokens) in pack.targets().iter().zip(&asked) {
+            prop_assert_eq!(&path(&pack, target.row), tokens);
+        }
+        prop_assert!(pack.is_aligned(1));
+        for unit in [1, 8, 32, 64] {
+            let aligned = pack.aligned(unit);
+            prop_assert!(aligned.is_aligned(unit));
+            prop_assert!((pack.rows()..=alone).contains(&aligned.rows()));
+            prop_assert_eq!(unit > 1 || aligned.rows() == pack.rows(), true);
+            for (target, tokens) in aligned.targets().iter().zip(&asked) {
+                prop_assert_eq!(&path(&aligned, target.row), tokens);
+            }
+            for (i, node) in aligned.nodes().iter().enumerate() {
+                prop_assert!(node.count > 0 && node.parent.is_none_or(|parent| parent < i));
+            }
         }
     }
 }
