@@ -123,8 +123,8 @@ NS_DEV void fold(const Arguments& in, const Task& t, int part, u32* shared) {
 
 #define NS_DECODE_ATTENTION(NAME, FORWARD, D, THREADS)                                                                        \
   NS_KERNEL void __launch_bounds__(THREADS) NAME(                                                                             \
-      const bf16_t* NS_RESTRICT q, const bf16_t* NS_RESTRICT keys, const bf16_t* NS_RESTRICT values,                          \
-      const int* NS_RESTRICT pages, const int* NS_RESTRICT positions, float* part_out, float* part_sums, u32* counters,       \
+      const bf16_t* q, const bf16_t* keys, const bf16_t* values,                          \
+      const int* pages, const int* positions, float* part_out, float* part_sums, u32* counters,       \
       bf16_t* out, int heads, int kv_heads, int pages_ld, int q_ld, int out_ld, int most, float scale) {                      \
     ns_grid_next();                                                                                                           \
     ns_grid_wait();                                                                                                           \

@@ -131,7 +131,8 @@ NS_DEV int ns_lowest(u64 bits) { return __ffsll((long long)bits) - 1; }
 
 // ---- sm_90 and later: a kernel that begins before the one before it in the stream has ended; nothing elsewhere
 
-// What the kernels before this one wrote is there. At once where the launch did not ask to begin early.
+// What the kernels before this one wrote is there. At once where the launch did not ask to begin early. What they wrote is not
+// NS_RESTRICT in a kernel that waits: a compiler might read what nobody writes, as that promises, before the wait.
 NS_DEV void ns_grid_wait() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

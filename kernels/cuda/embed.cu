@@ -4,7 +4,7 @@
 
 // table (V, C) bf16, tokens (N) -> out (N, C) f32. A token outside the vocabulary gives NaN.
 NS_KERNEL void __launch_bounds__(NS_ROW_THREADS)
-embed_forward(float* NS_RESTRICT out, const bf16_t* NS_RESTRICT table, const u32* NS_RESTRICT tokens, int vocab, int c) {
+embed_forward(float* NS_RESTRICT out, const bf16_t* NS_RESTRICT table, const u32* tokens, int vocab, int c) {
   ns_grid_next();
   ns_grid_wait();
   const u32 token = tokens[blockIdx.x];

@@ -21,7 +21,7 @@ NS_DEV float inverse_rms(float sum, int c, float eps) { return 1.0f / ns_sqrt(su
 
 // x (N, C) f32, weight (C) f32 -> out (N, C) bf16. With `add` (N, C) f32, x becomes x + add first.
 NS_KERNEL void __launch_bounds__(NS_ROW_THREADS)
-rmsnorm_forward(bf16_t* NS_RESTRICT out, float* NS_RESTRICT x, const float* NS_RESTRICT add,
+rmsnorm_forward(bf16_t* NS_RESTRICT out, float* NS_RESTRICT x, const float* add,
                 const float* NS_RESTRICT weight, int c, float eps) {
   NS_SHARED(float, part, [NS_ROW_WARPS]);
   ns_grid_next();

@@ -184,9 +184,9 @@ NS_DEV void backward(bf16_t* out, const float* dqkv, const bf16_t* qkv, const fl
 // -> q (N, H·D) bf16, and the pools of keys and values. A negative sequence's keys and values are not written.
 #define NS_ROPE_FORWARD(D)                                                                                             \
   NS_KERNEL void __launch_bounds__(rope::THREADS, 3) rope_forward_d##D(                                                \
-      bf16_t* NS_RESTRICT q, bf16_t* NS_RESTRICT keys, bf16_t* NS_RESTRICT values, const bf16_t* NS_RESTRICT qkv,      \
+      bf16_t* NS_RESTRICT q, bf16_t* NS_RESTRICT keys, bf16_t* NS_RESTRICT values, const bf16_t* qkv,      \
       const float* NS_RESTRICT q_norm, const float* NS_RESTRICT k_norm, const float* NS_RESTRICT table,                \
-      const int* NS_RESTRICT positions, const int* NS_RESTRICT sequences, const int* NS_RESTRICT pages, int heads,     \
+      const int* positions, const int* sequences, const int* pages, int heads,     \
       int kv_heads, int context, int all_sequences, int pages_ld, float eps) {                                         \
     ns_grid_next();                                                                                                    \
     ns_grid_wait();                                                                                                    \

@@ -35,7 +35,7 @@ NS_DEV void both(u32& gate, u32& up, float d0, float d1) {
 
 // gate_up (N, 2F) bf16, gate first -> out (N, F) bf16. One block for each row and 8·NS_ROW_THREADS columns.
 NS_KERNEL void __launch_bounds__(NS_ROW_THREADS)
-swiglu_forward(bf16_t* NS_RESTRICT out, const bf16_t* NS_RESTRICT gate_up, int f) {
+swiglu_forward(bf16_t* NS_RESTRICT out, const bf16_t* gate_up, int f) {
   ns_grid_next();
   ns_grid_wait();
   const int i = blockIdx.y * NS_ROW_THREADS + threadIdx.x;

@@ -101,6 +101,12 @@ impl Gpu {
         self.inner.compute
     }
 
+    /// Whether kernels that begin early wait for those before them: the instruction is in the images for these, not in what a driver compiles
+    /// for others.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self.compute().major, 9 | 10)
+    }
+
     /// Whether kernels for TMA and `wgmma` run on it.
     pub fn is_hopper(&self) -> bool {
         self.compute() == TENSOR_COPIES
@@ -143,9 +149,13 @@ impl Gpu {
 
     /// The allocation that an address lies in.
     pub(super) fn allocation(&self, address: u64) -> Option<Arc<Memory>> {
-        let all = self.inner.memory.lock();
-        let (_, memory) = all.range(..=address).next_back()?;
-        memory.upgrade().filter(|memory| memory.holds(address))
+        let nearest = {
+            let all = self.inner.memory.lock();
+            let (_, memory) = all.range(..=address).next_back()?;
+            memory.clone()
+        };
+        // Not under the lock: whoever is the last to drop it takes that.
+        nearest.upgrade().filter(|memory| memory.holds(address))
     }
 
     pub(super) fn kernel(&self, name: &'static str) -> Result<&Kernel> {

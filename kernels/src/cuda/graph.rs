@@ -37,7 +37,13 @@ impl Stream {
         let mut graph = std::ptr::null_mut();
         // SAFETY: ends what began above, also when `work` failed.
         let ended = unsafe { call!(cuStreamEndCapture(self.raw(), &raw mut graph)) };
-        worked.and(ended)?;
+        if let Err(error) = worked.and(ended) {
+            if !graph.is_null() {
+                // SAFETY: given by the driver above, and nobody else has it.
+                unsafe { sys::cuGraphDestroy(graph) };
+            }
+            return Err(error);
+        }
         let mut raw = std::ptr::null_mut();
         // SAFETY: the graph was given by the driver above.
         let made = unsafe { call!(cuGraphInstantiateWithFlags(&raw mut raw, graph, 0)) };

@@ -251,7 +251,7 @@ impl Stream {
             sharedMemBytes: grid.shared,
             hStream: self.raw(),
             attrs: &raw mut attribute,
-            numAttrs: u32::from(early),
+            numAttrs: u32::from(early && self.gpu().waits()),
         };
         // SAFETY: as many parameters as the kernel has, each as large as its own; what they mean is the caller's word. The
         // configuration and its attribute outlive the call.

@@ -114,6 +114,11 @@ impl Stream {
                 self.raw()
             ))
         }?;
-        self.record(&staging.read)
+        let marked = self.record(&staging.read);
+        if marked.is_err() {
+            // Nobody would know when the copy has been made.
+            self.wait()?;
+        }
+        marked
     }
 }

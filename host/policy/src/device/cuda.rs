@@ -42,6 +42,7 @@ use pages::Pages;
 use parking_lot::{Mutex, RwLock};
 use plan::Plan;
 use shelf::{Packing, Shelf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use steps::Steps;
 
@@ -58,6 +59,8 @@ pub(crate) struct Cuda {
 
 #[derive(Debug)]
 struct Shared {
+    /// Which of the models on this machine's GPUs it is, as they were opened.
+    number: u64,
     gpu: Gpu,
     front: Arc<Stream>,
     back: Arc<Stream>,
@@ -70,6 +73,9 @@ struct Shared {
     /// Bytes that training may keep of intermediate results, once it began.
     kept: OnceLock<u64>,
 }
+
+/// Models that were opened.
+static OPENED: AtomicU64 = AtomicU64::new(0);
 
 /// A matrix (outputs, inputs), row-major.
 #[derive(Debug)]
@@ -108,6 +114,7 @@ impl Cuda {
         front.wait()?;
         Ok(Cuda {
             shared: Arc::new(Shared {
+                number: OPENED.fetch_add(1, Ordering::Relaxed),
                 gpu,
                 front: Arc::clone(&front),
                 back,

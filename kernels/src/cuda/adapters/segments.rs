@@ -48,6 +48,12 @@ const NONE: RawSegment = RawSegment {
     unused: 0,
 };
 
+/// What no call asks for.
+const UNKNOWN: RawSegment = RawSegment {
+    first: i32::MIN,
+    ..NONE
+};
+
 impl Segments {
     /// Room for `capacity` segments of calls with `rows` rows; none is set.
     ///
@@ -130,7 +136,12 @@ impl Segments {
             *there = wanted;
         }
         if changed {
-            on.write(&self.host, &mut self.device.view_mut())?;
+            let written = on.write(&self.host, &mut self.device.view_mut());
+            if written.is_err() {
+                // Whatever is there, it is not what anybody asks for.
+                self.host.fill(UNKNOWN);
+            }
+            return written;
         }
         Ok(())
     }
