@@ -210,6 +210,8 @@ impl Judging {
     pub(crate) fn new(parts: Parts, places: &Places) -> Self {
         let ledger = parts.ledger.clone();
         expects(&parts.board, places);
+        // A panic cut off whoever judged beside it, perhaps between a verdict's record and the word of it: training looks for itself.
+        parts.board.train.ring();
         let (concurrency, board) = (parts.config.concurrency, parts.board.clone());
         let turnwise = Turnwise::new(parts);
         Self {
