@@ -51,7 +51,7 @@ NS_DEV void end_split(Sums<D>& a, float (&total)[D / 8][4]) {
 }
 
 template <int D>
-NS_DEV void forward(const Arguments& in) {
+NS_DEV_MEMBER void forward(const Arguments& in) {
   NS_DYN_SMEM(memory);
   NS_SHARED(Tile, tile, [1]);  // where it takes no registers
   const u32 base = ns_smem(memory);

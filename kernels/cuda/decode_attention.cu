@@ -36,7 +36,7 @@ NS_DEV void load(const Arguments& in, const Task& t, u32 to, const bf16_t* from,
 }
 
 template <int D>
-NS_DEV void split(const Arguments& in) {
+NS_DEV_MEMBER void split(const Arguments& in) {
   NS_DYN_SMEM(memory);
   NS_SHARED(u32, arrived, [1]);
   const u32 base = ns_smem(memory);

@@ -26,6 +26,7 @@ struct __align__(64) ns_tmap { u64 q[16]; };
 
 #define NS_KERNEL extern "C" __global__
 #define NS_DEV static __device__ __forceinline__
+// Of members, and of functions with shared memory of their own: a compiler names what is static after the folder that it works in.
 #define NS_DEV_MEMBER __device__ __forceinline__
 #define NS_RESTRICT __restrict__
 #define NS_DYN_SMEM(name) extern __shared__ __align__(1024) unsigned char name[]

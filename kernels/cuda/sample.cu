@@ -98,7 +98,7 @@ NS_DEV u32 walk(const Space& space, const Row& row, const Kept& kept, const Draw
 
 // For rows whose state says so: the bound, and after that of top-k the bin of top-p's.
 template <Bound BOUND>
-NS_DEV void narrow(u64* memory, const float* logits, const Draw* draws, int vocab) {
+NS_DEV_MEMBER void narrow(u64* memory, const float* logits, const Draw* draws, int vocab) {
   NS_SHARED(Shared, shared, [1]);
   Shared& s = shared[0];
   const Space own = space(memory, vocab);
