@@ -232,7 +232,7 @@ fn serving(model: &Model, config: &Config) {
         };
         model.forward(&mut scratch, &mut [segment]).unwrap();
     });
-    let samplers = 2 * shape.vocab_size as u64 * 12;
+    let samplers = 2 * shape.vocab_size as u64 * 16;
     let planned = planned(config, shape, "rows of a step") - samplers;
     println!("after a step of serving {held} are held");
     near("a step of serving", planned, peak, 10, THREADS);

@@ -227,11 +227,11 @@ impl<'a> Sizes<'a> {
         2 * tokens * 2 * self.keys * F32
     }
 
-    /// A step of serving: one layer's rows, the stream of rows, logits; and what a sampler sorts.
+    /// A step of serving: one layer's rows, the stream of rows, logits; and what a sampler weighs, sorts and rewrites.
     fn step(&self) -> u64 {
         let row = self.activations() + 4 * self.hidden + self.vocabulary;
         let rounded = self.rounded(2 * self.ffn);
-        let sampler = self.vocabulary * 3 * F32;
+        let sampler = self.vocabulary * 4 * F32;
         self.rows * (row * F32 + rounded) + self.sequences * sampler
     }
 }
