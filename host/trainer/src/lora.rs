@@ -58,7 +58,9 @@ impl Trained {
     fn to_bytes(&self) -> Result<(Vec<u8>, Vec<u8>)> {
         let adapter = self.trainee.adapter();
         std::thread::scope(|scope| {
-            scope.spawn(|| adapter.digest());
+            // Without a thread it is computed when it is asked for.
+            let aside = std::thread::Builder::new().name("digest".into());
+            let _ = aside.spawn_scoped(scope, || adapter.digest());
             let [first, second] = self.trainee.moments().map_err(keeping)?;
             let step = self.steps;
             let moments = Moments {
