@@ -155,7 +155,18 @@ impl Error {
 
     /// Whether what should be recorded was forgotten meanwhile.
     pub(crate) fn is_erased(&self) -> bool {
-        matches!(self, Self::Ledger { source, .. } if matches!(**source, ledger::Error::Erased { .. }))
+        self.erased().is_some()
+    }
+
+    /// The subject that was forgotten meanwhile, when a record about it was refused.
+    pub(crate) fn erased(&self) -> Option<&str> {
+        match self {
+            Self::Ledger { source, .. } => match &**source {
+                ledger::Error::Erased { subject } => Some(subject),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     pub(crate) fn ledger(

@@ -23,7 +23,7 @@ use tokio::{task::JoinSet, time::Duration};
 use crate::{
     Error, Result, Shutdown,
     call::GivenUp,
-    judging::Turnwise,
+    judging::{Decided, Turnwise},
     paying::Purse,
     praise::Praise,
     queue::Tail,
@@ -201,7 +201,7 @@ pub(crate) struct Judging {
 }
 
 enum Event {
-    Judged(TurnId, Result<()>),
+    Judged(TurnId, Result<Option<Box<Decided>>>),
     Rung,
     Stop,
 }
@@ -210,8 +210,6 @@ impl Judging {
     pub(crate) fn new(parts: Parts, places: &Places) -> Self {
         let ledger = parts.ledger.clone();
         expects(&parts.board, places);
-        // A panic cut off whoever judged beside it, perhaps between a verdict's record and the word of it: training looks for itself.
-        parts.board.train.ring();
         let (concurrency, board) = (parts.config.concurrency, parts.board.clone());
         let turnwise = Turnwise::new(parts);
         Self {
@@ -247,10 +245,13 @@ impl Judging {
             match event {
                 Event::Stop => return Ok(()),
                 Event::Rung => {}
-                Event::Judged(turn, result) => {
+                Event::Judged(turn, decided) => {
+                    // Here and not in its task: a panic of another turn's ends all tasks, and what is recorded must be told.
+                    if let Some(decided) = decided? {
+                        self.turnwise.record(decided).await?;
+                    }
                     self.busy.remove(&turn);
                     self.purse.judged(&turn);
-                    result?;
                     if self.again.remove(&turn) {
                         self.waiting.push_front(turn);
                     }
@@ -302,7 +303,7 @@ impl Judging {
         self.board.judge.taken(&places, count);
     }
 
-    fn start(&mut self, tasks: &mut JoinSet<(TurnId, Result<()>)>) {
+    fn start(&mut self, tasks: &mut JoinSet<(TurnId, Result<Option<Box<Decided>>>)>) {
         while tasks.len() < self.concurrency {
             let Some(turn) = self.waiting.pop_front() else {
                 return;

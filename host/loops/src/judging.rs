@@ -1,4 +1,5 @@
 //! One turn, judged: votes, hints, teacher log-probs, verdict, reward, sample; one record at the end.
+//! To decide may take long and be given up at any moment; to record is short, and is always finished.
 //!
 //! A call that fails or takes too long is absent and its reason is recorded; only the ledger's failure is an error here.
 //! It does not choose the turn ([`crate::judge`] does).
@@ -36,6 +37,15 @@ pub(crate) struct Turnwise {
     pub(crate) caller: Caller,
     /// To the reward rule, which needs no model: a hanging judge must not hold up a person's word.
     pub(crate) rule: Caller,
+}
+
+/// What was decided about a turn, and is not recorded yet.
+pub(crate) struct Decided {
+    turn: Arc<Turn>,
+    before: Before,
+    record: JudgedRecord,
+    /// When judging it began.
+    start: Instant,
 }
 
 /// Everything that the ledger says about a turn.
@@ -161,9 +171,9 @@ impl Turnwise {
         }
     }
 
-    /// Judges a turn, when that is due, and records the result.
+    /// Judges a turn, when that is due. What was decided counts when it is recorded: [`Turnwise::record`].
     #[tracing::instrument(skip_all, fields(turn = %id))]
-    pub(crate) async fn judge(&self, id: &TurnId) -> Result<()> {
+    pub(crate) async fn judge(&self, id: &TurnId) -> Result<Option<Box<Decided>>> {
         let start = Instant::now();
         let (ledger, turn) = (self.parts.ledger.clone(), id.clone());
         let alone = self.parts.rule.sees() == Sees::Turn;
@@ -179,7 +189,7 @@ impl Turnwise {
                     what: "reading a turn's records".to_owned(),
                 })??;
         if !dossier.is_due() {
-            return Ok(());
+            return Ok(None);
         }
         let Dossier {
             record: Some(record),
@@ -189,7 +199,7 @@ impl Turnwise {
             ..
         } = dossier
         else {
-            return Ok(());
+            return Ok(None);
         };
         let turn = Arc::new(record.turn);
         let (next, without) = match closing {
@@ -215,28 +225,46 @@ impl Turnwise {
         let record = self
             .decide(&turn, (revision, earlier), heard, feedback, waits)
             .await;
-        let receipt = self
-            .parts
-            .ledger
-            .append(record.to_entry()?)
-            .await
-            .map_err(Error::ledger("judge", "record a verdict"))?;
+        Ok(Some(Box::new(Decided {
+            turn,
+            before,
+            record,
+            start,
+        })))
+    }
+
+    /// Records what was decided, and then says so to whoever waits for it.
+    #[tracing::instrument(skip_all, fields(turn = %decided.turn.id))]
+    pub(crate) async fn record(&self, decided: Box<Decided>) -> Result<()> {
+        let Decided {
+            turn,
+            before,
+            record,
+            start,
+        } = *decided;
+        let appended = self.parts.ledger.append(record.to_entry()?).await;
+        let receipt = match appended.map_err(Error::ledger("judge", "record a verdict")) {
+            Err(error)
+                if error.is_erased() && !ledger::mutant::on("forgotten-turn-ends-the-judge") =>
+            {
+                tracing::debug!("forgotten while it was judged");
+                return Ok(());
+            }
+            appended => appended?,
+        };
         tracing::debug!(verdict = ?record.verdict, reason = ?record.not_trainable, "judged");
+        let board = &self.parts.board;
         match (before.sample, record.sample.is_some()) {
-            (false, true) => self.parts.board.train.added((JUDGED, receipt.seq)),
-            (true, _) => self.parts.board.train.ring(),
+            (false, true) => board.train.added((JUDGED, receipt.seq)),
+            (true, _) => board.train.ring(),
             (false, false) => {}
         }
-        self.parts.board.judged(&record, &turn.session, before);
+        board.judged(&record, &turn.session, before);
         if turn.adapter.is_some() {
             self.parts.watch.judged(turn.version, said(&record));
         }
-        self.parts
-            .board
-            .metrics
-            .judge_time
-            .0
-            .observe(start.elapsed().as_secs_f64());
+        let time = start.elapsed().as_secs_f64();
+        board.metrics.judge_time.0.observe(time);
         Ok(())
     }
 

@@ -120,30 +120,47 @@ impl Purse {
 
     /// Pays what is due. Turns that are being judged at this moment (`busy`) are waited for.
     pub(crate) async fn pay(&mut self, busy: &HashSet<TurnId>) -> Result<()> {
-        for mut open in std::mem::take(&mut self.open) {
+        for open in std::mem::take(&mut self.open) {
             if open.waits_for.is_some() {
                 self.open.push(open);
                 continue;
             }
-            let (ledger, group) = (self.turnwise.parts.ledger.clone(), open.group.clone());
-            let gathered = tokio::task::spawn_blocking(move || gather(&ledger, &group))
-                .await
-                .map_err(|_| Error::Panicked {
-                    what: "reading a group's records".to_owned(),
-                })??;
-            let turns = gathered.iter().flatten().flat_map(|m| &m.episode.turns);
-            let being_judged = turns.into_iter().find(|turn| busy.contains(*turn));
-            match (being_judged.cloned(), gathered) {
-                (None, Ok(members)) => {
-                    Self::settle(&self.turnwise.of_this_moment(), &open.group, members).await?
+            let group = open.group;
+            let waits_for = loop {
+                match self.pay_group(&group, busy).await {
+                    // Something of it was forgotten since it was read: what is left is paid otherwise.
+                    Err(error) if error.is_erased() => {}
+                    paid => break paid?,
                 }
-                (Some(turn), _) | (None, Err(turn)) => {
-                    open.waits_for = Some(turn);
-                    self.open.push(open);
-                }
+            };
+            if waits_for.is_some() {
+                self.open.push(Open { group, waits_for });
             }
         }
         Ok(())
+    }
+
+    /// Pays a group, or gives the turn that it waits for.
+    async fn pay_group(
+        &self,
+        group: &GroupRecord,
+        busy: &HashSet<TurnId>,
+    ) -> Result<Option<TurnId>> {
+        let (ledger, of) = (self.turnwise.parts.ledger.clone(), group.clone());
+        let gathered = tokio::task::spawn_blocking(move || gather(&ledger, &of))
+            .await
+            .map_err(|_| Error::Panicked {
+                what: "reading a group's records".to_owned(),
+            })??;
+        let turns = gathered.iter().flatten().flat_map(|m| &m.episode.turns);
+        let being_judged = turns.into_iter().find(|turn| busy.contains(*turn));
+        match (being_judged.cloned(), gathered) {
+            (None, Ok(members)) => {
+                Self::settle(&self.turnwise.of_this_moment(), group, members).await?;
+                Ok(None)
+            }
+            (Some(turn), _) | (None, Err(turn)) => Ok(Some(turn)),
+        }
     }
 
     async fn settle(turnwise: &Turnwise, group: &GroupRecord, members: Vec<Member>) -> Result<()> {

@@ -164,7 +164,10 @@ impl Inner {
             })
             .ok_or_else(|| no_reply(&feedback.turn))?;
         let entry = records::encode(FEEDBACK, feedback.turn.as_str(), &feedback)?.sealed();
-        let receipts = self.append(vec![entry], "record feedback").await?;
+        let receipts = match self.append(vec![entry], "record feedback").await {
+            Err(error) if error.is_erased() => return Err(no_reply(&feedback.turn)),
+            appended => appended?,
+        };
         self.board.feedback();
         if record.not_trainable.is_none() {
             let work = receipts.first().map(|receipt| (FEEDBACK, receipt.seq));
@@ -247,26 +250,39 @@ impl Inner {
         endings: Vec<Ending>,
         by: Option<&TurnId>,
     ) -> Result<()> {
-        if endings.is_empty() {
-            return Ok(());
-        }
-        let mut closed = Vec::with_capacity(endings.len());
-        let mut stored = Vec::new();
-        for ending in endings {
-            closed.push(ClosedRecord {
-                turn: ending.turn,
-                closing: ending.closing,
-                by: by.cloned(),
-            });
-            stored.extend(ending.stored);
-        }
-        let mut entries = closed
-            .iter()
-            .map(ClosedRecord::to_entry)
-            .collect::<Result<Vec<_>>>()?;
-        entries.extend(stored);
-        let receipts = self.append(entries, "record a next state").await?;
-        for (record, Receipt { seq, fresh }) in closed.iter().zip(receipts) {
+        let mut closed: Vec<(ClosedRecord, Option<Entry>)> = endings
+            .into_iter()
+            .map(|ending| {
+                let record = ClosedRecord {
+                    turn: ending.turn,
+                    closing: ending.closing,
+                    by: by.cloned(),
+                };
+                (record, ending.stored)
+            })
+            .collect();
+        let receipts = loop {
+            if closed.is_empty() {
+                return Ok(());
+            }
+            let mut entries = closed
+                .iter()
+                .map(|(record, _)| record.to_entry())
+                .collect::<Result<Vec<_>>>()?;
+            entries.extend(closed.iter().filter_map(|(_, stored)| stored.clone()));
+            match self.append(entries, "record a next state").await {
+                // Forgotten since it was found: the others end all the same.
+                Err(error)
+                    if closed
+                        .iter()
+                        .any(|(c, _)| error.erased() == Some(c.turn.as_str())) =>
+                {
+                    closed.retain(|(c, _)| error.erased() != Some(c.turn.as_str()));
+                }
+                appended => break appended?,
+            }
+        };
+        for ((record, _), Receipt { seq, fresh }) in closed.iter().zip(receipts) {
             self.sessions.lock().closed(key, &record.turn);
             if fresh {
                 let judged = match record.closing {

@@ -111,24 +111,17 @@ pub(crate) fn works() -> Result<(), String> {
         .stdin(Stdio::null())
         .output();
     said(tried)?;
-    // To join a process that runs may be forbidden where to start one is not.
+    // To join a process that runs may be forbidden where to start one is not. This one ends when it is told to: on a busy machine
+    // strace may take seconds to come.
     let mut other = Command::new("sleep")
-        .arg("0.2")
+        .arg("600")
         .spawn()
         .map_err(|error| error.to_string())?;
-    let joined = Command::new("strace")
-        .args([
-            "-f",
-            "-qq",
-            "-o",
-            "/dev/null",
-            "-p",
-            &other.id().to_string(),
-        ])
-        .stdin(Stdio::null())
-        .output();
+    let joined = Tracer::join(Path::new("/dev/null"), None, other.id());
+    let tracer = joined.map(Tracer::detach);
+    other.kill().map_err(|error| error.to_string())?;
     other.wait().map_err(|error| error.to_string())?;
-    said(joined)
+    tracer
 }
 
 fn said(tried: std::io::Result<Output>) -> Result<(), String> {
@@ -171,21 +164,29 @@ pub(crate) struct Tracer(Child);
 impl Tracer {
     /// Returns when every thread of the process is traced.
     pub(crate) fn attach(log: &Path, injection: Injection<'_>, pid: u32) -> Self {
+        Self::join(log, injection, pid).unwrap()
+    }
+
+    /// As [`Tracer::attach`], or why it may not.
+    fn join(log: &Path, injection: Injection<'_>, pid: u32) -> Result<Self, String> {
         let mut child = traced(log, injection, Some(pid))
             .args(["-p", &pid.to_string()])
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
+            .map_err(|error| error.to_string())?;
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
         while !said.contains("attached") {
-            let read = stderr.read_line(&mut said).unwrap();
-            assert_ne!(read, 0, "strace did not attach: {said}");
+            let read = stderr.read_line(&mut said);
+            if read.map_err(|error| error.to_string())? == 0 {
+                let _ = child.wait();
+                return Err(said);
+            }
         }
         child.stderr = None;
         // What it says later is not awaited, but its pipe must not fill up.
         std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-        Self(child)
+        Ok(Self(child))
     }
 
     /// Lets the process go on without it; a process that has ended ended it.

@@ -11,6 +11,7 @@ mod judging;
 mod moving;
 mod mutants;
 mod paying;
+mod racing;
 mod recovery;
 mod rig;
 mod rollout;

@@ -127,6 +127,10 @@ const TABLE: &[(&str, &str)] = &[
         "history::a_batch_that_other_rules_make_due_is_replayed_where_it_was",
     ),
     (
+        "forgotten-turn-ends-the-judge",
+        "racing::a_turn_that_is_forgotten_while_it_is_judged_ends_nothing_else",
+    ),
+    (
         "begun-forgetting-dropped",
         "history::a_kill_while_forgetting_is_finished_at_the_next_start",
     ),

@@ -102,7 +102,7 @@ fn plugins(rule: impl RewardRule + 'static) -> Plugins {
     }
 }
 
-async fn play(rig: &Rig, outcomes: &[u64]) {
+pub(crate) async fn play(rig: &Rig, outcomes: &[u64]) {
     let rollout = rig
         .handle
         .rollout(Config::default(), Arc::new(Scored), agent(rig, 99))

@@ -42,7 +42,7 @@ impl Door {
         self.0.1.notify_all();
     }
 
-    fn pass(&self) {
+    pub(crate) fn pass(&self) {
         let mut shut = self.0.0.lock();
         while *shut {
             self.0.1.wait(&mut shut);

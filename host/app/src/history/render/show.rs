@@ -16,7 +16,8 @@ pub(super) fn page(show: &Show) -> String {
     let record = &row.record;
     let mut out = String::new();
     let names = names(&row.names, row.live, row.trial);
-    let _ = writeln!(out, "version v{} {names}", record.version);
+    let head = format!("version v{} {names}", record.version);
+    let _ = writeln!(out, "{}", head.trim_end());
     let _ = writeln!(out, "hash    {}", row.hash);
     let parent = row
         .parent
@@ -31,7 +32,7 @@ pub(super) fn page(show: &Show) -> String {
     if let Some(gate) = &row.gate {
         let verdict = if gate.passed { "passed" } else { "HELD" };
         let why = gate.why.as_deref().unwrap_or_default();
-        let _ = writeln!(out, "gate    {verdict} {why}");
+        let _ = writeln!(out, "{}", format!("gate    {verdict} {why}").trim_end());
         for (name, value) in &gate.metrics {
             let _ = writeln!(out, "          {name:<24} {value:.5}");
         }

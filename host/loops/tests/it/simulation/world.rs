@@ -658,11 +658,28 @@ impl World {
             }
             assert!(
                 patience.lasts(),
-                "nothing fails, and this is left: {due:?}, {:?}, {unjudged:?}: {status:#?}",
-                line.forgetting()
+                "nothing fails, and this is left: {due:?}, {:?}, {unjudged:?}: {status:#?}\nthe ledger ends with:\n{}",
+                line.forgetting(),
+                self.tail()
             );
             tokio::time::sleep(TICK).await;
         }
+    }
+
+    /// The last records, for whoever looks for what went wrong.
+    fn tail(&self) -> String {
+        let all = self.life().rig.ledger.scan(Seq::FIRST);
+        let all: Vec<_> = all.map(Result::unwrap).collect();
+        let last = all[all.len().saturating_sub(24)..].iter();
+        let lines = last.map(|r| {
+            let body = String::from_utf8_lossy(&r.body);
+            let body: String = body.chars().take(400).collect();
+            format!(
+                "  {} {} {} erased {} {body}\n",
+                r.seq, r.kind, r.subject, r.erased
+            )
+        });
+        lines.collect()
     }
 
     /// Somebody who comes now is answered and learned from.
