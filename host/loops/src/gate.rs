@@ -148,6 +148,7 @@ pub fn examine(
     let scores = asker.scores(&items)?;
     let (under_base, live_under_candidate) = (&scores[0], &scores[1]);
     let under_live = scores.get(2).unwrap_or(under_base);
+    let elsewhere = asker.elsewhere(&[&candidate, &base])?;
     let scenes: Vec<Scene<'_>> = config
         .all_probes()
         .into_iter()
@@ -159,6 +160,7 @@ pub fn examine(
             base: &base[at],
             under_live: &under_live[at],
             under_base: &under_base[at],
+            elsewhere: [elsewhere[0][at], elsewhere[1][at]],
             live_under_candidate: &live_under_candidate[at],
         })
         .collect();

@@ -36,6 +36,8 @@ struct Voice {
     knows: u64,
     /// Says this token only.
     attractor: Option<TokenId>,
+    /// Answers the next probe's question.
+    astray: bool,
     /// Log-probs are no numbers.
     poisoned: bool,
 }
@@ -46,6 +48,7 @@ const SOUND: Voice = Voice {
     shift: 0,
     knows: 100,
     attractor: None,
+    astray: false,
     poisoned: false,
 };
 
@@ -82,7 +85,10 @@ impl Speaker {
 
     /// Log-probs of every word at this place.
     fn logprobs(voice: Voice, prompt: &[TokenId], at: usize, temperature: f64) -> Vec<f64> {
-        let answer = TokenId::try_from(prompt[0]).unwrap();
+        let answer = match voice.astray {
+            true => prompt[0] % 8 + 1,
+            false => prompt[0],
+        };
         let hash = |part: String| Seed::new(u64::from(answer)).derive(&part).get();
         let known = hash("known".into()) % 100 < voice.knows;
         let likely = match (voice.attractor, at) {
@@ -309,6 +315,7 @@ fn every_disaster_is_refused_by_the_guard_that_is_there_for_it() {
         (says(20), "errors"),
         (says(NOISE), "errors"),
         (says(END), "shorter"),
+        (with(|voice| voice.astray = true), "off-topic"),
         (with(|voice| voice.poisoned = true), "finite"),
         (with(|voice| voice.knows = 0), "score"),
         (with(|voice| voice.length = 100), "cut-off"),
@@ -368,6 +375,22 @@ fn equal_versions_and_memories_give_equal_examinations_also_from_the_ledger() {
     };
     assert_eq!(run(false), run(false));
     assert_eq!(run(false), run(true));
+}
+
+#[test]
+fn questions_that_are_all_alike_tell_nothing_about_who_answers_which() {
+    let probe = |number| Probe {
+        prompt: format!("Greet customer {number}."),
+        ..Probe::default()
+    };
+    let config = GateConfig {
+        probes: (0..8).map(probe).collect(),
+        ..GateConfig::default()
+    };
+    let speaker = Speaker::new(SOUND, SOUND);
+    let seen = ask(&config, &speaker, 3, &mut GateMemory::default()).unwrap();
+    assert!(seen.passed, "{:?}", seen.why());
+    assert_eq!(seen.metrics["off-topic"], 0.0);
 }
 
 #[test]

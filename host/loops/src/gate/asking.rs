@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::{Contest, GateConfig};
 use crate::signs;
 
+/// So many other questions a reply is held against: one can be alike by chance.
+const OTHERS: usize = 3;
+
 /// Asked at a time: as many as the engine computes for the loops in one step.
 const THREADS: usize = 8;
 
@@ -125,20 +128,8 @@ impl<'a> Asker<'a> {
             if tokens.is_empty() {
                 return Ok(Vec::new());
             }
-            let request = ScoreRequest {
-                weights: weights.clone(),
-                prompt: self.prompts[probe].clone(),
-                continuations: vec![tokens.clone()],
-                temperature: self.sampling.logprob_temperature(),
-            };
-            let mut scores = self.policy.score(request)?;
-            let scores = scores.pop().unwrap_or_default();
-            if scores.len() != tokens.len() {
-                let why = format!("{} scores for {} tokens", scores.len(), tokens.len());
-                let what = "the policy".to_owned();
-                return Err(rl::Error::Failed { what, why });
-            }
-            Ok(scores)
+            let mut scores = self.score(weights, probe, vec![tokens.clone()])?;
+            Ok(scores.pop().unwrap_or_default())
         })?;
         let mut answers = answers.into_iter();
         let sets = items.iter();
@@ -146,6 +137,62 @@ impl<'a> Asker<'a> {
             .map(|_| answers.by_ref().take(count).collect())
             .collect())
     }
+
+    /// The log-prob that the base gives each reply of these sets as an answer to another probe's question: the highest of [`OTHERS`].
+    /// None for an empty reply, or when there is no other probe.
+    pub(super) fn elsewhere(&self, sets: &[&[Spoken]]) -> rl::Result<Vec<Vec<Option<f64>>>> {
+        let count = self.prompts.len();
+        let others = OTHERS.min(count.saturating_sub(1));
+        // What is held against a question, by set and place; its prompt is computed once for all of them.
+        let held = |probe: usize| {
+            let places = (1..=others).map(move |by| (probe + by) % count);
+            let all = places.flat_map(|at| (0..sets.len()).map(move |set| (set, at)));
+            all.filter(|(set, at)| !sets[*set][*at].tokens.is_empty())
+        };
+        let scored = at_once(count, |probe| {
+            let tokens = held(probe).map(|(set, at)| sets[set][at].tokens.clone());
+            let tokens: Vec<_> = tokens.collect();
+            match tokens.is_empty() {
+                true => Ok(Vec::new()),
+                false => self.score(&Weights::Base, probe, tokens),
+            }
+        })?;
+        let mut best: Vec<Vec<Option<f64>>> = vec![vec![None; count]; sets.len()];
+        for (probe, scores) in scored.iter().enumerate() {
+            for ((set, at), scores) in held(probe).zip(scores) {
+                let (best, sum) = (&mut best[set][at], total(scores));
+                *best = Some(best.map_or(sum, |known: f64| known.max(sum)));
+            }
+        }
+        Ok(best)
+    }
+
+    fn score(
+        &self,
+        weights: &Weights,
+        probe: usize,
+        continuations: Vec<Vec<TokenId>>,
+    ) -> rl::Result<Vec<Vec<f32>>> {
+        let lengths: Vec<usize> = continuations.iter().map(Vec::len).collect();
+        let scores = self.policy.score(ScoreRequest {
+            weights: weights.clone(),
+            prompt: self.prompts[probe].clone(),
+            continuations,
+            temperature: self.sampling.logprob_temperature(),
+        })?;
+        let got: Vec<usize> = scores.iter().map(Vec::len).collect();
+        if got != lengths {
+            let why = format!("{got:?} scores for {lengths:?} tokens");
+            let what = "the policy".to_owned();
+            return Err(rl::Error::Failed { what, why });
+        }
+        Ok(scores)
+    }
+}
+
+/// The log-prob of a whole reply.
+pub(super) fn total(logprobs: &[f32]) -> f64 {
+    logprobs.iter().map(|logprob| f64::from(*logprob)).sum()
 }
 
 /// Answers to `count` questions, in order; the first failure in that order.

@@ -82,6 +82,9 @@ pub struct Limits {
     pub repetition: f64,
     /// Rise of the share of broken replies above the base's, too. At 8 probes: two may be broken by chance, three are a pattern.
     pub errors: f64,
+    /// Rise above the base's of the share of replies that the base finds as likely after another probe's question: whatever the
+    /// manner, a reply is about what was asked. As for broken replies, two of 8 may be by chance.
+    pub off_topic: f64,
     /// Fall of the task score below the base's, at one examination: a disaster, beyond the chance of single replies.
     pub score: f64,
     /// Fall of the task score below the base's that counts as equal over the versions of a line.
@@ -102,6 +105,7 @@ impl Default for Limits {
             entropy: 2.5,
             repetition: 0.3,
             errors: 0.25,
+            off_topic: 0.25,
             score: 0.7,
             tolerance: 0.2,
             alpha: 0.01,
@@ -122,6 +126,7 @@ impl Limits {
             "entropy" => &mut self.entropy,
             "repetition" => &mut self.repetition,
             "errors" => &mut self.errors,
+            "off-topic" => &mut self.off_topic,
             "score" => &mut self.score,
             "tolerance" => &mut self.tolerance,
             "alpha" => &mut self.alpha,
@@ -140,6 +145,7 @@ impl Limits {
             ("entropy", self.entropy, 0.0, 1e6),
             ("repetition", self.repetition, 0.0, 1.0),
             ("errors", self.errors, 0.0, 1.0),
+            ("off-topic", self.off_topic, 0.0, 1.0),
             ("score", self.score, 0.0, 1.0),
             ("tolerance", self.tolerance, 0.0, 1.0),
             ("alpha", self.alpha, 1e-9, 0.5),

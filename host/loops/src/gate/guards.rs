@@ -4,11 +4,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Limits, Probe, asking::Spoken};
+use super::{
+    Limits, Probe,
+    asking::{Spoken, total},
+};
 use crate::{evidence::Wealth, signs};
 
 /// Where the ratio of the KL estimate is capped: e^3. One token that the candidate drew against all odds says little.
 const MOST_LOG_RATIO: f64 = 3.0;
+
+/// Characters of a reply that a sentence quotes.
+const SHOWN: usize = 40;
 
 /// What a guard found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +45,8 @@ pub(super) struct Scene<'a> {
     /// The candidate's reply under the live version and under the base.
     pub(super) under_live: &'a [f32],
     pub(super) under_base: &'a [f32],
+    /// The candidate's and the base's reply under the base, as answers to another question: the likeliest of some.
+    pub(super) elsewhere: [Option<f64>; 2],
     /// The live version's reply under the candidate.
     pub(super) live_under_candidate: &'a [f32],
 }
@@ -48,6 +56,13 @@ impl Scene<'_> {
     pub(super) fn tasks(&self) -> Option<(bool, bool)> {
         let candidate = self.probe.check(&self.candidate.text)?;
         Some((candidate, self.probe.check(&self.base.text)?))
+    }
+
+    /// Whether the base finds a reply, the candidate's and its own, no likelier as an answer to this question than to another:
+    /// then it answers none.
+    fn off_topic(&self) -> [Option<bool>; 2] {
+        let here = [self.under_base, &self.base.logprobs];
+        [0, 1].map(|of| Some(total(here[of]) <= self.elsewhere[of]?))
     }
 }
 
@@ -92,6 +107,7 @@ impl Guards<'_> {
         found.extend(self.distances());
         found.extend(self.lengths());
         found.extend(self.manners());
+        found.push(self.relevance());
         found.extend(self.tasks(line));
         found
     }
@@ -202,6 +218,24 @@ impl Guards<'_> {
                 ),
             ),
         ]
+    }
+
+    fn relevance(&self) -> Finding {
+        let share = |of: usize| {
+            let off = |scene: &Scene<'_>| Some(f64::from(u8::from(scene.off_topic()[of]?)));
+            mean(self.scenes.iter().filter_map(off))
+        };
+        let rise = share(0) - share(1);
+        let astray = self.scenes.iter().find(|s| s.off_topic()[0] == Some(true));
+        let example = astray.map(|scene| {
+            let text: String = scene.candidate.text.chars().take(SHOWN).collect();
+            format!(" (one: {text:?} to {:?})", scene.probe.prompt)
+        });
+        let why = format!(
+            "the share of replies that answer another question as well rises by {rise:.2}{}",
+            example.unwrap_or_default()
+        );
+        self.at_most("off-topic", rise, self.limits.off_topic, why)
     }
 
     fn tasks(&self, line: &mut Wealth) -> [Finding; 2] {
