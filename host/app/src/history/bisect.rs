@@ -48,7 +48,7 @@ pub(crate) fn bisect(
     let stage = Stage::new(bench.loaded()?);
     let mut asked = Vec::new();
     let halvings = u64::from(chain.len().ilog2()) + 3;
-    let mut ask = |at: usize| -> anyhow::Result<bool> {
+    let mut ask = |at: usize| -> anyhow::Result<(bool, String)> {
         let point = &chain[at];
         progress(Progress {
             what: format!("asking {}", point.name()),
@@ -57,27 +57,35 @@ pub(crate) fn bisect(
         });
         stage.put(Place::A, bench.adapter(point)?);
         let (passes, answer) = answer(&stage, probe)?;
+        let said = match &probe.test {
+            Test::Likely { min_logprob, .. } => {
+                format!("the log-prob is {answer}, the probe wants {min_logprob}")
+            }
+            _ => format!("it says {answer:?}"),
+        };
         asked.push(Asked {
             version: point.name(),
             passes,
             answer,
         });
-        Ok(passes)
+        Ok((passes, said))
     };
     let (mut low, mut high) = (0, chain.len() - 1);
+    let (passes, said) = ask(low)?;
     anyhow::ensure!(
-        ask(low)?,
-        "{} fails the probe already: name a --good version that passes it",
+        passes,
+        "{} fails the probe already ({said}): name a --good version that passes it",
         chain[low].name()
     );
+    let (passes, said) = ask(high)?;
     anyhow::ensure!(
-        !ask(high)?,
-        "{} passes the probe: there is nothing to find",
+        !passes,
+        "{} passes the probe ({said}): there is nothing to find",
         chain[high].name()
     );
     while high - low > 1 {
         let middle = low + (high - low) / 2;
-        if ask(middle)? {
+        if ask(middle)?.0 {
             low = middle;
         } else {
             high = middle;
