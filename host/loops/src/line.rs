@@ -254,17 +254,6 @@ impl Line {
         line.iter().any(|v| v.version == version.get())
     }
 
-    /// The versions that were computed on the way to the weights that answer, the newest first: of copies, their sources.
-    pub(crate) fn computed(&self) -> Vec<PolicyVersion> {
-        let find = |number| self.lineage.get(self.adapter.as_str(), number);
-        let line = weights(self.head(), &find, &|hash| self.lineage.by_hash(hash));
-        let copy = |v: &&VersionRecord| {
-            matches!(v.origin, Origin::Reverted { .. } | Origin::Promoted { .. })
-        };
-        let own = line.into_iter().filter(|v| !copy(v));
-        own.map(|v| PolicyVersion::new(v.version)).collect()
-    }
-
     pub(crate) fn waits_for_a_trial(&self) -> bool {
         self.staged.is_some() && !ledger::mutant::on("trained-during-a-trial")
     }

@@ -145,7 +145,6 @@ impl Training {
         self.with_line("erasing", |line| forget::sweep(line).map(drop))
             .await?;
         self.begin_run().await?;
-        self.retreat().await?;
         self.try_out().await?;
         loop {
             if shutdown.is_now() {
@@ -320,7 +319,6 @@ impl Training {
             self.spent(count, Fate::Held(version));
             self.parts.board.step("held");
             tracing::warn!(%version, "the gate held a version: it is kept and not served");
-            self.retreat().await?;
             return Ok(true);
         }
         self.spent(count, Fate::Trained(version));

@@ -12,7 +12,7 @@ mod plot;
 mod report;
 mod rows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
@@ -107,6 +107,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     for row in rows {
         eprintln!("{}: {}", row.name, row.title);
         let measured = measure(row, &peers, &text, args.rounds, &mut report)?;
+        // Minutes pass until the table: whoever stops it early has these.
+        eprint!("{}", report::lines(&measured));
         report.rows.push(measured);
     }
     report.load.1 = machine::load();
@@ -166,6 +168,7 @@ fn measure(
     let mut runs: Vec<Run> = (running.iter())
         .map(|(contender, _)| Run::of(*contender))
         .collect();
+    let mut out = BTreeSet::new();
     for round in 0..rounds {
         let places: Vec<usize> = match round % 2 {
             0 => (0..running.len()).collect(),
@@ -176,9 +179,19 @@ fn measure(
             let (contender, process) = &mut running[place];
             let answer = process
                 .run(&work)
-                .with_context(|| format!("run {} in round {round}", contender.name()))?;
-            runs[place].add(answer);
+                .with_context(|| format!("run {} in round {round}", contender.name()));
+            match answer {
+                Ok(answer) => runs[place].add(answer),
+                Err(error) if contender.rival().is_none() => return Err(error),
+                Err(error) => {
+                    report.note(format!("{} was left out: {error:#}", contender.name()));
+                    out.insert(*contender);
+                }
+            }
         }
+        let stays = |contender: &Contender| !out.contains(contender);
+        running.retain(|(contender, _)| stays(contender));
+        runs.retain(|run| stays(&run.contender));
     }
     if runs.iter().all(|run| run.contender != Contender::Ours) {
         bail!("nothing of ours was measured in {}", row.name);

@@ -230,6 +230,21 @@ pub(super) fn page(report: &Report) -> String {
     lines.join("\n") + "\n"
 }
 
+/// A row in short, while others are still to come.
+pub(super) fn lines(row: &Measured) -> String {
+    let line = |result: &Figures| {
+        let (name, speed) = (result.contender.name(), result.speed[0]);
+        let ratio = result
+            .ratio
+            .map(|[ratio, ..]| format!(": ours is {ratio:.2} ×"));
+        format!(
+            "  {name}, {speed:.0} tokens/s{}\n",
+            ratio.unwrap_or_default()
+        )
+    };
+    row.results.iter().map(line).collect()
+}
+
 /// A line for each whose streams were measured.
 fn distances(row: &Measured) -> impl Iterator<Item = String> {
     row.results.iter().filter_map(|result| {

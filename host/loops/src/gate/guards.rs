@@ -13,9 +13,6 @@ use crate::{evidence::Wealth, signs};
 /// Where the ratio of the KL estimate is capped: e^3. One token that the candidate drew against all odds says little.
 const MOST_LOG_RATIO: f64 = 3.0;
 
-/// Characters of a reply that a sentence quotes.
-const SHOWN: usize = 40;
-
 /// What a guard found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -31,7 +28,7 @@ pub struct Finding {
     pub limit: f64,
     /// Whether it is within the limit.
     pub passed: bool,
-    /// Both in words.
+    /// Both in words; never a reply's, which lie where they can be erased.
     pub why: String,
 }
 
@@ -226,15 +223,8 @@ impl Guards<'_> {
             mean(self.scenes.iter().filter_map(off))
         };
         let rise = share(0) - share(1);
-        let astray = self.scenes.iter().find(|s| s.off_topic()[0] == Some(true));
-        let example = astray.map(|scene| {
-            let text: String = scene.candidate.text.chars().take(SHOWN).collect();
-            format!(" (one: {text:?} to {:?})", scene.probe.prompt)
-        });
-        let why = format!(
-            "the share of replies that answer another question as well rises by {rise:.2}{}",
-            example.unwrap_or_default()
-        );
+        let why =
+            format!("the share of replies that answer another question as well rises by {rise:.2}");
         self.at_most("off-topic", rise, self.limits.off_topic, why)
     }
 

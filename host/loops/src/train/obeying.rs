@@ -15,7 +15,6 @@ use crate::{
     guard::Trip,
     line::Line,
     orders::{Done, Given, Order},
-    retreat::retreat,
 };
 
 impl Training {
@@ -74,19 +73,6 @@ impl Training {
         );
         self.parts.board.tripped();
         self.switch(move |line| line.revert(to, &why)).await
-    }
-
-    /// Goes back further when what the gate held shows that what answers slides; also when a kill came between the two.
-    pub(super) async fn retreat(&mut self) -> Result<()> {
-        let share = self.parts.gate.retreat;
-        if !self.parts.gate.enabled {
-            return Ok(());
-        }
-        if let Some((to, why)) = retreat(self.line()?, share) {
-            tracing::warn!(%to, %why, "what answers is taken back");
-            self.switch(move |line| line.revert(to, &why)).await?;
-        }
-        Ok(())
     }
 
     /// Moves the head to weights that are stored: the record, the swap, then the learner, when it is free.

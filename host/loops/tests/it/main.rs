@@ -13,7 +13,6 @@ mod mutants;
 mod paying;
 mod racing;
 mod recovery;
-mod retreat;
 mod rig;
 mod rollout;
 mod serving;
