@@ -249,9 +249,13 @@ impl Line {
 
     /// Whether the weights that answer were made from this version's, or are its own.
     pub(crate) fn is_made_from(&self, version: PolicyVersion) -> bool {
+        self.made_from().iter().any(|v| v.version == version.get())
+    }
+
+    /// The versions by which the weights that answer came to be, the newest first, copies included.
+    pub(crate) fn made_from(&self) -> Vec<&VersionRecord> {
         let find = |number| self.lineage.get(self.adapter.as_str(), number);
-        let line = weights(self.head(), &find, &|hash| self.lineage.by_hash(hash));
-        line.iter().any(|v| v.version == version.get())
+        weights(self.head(), &find, &|hash| self.lineage.by_hash(hash))
     }
 
     pub(crate) fn waits_for_a_trial(&self) -> bool {

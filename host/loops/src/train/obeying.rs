@@ -2,7 +2,7 @@
 //!
 //! An order is obeyed between two steps; a revert or a promotion also during one, without the learner.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use ledger::lineage::VersionRecord;
 use rl::{PolicyVersion, Stored};
@@ -177,12 +177,20 @@ impl Training {
 }
 
 /// The last version before those under suspicion whose weights are there; `None` when what answers has nothing of what tripped.
-/// It may have been made from it: a version can be committed between the trip and its order.
+/// It may have been made from it: a version can be committed between the trip and its order. Along the weights, not along the
+/// heads: what an operator went back from is not where to go, nor is another number of the same weights.
 fn before(line: &Line, trip: &Trip) -> Option<PolicyVersion> {
-    let head = line.head().filter(|_| line.is_made_from(trip.version))?;
-    let numbers = line.lineage().ancestors(head).skip(1);
-    let numbers = numbers.map(|v| PolicyVersion::new(v.version));
-    let mut numbers = numbers.filter(|number| *number < trip.since);
-    let whole = numbers.find(|number| line.whole(*number).is_ok());
+    if !line.is_made_from(trip.version) {
+        return None;
+    }
+    let made_from = line.made_from();
+    let number = |v: &VersionRecord| PolicyVersion::new(v.version);
+    let suspects = made_from.iter().filter(|v| number(v) >= trip.since);
+    let suspects: HashSet<_> = suspects.map(|v| v.adapter_blob).collect();
+    let mut trusted = made_from
+        .iter()
+        .filter(|v| number(v) < trip.since && !suspects.contains(&v.adapter_blob))
+        .map(|v| number(v));
+    let whole = trusted.find(|number| line.whole(*number).is_ok());
     Some(whole.unwrap_or(PolicyVersion::BASE))
 }

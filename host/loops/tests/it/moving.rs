@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use ledger::{Seq, lineage::Lineage};
+use ledger::{
+    Seq,
+    lineage::{Lineage, Origin},
+};
 use loops::{
     gate::GateConfig,
     guard::{GuardConfig, LiveGuard, Trip},
@@ -145,6 +148,32 @@ async fn a_trip_takes_back_what_was_made_from_its_version_meanwhile_and_nothing_
     assert_eq!(rig.handle.status().live.get(), 3);
     // What answers now has the first version among its ancestors, and nothing of its weights.
     assert!(matches!(trip().await.unwrap(), Done::Nothing));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_trip_after_a_revert_goes_to_older_weights_and_not_to_what_was_gone_back_from() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    for (session, version) in [("s", 1), ("t", 2), ("u", 3)] {
+        rig.talk(session, &THANKS).await;
+        rig.handle.until(|s| s.live.get() == version).await;
+    }
+    let control = rig.handle.control();
+    control.revert(PolicyVersion::new(2), "bad").await.unwrap();
+    let trip = Trip {
+        version: PolicyVersion::new(4),
+        since: PolicyVersion::new(4),
+        guard: "burst".into(),
+        why: "a test".into(),
+        bad_replies: 5,
+        seen: 5,
+    };
+    let back = control.give(Order::Trip(trip), |_, _, _| {}).await.unwrap();
+    let Done::Version(back) = back else {
+        panic!("the fourth version answered");
+    };
+    assert_eq!(back.origin, Origin::Reverted { to: 1 });
     rig.stop().await;
 }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use loops::{
     forget::Selector,
-    records::{PAID, PaidRecord},
+    records::{CLOSED, ClosedRecord, PAID, PaidRecord},
 };
 use rl::{
     Answer, Classification, Environment, Episode, Hint, Judge, JudgePrompt, JudgedTurn, Message,
-    ModalityCard, NextState, Question, RequestView, Result, RewardRule, Seed, Sees, TaskId, Turn,
-    TurnReward, Verdict, Vote, VoteValue,
+    ModalityCard, NextState, Question, RequestView, Result, RewardRule, SampleId, Seed, Sees,
+    TaskId, Turn, TurnReward, Verdict, Vote, VoteValue,
     seam::{StepwiseRule, Transcript, WordJudge},
 };
 use tokio::sync::Notify;
@@ -168,6 +168,41 @@ async fn a_turn_that_is_forgotten_while_its_next_state_is_read_fails_no_request(
     environment.door.open();
     begins.await.unwrap().unwrap();
     the_judge_goes_on(&rig).await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_turns_that_end_together_those_that_are_not_forgotten_end() {
+    let dir = folder();
+    let environment = Held::new(Transcript::default());
+    let plugins = Plugins {
+        environment: Arc::new(environment.clone()),
+        ..Plugins::default()
+    };
+    let rig = Rig::with(dir.path(), config(), plugins);
+    environment.door.open();
+    // The same question twice: who continues the second reply leaves the first one without a next state.
+    let first = rig.talk("ann", &["hi", "more"]).await.remove(1);
+    environment.asked.notified().await;
+    let mut messages = vec![
+        Message::user("hi"),
+        Message::assistant("re: hi"),
+        Message::user("more"),
+    ];
+    let second = rig.say(request("ann", messages.clone()), "another").await;
+    messages.extend([Message::assistant("another"), Message::user("thank you")]);
+    environment.door.shut();
+    let sink = rig.sink();
+    let begins = tokio::spawn(async move { sink.begin(request("ann", messages)).await });
+    environment.asked.notified().await;
+    let sample = Selector::Sample(SampleId::new(format!("sample-{second}")));
+    let control = rig.handle.control();
+    control.forget(sample, |_, _, _| {}).await.unwrap();
+    environment.door.open();
+    begins.await.unwrap().unwrap();
+    let closed: Vec<ClosedRecord> = rig.records(CLOSED);
+    let closed: Vec<_> = closed.iter().map(|closed| &closed.turn).collect();
+    assert!(closed.contains(&&first) && !closed.contains(&&second));
     rig.stop().await;
 }
 
