@@ -22,6 +22,7 @@ use crate::{
     gating,
     line::{self, Step, sample_at},
     records::RunRecord,
+    retreat::{self, Stride},
     schedule::{Due, Place, Rules, Schedule},
 };
 
@@ -112,6 +113,7 @@ impl Task<'_> {
             schedule,
             over: (Seq::ZERO, 0),
             head: None,
+            path: Vec::new(),
             line: Vec::new(),
             bench: None,
             computed: 0,
@@ -172,6 +174,8 @@ struct Fold<'a> {
     /// Batches that are over at the place where the fold stands.
     over: (Seq, u64),
     head: Option<VersionRecord>,
+    /// The versions that led to the head, as [`crate::Line::strides`], the oldest first.
+    path: Vec<(VersionRecord, Option<f64>)>,
     line: Vec<VersionRecord>,
     bench: Option<OnBench>,
     computed: u64,
@@ -201,6 +205,7 @@ impl Fold<'_> {
             }
             Event::Moved { to, later, .. } => {
                 self.head = self.named(to, later);
+                self.path = self.head.iter().map(|head| (head.clone(), None)).collect();
                 let find = |number| self.versions.get(&PolicyVersion::new(number));
                 let by_hash =
                     |hash: &Digest| self.by_hash.get(hash).and_then(|n| self.versions.get(n));
@@ -297,8 +302,16 @@ impl Fold<'_> {
         if let Some(gated) = gated {
             self.memory = gated.memory.clone();
         }
-        if gated.is_none_or(|gated| gated.passed) && !self.trials.keeps(number) {
-            self.head = Some(version.clone());
+        let back = gated.map_or(0, |gated| gated.back);
+        if gated.is_none_or(|gated| gated.passed) {
+            if !self.trials.keeps(number) {
+                let nats = gated.and_then(|gated| gated.nats);
+                self.head = Some(version.clone());
+                self.path.push((version.clone(), nats));
+            }
+        } else if back > 0 {
+            self.path.truncate(self.path.len().saturating_sub(back));
+            self.head = self.path.last().map(|(version, _)| version.clone());
         }
         self.line.push(version);
         Ok(())
@@ -348,18 +361,29 @@ impl Fold<'_> {
         };
         let passed = gate.as_ref().is_none_or(|(passed, _)| *passed);
         let fresh = gate.as_ref().filter(|(_, found)| !found.is_null());
-        let fresh = fresh.map(|(_, found)| found["memory"].clone());
+        let fresh = fresh.map(|(_, found)| (found["memory"].clone(), Stride::of(found)));
+        let held = fresh.as_ref().filter(|_| !passed);
+        let back = held.map_or(0, |(_, stride)| self.back(*stride));
+        let Some(on) = self.bench.as_mut() else {
+            return Err(Error::NoRun);
+        };
         let step = Step {
             proposal,
             seed,
             gate,
+            back,
             share: None,
         };
         let version = self.bank.keep(due, self.head.as_ref(), step, recorded)?;
         let number = PolicyVersion::new(version.version);
-        if let Some(memory) = fresh {
-            let memory = serde_json::from_value(memory).unwrap_or_default();
-            self.gates.insert(number, Gated { passed, memory });
+        if let Some((memory, stride)) = fresh {
+            let gated = Gated {
+                passed,
+                memory: serde_json::from_value(memory).unwrap_or_default(),
+                nats: stride.nats,
+                back,
+            };
+            self.gates.insert(number, gated);
         }
         self.steps.insert(number, version.steps());
         if passed && !self.trials.keeps(number) {
@@ -372,6 +396,18 @@ impl Fold<'_> {
             on.at = Some((version.adapter_blob, version.optimizer_blob));
         }
         Ok(Some(version))
+    }
+
+    /// How many versions are taken back with one that is held, as the train loop decides it.
+    fn back(&self, held: Stride) -> usize {
+        let mut before = Vec::new();
+        for (_, nats) in self.path.iter().rev() {
+            before.push(*nats);
+            if nats.is_none() {
+                break;
+            }
+        }
+        retreat::versions(held, &before, self.task.gate.retreat)
     }
 
     /// A learner of this run that holds the head's weights.

@@ -86,7 +86,7 @@ pub struct Examination {
     pub guards: Vec<Finding>,
     /// Every probe.
     pub replies: Vec<ProbeReply>,
-    /// The host's guards' numbers by name, as far as they are finite.
+    /// The host's guards' numbers by name, as far as they are finite; and `nats-live`, the KL to the live version for a whole reply.
     pub metrics: BTreeMap<String, f64>,
     /// What the next examination must be given.
     pub memory: GateMemory,
@@ -181,14 +181,21 @@ pub fn examine(
             scores: lines,
         };
     }
+    let mut metrics: BTreeMap<String, f64> = guards
+        .iter()
+        .filter(|finding| finding.tenant.is_none())
+        .filter_map(|finding| Some((finding.name.clone(), finding.value?)))
+        .collect();
+    if let Some(token) = metrics.get("kl-live") {
+        let hosts = &candidate[..config.probes.len().min(candidate.len())];
+        let tokens: usize = hosts.iter().map(|spoken| spoken.tokens.len()).sum();
+        let nats = token.max(0.0) * tokens as f64 / hosts.len().max(1) as f64;
+        metrics.insert("nats-live".to_owned(), nats);
+    }
     Ok(Examination {
         passed,
         digest,
-        metrics: guards
-            .iter()
-            .filter(|finding| finding.tenant.is_none())
-            .filter_map(|finding| Some((finding.name.clone(), finding.value?)))
-            .collect(),
+        metrics,
         guards,
         replies,
         memory: memory.clone(),

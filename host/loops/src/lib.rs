@@ -34,6 +34,7 @@ pub mod queue;
 pub mod records;
 pub mod recovery;
 pub mod replay;
+mod retreat;
 pub mod rollout;
 pub mod schedule;
 pub mod serve;

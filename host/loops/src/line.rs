@@ -27,6 +27,7 @@ use crate::{
         self, FORGET, FORGOTTEN, Fate, ForgetRecord, ForgottenRecord, GATE, GateRecord, JUDGED,
         JudgedRecord, RUN, RunRecord, SPENT, STEP_REFUSED, SpentRecord, StepRefusedRecord,
     },
+    retreat::Stride,
     schedule::{Due, Rules, Schedule},
 };
 
@@ -256,6 +257,22 @@ impl Line {
     pub(crate) fn made_from(&self) -> Vec<&VersionRecord> {
         let find = |number| self.lineage.get(self.adapter.as_str(), number);
         weights(self.head(), &find, &|hash| self.lineage.by_hash(hash))
+    }
+
+    /// The versions that led to what answers, the newest first, each with its step from the one before in nats a reply: up to one that
+    /// was not measured, or that somebody went to, by an order or because a guard tripped.
+    pub(crate) fn strides(&self) -> Vec<(PolicyVersion, Option<f64>)> {
+        let mut strides = Vec::new();
+        for version in self.made_from() {
+            let number = PolicyVersion::new(version.version);
+            let gate = self.gate(number).filter(|_| version.origin.is_step());
+            let nats = gate.and_then(|gate| Stride::of(&gate.examination).nats);
+            strides.push((number, nats));
+            if nats.is_none() {
+                break;
+            }
+        }
+        strides
     }
 
     pub(crate) fn waits_for_a_trial(&self) -> bool {

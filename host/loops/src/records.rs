@@ -139,6 +139,13 @@ pub struct GateRecord {
     pub passed: bool,
     /// Why not, or what was looked at: the examination as the gate writes it.
     pub examination: serde_json::Value,
+    /// When it was held: so many versions before what answered then were taken back with it.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub back: usize,
+}
+
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Somebody asked that these turns be forgotten. From this record on they are.

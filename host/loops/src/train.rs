@@ -30,6 +30,7 @@ use crate::{
     line::{self, Line, Step},
     orders::{Given, Order, Orders},
     records::{Fate, RunRecord},
+    retreat::{self, Stride},
     schedule::{Due, Rules},
     status::Board,
     watch::Watch,
@@ -302,10 +303,15 @@ impl Training {
         let passed = gate.as_ref().is_none_or(|(passed, _)| *passed);
         let (loss, grad_norm) = (proposal.metrics.loss, proposal.metrics.grad_norm);
         let share = self.parts.stage.share.filter(|_| passed);
+        let back = match &gate {
+            Some((false, found)) => self.back(Stride::of(found))?,
+            _ => 0,
+        };
         let step = Step {
             proposal,
             seed: self.parts.seed,
             gate,
+            back,
             share,
         };
         let measured = step.proposal.metrics;
@@ -318,7 +324,10 @@ impl Training {
         if !passed {
             self.spent(count, Fate::Held(version));
             self.parts.board.step("held");
-            tracing::warn!(%version, "the gate held a version: it is kept and not served");
+            tracing::warn!(%version, back, "the gate held a version: it is kept and not served");
+            if back > 0 {
+                self.retreated().await?;
+            }
             return Ok(true);
         }
         self.spent(count, Fate::Trained(version));
@@ -341,6 +350,31 @@ impl Training {
         self.parts.board.metrics.publish_time.0.observe(time);
         tracing::info!(%version, loss, grad_norm, "published");
         Ok(true)
+    }
+
+    /// How many versions are taken back with one that is held.
+    fn back(&self, held: Stride) -> Result<usize> {
+        let strides = self.line()?.strides();
+        let before: Vec<Option<f64>> = strides.iter().map(|(_, nats)| *nats).collect();
+        let back = retreat::versions(held, &before, self.parts.gate.retreat);
+        // What is to answer must be there.
+        let whole = strides
+            .get(back)
+            .map(|(older, _)| self.line()?.whole(*older));
+        Ok(whole.filter(Result::is_ok).map_or(0, |_| back))
+    }
+
+    /// The head is an older version again, by the record of what was held: it answers from now on.
+    async fn retreated(&mut self) -> Result<()> {
+        let Some(head) = self.line()?.head().cloned() else {
+            return Ok(());
+        };
+        let version = PolicyVersion::new(head.version);
+        tracing::warn!(%version, "what answered says nearly the same as what was held: an older version answers again");
+        self.parts.board.step("retreated");
+        self.show(&head, true).await?;
+        self.parts.board.committed(version);
+        self.restore().await
     }
 
     /// Asks the gate about the learner's last proposal, when there is a gate.

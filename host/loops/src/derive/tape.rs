@@ -19,6 +19,7 @@ use crate::{
         self, FORGOTTEN, ForgottenRecord, GATE, GateRecord, JUDGED, RUN, RunRecord, STEP_REFUSED,
         StepRefusedRecord,
     },
+    retreat::Stride,
 };
 
 /// More batches than can be over at one place.
@@ -87,6 +88,10 @@ impl Trials {
 pub(super) struct Gated {
     pub(super) passed: bool,
     pub(super) memory: GateMemory,
+    /// Its step from the version before, in nats a reply.
+    pub(super) nats: Option<f64>,
+    /// So many versions were taken back with it.
+    pub(super) back: usize,
 }
 
 /// A step's inputs: weights before, samples, settings.
@@ -141,9 +146,13 @@ impl Tape {
                 GATE => {
                     let gate: GateRecord = records::decode(&record)?;
                     if gate.adapter == adapter.as_str() {
-                        let memory = gating::remembered(&gate);
-                        let passed = gate.passed;
-                        tape.gates.insert(gate.version, Gated { passed, memory });
+                        let gated = Gated {
+                            passed: gate.passed,
+                            memory: gating::remembered(&gate),
+                            nats: Stride::of(&gate.examination).nats,
+                            back: gate.back,
+                        };
+                        tape.gates.insert(gate.version, gated);
                     }
                 }
                 lineage::HEAD => {

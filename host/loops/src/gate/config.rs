@@ -189,6 +189,9 @@ pub struct GateConfig {
     pub seed: Seed,
     /// How far a version may go.
     pub limits: Limits,
+    /// KL, nats a reply, within which versions say nearly the same. When one is held for what its replies are like, the versions before
+    /// it that are as near are taken back with it, and an older one answers again. 0 leaves what is live alone.
+    pub retreat: f64,
     /// What single tenants ask on top.
     pub tenants: BTreeMap<String, TenantGate>,
 }
@@ -203,6 +206,8 @@ impl Default for GateConfig {
             temperature: 0.7,
             seed: Seed::new(0),
             limits: Limits::default(),
+            // A reply that is seven times likelier (e^2) from one than from the other tells them apart.
+            retreat: 2.0,
             tenants: BTreeMap::new(),
         }
     }
@@ -240,6 +245,9 @@ impl GateConfig {
         }
         if !(0.0..=2.0).contains(&self.temperature) {
             return Err(wrong("temperature", self.temperature, "0 to 2 is allowed"));
+        }
+        if !(0.0..=1e6).contains(&self.retreat) {
+            return Err(wrong("retreat", self.retreat, "0 to 1000000 is allowed"));
         }
         if self.enabled && self.probes.is_empty() {
             return Err(wrong("probes", "[]", "a gate asks at least one"));

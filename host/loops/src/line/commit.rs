@@ -30,6 +30,8 @@ pub struct Step {
     pub seed: Seed,
     /// What the gate found, when it was asked. A version that did not pass is kept and not served.
     pub gate: Option<(bool, serde_json::Value)>,
+    /// When it did not: so many versions before the live one no longer answer either.
+    pub back: usize,
     /// When it passed: the share of the sessions that get it first; `None` makes it live for all at once.
     pub share: Option<f64>,
 }
@@ -91,11 +93,21 @@ impl Line {
         } else {
             "trained"
         };
-        let head = live.then(|| HeadRecord {
-            share,
-            ..self.head_record(number, why)
-        });
-        self.finish(version, step.gate, head, entries)
+        let older = self.strides().get(step.back).map(|(older, _)| *older);
+        let head = match older.filter(|_| step.back > 0) {
+            _ if live => Some(HeadRecord {
+                share,
+                ..self.head_record(number, why)
+            }),
+            Some(older) => {
+                let live = self.version();
+                let why =
+                    format!("retreat: the gate held {number}, and {live} says nearly the same");
+                Some(self.head_record(older, &why))
+            }
+            None => None,
+        };
+        self.finish(version, (step.gate, step.back), head, entries)
     }
 
     /// A trial is over; gives the version that answers, or would have.
@@ -144,7 +156,7 @@ impl Line {
         version.parent = parent.map(VersionRecord::hash);
         version.steps = Some(parent.map_or(0, VersionRecord::steps) + 1);
         version.version = number.get();
-        self.finish(version, step.gate, None, Vec::new())
+        self.finish(version, (step.gate, step.back), None, Vec::new())
     }
 
     /// The base model as a version, derived aside.
@@ -160,7 +172,7 @@ impl Line {
             steps: Some(0),
             ..VersionRecord::default()
         };
-        self.finish(version, None, None, Vec::new())?;
+        self.finish(version, (None, 0), None, Vec::new())?;
         Ok(number)
     }
 
@@ -245,7 +257,7 @@ impl Line {
             ..source
         };
         let head = Some(self.head_record(number, why));
-        self.finish(version, None, head, Vec::new())
+        self.finish(version, (None, 0), head, Vec::new())
     }
 
     /// A new version with weights from outside; live only when it is promoted.
@@ -267,7 +279,7 @@ impl Line {
             adapter_digest: Some(weights.adapter_digest),
             ..VersionRecord::default()
         };
-        self.finish(version, None, None, Vec::new())
+        self.finish(version, (None, 0), None, Vec::new())
     }
 
     /// Gives a version a name, moves the name or removes it.
@@ -383,7 +395,7 @@ impl Line {
     fn finish(
         &mut self,
         version: VersionRecord,
-        gate: Option<(bool, serde_json::Value)>,
+        (gate, back): (Option<(bool, serde_json::Value)>, usize),
         head: Option<HeadRecord>,
         more: Vec<Entry>,
     ) -> Result<VersionRecord> {
@@ -398,6 +410,7 @@ impl Line {
             version: number,
             passed,
             examination,
+            back,
         });
         if let Some(gate) = &gate {
             let subject = format!("{}:{}", self.adapter, version.version);

@@ -13,6 +13,7 @@ mod mutants;
 mod paying;
 mod racing;
 mod recovery;
+mod retreat;
 mod rig;
 mod rollout;
 mod serving;

@@ -87,6 +87,10 @@ const TABLE: &[(&str, &str)] = &[
         "moving::a_version_that_the_gate_cannot_examine_is_kept_and_never_answers",
     ),
     (
+        "held-and-stays",
+        "retreat::a_slide_is_taken_back_to_where_versions_are_far_enough_to_tell_them_apart",
+    ),
+    (
         "gate-error-passes",
         "moving::a_version_that_the_gate_cannot_examine_is_kept_and_never_answers",
     ),

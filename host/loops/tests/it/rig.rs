@@ -4,7 +4,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -59,8 +59,29 @@ pub(crate) struct Arithmetic {
     pub(crate) step_door: Door,
     /// Refuses to answer as a candidate: the gate must hold what it cannot examine.
     pub(crate) mute: Arc<AtomicBool>,
+    /// The canaries, of the gate's own, to which a candidate replies with one token again and again.
+    pub(crate) broken: Arc<AtomicUsize>,
+    /// A candidate draws its replies against the odds: it is far from what answers.
+    pub(crate) far: Arc<AtomicBool>,
     /// The version that a share of the sessions gets, and the share.
     pub(crate) trial: Arc<Mutex<Option<(u64, f64)>>>,
+}
+
+impl Arithmetic {
+    fn logprob(prompt: &[TokenId], id: TokenId) -> f32 {
+        -0.25 - (id % 7) as f32 / 8.0 - prompt.len() as f32 % 5.0 / 10.0
+    }
+
+    /// Whether this is one of the canaries that a candidate breaks at.
+    fn breaks(&self, prompt: &[TokenId]) -> rl::Result<bool> {
+        let probes = GateConfig::default().probes.into_iter();
+        for probe in probes.take(self.broken.load(Ordering::SeqCst)) {
+            if self.encode(&[Message::user(probe.prompt)], &[], "")? == prompt {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 impl Policy for Arithmetic {
@@ -97,7 +118,8 @@ impl Policy for Arithmetic {
     ) -> rl::Result<Completion> {
         self.door.pass();
         let candidate = rl::candidate_of(&AdapterName::new("main"));
-        if self.mute.load(Ordering::SeqCst) && request.weights == Weights::Adapter(candidate) {
+        let candidate = Weights::Adapter(candidate);
+        if self.mute.load(Ordering::SeqCst) && request.weights == candidate {
             return Err(rl::Error::Refused {
                 what: "sample".into(),
                 why: "the candidate is mute".into(),
@@ -108,9 +130,18 @@ impl Policy for Arithmetic {
             logprob: -0.5,
         };
         on_token(token);
+        let examined = request.weights == candidate;
+        let circles = examined && self.breaks(&request.prompt)?;
+        let count = if circles { 16 } else { 1 };
+        let far = examined && self.far.load(Ordering::SeqCst);
+        let logprob = if far {
+            -1.9
+        } else {
+            Self::logprob(&request.prompt, 65)
+        };
         Ok(Completion {
-            tokens: vec![65],
-            logprobs: vec![-0.5],
+            tokens: vec![65; count],
+            logprobs: vec![logprob; count],
             text: format!("{}", request.prompt.len()),
             finish: FinishReason::Stop,
             version: self.version(&request.weights)?,
@@ -120,8 +151,7 @@ impl Policy for Arithmetic {
 
     fn score(&self, request: ScoreRequest) -> rl::Result<Vec<Vec<f32>>> {
         self.door.pass();
-        let shift = request.prompt.len() as f32 % 5.0 / 10.0;
-        let score = |id: &TokenId| -0.25 - (*id % 7) as f32 / 8.0 - shift;
+        let score = |id: &TokenId| Self::logprob(&request.prompt, *id);
         Ok(request
             .continuations
             .iter()
@@ -384,6 +414,7 @@ impl World {
             let step = loops::line::Step {
                 proposal,
                 seed: rl::Seed::new(0),
+                back: 0,
                 gate: None,
                 share: None,
             };
