@@ -140,11 +140,11 @@ pub struct GateRecord {
     /// Why not, or what was looked at: the examination as the gate writes it.
     pub examination: serde_json::Value,
     /// When it was held: so many versions before what answered then were taken back with it.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub back: usize,
 }
 
-fn is_none(count: &usize) -> bool {
+fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 

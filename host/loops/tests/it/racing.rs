@@ -1,6 +1,6 @@
 //! What is forgotten while somebody works on it: whoever works on it finds nothing to do, and everybody else goes on.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use loops::{
     forget::Selector,
@@ -108,6 +108,16 @@ impl RewardRule for Held<StepwiseRule> {
     }
 }
 
+/// A host whose environment waits before it reads a next state.
+fn reading(dir: &Path) -> (Rig, Held<Transcript>) {
+    let environment = Held::new(Transcript::default());
+    let plugins = Plugins {
+        environment: Arc::new(environment.clone()),
+        ..Plugins::default()
+    };
+    (Rig::with(dir, config(), plugins), environment)
+}
+
 async fn forget(rig: &Rig, session: &str) {
     let selector = Selector::Session {
         tenant: None,
@@ -147,12 +157,7 @@ async fn a_turn_that_is_forgotten_while_it_is_judged_ends_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_turn_that_is_forgotten_while_its_next_state_is_read_fails_no_request() {
     let dir = folder();
-    let environment = Held::new(Transcript::default());
-    let plugins = Plugins {
-        environment: Arc::new(environment.clone()),
-        ..Plugins::default()
-    };
-    let rig = Rig::with(dir.path(), config(), plugins);
+    let (rig, environment) = reading(dir.path());
     rig.talk("ann", &["hi"]).await;
     let (sink, messages) = (
         rig.sink(),
@@ -174,12 +179,7 @@ async fn a_turn_that_is_forgotten_while_its_next_state_is_read_fails_no_request(
 #[tokio::test(flavor = "multi_thread")]
 async fn of_turns_that_end_together_those_that_are_not_forgotten_end() {
     let dir = folder();
-    let environment = Held::new(Transcript::default());
-    let plugins = Plugins {
-        environment: Arc::new(environment.clone()),
-        ..Plugins::default()
-    };
-    let rig = Rig::with(dir.path(), config(), plugins);
+    let (rig, environment) = reading(dir.path());
     environment.door.open();
     // The same question twice: who continues the second reply leaves the first one without a next state.
     let first = rig.talk("ann", &["hi", "more"]).await.remove(1);
