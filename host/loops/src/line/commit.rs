@@ -93,8 +93,12 @@ impl Line {
         } else {
             "trained"
         };
-        let older = self.strides().get(step.back).map(|(older, _)| *older);
-        let head = match older.filter(|_| step.back > 0) {
+        // Every examination on the way is read for it: only when it is asked for.
+        let older = match step.back {
+            0 => None,
+            back => self.strides().get(back).map(|(older, _)| *older),
+        };
+        let head = match older {
             _ if live => Some(HeadRecord {
                 share,
                 ..self.head_record(number, why)
