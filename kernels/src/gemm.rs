@@ -24,8 +24,11 @@ pub(crate) const ROWS: usize = 112;
 /// Inputs (columns of `dx`) of one task of the backward product; whole blocks of [`crate::Dtype::Q8`].
 const INPUTS: usize = 96;
 
-/// Outputs whose weights are transposed at a time in the backward product: for 32 inputs 24 KiB, which stay in the L1 cache.
-const OUTPUTS: usize = 192;
+/// Outputs whose weights are transposed at a time in the backward product: for as many inputs 288 KiB, a part of the L2 cache.
+const OUTPUTS: usize = 768;
+
+/// Outputs of one job of the backward product: its tasks then end soon enough for whoever waits for a turn.
+const JOB: usize = 6 * OUTPUTS;
 
 /// Distance of two rows of `dy` in its copy, see [`meet`].
 const COPIED: usize = OUTPUTS + 16;
@@ -179,51 +182,47 @@ pub fn backward(pool: &Pool, rows: usize, dy: &[f32], w: &Packed, dx: &mut [f32]
     // A task is some columns of some rows, which are many enough that transposing the weights again does not matter.
     let (wide, tall) = (k.div_ceil(INPUTS), (rows / ROWS).max(1));
     let tasks = wide * tall;
-    pool.run(tasks, &|at| {
-        let task = apart(at, tasks, pool.threads());
-        let first = task % wide * INPUTS;
-        let inputs = INPUTS.min(k - first);
-        let mine = rows * (task / wide) / tall..rows * (task / wide + 1) / tall;
-        STEP.with_borrow_mut(|(turned, copied)| {
-            turned.resize(INPUTS / PANEL * OUTPUTS, Line([0.0; PANEL]));
-            copied.resize(ROWS * COPIED, 0.0);
-            for n0 in (0..n).step_by(OUTPUTS) {
-                let outputs = OUTPUTS.min(n - n0);
-                turn(
-                    pool.isa(),
-                    w,
-                    n0..n0 + outputs,
-                    first..first + inputs,
-                    turned,
-                );
-                let sums = if n0 == 0 { Sums::Start } else { Sums::Resume };
-                for m0 in mine.clone().step_by(ROWS) {
-                    let m = ROWS.min(mine.end - m0);
-                    let from = &dy[m0 * n + n0..];
-                    let a = if m < MANY || !meet(n) {
-                        Lhs::rows(from, n)
-                    } else {
-                        for (to, from) in copied.chunks_mut(COPIED).zip(from.chunks(n)).take(m) {
-                            to[..outputs].copy_from_slice(&from[..outputs]);
+    for job in (0..n).step_by(JOB) {
+        let end = n.min(job + JOB);
+        pool.run(tasks, &|at| {
+            let task = apart(at, tasks, pool.threads());
+            let first = task % wide * INPUTS;
+            let inputs = first..k.min(first + INPUTS);
+            let mine = rows * (task / wide) / tall..rows * (task / wide + 1) / tall;
+            STEP.with_borrow_mut(|(turned, copied)| {
+                turned.resize(INPUTS / PANEL * OUTPUTS, Line([0.0; PANEL]));
+                copied.resize(ROWS * COPIED, 0.0);
+                for n0 in (job..end).step_by(OUTPUTS) {
+                    let outputs = OUTPUTS.min(end - n0);
+                    turn(pool.isa(), w, n0..n0 + outputs, inputs.clone(), turned);
+                    let sums = if n0 == 0 { Sums::Start } else { Sums::Resume };
+                    for m0 in mine.clone().step_by(ROWS) {
+                        let m = ROWS.min(mine.end - m0);
+                        let from = &dy[m0 * n + n0..];
+                        let a = if m < MANY || !meet(n) {
+                            Lhs::rows(from, n)
+                        } else {
+                            for (to, from) in copied.chunks_mut(COPIED).zip(from.chunks(n)).take(m)
+                            {
+                                to[..outputs].copy_from_slice(&from[..outputs]);
+                            }
+                            Lhs::rows(copied, COPIED)
+                        };
+                        for (column, lines) in
+                            inputs.clone().step_by(PANEL).zip(turned.chunks(OUTPUTS))
+                        {
+                            let at = m0 * k + column;
+                            // SAFETY: `at < rows * k`; these columns of these rows belong to this task.
+                            let out = unsafe { Out::raw(dx.as_mut_ptr().add(at), k, room - at) };
+                            let dims = Dims::new(m, PANEL.min(inputs.end - column), outputs);
+                            let b = Rhs::rows(Line::flat(lines), PANEL);
+                            dense(pool.isa(), dims, a, b, out, sums);
                         }
-                        Lhs::rows(copied, COPIED)
-                    };
-                    for (strip, lines) in turned.chunks(OUTPUTS).enumerate() {
-                        let column = strip * PANEL;
-                        if column >= inputs {
-                            break;
-                        }
-                        let at = m0 * k + first + column;
-                        // SAFETY: `at < rows * k`; these columns of these rows belong to this task.
-                        let out = unsafe { Out::raw(dx.as_mut_ptr().add(at), k, room - at) };
-                        let dims = Dims::new(m, PANEL.min(inputs - column), outputs);
-                        let b = Rhs::rows(Line::flat(lines), PANEL);
-                        dense(pool.isa(), dims, a, b, out, sums);
                     }
                 }
-            }
+            });
         });
-    });
+    }
     Ok(())
 }
 

@@ -1,14 +1,14 @@
 //! Product with the output matrix, log-softmax and choice in one op: log-probs of given tokens, and their gradient.
 //!
 //! The logits of the vocabulary exist for one tile of rows at a time. The arithmetic is that of [`crate::gemm`] and
-//! [`crate::softmax`], so that a log-prob has the bits that sampling recorded. The gradient computes each tile's logits again, but
-//! for the last tile of the forward pass, which is still there.
+//! [`crate::softmax`], so that a log-prob has the bits that sampling recorded. A row with one target, as nearly all have, gets its
+//! gradient for an upstream of 1 while its logits are there: the gradient itself is that times the upstream, and the product with
+//! the vocabulary is not computed a second time. Logits of a row with several targets are computed again.
 
 use crate::error::{check, require};
 use crate::packed::Packed;
 use crate::softmax::{self, Normalizer, Target};
 use crate::{Pool, Result, gemm};
-use std::ops::Range;
 
 /// Rows whose logits exist at the same time: as many as one block of [`gemm`].
 pub const TILE: usize = 112;
@@ -17,13 +17,29 @@ pub const TILE: usize = 112;
 #[derive(Clone, Debug, Default)]
 pub struct Output {
     logits: Vec<f32>,
-    /// First row of the tile whose logits are there.
-    held: Option<usize>,
-    /// Of every row.
+    /// (N, K): of each row with one target, the gradient of its log-prob.
+    slopes: Vec<f32>,
+    /// Rows of the last forward pass, and its temperature.
+    rows: usize,
+    temperature: f32,
+    tile: Tile,
+}
+
+/// What belongs to the rows of one tile.
+#[derive(Clone, Debug, Default)]
+struct Tile {
     normalizers: Vec<Normalizer>,
-    /// Of the tile.
-    some: Vec<Normalizer>,
     targets: Vec<Target>,
+    upstream: Vec<f32>,
+    /// Rows with several targets, their input and its gradient.
+    several: Vec<usize>,
+    x: Vec<f32>,
+    dx: Vec<f32>,
+}
+
+/// The targets of each row that has some.
+fn by_row(targets: &[Target]) -> impl Iterator<Item = &[Target]> {
+    targets.chunk_by(|a, b| a.row == b.row)
 }
 
 /// `out[i] = ln p(target i)` at a temperature; `targets` are ordered by row. Calls `between` after each tile.
@@ -51,26 +67,47 @@ pub fn log_probs(
     let rows = x.len() / k;
     check!("output.log_probs", x: rows * k, out: targets.len());
     check_targets(targets, rows, v)?;
-    output.normalizers.clear();
+    (output.rows, output.temperature) = (rows, temperature);
+    fit(&mut output.slopes, rows * k);
     let mut done = 0;
     for first in (0..rows).step_by(TILE) {
-        let tile = first..rows.min(first + TILE);
-        output.compute(pool, x, w, tile.clone())?;
-        let logits = &output.logits[..tile.len() * v];
-        softmax::normalizers(pool, logits, v, temperature, &mut output.some)?;
-        while let Some(target) = targets.get(done).filter(|t| t.row < tile.end) {
-            let row = target.row - first;
-            let logit = output.logits[row * v + target.token as usize];
-            out[done] = output.some[row].log_prob(logit);
-            done += 1;
+        let rows = first..rows.min(first + TILE);
+        let some = &x[rows.start * k..rows.end * k];
+        let logits = logits(pool, some, w, &mut output.logits)?;
+        let Tile {
+            normalizers,
+            targets: lone,
+            upstream,
+            ..
+        } = &mut output.tile;
+        softmax::normalizers(pool, logits, v, temperature, normalizers)?;
+        lone.clear();
+        let of_tile = targets[done..].partition_point(|t| t.row < rows.end);
+        let of_tile = &targets[done..][..of_tile];
+        for of_row in by_row(of_tile) {
+            let row = of_row[0].row - first;
+            for target in of_row {
+                let logit = logits[row * v + target.token as usize];
+                out[done] = normalizers[row].log_prob(logit);
+                done += 1;
+            }
+            if let [Target { token, .. }] = *of_row {
+                lone.push(Target { row, token });
+            }
         }
-        output.normalizers.extend_from_slice(&output.some);
+        if !lone.is_empty() {
+            upstream.clear();
+            upstream.resize(lone.len(), 1.0);
+            softmax::backward(pool, logits, normalizers, lone, upstream)?;
+            let slopes = &mut output.slopes[rows.start * k..rows.end * k];
+            gemm::backward(pool, rows.len(), logits, w, slopes)?;
+        }
         between();
     }
     Ok(())
 }
 
-/// `dx`, the gradient of `Σ upstream[i] · out[i]` by the `x` of the last [`log_probs`] with this `output`; `targets` are the same.
+/// `dx`, the gradient of `Σ upstream[i] · out[i]` by the `x` of the last [`log_probs`] with this `output`; `targets` are the same. Calls `between` after each tile of rows with several targets.
 ///
 /// # Shapes
 /// `x`, `dx`: (N, K) · `upstream`: one for each target.
@@ -92,59 +129,95 @@ pub fn backward(
     between: &mut dyn FnMut(),
 ) -> Result<()> {
     let (k, v) = (w.inputs(), w.outputs());
-    let rows = output.normalizers.len();
+    let rows = output.rows;
     check!("output.backward", x: rows * k, dx: rows * k, upstream: targets.len());
     check_targets(targets, rows, v)?;
-    let mut end = targets.len();
-    // Backwards: the logits of the last tile are there.
-    for first in (0..rows).step_by(TILE).rev() {
-        let tile = first..rows.min(first + TILE);
-        let begin = targets.partition_point(|t| t.row < first);
-        if output.held.take() != Some(first) {
-            output.compute(pool, x, w, tile.clone())?;
-            output.held = None;
+    dx.fill(0.0);
+    let several = &mut output.tile.several;
+    several.clear();
+    let mut done = 0;
+    for of_row in by_row(targets) {
+        let row = of_row[0].row;
+        if let [_] = of_row {
+            let slopes = &output.slopes[row * k..][..k];
+            for (dx, slope) in dx[row * k..][..k].iter_mut().zip(slopes) {
+                *dx = upstream[done] * slope;
+            }
+        } else {
+            several.push(row);
         }
-        output.targets.clear();
-        let own = targets[begin..end].iter();
-        output.targets.extend(own.map(|t| Target {
-            row: t.row - first,
-            token: t.token,
-        }));
-        let logits = &mut output.logits[..tile.len() * v];
-        let normalizers = &output.normalizers[tile.clone()];
-        softmax::backward(
-            pool,
-            logits,
-            normalizers,
-            &output.targets,
-            &upstream[begin..end],
-        )?;
-        let dx = &mut dx[tile.start * k..tile.end * k];
-        gemm::backward(pool, tile.len(), logits, w, dx)?;
-        end = begin;
+        done += of_row.len();
+    }
+    for first in (0..output.tile.several.len()).step_by(TILE) {
+        again(pool, x, w, (targets, upstream), output, first, dx)?;
         between();
     }
     Ok(())
 }
 
-impl Output {
-    fn compute(&mut self, pool: &Pool, x: &[f32], w: &Packed, tile: Range<usize>) -> Result<()> {
-        let (k, v) = (w.inputs(), w.outputs());
-        let len = tile.len() * v;
-        if self.logits.len() < len {
-            self.logits.resize(len, 0.0);
+/// The gradients of rows with several targets, from the `first` of them on.
+fn again(
+    pool: &Pool,
+    x: &[f32],
+    w: &Packed,
+    (targets, upstream): (&[Target], &[f32]),
+    output: &mut Output,
+    first: usize,
+    all: &mut [f32],
+) -> Result<()> {
+    let (k, v) = (w.inputs(), w.outputs());
+    let tile = &mut output.tile;
+    let rows = &tile.several[first..];
+    let rows = &rows[..rows.len().min(TILE)];
+    tile.x.clear();
+    tile.targets.clear();
+    tile.upstream.clear();
+    for (at, &row) in rows.iter().enumerate() {
+        tile.x.extend_from_slice(&x[row * k..][..k]);
+        let begin = targets.partition_point(|t| t.row < row);
+        let own = targets[begin..].iter().take_while(|t| t.row == row);
+        for (target, upstream) in own.zip(&upstream[begin..]) {
+            let token = target.token;
+            tile.targets.push(Target { row: at, token });
+            tile.upstream.push(*upstream);
         }
-        let logits = &mut self.logits[..len];
-        gemm::forward(
-            pool,
-            tile.len(),
-            &x[tile.start * k..tile.end * k],
-            w,
-            logits,
-        )?;
-        self.held = Some(tile.start);
-        Ok(())
     }
+    let logits = logits(pool, &tile.x, w, &mut output.logits)?;
+    softmax::normalizers(pool, logits, v, output.temperature, &mut tile.normalizers)?;
+    softmax::backward(
+        pool,
+        logits,
+        &tile.normalizers,
+        &tile.targets,
+        &tile.upstream,
+    )?;
+    let dx = fit(&mut tile.dx, rows.len() * k);
+    gemm::backward(pool, rows.len(), logits, w, dx)?;
+    for (dx, row) in dx.chunks_exact(k).zip(rows) {
+        all[row * k..][..k].copy_from_slice(dx);
+    }
+    Ok(())
+}
+
+/// The first `len` of some numbers, which grow once and stay.
+fn fit(numbers: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if numbers.len() < len {
+        numbers.resize(len, 0.0);
+    }
+    &mut numbers[..len]
+}
+
+/// The logits of some rows.
+fn logits<'a>(
+    pool: &Pool,
+    x: &[f32],
+    w: &Packed,
+    space: &'a mut Vec<f32>,
+) -> Result<&'a mut [f32]> {
+    let rows = x.len() / w.inputs();
+    let logits = fit(space, rows * w.outputs());
+    gemm::forward(pool, rows, x, w, logits)?;
+    Ok(logits)
 }
 
 fn check_targets(targets: &[Target], rows: usize, vocabulary: usize) -> Result<()> {

@@ -16,8 +16,8 @@ use crate::{Packed, Pool};
 use lanes::{F, Pairs};
 use std::cell::Cell;
 
-/// Terms, in pairs, that are done before the next rows: a panel's part then stays in the L1 cache.
-const TERMS: usize = 160;
+/// Terms, in pairs, that are done before the next rows: a panel's part then stays in the L2 cache, as in [`crate::tile`].
+const TERMS: usize = 768;
 
 /// To bf16, to nearest, ties to even; subnormal numbers to zeros, NaN to NaN.
 #[inline(always)]
@@ -138,8 +138,8 @@ pub(crate) fn forward(
     });
 }
 
-/// Outputs, in pairs, whose weights for 32 inputs are transposed at a time: 16 KiB, half of the L1 cache.
-const OUTPUTS: usize = 128;
+/// Outputs, in pairs, whose weights for 32 inputs are transposed at a time: 64 KiB.
+const OUTPUTS: usize = 512;
 
 /// `dx = dy·W`; sizes are checked by [`crate::gemm::backward`].
 pub(crate) fn backward(

@@ -379,9 +379,10 @@ dispatch! {
     pub(crate) fn dense(d: Dims, a: Lhs<'_>, b: Rhs<'_>, c: Out, sums: Sums) = dense_kernel
 }
 
-/// Terms of a sum that are done before the next rows of the left operand: a panel's part then stays in the L1 cache. Whole blocks of
-/// eight-bit weights.
-const TERMS: usize = 384;
+/// Terms of a sum that are done before the next rows of the left operand: a panel's part then stays in the L2 cache, which gives a line
+/// in less time than a tile of rows multiplies with one. Shorter parts, for the L1 cache, cost more in sums that go to memory and
+/// come back. Whole blocks of eight-bit weights.
+const TERMS: usize = 1536;
 
 /// What a panel product needs besides the panel.
 #[derive(Clone, Copy)]

@@ -25,18 +25,31 @@ fn targets(rows: usize) -> Vec<Target> {
 }
 
 fn run(pool: &Pool, dtype: Dtype, rows: usize) -> (Vec<f32>, Vec<f32>) {
-    let (x, w) = (vector(1, rows * K), vector(2, V * K));
-    let w = Packed::pack(pool, &[&w], K, dtype).unwrap();
     let targets = targets(rows);
-    let upstream = vector(3, targets.len());
-    let (mut out, mut dx) = (vec![f32::NAN; targets.len()], vec![f32::NAN; rows * K]);
+    let (x, upstream) = (vector(1, rows * K), vector(3, targets.len()));
+    let (out, dx, pauses) = pass(pool, dtype, &x, &targets, &upstream);
+    let several = (0..rows).filter(|row| row % 5 != 3 && row % 2 == 1).count();
+    assert_eq!(pauses, rows.div_ceil(TILE) + several.div_ceil(TILE));
+    (out, dx)
+}
+
+/// Log-probs and gradient, and how often others were let in between.
+fn pass(
+    pool: &Pool,
+    dtype: Dtype,
+    x: &[f32],
+    targets: &[Target],
+    upstream: &[f32],
+) -> (Vec<f32>, Vec<f32>, usize) {
+    let w = Packed::pack(pool, &[&vector(2, V * K)], K, dtype).unwrap();
+    let (mut out, mut dx) = (vec![f32::NAN; targets.len()], vec![f32::NAN; x.len()]);
     let (mut state, mut pauses) = (Output::default(), 0);
     let mut pause = || pauses += 1;
     output::log_probs(
         pool,
-        &x,
+        x,
         &w,
-        &targets,
+        targets,
         TEMPERATURE,
         &mut state,
         &mut out,
@@ -44,11 +57,30 @@ fn run(pool: &Pool, dtype: Dtype, rows: usize) -> (Vec<f32>, Vec<f32>) {
     )
     .unwrap();
     output::backward(
-        pool, &x, &w, &targets, &upstream, &mut state, &mut dx, &mut pause,
+        pool, x, &w, targets, upstream, &mut state, &mut dx, &mut pause,
     )
     .unwrap();
-    assert_eq!(pauses, 2 * rows.div_ceil(TILE));
-    (out, dx)
+    (out, dx, pauses)
+}
+
+#[test]
+fn a_rows_gradient_has_the_bits_that_it_has_alone() {
+    let (pool, rows) = (Pool::new(2).unwrap(), TILE + 9);
+    let (targets, x) = (targets(rows), vector(1, rows * K));
+    let upstream = vector(3, targets.len());
+    for dtype in [Dtype::F32, Dtype::Bf16Pairs] {
+        let (_, dx, _) = pass(&pool, dtype, &x, &targets, &upstream);
+        // No target, one, several; in both tiles.
+        for row in [3, 4, 5, TILE + 1, TILE + 2, TILE + 3] {
+            let own = |row: usize| targets.iter().filter(move |t| t.row == row);
+            let before = targets.partition_point(|t| t.row < row);
+            let alone: Vec<Target> = own(row).map(|t| Target { row: 0, ..*t }).collect();
+            let upstream = &upstream[before..][..alone.len()];
+            let x = &x[row * K..][..K];
+            let (_, own, _) = pass(&pool, dtype, x, &alone, upstream);
+            assert_eq!(bits(&dx[row * K..][..K]), bits(&own), "{dtype:?} {row}");
+        }
+    }
 }
 
 #[test]

@@ -79,8 +79,9 @@ fn the_backward_product_is_the_references_at_every_odd_size() {
     }
 }
 
-/// Sizes of a matrix, of which one is read in another way backward: its rows would meet in the cache.
-const SHAPES: [(usize, usize); 2] = [(130, 900), (512, 97)];
+/// Sizes of a matrix: one whose sums are interrupted forward, one that is read in another way backward since its rows would meet in the
+/// cache, one whose sums go through two jobs backward.
+const SHAPES: [(usize, usize); 3] = [(130, 1700), (512, 97), (4700, 40)];
 
 /// Both products of `rows` rows of a fixed input, as bits.
 fn both(pool: &Pool, dtype: Dtype, (n, k): (usize, usize), rows: usize) -> (Vec<u32>, Vec<u32>) {
@@ -100,9 +101,9 @@ fn kinds() -> impl Iterator<Item = (Dtype, (usize, usize))> {
 
 #[test]
 fn the_backward_products_chain_is_the_same_where_its_rows_are_gathered() {
-    // Rows of 512 and 1024 numbers are gathered, those of 544 are not; 113 rows are two blocks.
+    // Rows of 512, 1024 and 4864 numbers are gathered, those of 544 are not; 113 rows are two blocks; 4864 terms are two jobs.
     for pool in pools() {
-        for n in [512usize, 544, 1024] {
+        for n in [512usize, 544, 1024, 4864] {
             let (k, m) = (33, 113);
             let (w, dy) = (vector(1, n * k), vector(2, m * n));
             let packed = Packed::pack(&pool, &[&w], k, Dtype::F32).unwrap();
