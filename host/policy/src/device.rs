@@ -120,6 +120,8 @@ pub(crate) trait Turn {
 pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     /// Whether it draws tokens; else the host does, from logits.
     const DRAWS: bool;
+    /// Whether it computes the last layer of a serving pass for those rows alone that get logits.
+    const TRIMS: bool;
     /// Rows of f32.
     type Wide: Default + Debug + Send + Sync;
     /// Rows that are multiplied.
@@ -259,6 +261,9 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
         rows: &[usize],
         out: &mut Self::Wide,
     ) -> Result<()>;
+
+    /// Keeps some rows, ascending, of what was placed, where [`Device::TRIMS`] is true.
+    fn trim(&self, config: &ModelConfig, rows: &[usize], qkv: &mut Self::Narrow) -> Result<()>;
 
     /// x·Wᵀ (N, V): in `out`, in the host's memory, or in `space`, from where [`Device::hand_over`] brings it.
     fn logits(

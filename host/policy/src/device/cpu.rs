@@ -32,6 +32,7 @@ impl Turn for Slice<'_> {
 
 impl Device for Cpu {
     const DRAWS: bool = false;
+    const TRIMS: bool = true;
     type Wide = Numbers;
     type Narrow = Numbers;
     type Inner = Inner;
@@ -255,6 +256,16 @@ impl Device for Cpu {
         for (to, row) in out.chunks_exact_mut(width).zip(rows) {
             to.copy_from_slice(&from[row * width..][..width]);
         }
+        Ok(())
+    }
+
+    fn trim(&self, config: &ModelConfig, rows: &[usize], qkv: &mut Numbers) -> Result<()> {
+        let (queries, keys) = widths(config);
+        let width = queries + 2 * keys;
+        for (to, &from) in rows.iter().enumerate() {
+            qkv.copy_within(from * width..(from + 1) * width, to * width);
+        }
+        qkv.fit(rows.len() * width);
         Ok(())
     }
 

@@ -294,6 +294,8 @@ fn queries<'a>(at: Site<'_, Cuda>, q: &'a Grown<bf16>) -> Result<attention::Quer
 
 impl Device for Cuda {
     const DRAWS: bool = true;
+    /// The plan that is on the device is of all rows.
+    const TRIMS: bool = false;
     type Wide = Grown<f32>;
     type Narrow = Grown<bf16>;
     type Inner = [Grown<bf16>; 4];
@@ -529,6 +531,10 @@ impl Device for Cuda {
             self.stream
                 .copy(from, &mut to.part(place * width..(place + count) * width)?)?;
         }
+        Ok(())
+    }
+
+    fn trim(&self, _: &ModelConfig, _: &[usize], _: &mut Grown<bf16>) -> Result<()> {
         Ok(())
     }
 

@@ -47,8 +47,8 @@ impl<D: Device> Default for Activations<D> {
     }
 }
 
-/// The attention half: from `x` to `mid`.
-pub(super) fn attend<D: Device, S: Sequences<D>>(
+/// The first part of the attention half: queries, keys and values of `x`, the latter two also in the caches.
+pub(super) fn place<D: Device, S: Sequences<D>>(
     device: &D,
     at: Site<'_, D>,
     batch: &mut S,
@@ -59,11 +59,33 @@ pub(super) fn attend<D: Device, S: Sequences<D>>(
     device.norm(at.config, x, norm, &mut acts.attention_in)?;
     let (input, inner) = (&acts.attention_in, &mut acts.inner);
     device.linear(at, Map::Qkv, &*batch, input, inner, &mut acts.qkv)?;
-    device.place(at, batch, &mut acts.qkv, &mut acts.beside)?;
+    device.place(at, batch, &mut acts.qkv, &mut acts.beside)
+}
+
+/// The attention half: from `x` to `mid`.
+pub(super) fn attend<D: Device, S: Sequences<D>>(
+    device: &D,
+    at: Site<'_, D>,
+    batch: &mut S,
+    x: &D::Wide,
+    acts: &mut Activations<D>,
+) -> Result<()> {
+    place(device, at, batch, x, acts)?;
+    mix(device, at, &*batch, x, acts)
+}
+
+/// The second part of the attention half, from what was placed to `mid`.
+fn mix<D: Device, S: Sequences<D>>(
+    device: &D,
+    at: Site<'_, D>,
+    batch: &S,
+    x: &D::Wide,
+    acts: &mut Activations<D>,
+) -> Result<()> {
     let placed = (&acts.qkv, &acts.beside);
-    device.attend(at, &*batch, placed, &mut acts.attended, &mut acts.marks)?;
+    device.attend(at, batch, placed, &mut acts.attended, &mut acts.marks)?;
     let (input, inner) = (&acts.attended, &mut acts.inner);
-    device.linear_add(at, Map::O, &*batch, input, x, inner, &mut acts.mid)
+    device.linear_add(at, Map::O, batch, input, x, inner, &mut acts.mid)
 }
 
 /// The first part of the feed-forward half: from `mid` to `gated`.
@@ -89,7 +111,35 @@ pub(super) fn forward<D: Device, S: Sequences<D>>(
     out: &mut D::Wide,
 ) -> Result<()> {
     attend(device, at, batch, x, acts)?;
-    gate(device, at, &*batch, acts)?;
+    feed(device, at, &*batch, acts, out)
+}
+
+/// The feed-forward half: from `mid` to `out`.
+fn feed<D: Device, S: Sequences<D>>(
+    device: &D,
+    at: Site<'_, D>,
+    batch: &S,
+    acts: &mut Activations<D>,
+    out: &mut D::Wide,
+) -> Result<()> {
+    gate(device, at, batch, acts)?;
     let (input, inner) = (&acts.gated, &mut acts.inner);
-    device.linear_add(at, Map::Down, &*batch, input, &acts.mid, inner, out)
+    device.linear_add(at, Map::Down, batch, input, &acts.mid, inner, out)
+}
+
+/// The rest of the last layer after [`place`], of some rows alone: nothing of the others is looked at any more. `batch` is of those
+/// rows; `out` has as many.
+pub(super) fn finish<D: Device, S: Sequences<D>>(
+    device: &D,
+    at: Site<'_, D>,
+    batch: &S,
+    (x, rows): (&D::Wide, &[usize]),
+    acts: &mut Activations<D>,
+    space: &mut D::Wide,
+    out: &mut D::Wide,
+) -> Result<()> {
+    device.gather(at.config.hidden, x, rows, space)?;
+    device.trim(at.config, rows, &mut acts.qkv)?;
+    mix(device, at, batch, space, acts)?;
+    feed(device, at, batch, acts, out)
 }

@@ -65,6 +65,8 @@ pub(crate) struct Results {
 pub(crate) struct Asked {
     /// Rows that get logits, ascending.
     pub(crate) rows: Vec<usize>,
+    /// Of each segment, which of `rows` are its own: always its last ones.
+    own: Vec<Range<usize>>,
     /// How a token of each is drawn; empty when none is.
     pub(crate) draws: Vec<Draw>,
     /// Which of `rows` come to the host's memory.
@@ -144,6 +146,7 @@ impl Asked {
     /// Lists what segments ask for, and where each will find it. Tokens are drawn on a device that draws.
     fn read(&mut self, draws: bool, segments: &[Segment<'_>], firsts: &[usize], to: &mut Results) {
         self.rows.clear();
+        self.own.clear();
         self.draws.clear();
         self.fetched.clear();
         to.ranges.clear();
@@ -169,6 +172,7 @@ impl Asked {
                 }
             };
             self.rows.extend(rows);
+            self.own.push(before..self.rows.len());
             let own = before..if place.is_some() {
                 before
             } else {
@@ -206,6 +210,41 @@ impl<D: Device> Sequences<D> for Segments<'_, '_> {
             first: self.firsts[i],
             count: segment.tokens.len(),
             start: segment.kv.len(),
+            parent: None,
+            adapter: segment.adapter,
+        }
+    }
+
+    fn cache(&self, i: usize) -> &D::Cache {
+        D::cached(self.list[i].kv)
+    }
+
+    fn cache_mut(&mut self, i: usize) -> &mut D::Cache {
+        D::cached_mut(self.list[i].kv)
+    }
+
+    fn family(&mut self, _: usize, _: usize) -> Option<(&mut D::Cache, &mut D::Cache)> {
+        None
+    }
+}
+
+/// The rows of segments that get logits, side by side.
+struct Answering<'s, 'a> {
+    list: &'s mut [Segment<'a>],
+    own: &'s [Range<usize>],
+}
+
+impl<D: Device> Sequences<D> for Answering<'_, '_> {
+    fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    fn span(&self, i: usize) -> Span<'_> {
+        let (segment, own) = (&self.list[i], &self.own[i]);
+        Span {
+            first: own.start,
+            count: own.len(),
+            start: segment.kv.len() + segment.tokens.len() - own.len(),
             parent: None,
             adapter: segment.adapter,
         }
@@ -277,12 +316,22 @@ impl<D: Device> Net<D> {
         let whole = asked.rows.len() == tokens.len();
         device.step(whole, plan, steps, |device| {
             device.embed(&self.embedding, tokens, plan, x)?;
-            for layer in 0..self.layers.len() {
+            let trimmed = !whole && D::TRIMS;
+            let last = self.layers.len() - usize::from(trimmed);
+            for layer in 0..last {
                 let at = self.site(plan, layer);
                 block::forward(device, at, &mut batch, x, acts, next)?;
                 std::mem::swap(x, next);
             }
-            if !whole {
+            if trimmed {
+                let at = self.site(plan, last);
+                block::place(device, at, &mut batch, x, acts)?;
+                let answering = Answering {
+                    list: &mut *batch.list,
+                    own: &asked.own,
+                };
+                block::finish(device, at, &answering, (x, &asked.rows), acts, next, chosen)?;
+            } else if !whole {
                 device.gather(self.config.hidden, x, &asked.rows, chosen)?;
             }
             let answering = if whole { &*x } else { &*chosen };
