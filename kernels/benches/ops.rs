@@ -257,7 +257,7 @@ fn crowd(bench: &Bench) {
         }
     });
     bench.row("linear gate_up × 32, segments", work, || {
-        lora::linear(pool, 32, &x, &weights, &segments, &mut u, &mut y).unwrap();
+        lora::linear(pool, 32, &x, &weights, &segments, None, &mut u, &mut y).unwrap();
     });
 }
 
@@ -290,7 +290,7 @@ fn prompt(bench: &Bench) {
         };
         bench.row(&format!("linear gate_up × 256, {name}"), work, || {
             let segments = &segments[..adapted];
-            lora::linear(pool, m, &x, &weights, segments, &mut u, &mut y).unwrap();
+            lora::linear(pool, m, &x, &weights, segments, None, &mut u, &mut y).unwrap();
         });
     }
 }

@@ -12,7 +12,7 @@ pub use backward::{Backward, backward};
 use crate::cache::{BLOCK, KvCache};
 use crate::error::{check, require};
 use crate::pool::Shards;
-use crate::simd::{Isa, Simd, dispatch};
+use crate::simd::{Isa, Simd, dispatch, fetch};
 use crate::softmax::exp_row;
 use crate::tile::{Dims, Lhs, Out, Rhs, Sums, dense};
 use crate::{Pool, Result};
@@ -237,7 +237,17 @@ impl Tile<'_> {
     ) {
         let d = self.cache.shape().head_dim;
         let ld = blocks.len() * BLOCK;
+        let last = blocks.end;
         for (i, block) in blocks.enumerate() {
+            if self.count == 1 {
+                if i == 0 {
+                    fetch(self.cache.keys(self.layer, self.head, block));
+                }
+                if block + 1 < last {
+                    fetch(self.cache.keys(self.layer, self.head, block + 1));
+                }
+                fetch(self.cache.values(self.layer, self.head, block));
+            }
             let a = Lhs::rows(q, d);
             let b = Rhs::rows(self.cache.keys(self.layer, self.head, block), BLOCK);
             let c = Out::new(&mut to[i * BLOCK..], ld);

@@ -7,7 +7,7 @@
 
 use crate::error::check;
 use crate::packed::{Line, PANEL, Packed, Panels};
-use crate::pairs;
+use crate::pairs::{self, Rounded};
 use crate::pool::Shards;
 use crate::simd::fetch;
 use crate::tile::{
@@ -47,7 +47,33 @@ pub(crate) const SMALL: usize = 1 << 16;
 /// # Errors
 /// [`crate::Error::Shape`].
 pub fn forward(pool: &Pool, rows: usize, x: &[f32], w: &Packed, y: &mut [f32]) -> Result<()> {
-    forward_and(pool, rows, x, w, y, &Alone)
+    check!("gemm.forward", x: rows * w.inputs(), y: rows * w.outputs());
+    let x = Input::new(pool, rows, x, w, (0, &|_| ()));
+    forward_and(pool, rows, &x, w, y, &Alone);
+    Ok(())
+}
+
+/// The rows that a product multiplies.
+pub(crate) enum Input<'a> {
+    Whole(&'a [f32]),
+    Rounded(Rounded),
+}
+
+impl<'a> Input<'a> {
+    /// The rows as the weights want them. Work of some tasks that the product needs, too, is done in the same job.
+    pub(crate) fn new(
+        pool: &Pool,
+        rows: usize,
+        x: &'a [f32],
+        w: &Packed,
+        (tasks, work): (usize, &(dyn Fn(usize) + Sync)),
+    ) -> Input<'a> {
+        if let Panels::Pairs(_) = w.panels {
+            return Input::Rounded(Rounded::new(pool, rows, w.inputs(), x, (tasks, work)));
+        }
+        pool.run(tasks, work);
+        Input::Whole(x)
+    }
 }
 
 /// What is done beside a product, on the thread that computes some columns of it.
@@ -71,20 +97,22 @@ impl Beside for Alone {
 pub(crate) fn forward_and(
     pool: &Pool,
     rows: usize,
-    x: &[f32],
+    x: &Input<'_>,
     w: &Packed,
     y: &mut [f32],
     beside: &dyn Beside,
-) -> Result<()> {
+) {
     let (k, n) = (w.inputs(), w.outputs());
-    check!("gemm.forward", x: rows * k, y: rows * n);
     if rows == 0 {
-        return Ok(());
+        return;
     }
-    if let Panels::Pairs(lines) = &w.panels {
-        pairs::forward(pool, rows, x, (w, lines), y, beside);
-        return Ok(());
-    }
+    let x = match (x, &w.panels) {
+        (Input::Rounded(x), Panels::Pairs(lines)) => {
+            return pairs::forward(pool, rows, x, (w, lines), y, beside);
+        }
+        (Input::Whole(x), _) => *x,
+        (Input::Rounded(_), _) => unreachable!("rounded for weights in pairs alone"),
+    };
     let ready = |rows: Range<usize>| fetch(&x[rows.start * k..rows.end * k]);
     split(pool, rows, w, y, beside, &ready, &|first, m, panel, out| {
         let job = PanelJob {
@@ -98,10 +126,9 @@ pub(crate) fn forward_and(
             Panels::Bf16(lines) => bf16_panel(pool.isa(), job, &lines[panel * k..][..k]),
             Panels::F32(lines) => f32_panel(pool.isa(), job, &lines[panel * k..][..k]),
             Panels::Q8(q8) => q8_panel(pool.isa(), job, q8.panel(panel, k, 0)),
-            Panels::Pairs(_) => unreachable!("multiplied above"),
+            Panels::Pairs(_) => unreachable!("its input is rounded"),
         }
     });
-    Ok(())
 }
 
 /// The `at`-th of `tasks` in an order in which those that threads take at the same time are far apart, and those that one takes after

@@ -68,15 +68,21 @@ thread_local! {
 }
 
 /// Rows in pairs.
-struct Rounded {
+pub(crate) struct Rounded {
     words: Vec<u32>,
     /// Distance of two rows.
     ld: usize,
 }
 
 impl Rounded {
-    /// Rounds the rows of (N, `terms`).
-    fn new(pool: &Pool, rows: usize, terms: usize, from: &[f32]) -> Rounded {
+    /// Rounds the rows of (N, `terms`). Work of `tasks` beside is done in the same job.
+    pub(crate) fn new(
+        pool: &Pool,
+        rows: usize,
+        terms: usize,
+        from: &[f32],
+        (tasks, work): (usize, &(dyn Fn(usize) + Sync)),
+    ) -> Rounded {
         // An odd number of cache lines: the rows of a tile then lie in different sets of the L1 cache.
         let ld = (terms.div_ceil(2).div_ceil(LANES) | 1) * LANES;
         let mut words = ROUNDED.take();
@@ -84,13 +90,16 @@ impl Rounded {
             words.resize(rows * ld, 0);
         }
         let to = Shards::new(&mut words);
-        let tasks = if rows * terms < crate::gemm::SMALL {
+        let own = if rows * terms < crate::gemm::SMALL {
             1
         } else {
             rows.min(pool.threads() * 4)
         };
-        pool.run(tasks, &|task| {
-            for row in rows * task / tasks..rows * (task + 1) / tasks {
+        pool.run(tasks + own, &|task| {
+            let Some(task) = task.checked_sub(tasks) else {
+                return work(task);
+            };
+            for row in rows * task / own..rows * (task + 1) / own {
                 // SAFETY: a row belongs to one task.
                 let to = unsafe { to.part(row * ld..row * ld + terms.div_ceil(2)) };
                 round_row(pool.isa(), &from[row * terms..][..terms], to);
@@ -110,14 +119,13 @@ impl Drop for Rounded {
 pub(crate) fn forward(
     pool: &Pool,
     rows: usize,
-    x: &[f32],
+    x: &Rounded,
     (w, lines): (&Packed, &[Line<u32>]),
     y: &mut [f32],
     beside: &dyn Beside,
 ) {
     let (n, k) = (w.outputs(), w.inputs());
     let pairs = k.div_ceil(2);
-    let x = Rounded::new(pool, rows, k, x);
     let ready = |rows: std::ops::Range<usize>| fetch(&x.words[rows.start * x.ld..rows.end * x.ld]);
     split(pool, rows, w, y, beside, &ready, &|first, m, panel, out| {
         let width = PANEL.min(n - panel * PANEL);
@@ -151,7 +159,7 @@ pub(crate) fn backward(
 ) {
     let (n, k) = (w.outputs(), w.inputs());
     let (pairs, terms) = (k.div_ceil(2), n.div_ceil(2));
-    let dy = Rounded::new(pool, rows, n, dy);
+    let dy = Rounded::new(pool, rows, n, dy, (0, &|_| ()));
     let room = dx.len();
     let dx = Shards::new(dx);
     // A task is a strip of 32 columns of some rows, which are many enough that transposing the weights again does not matter.

@@ -172,6 +172,21 @@ impl Pool {
         }
     }
 
+    /// Calls `work` with each of some items and its place, as [`Pool::run`] runs tasks.
+    ///
+    /// # Panics
+    /// As [`Pool::run`].
+    pub fn each<T: Send>(&self, items: &mut [T], work: &(dyn Fn(usize, &mut T) + Sync)) {
+        let count = items.len();
+        let items = Shards::new(items);
+        self.run(count, &|at| {
+            // SAFETY: each item belongs to one task.
+            for item in unsafe { items.part(at..at + 1) } {
+                work(at, item);
+            }
+        });
+    }
+
     /// Runs tasks from `first` on until all are done or whoever waits for a turn must get it; the first that is not begun.
     fn run_from(&self, first: usize, tasks: usize, task: &(dyn Fn(usize) + Sync)) -> usize {
         let _turn = self.submit.lock();

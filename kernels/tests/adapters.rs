@@ -198,7 +198,7 @@ fn a_batch_of_segments_gives_the_bits_of_one_adapter_after_the_other() {
         }
         for pool in pools() {
             let (mut u2, mut y2) = (vec![7.0; room], vec![f32::NAN; rows * OUTPUTS]);
-            lora::linear(&pool, rows, &x, &packed, &segments, &mut u2, &mut y2).unwrap();
+            lora::linear(&pool, rows, &x, &packed, &segments, None, &mut u2, &mut y2).unwrap();
             assert!(bits(&u) == bits(&u2), "{pool:?} {dtype:?}: inner results");
             assert!(bits(&y) == bits(&y2), "{pool:?} {dtype:?}: outputs");
         }
@@ -219,7 +219,9 @@ fn segments_that_overlap_leave_the_matrices_or_go_backwards_are_refused() {
     };
     let run = |segments: &[Segment<'_>]| {
         let (mut u, mut y) = ([0.0; 12], [0.0; 40]);
-        lora::linear(&pool, 4, &[0.5; 20], &packed, segments, &mut u, &mut y)
+        lora::linear(
+            &pool, 4, &[0.5; 20], &packed, segments, None, &mut u, &mut y,
+        )
     };
     run(&[]).unwrap();
     run(&[

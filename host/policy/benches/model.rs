@@ -1,7 +1,7 @@
 //! Tokens per second of a real model: `cargo bench -p policy --bench model -- PATH [THREADS [bf16|f32|q8|bf16-pairs [decode|sample|prefill|train]]]`.
 //!
 //! PATH is a GGUF file or a Hugging Face folder; weights are bf16 in memory unless told otherwise. Reports the median of several runs: decoding in
-//! batches of 1, 8 and 32, with and without an adapter of rank 16; a prompt of 256 tokens; LoRA training steps of 4 × 256
+//! batches of 1, 8 and 32, without, with one and with eight adapters of rank 16; a prompt of 256 tokens; LoRA training steps of 4 × 256
 //! tokens, AdamW included. Other processes on the machine make the figures worse, never better.
 #![expect(
     clippy::print_stdout,
@@ -72,13 +72,18 @@ fn main() {
     let adapter = Adapter::init(model.config(), 16, 32.0, 1).unwrap();
     let only = arguments.get(3).map(String::as_str);
     let asked = |part| only.is_none_or(|only| only == part);
+    let random = |seed| Adapter::random(model.config(), 16, 32.0, seed).unwrap();
+    let eight: Vec<Adapter> = (0..8).map(random).collect();
     for batch in [1, 8, 32] {
-        for adapter in [None, Some(&adapter)] {
-            if asked("decode") {
-                decode(&model, batch, adapter);
-            }
+        if asked("decode") {
+            decode(&model, batch, &[]);
+            decode(&model, batch, std::slice::from_ref(&adapter));
         }
     }
+    if asked("decode") {
+        decode(&model, 32, &eight);
+    }
+    drop(eight);
     if asked("sample") {
         sample(&model);
     }
@@ -90,33 +95,34 @@ fn main() {
     }
 }
 
-/// Steps after a prompt of 32 tokens.
-fn decode(model: &Model, batch: usize, adapter: Option<&Adapter>) {
+/// Steps after a prompt of 32 tokens, of sequences among which adapters are dealt out.
+fn decode(model: &Model, batch: usize, adapters: &[Adapter]) {
+    let adapter = |at: usize| adapters.get(at % adapters.len().max(1));
     let (mut scratch, prompt) = (Scratch::new(), text(32));
     let mut kvs: Vec<Kv> = (0..batch).map(|_| Kv::new(model.config())).collect();
-    for kv in &mut kvs {
+    for (at, kv) in kvs.iter_mut().enumerate() {
         kv.reserve(128);
         let segment = Segment {
             kv,
             tokens: &prompt,
-            adapter,
+            adapter: adapter(at),
             logits: Logits::None,
         };
         model.forward(&mut scratch, &mut [segment]).unwrap();
     }
     let step = median(20, || {
-        let segment = |kv| Segment {
+        let segment = |(at, kv)| Segment {
             kv,
             tokens: &[1234],
-            adapter,
+            adapter: adapter(at),
             logits: Logits::Last,
         };
-        let mut segments: Vec<Segment<'_>> = kvs.iter_mut().map(segment).collect();
+        let mut segments: Vec<Segment<'_>> = kvs.iter_mut().enumerate().map(segment).collect();
         model.forward(&mut scratch, &mut segments).unwrap();
     });
-    let with = if adapter.is_some() { "adapter" } else { "base" };
     println!(
-        "decode, batch {batch:2}, {with:7}: {:7.1} tok/s",
+        "decode, batch {batch:2}, {} adapters: {:7.1} tok/s",
+        adapters.len(),
         batch as f64 / step
     );
 }

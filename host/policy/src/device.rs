@@ -18,9 +18,9 @@ use crate::error::Result;
 use crate::kv::Kv;
 use crate::model::{Layer, Scratch, serve};
 use crate::sample::Drawn;
-use kernels::Dtype;
 use kernels::rope::Table;
 use kernels::softmax::Normalizer;
+use kernels::{Dtype, Pool};
 use std::fmt::Debug;
 
 pub(crate) use cpu::Cpu;
@@ -41,12 +41,17 @@ pub(crate) struct Span<'a> {
     pub(crate) adapter: Option<&'a Adapter>,
 }
 
+/// What is done with a span and its cache.
+pub(crate) type EachCache<'a, D> = dyn Fn(Span<'_>, &mut <D as Device>::Cache) + Sync + 'a;
+
 /// The sequences whose rows are computed together; a parent comes before its children.
 pub(crate) trait Sequences<D: Device>: Sync {
     fn count(&self) -> usize;
     fn span(&self, i: usize) -> Span<'_>;
     fn cache(&self, i: usize) -> &D::Cache;
     fn cache_mut(&mut self, i: usize) -> &mut D::Cache;
+    /// Calls `work` for every sequence and its cache, on the threads of a pool.
+    fn each(&mut self, pool: &Pool, work: &EachCache<'_, D>);
     /// The caches of a parent and its child; none where there are no parents.
     fn family(&mut self, parent: usize, child: usize) -> Option<(&mut D::Cache, &mut D::Cache)>;
 }

@@ -6,7 +6,7 @@
 
 use super::Pair;
 use crate::error::{check, require};
-use crate::gemm::{Beside, SMALL, forward_and};
+use crate::gemm::{Beside, Input, SMALL, forward_and};
 use crate::pool::Shards;
 use crate::simd::{LANES, Simd, dispatch, fetch};
 use crate::tile::{Dims, Lhs, Out, Rhs, Sums, dense};
@@ -43,26 +43,34 @@ impl Segment<'_> {
     }
 }
 
-/// `y = x·Wᵀ`, and for the rows and columns of each segment `u = s·(x·Aᵀ)`, `y += u·Bᵀ`.
+/// `y = x·Wᵀ`, for the rows and columns of each segment `u = s·(x·Aᵀ)`, `y += u·Bᵀ`, and at last `y += residual`, if there is one.
 ///
 /// Segments come in order: by rows, those of the same rows by columns; their parts of `u` ascend, too.
 ///
 /// # Shapes
-/// `x`: (N, I) · `w`: (O, I) · `u`: has room for each segment's (count, R) · `y`: (N, O), with N = `rows`.
+/// `x`: (N, I) · `w`: (O, I) · `u`: has room for each segment's (count, R) · `y`, `residual`: (N, O), with N = `rows`.
 ///
 /// # Errors
 /// [`crate::Error::Shape`]; [`crate::Error::Argument`] for rank 0, and for segments out of order or outside the matrices.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one fused product: operands, adapters, residual, results"
+)]
 pub fn linear(
     pool: &Pool,
     rows: usize,
     x: &[f32],
     w: &Packed,
     segments: &[Segment<'_>],
+    residual: Option<&[f32]>,
     u: &mut [f32],
     y: &mut [f32],
 ) -> Result<()> {
     let (i, o) = (w.inputs(), w.outputs());
     check!("lora.linear", x: rows * i, y: rows * o);
+    if let Some(residual) = residual {
+        check!("lora.linear", residual: rows * o);
+    }
     check_segments(segments, rows, (i, o), u.len())?;
     let mut order = ORDER.take();
     order.clear();
@@ -72,15 +80,19 @@ pub fn linear(
         segments,
         order: &order,
     };
-    down_all(pool, crowd, x, i, u);
+    let down = Down::new(pool, crowd, (x, i), u);
+    let downs = down.tasks(pool);
+    let x = Input::new(pool, rows, x, w, (downs, &|task| down.run(task, downs)));
+    let residual = residual.map(|residual| (residual, o));
     let beside = Up {
         isa: pool.isa(),
         crowd,
         u,
+        residual,
     };
-    let done = forward_and(pool, rows, x, w, y, &beside);
+    forward_and(pool, rows, &x, w, y, &beside);
     ORDER.set(order);
-    done
+    Ok(())
 }
 
 thread_local! {
@@ -106,6 +118,8 @@ struct Up<'a> {
     isa: Isa,
     crowd: Crowd<'a>,
     u: &'a [f32],
+    /// And the length of its rows.
+    residual: Option<(&'a [f32], usize)>,
 }
 
 impl Beside for Up<'_> {
@@ -146,7 +160,27 @@ impl Beside for Up<'_> {
                 Sums::Resume,
             );
         }
+        if let Some((residual, o)) = self.residual {
+            let from = &residual[some.start * o + all.start..];
+            add(self.isa, from, o, (some.len(), all.len()), out);
+        }
     }
+}
+
+#[inline(always)]
+fn add_kernel<S: Simd>(_: S, from: &[f32], ld: usize, (rows, columns): (usize, usize), to: Out) {
+    for (row, from) in from.chunks(ld).take(rows).enumerate() {
+        // SAFETY: the block lies in the output, and nobody else has it (the promise of `Beside::after`).
+        let to = unsafe { std::slice::from_raw_parts_mut(to.row(row), columns) };
+        for (to, from) in to.iter_mut().zip(from) {
+            *to += from;
+        }
+    }
+}
+
+dispatch! {
+    /// Adds a block of rows to one of the output; the first row of `from` begins with the block.
+    fn add(from: &[f32], ld: usize, block: (usize, usize), to: Out) = add_kernel
 }
 
 /// What two ranges share.
@@ -206,26 +240,57 @@ struct Chain<'a> {
     scale: f32,
 }
 
-/// `u = s·(x·Aᵀ)` of all segments, whose rows are shared by the threads.
-fn down_all(pool: &Pool, crowd: Crowd<'_>, x: &[f32], i: usize, u: &mut [f32]) {
-    let rows: usize = crowd.iter().map(|s| s.count).sum();
-    let work: usize = crowd.iter().map(|s| s.count * s.pair.rank * i).sum();
-    let tasks = if work < SMALL {
-        1
-    } else {
-        rows.div_ceil(TILE).min(pool.threads() * 4)
-    };
-    let u = Shards::new(u);
-    pool.run(tasks, &|task| {
-        let mine = rows * task / tasks..rows * (task + 1) / tasks;
-        let mut group = Group {
+/// `u = s·(x·Aᵀ)` of all segments, whose rows are shared by tasks.
+struct Down<'a> {
+    isa: Isa,
+    crowd: Crowd<'a>,
+    x: &'a [f32],
+    inputs: usize,
+    u: Shards<'a>,
+    /// Of all segments.
+    rows: usize,
+}
+
+impl<'a> Down<'a> {
+    fn new(
+        pool: &Pool,
+        crowd: Crowd<'a>,
+        (x, inputs): (&'a [f32], usize),
+        u: &'a mut [f32],
+    ) -> Self {
+        Down {
             isa: pool.isa(),
+            crowd,
+            x,
+            inputs,
+            u: Shards::new(u),
+            rows: crowd.iter().map(|s| s.count).sum(),
+        }
+    }
+
+    fn tasks(&self, pool: &Pool) -> usize {
+        let each = self
+            .crowd
+            .iter()
+            .map(|s| s.count * s.pair.rank * self.inputs);
+        match each.sum() {
+            0 => 0,
+            1..SMALL => 1,
+            _ => self.rows.div_ceil(TILE).min(pool.threads() * 4),
+        }
+    }
+
+    fn run(&self, task: usize, tasks: usize) {
+        let mine = self.rows * task / tasks..self.rows * (task + 1) / tasks;
+        let mut group = Group {
+            isa: self.isa,
             rank: 0,
             len: 0,
             chains: std::array::from_fn(|_| Chain::none()),
         };
+        let i = self.inputs;
         let mut before = 0;
-        for segment in crowd.iter() {
+        for segment in self.crowd.iter() {
             let own = meet(&mine, &(before..before + segment.count));
             let own = own.start.saturating_sub(before)..own.end.saturating_sub(before);
             before += segment.count;
@@ -235,14 +300,14 @@ fn down_all(pool: &Pool, crowd: Crowd<'_>, x: &[f32], i: usize, u: &mut [f32]) {
             let Pair {
                 a_t, rank, scale, ..
             } = segment.pair;
-            let x = &x[(segment.first + own.start) * i..][..own.len() * i];
+            let x = &self.x[(segment.first + own.start) * i..][..own.len() * i];
             let at = segment.inner + own.start * rank;
             // SAFETY: the parts of segments do not overlap (the door), and a row belongs to one task.
-            let u = unsafe { u.part(at..at + own.len() * rank) };
+            let u = unsafe { self.u.part(at..at + own.len() * rank) };
             if own.len() >= TILE {
                 let (a, b) = (Lhs::rows(x, i), Rhs::rows(a_t, rank));
                 let dims = Dims::new(own.len(), rank, i);
-                dense(pool.isa(), dims, a, b, Out::new(u, rank), Sums::Start);
+                dense(self.isa, dims, a, b, Out::new(u, rank), Sums::Start);
                 u.iter_mut().for_each(|v| *v *= scale);
             } else {
                 for (x, u) in x.chunks_exact(i).zip(u.chunks_exact_mut(rank)) {
@@ -251,7 +316,7 @@ fn down_all(pool: &Pool, crowd: Crowd<'_>, x: &[f32], i: usize, u: &mut [f32]) {
             }
         }
         group.compute();
-    });
+    }
 }
 
 impl Chain<'_> {

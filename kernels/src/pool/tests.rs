@@ -161,3 +161,14 @@ fn whoever_gave_way_computes_for_its_share_before_it_does_so_again() {
         "patience ends with the turn"
     );
 }
+
+#[test]
+fn each_item_is_worked_on_once() {
+    for threads in [1, 2, 3] {
+        let mut items: Vec<usize> = (0..100).collect();
+        Pool::new(threads)
+            .unwrap()
+            .each(&mut items, &|at, item| *item += 1000 * at);
+        assert!(items.into_iter().eq((0..100).map(|i| 1001 * i)));
+    }
+}

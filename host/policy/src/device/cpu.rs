@@ -136,16 +136,7 @@ impl Device for Cpu {
         inner: &mut Inner,
         y: &mut Numbers,
     ) -> Result<()> {
-        let weights = at.matrix(map);
-        let (k, n) = (weights.inputs(), weights.outputs());
-        let rows = x.len() / k;
-        let Inner { of, list } = inner;
-        let mut segments = emptied(std::mem::take(list));
-        let room = segments_of(at, map, batch, &mut segments);
-        let (u, y) = (of[map as usize].fit(room), y.fit(rows * n));
-        lora::linear(&self.0, rows, x, weights, &segments, u, y)?;
-        *list = emptied(segments);
-        Ok(())
+        self.product(at, map, batch, x, None, inner, y)
     }
 
     fn linear_add<S: Sequences<Cpu>>(
@@ -158,8 +149,7 @@ impl Device for Cpu {
         inner: &mut Inner,
         y: &mut Numbers,
     ) -> Result<()> {
-        self.linear(at, map, batch, x, inner, y)?;
-        Ok(elementwise::add(&self.0, y, residual)?)
+        self.product(at, map, batch, x, Some(residual), inner, y)
     }
 
     fn place<S: Sequences<Cpu>>(
@@ -191,7 +181,7 @@ impl Device for Cpu {
             let own = &mut qkv[first * width..][..count * width];
             rope::forward(pool, at.angles, own, width, 0..queries + keys, start)?;
         }
-        write(at, batch, qkv)
+        write(&self.0, at, batch, qkv)
     }
 
     fn attend<S: Sequences<Cpu>>(
@@ -289,5 +279,34 @@ impl Device for Cpu {
 
     fn normalizer(&self, logits: &[f32], temperature: f32) -> Result<Normalizer> {
         Ok(softmax::normalizer(&self.0, logits, temperature)?)
+    }
+}
+
+impl Cpu {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one fused product: operands, adapters, residual, results"
+    )]
+    fn product<S: Sequences<Cpu>>(
+        &self,
+        at: Site<'_, Cpu>,
+        map: Map,
+        batch: &S,
+        x: &Numbers,
+        residual: Option<&Numbers>,
+        inner: &mut Inner,
+        y: &mut Numbers,
+    ) -> Result<()> {
+        let weights = at.matrix(map);
+        let (k, n) = (weights.inputs(), weights.outputs());
+        let rows = x.len() / k;
+        let Inner { of, list } = inner;
+        let mut segments = emptied(std::mem::take(list));
+        let room = segments_of(at, map, batch, &mut segments);
+        let (u, y) = (of[map as usize].fit(room), y.fit(rows * n));
+        let residual = residual.map(|residual| &**residual);
+        lora::linear(&self.0, rows, x, weights, &segments, residual, u, y)?;
+        *list = emptied(segments);
+        Ok(())
     }
 }

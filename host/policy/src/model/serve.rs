@@ -4,13 +4,14 @@
 //! in any batch, in one chunk or in many, and whatever adapters its neighbours use.
 
 use crate::adapter::Adapter;
-use crate::device::{Cpu, Cuda, Device, Sequences, Span};
+use crate::device::{Cpu, Cuda, Device, EachCache, Sequences, Span};
 use crate::error::Result;
 use crate::kv::Kv;
 use crate::model::block::{self, Activations};
 use crate::model::weights::on;
 use crate::model::{Model, Net};
 use crate::sample::{Draw, Drawn};
+use kernels::Pool;
 use std::ops::Range;
 
 /// Which rows of a segment get logits.
@@ -81,8 +82,8 @@ pub(crate) struct Buffers<D: Device> {
     x: D::Wide,
     next: D::Wide,
     tokens: Vec<u32>,
-    /// First row of each segment.
-    firsts: Vec<usize>,
+    /// The rows of each segment.
+    rows: Vec<Range<usize>>,
     asked: Asked,
     chosen: D::Wide,
     normed: D::Narrow,
@@ -100,7 +101,7 @@ impl<D: Device> Default for Buffers<D> {
             x: D::Wide::default(),
             next: D::Wide::default(),
             tokens: Vec::new(),
-            firsts: Vec::new(),
+            rows: Vec::new(),
             asked: Asked::default(),
             chosen: D::Wide::default(),
             normed: D::Narrow::default(),
@@ -144,7 +145,13 @@ impl Scratch {
 
 impl Asked {
     /// Lists what segments ask for, and where each will find it. Tokens are drawn on a device that draws.
-    fn read(&mut self, draws: bool, segments: &[Segment<'_>], firsts: &[usize], to: &mut Results) {
+    fn read(
+        &mut self,
+        draws: bool,
+        segments: &[Segment<'_>],
+        all: &[Range<usize>],
+        to: &mut Results,
+    ) {
         self.rows.clear();
         self.own.clear();
         self.draws.clear();
@@ -152,12 +159,11 @@ impl Asked {
         to.ranges.clear();
         to.places.clear();
         let (mut drawn, mut fetched) = (0, 0);
-        for (segment, &first) in segments.iter().zip(firsts) {
-            let end = first + segment.tokens.len();
+        for (segment, all) in segments.iter().zip(all) {
             let (rows, before) = match segment.logits {
-                Logits::None => (end..end, self.rows.len()),
-                Logits::All => (first..end, self.rows.len()),
-                Logits::Last | Logits::Draw(_) => (end - 1..end, self.rows.len()),
+                Logits::None => (all.end..all.end, self.rows.len()),
+                Logits::All => (all.clone(), self.rows.len()),
+                Logits::Last | Logits::Draw(_) => (all.end - 1..all.end, self.rows.len()),
             };
             let place = match segment.logits {
                 Logits::Draw(draw) if draws => {
@@ -196,7 +202,20 @@ impl Asked {
 /// Segments as the block sees them.
 struct Segments<'s, 'a> {
     list: &'s mut [Segment<'a>],
-    firsts: &'s [usize],
+    /// Of each, where its last rows lie among those that are computed: all of them, or those that get logits.
+    rows: &'s [Range<usize>],
+}
+
+impl<'a> Segment<'a> {
+    fn span(&self, rows: &Range<usize>) -> Span<'a> {
+        Span {
+            first: rows.start,
+            count: rows.len(),
+            start: self.kv.len() + self.tokens.len() - rows.len(),
+            parent: None,
+            adapter: self.adapter,
+        }
+    }
 }
 
 impl<D: Device> Sequences<D> for Segments<'_, '_> {
@@ -205,14 +224,7 @@ impl<D: Device> Sequences<D> for Segments<'_, '_> {
     }
 
     fn span(&self, i: usize) -> Span<'_> {
-        let segment = &self.list[i];
-        Span {
-            first: self.firsts[i],
-            count: segment.tokens.len(),
-            start: segment.kv.len(),
-            parent: None,
-            adapter: segment.adapter,
-        }
+        self.list[i].span(&self.rows[i])
     }
 
     fn cache(&self, i: usize) -> &D::Cache {
@@ -223,39 +235,11 @@ impl<D: Device> Sequences<D> for Segments<'_, '_> {
         D::cached_mut(self.list[i].kv)
     }
 
-    fn family(&mut self, _: usize, _: usize) -> Option<(&mut D::Cache, &mut D::Cache)> {
-        None
-    }
-}
-
-/// The rows of segments that get logits, side by side.
-struct Answering<'s, 'a> {
-    list: &'s mut [Segment<'a>],
-    own: &'s [Range<usize>],
-}
-
-impl<D: Device> Sequences<D> for Answering<'_, '_> {
-    fn count(&self) -> usize {
-        self.list.len()
-    }
-
-    fn span(&self, i: usize) -> Span<'_> {
-        let (segment, own) = (&self.list[i], &self.own[i]);
-        Span {
-            first: own.start,
-            count: own.len(),
-            start: segment.kv.len() + segment.tokens.len() - own.len(),
-            parent: None,
-            adapter: segment.adapter,
-        }
-    }
-
-    fn cache(&self, i: usize) -> &D::Cache {
-        D::cached(self.list[i].kv)
-    }
-
-    fn cache_mut(&mut self, i: usize) -> &mut D::Cache {
-        D::cached_mut(self.list[i].kv)
+    fn each(&mut self, pool: &Pool, work: &EachCache<'_, D>) {
+        let rows = self.rows;
+        pool.each(self.list, &|i, segment| {
+            work(segment.span(&rows[i]), D::cached_mut(segment.kv));
+        });
     }
 
     fn family(&mut self, _: usize, _: usize) -> Option<(&mut D::Cache, &mut D::Cache)> {
@@ -290,7 +274,7 @@ impl<D: Device> Net<D> {
             x,
             next,
             tokens,
-            firsts,
+            rows,
             asked,
             chosen,
             normed,
@@ -299,19 +283,20 @@ impl<D: Device> Net<D> {
             plan,
             steps,
         } = buffers;
-        firsts.clear();
+        rows.clear();
         tokens.clear();
         for segment in &mut *segments {
-            firsts.push(tokens.len());
+            let first = tokens.len();
             tokens.extend_from_slice(segment.tokens);
+            rows.push(first..tokens.len());
             let len = segment.kv.len() + segment.tokens.len();
             device.adopt(segment.kv, len)?;
         }
-        asked.read(D::DRAWS, segments, firsts, results);
+        asked.read(D::DRAWS, segments, rows, results);
         results.vocab = self.config.vocab_size;
         let _turn = device.enter();
         let list = &mut *segments;
-        let mut batch = Segments { list, firsts };
+        let mut batch = Segments { list, rows };
         device.plan(&self.config, &batch, tokens, plan)?;
         let whole = asked.rows.len() == tokens.len();
         device.step(whole, plan, steps, |device| {
@@ -326,9 +311,9 @@ impl<D: Device> Net<D> {
             if trimmed {
                 let at = self.site(plan, last);
                 block::place(device, at, &mut batch, x, acts)?;
-                let answering = Answering {
+                let answering = Segments {
                     list: &mut *batch.list,
-                    own: &asked.own,
+                    rows: &asked.own,
                 };
                 block::finish(device, at, &answering, (x, &asked.rows), acts, next, chosen)?;
             } else if !whole {

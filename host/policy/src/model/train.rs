@@ -4,13 +4,13 @@
 //! others are computed again when their gradients are. The vocabulary's logits never exist as a whole.
 
 use crate::adapter::Adapter;
-use crate::device::{Cpu, Cuda, Sequences, Site, Span, Trains, Turn};
+use crate::device::{Cpu, Cuda, EachCache, Sequences, Site, Span, Trains, Turn};
 use crate::error::Result;
 use crate::model::block::{self, Activations};
 use crate::model::pack::{Node, Pack};
 use crate::model::weights::on;
 use crate::model::{Model, Net};
-use kernels::CacheShape;
+use kernels::{CacheShape, Pool};
 
 pub use kernels::softmax::Target;
 
@@ -139,25 +139,31 @@ pub(super) struct Forest<'a, D: Trains> {
     pub(super) adapter: Option<&'a Adapter>,
 }
 
+impl Node {
+    fn span(self, adapter: Option<&Adapter>) -> Span<'_> {
+        let Node {
+            first,
+            count,
+            start,
+            parent,
+        } = self;
+        Span {
+            first,
+            count,
+            start,
+            parent,
+            adapter,
+        }
+    }
+}
+
 impl<D: Trains> Sequences<D> for Forest<'_, D> {
     fn count(&self) -> usize {
         self.nodes.len()
     }
 
     fn span(&self, i: usize) -> Span<'_> {
-        let Node {
-            first,
-            count,
-            start,
-            parent,
-        } = self.nodes[i];
-        Span {
-            first,
-            count,
-            start,
-            parent,
-            adapter: self.adapter,
-        }
+        self.nodes[i].span(self.adapter)
     }
 
     fn cache(&self, i: usize) -> &D::Cache {
@@ -166,6 +172,11 @@ impl<D: Trains> Sequences<D> for Forest<'_, D> {
 
     fn cache_mut(&mut self, i: usize) -> &mut D::Cache {
         &mut self.caches[i]
+    }
+
+    fn each(&mut self, pool: &Pool, work: &EachCache<'_, D>) {
+        let (nodes, adapter) = (self.nodes, self.adapter);
+        pool.each(self.caches, &|i, cache| work(nodes[i].span(adapter), cache));
     }
 
     fn family(&mut self, parent: usize, child: usize) -> Option<(&mut D::Cache, &mut D::Cache)> {

@@ -209,7 +209,7 @@ impl Trains for Cpu {
             ..
         } = forward;
         let dqkv = dqkv.fit(qkv.len());
-        write(at, batch, qkv)?;
+        write(&self.0, at, batch, qkv)?;
         self.mirror(at, batch, qkv, &mut space.mirrors)?;
         for i in 0..batch.count() {
             let Span {

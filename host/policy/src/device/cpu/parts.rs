@@ -5,7 +5,8 @@ use crate::config::ModelConfig;
 use crate::device::{Map, Sequences, Site, Span};
 use crate::error::Result;
 use kernels::lora::Segment;
-use kernels::{KvCache, rmsnorm};
+use kernels::{KvCache, Pool, rmsnorm};
+use parking_lot::Mutex;
 use std::ops::{Deref, DerefMut};
 
 /// Numbers that keep their memory when they become fewer.
@@ -134,29 +135,43 @@ pub(super) fn widths(config: &ModelConfig) -> (usize, usize) {
 
 /// Writes keys and values of all rows to the caches; what a parent has is copied from it.
 pub(super) fn write<S: Sequences<Cpu>>(
+    pool: &Pool,
     at: Site<'_, Cpu>,
     batch: &mut S,
     qkv: &[f32],
 ) -> Result<()> {
     let (queries, keys) = widths(at.config);
     let width = queries + 2 * keys;
-    for i in 0..batch.count() {
-        let Span {
-            first,
-            count,
-            start,
-            parent,
-            ..
-        } = batch.span(i);
-        if let Some((parent, own)) = parent.and_then(|parent| batch.family(parent, i)) {
-            parent.set_len(start)?;
-            own.copy_prefix_from(parent, start)?;
+    let write = |span: Span<'_>, cache: &mut KvCache| {
+        let own = &qkv[span.first * width..][..span.count * width];
+        cache.write(at.slot, span.start, own, width, queries, queries + keys)
+    };
+    let mut failed = Mutex::new(None);
+    if (0..batch.count()).all(|i| batch.span(i).parent.is_none()) {
+        batch.each(pool, &|span, cache| {
+            if let Err(error) = write(span, cache) {
+                *failed.lock() = Some(error);
+            }
+        });
+    } else {
+        // A child copies what its parent has written.
+        for i in 0..batch.count() {
+            let Span { start, parent, .. } = batch.span(i);
+            if let Some((parent, own)) = parent.and_then(|parent| batch.family(parent, i)) {
+                parent.set_len(start)?;
+                own.copy_prefix_from(parent, start)?;
+            }
+            let span = Span {
+                adapter: None,
+                ..batch.span(i)
+            };
+            write(span, batch.cache_mut(i))?;
         }
-        let own = &qkv[first * width..][..count * width];
-        let cache = batch.cache_mut(i);
-        cache.write(at.slot, start, own, width, queries, queries + keys)?;
     }
-    Ok(())
+    match failed.get_mut().take() {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
 }
 
 /// Adds the gradients by the keys and values before span `i` to the rows of the spans that have them.
