@@ -4,7 +4,9 @@
 //! The free variants live here alone. They do what an engine without our contract would: products whose terms are dealt out to the
 //! threads and added at the end (split-K), attention whose keys are, norms and log-sum-exps in as many chains as are fastest. A
 //! ratio is the exact op's time by the free one's: above 1 exactness costs. Rounds alternate, and the median of their ratios is
-//! shown, so that what the machine does beside hits both. The last lines weigh the ops as a decode step and a training pass use
+//! shown, so that what the machine does beside hits both. Ops without a sum have nothing to compare, nor has an adapter's `up`
+//! (sixteen terms) or the gradient of a softmax, whose one sum is over a row's targets; attention's gradient by one pass instead of
+//! two is not written: it could save two products of seven. The last lines weigh the ops as a decode step and a training pass use
 //! them, with the faster of both for every op on the free side. Not a test; asserts nothing.
 #![expect(
     clippy::print_stdout,
@@ -16,9 +18,14 @@
     reason = "the free norm is compiled for AVX-512 as the exact one is"
 )]
 
-use kernels::attention::{self, Queries, Rows};
-use kernels::lora::{self, Pair};
-use kernels::{CacheShape, Dtype, KvCache, Packed, Pool, gemm, rmsnorm, softmax};
+mod adapters;
+mod attention;
+mod norms;
+
+use adapters::{down, down_backward};
+use attention::{attend, attend_backward};
+use kernels::{Dtype, Packed, Pool, gemm, softmax};
+use norms::{gradients_norm, norm, norm_backward};
 use std::cell::Cell;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -161,82 +168,6 @@ fn gradient(
     );
 }
 
-/// `u = x·Aᵀ` of an adapter against the two halves of its terms.
-fn down(sums: &mut Sums, pool: &Pool, rows: usize, times: f64) {
-    let numbers = |inputs: usize| [numbers(RANK * inputs), numbers(QKV * RANK)];
-    let [whole, half] = [numbers(C), numbers(C / 2)];
-    let pair = |of: &'static [f32], b: &'static [f32]| Pair {
-        a: of,
-        b,
-        a_t: of,
-        b_t: b,
-        rank: RANK,
-        scale: 2.0,
-    };
-    // A benchmark's few numbers may live as long as it does.
-    let [whole, half] = [whole, half].map(|[a, b]| pair(a.leak(), b.leak()));
-    let [x, x_half] = [C, C / 2].map(|k| self::numbers(rows * k));
-    let (mut u, mut sum) = (vec![0.0; rows * RANK], vec![0.0; rows * RANK]);
-    let space = [0, 1].map(|_| Mutex::new(vec![0.0; rows * RANK]));
-    sums.row(
-        &format!("adapter down, {rows} rows"),
-        (0.0, times),
-        || lora::down(pool, rows, &x, &whole, &mut u).unwrap(),
-        || {
-            halves(pool, &space, &|_, out| {
-                lora::down(pool, rows, &x_half, &half, out).unwrap()
-            });
-            sum.copy_from_slice(&space[0].lock().unwrap());
-            add(&mut sum, &space[1].lock().unwrap());
-        },
-    );
-}
-
-/// A norm in eight chains of vectors, in any order.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq")]
-fn free_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    for (x, out) in x.chunks_exact(C).zip(out.chunks_exact_mut(C)) {
-        let mut chains = [0.0_f32; 64];
-        for part in x.as_chunks::<64>().0 {
-            for (chain, v) in chains.iter_mut().zip(part) {
-                *chain = v.mul_add(*v, *chain);
-            }
-        }
-        let scale = 1.0 / (chains.iter().sum::<f32>() / C as f32 + eps).sqrt();
-        for ((out, v), w) in out.iter_mut().zip(x).zip(weight) {
-            *out = v * scale * w;
-        }
-    }
-}
-
-fn norm(sums: &mut Sums, pool: &Pool, rows: usize, times: (f64, f64)) {
-    let (x, weight) = (numbers(rows * C), numbers(C));
-    let (mut exact, mut free) = (vec![0.0; rows * C], vec![0.0; rows * C]);
-    #[cfg(target_arch = "x86_64")]
-    if std::is_x86_feature_detected!("avx512dq") && std::is_x86_feature_detected!("avx512vl") {
-        let tasks = if rows > 32 { pool.threads() } else { 1 };
-        let each = rows.div_ceil(tasks) * C;
-        sums.row(
-            &format!("norm, {rows} rows"),
-            times,
-            || rmsnorm::forward(pool, rows, &x, &weight, 1e-5, &mut exact).unwrap(),
-            || {
-                let shards: Vec<_> = x
-                    .chunks(each)
-                    .zip(free.chunks_mut(each))
-                    .map(Mutex::new)
-                    .collect();
-                pool.run(shards.len(), &|task| {
-                    let (x, out) = &mut *shards[task].lock().unwrap();
-                    // SAFETY: the processor has these instructions (asked above).
-                    unsafe { free_norm(x, &weight, 1e-5, out) };
-                });
-            },
-        );
-    }
-}
-
 /// The log-sum-exp of a row of the vocabulary against that of its halves.
 fn normalizer(sums: &mut Sums, pool: &Pool) {
     let logits = numbers(V);
@@ -254,64 +185,6 @@ fn normalizer(sums: &mut Sums, pool: &Pool) {
             });
             let [a, b] = [0, 1].map(|at| space[at].lock().unwrap()[0]);
             std::hint::black_box(a.max(b) + (-(a - b).abs()).exp().ln_1p());
-        },
-    );
-}
-
-/// One query against all its keys, and against the two halves of them. What combines the halves is 576 multiply-adds and left out.
-fn attend(sums: &mut Sums, pool: &Pool, context: usize, times: f64) {
-    let shape = CacheShape {
-        layers: 1,
-        kv_heads: KV_HEADS,
-        head_dim: D,
-    };
-    let filled = |tokens: usize| {
-        let mut cache = KvCache::new(shape);
-        cache.reserve(tokens);
-        let rows = numbers(tokens * QKV);
-        cache
-            .write(0, 0, &rows, QKV, HEADS * D, (HEADS + KV_HEADS) * D)
-            .unwrap();
-        cache.set_len(tokens).unwrap();
-        cache
-    };
-    let whole: Vec<KvCache> = (0..COPIES).map(|_| filled(context)).collect();
-    let parts: Vec<KvCache> = (0..2 * COPIES).map(|_| filled(context / 2)).collect();
-    let q = numbers(2 * QKV);
-    let queries = Queries {
-        data: &q,
-        ld: QKV,
-        heads: HEADS,
-    };
-    let one = Queries {
-        data: &q[..QKV],
-        ..queries
-    };
-    let (mut out, mut both) = (vec![0.0; HEADS * D], vec![0.0; 2 * HEADS * D]);
-    let (turn, other) = (Cell::new(0), Cell::new(0));
-    let next = |turn: &Cell<usize>| turn.replace((turn.get() + 1) % COPIES);
-    sums.row(
-        &format!("attention, 1 row, {context} keys"),
-        (times, 0.0),
-        || {
-            let cache = &whole[next(&turn)];
-            let rows = |first| Rows {
-                cache,
-                first,
-                count: 1,
-                start: context - 1,
-            };
-            attention::forward(pool, 0, one, 1, &rows, &mut out).unwrap();
-        },
-        || {
-            let at = 2 * next(&other);
-            let rows = |first: usize| Rows {
-                cache: &parts[at + first],
-                first,
-                count: 1,
-                start: context / 2 - 1,
-            };
-            attention::forward(pool, 0, queries, 2, &rows, &mut both).unwrap();
         },
     );
 }
@@ -348,11 +221,16 @@ fn main() {
     // Seven projections, of which this is a middling one.
     down(&mut sums, &pool, 1, 0.0);
     down(&mut sums, &pool, PASS, 7.0 * LAYERS);
+    down_backward(&mut sums, &pool, PASS, 7.0 * LAYERS);
     norm(&mut sums, &pool, 1, (2.0 * LAYERS + 1.0, 0.0));
     norm(&mut sums, &pool, PASS, (0.0, 2.0 * LAYERS));
+    norm_backward(&mut sums, &pool, PASS, 2.0 * LAYERS);
+    // Once for the four samples of a step.
+    gradients_norm(&mut sums, &pool, 0.25);
     normalizer(&mut sums, &pool);
     attend(&mut sums, &pool, 256, LAYERS);
     attend(&mut sums, &pool, 2048, 0.0);
+    attend_backward(&mut sums, &pool, PASS, LAYERS);
     for (name, [exact, free]) in [
         ("a decode step, 256 keys", sums.decode),
         ("a training pass of 256", sums.training),
