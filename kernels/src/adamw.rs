@@ -88,7 +88,11 @@ pub fn step(
     Ok(())
 }
 
-/// The Euclidean norm, summed in f64 in a fixed order.
+/// The Euclidean norm, in f64, where a square is exact.
+///
+/// # Order
+/// Chunks of 4,096 values; in each, eight chains, by index mod 8, which are added from left to right; the chunks ascending. So it depends
+/// on the values and their order alone, not on threads.
 pub fn norm(pool: &Pool, values: &[f32]) -> f64 {
     let chunks = values.len().div_ceil(CHUNK);
     let sums: Vec<std::sync::atomic::AtomicU64> = (0..chunks)
@@ -123,7 +127,7 @@ fn squares_kernel<S: Simd>(_: S, values: &[f32]) -> f64 {
 }
 
 dispatch! {
-    /// Σ x² in eight chains.
+    /// Σ x² in eight chains, by index mod 8, which are added from left to right.
     fn squares(values: &[f32]) -> f64 = squares_kernel
 }
 

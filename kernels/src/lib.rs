@@ -3,7 +3,8 @@
 //! Knows nothing of models, files, reinforcement learning or async. **The contract of every op**: a row's bits do not
 //! depend on the other rows of the call, on the number of threads, or on the instruction set; each output is one chain
 //! of fused multiply-adds with its terms in ascending order, or, for sums over a row, sixteen chains added in a fixed
-//! tree. That is what makes serving and training agree bit for bit.
+//! tree. That is what makes serving and training agree bit for bit. Three sums of training alone are fixed in another way, and say so:
+//! dout·out in [`attention::backward`], the weights of a row's targets in [`softmax::backward`], and [`adamw::norm`].
 //!
 //! Start at [`gemm`]; [`rmsnorm`] is the shortest complete op; [`Pool`] is what they run on; the plain `f64`
 //! specification of each op is in [`mod@reference`].

@@ -1,7 +1,8 @@
 //! Product with the output matrix, log-softmax and choice in one op: log-probs of given tokens, and their gradient.
 //!
 //! The logits of the vocabulary exist for one tile of rows at a time. The arithmetic is that of [`crate::gemm`] and
-//! [`crate::softmax`], so that a log-prob has the bits that sampling recorded. A row with one target, as nearly all have, gets its
+//! [`crate::softmax`], so that a log-prob has the bits that sampling recorded: a logit is one chain over the inputs, the sum of
+//! exponentials 16 chains and a tree, `dx` one chain over the whole vocabulary. A row with one target, as nearly all have, gets its
 //! gradient for an upstream of 1 while its logits are there: the gradient itself is that times the upstream, and the product with
 //! the vocabulary is not computed a second time. Logits of a row with several targets are computed again.
 

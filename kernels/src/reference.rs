@@ -28,6 +28,15 @@ pub fn matmul(m: usize, n: usize, k: usize, x: &[f32], w: &[f32]) -> Vec<f64> {
     y
 }
 
+/// The rows of `table` (V, c) that the tokens name, one after the other.
+pub fn embed(table: &[f32], c: usize, tokens: &[u32]) -> Vec<f32> {
+    let mut out = Vec::new();
+    for &token in tokens {
+        out.extend_from_slice(&table[token as usize * c..][..c]);
+    }
+    out
+}
+
 /// Root-mean-square norm of one row.
 pub fn rmsnorm(x: &[f64], weight: &[f64], eps: f64) -> Vec<f64> {
     let mean = x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64;

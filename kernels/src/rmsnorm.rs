@@ -1,7 +1,7 @@
 //! Root-mean-square norm, of hidden rows and of attention heads (QK-norm).
 //!
-//! The sum of squares has 16 chains, one for each column mod 16, added in a fixed tree; so a row's bits depend on
-//! nothing but the row.
+//! The sum of squares has 16 chains, one for each column mod 16, added in a fixed tree; so has the gradient's other sum, of x times
+//! (dout·weight, rounded). So a row's bits depend on nothing but the row.
 
 use crate::error::check;
 use crate::pool::Shards;

@@ -1,7 +1,7 @@
 //! Log-probabilities of tokens at a temperature, and their gradient; the softmax of attention rows.
 //!
 //! Sampling and training both go through [`normalizer`], which is why a recorded log-prob and a trained one have the
-//! same bits. The sum of exponentials has 16 chains, one for each column mod 16, added in a fixed tree.
+//! same bits. The sum of exponentials has 16 chains, one for each column mod 16, added in a fixed tree; its logarithm is taken in f64.
 
 use crate::error::{check, require};
 use crate::pool::Shards;
@@ -120,6 +120,10 @@ pub struct Target {
 ///
 /// A row may have several targets; a row without any gets zeros. With G = Σ of a row's `upstream`:
 /// `dlogits[v] = (Σ upstream of targets v − G·p_v) / temperature`.
+///
+/// # Order
+/// G is added up in the order of the row's targets. The probabilities' part is written first; each target then adds its own, in the
+/// same order.
 ///
 /// # Shapes
 /// `logits`: (N, V) in, gradient out · `normalizers`: (N) · `targets`, `upstream`: one each.

@@ -1,7 +1,7 @@
 //! The gradients of attention: one pass over the queries, one over the keys.
 //!
-//! Each pass computes the scores of its tiles again, and each sum has one order, whatever the threads. Not here: what is in the
-//! forward pass, [`super::forward`].
+//! Each pass computes the scores of its tiles again, and each sum has one order, whatever the threads: [`backward`] says which. Not
+//! here: what is in the forward pass, [`super::forward`].
 
 use super::{Queries, Rows, SPACE, Space, Tile, check_rows, scale, scale_of, tall, tile_rows};
 use crate::cache::{BLOCK, KvCache};
@@ -37,6 +37,12 @@ pub struct Backward<'a> {
 /// The gradients of [`super::forward`] by q, k and v, written into the columns of one fused matrix.
 ///
 /// The rows see keys and values of earlier rows, too; whoever computed those adds the part of `dbefore` to their own gradients.
+///
+/// # Order
+/// By a query: one chain over the keys, ascending, times 1/√D at the end. By a key and by a value: one chain over the rows, ascending,
+/// and in a row over the heads of the group, ascending; the queries of the former were multiplied with 1/√D before. A row's maximum
+/// and sum of exponentials: as in [`super::forward`]. dout·out of a row and head: 16 chains, by element mod 16, of products that are
+/// rounded before they are added; the chains are added from left to right, not in a tree.
 ///
 /// # Shapes
 /// `dqkv`: (N, (H + 2K)·D), queries first, then keys, then values; overwritten · `dbefore`: (`start`, 2K·D), keys, then values, of the
@@ -337,6 +343,6 @@ fn dot_kernel<S: Simd>(_: S, x: &[f32], y: &[f32]) -> f32 {
 }
 
 dispatch! {
-    /// Σ x·y in sixteen chains.
+    /// Σ x·y in sixteen chains, by index mod 16, which are added from left to right.
     fn dot(x: &[f32], y: &[f32]) -> f32 = dot_kernel
 }
