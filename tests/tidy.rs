@@ -1,4 +1,4 @@
-//! The structure's own rules, as ordinary tests: floors, module headers, recipes, guests.
+//! The structure's own rules, as ordinary tests: floors, module headers, recipes, guests, kernels.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -218,4 +218,144 @@ fn every_todo_is_an_issue() {
         })
         .collect();
     assert!(found.is_empty(), "unowned notes to self: {found:#?}");
+}
+
+/// Files of `kernels/src` that are no ops.
+const NO_OPS: [&str; 11] = [
+    "error.rs",
+    "lib.rs",
+    "memory.rs",
+    "packed.rs",
+    "peak.rs",
+    "pool.rs",
+    "reference.rs",
+    "rows.rs",
+    "simd.rs",
+    "tile.rs",
+    "unpack.rs",
+];
+
+/// Sources of `kernels/cuda` that are no ops.
+const NO_KERNELS: [&str; 1] = ["probe.cu"];
+
+/// The first table below a heading of `kernels/README.md`, without its head: cells of each row.
+fn table<'a>(readme: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
+    let (_, below) = readme.split_once(&format!("\n{heading}\n")).unwrap();
+    let rows = below.lines().skip_while(|line| !line.starts_with('|'));
+    let rows = rows.take_while(|line| line.starts_with('|')).skip(2);
+    let cells = |line: &'a str| line.trim_matches('|').split(" | ").map(str::trim).collect();
+    rows.map(cells).collect()
+}
+
+/// What stands between backticks.
+fn quoted(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+/// Names in a folder, without what is in folders of it.
+fn names(folder: &Path, extension: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names
+        .filter(|name| name.ends_with(&format!(".{extension}")))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn every_op_is_a_triple_with_a_row_that_says_all_of_it() {
+    let kernels = root().join("kernels");
+    let readme = std::fs::read_to_string(kernels.join("README.md")).unwrap();
+    let reference = std::fs::read_to_string(kernels.join("src/reference.rs")).unwrap();
+    let ops = table(&readme, "## The ops");
+    let mut wrong = Vec::new();
+    let (mut on_cpu, mut on_gpu) = (Vec::new(), Vec::new());
+    for row in &ops {
+        let [op, _, _, cpu, gpu, plain, _] = row[..] else {
+            panic!("a row of seven cells: {row:?}");
+        };
+        for (place, folder, end, found) in [
+            (cpu, "src", ".rs", &mut on_cpu),
+            (gpu, "cuda", ".cu", &mut on_gpu),
+        ] {
+            let files = quoted(place).filter(|name| name.ends_with(end));
+            let before = found.len();
+            found.extend(files.map(str::to_owned));
+            if found.len() == before {
+                wrong.push(format!("{op} names no {end}"));
+            }
+            for file in &found[before..] {
+                let own = kernels.join(folder).join(file);
+                if !own.is_file() && !root().join(file).is_file() {
+                    wrong.push(format!("{op} names {file}, which is not there"));
+                }
+            }
+        }
+        let specified =
+            |name| reference.contains(&format!("pub fn {name}(")) || kernels.join(name).is_file();
+        if quoted(plain).next().is_none() || !quoted(plain).all(specified) {
+            wrong.push(format!("{op} has no reference {plain}"));
+        }
+    }
+    for (folder, extension, named, exempt) in [
+        ("src", "rs", &on_cpu, &NO_OPS[..]),
+        ("cuda", "cu", &on_gpu, &NO_KERNELS[..]),
+    ] {
+        for file in names(&kernels.join(folder), extension) {
+            if !named.contains(&file) && !exempt.contains(&file.as_str()) {
+                wrong.push(format!("kernels/{folder}/{file} has no row"));
+            }
+        }
+    }
+    // What each device does: its order of sums, its tolerance, its figures.
+    let cpu_rows = table(&readme, "## On a CPU");
+    let own: Vec<&str> = cpu_rows.iter().map(|row| row[0]).collect();
+    let all: Vec<&str> = ops.iter().map(|row| row[0]).collect();
+    assert_eq!(own, all, "rows of a CPU, and of all ops");
+    let kernel_rows = table(&readme, "### The kernels");
+    let mut own: Vec<String> = kernel_rows
+        .iter()
+        .flat_map(|row| quoted(row[0]).map(|name| format!("{name}.cu")))
+        .collect();
+    own.sort();
+    on_gpu.sort();
+    on_gpu.dedup();
+    assert_eq!(own, on_gpu, "rows of a GPU, and of all ops");
+    let rows = ops.iter().chain(&cpu_rows).chain(&kernel_rows);
+    let empty = rows.filter(|row| row.iter().any(|cell| cell.is_empty()));
+    wrong.extend(empty.map(|row| format!("an empty cell: {row:?}")));
+    assert!(wrong.is_empty(), "kernels/README.md: {wrong:#?}");
+}
+
+#[test]
+fn every_op_has_a_benchmark() {
+    let kernels = root().join("kernels");
+    let mut benches = String::new();
+    for name in names(&kernels.join("benches/ops"), "rs") {
+        benches.push_str(&std::fs::read_to_string(kernels.join("benches/ops").join(name)).unwrap());
+    }
+    let library = std::fs::read_to_string(kernels.join("src/lib.rs")).unwrap();
+    let mut missing = Vec::new();
+    for module in library.lines().filter_map(|l| l.strip_prefix("pub mod ")) {
+        let module = module.trim_end_matches(';');
+        let file = kernels.join("src").join(module).with_extension("rs");
+        if NO_OPS.contains(&format!("{module}.rs").as_str()) || !file.is_file() {
+            continue;
+        }
+        let mut sources = vec![file];
+        if kernels.join("src").join(module).is_dir() {
+            files(&kernels.join("src").join(module), "rs", &mut sources);
+        }
+        for source in sources {
+            let text = std::fs::read_to_string(source).unwrap();
+            for line in text.lines().filter_map(|l| l.strip_prefix("pub fn ")) {
+                let name = line.split(['(', '<']).next().unwrap();
+                if !benches.contains(&format!("{module}::{name}(")) {
+                    missing.push(format!("{module}::{name}"));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "no row in benches/ops: {missing:?}");
 }

@@ -1,9 +1,9 @@
 //! Causal grouped-query attention over a [`KvCache`], forward and backward.
 //!
 //! The contract: a score is one chain over the head's elements, of a query times 1/√D; an output one chain over the keys in
-//! ascending order, times the inverse of the row's sum of exponentials (16 chains, by key mod 16, and a tree). Keys behind a row's position add exact zeros.
-//! So a row depends on its query and on the cache only, not on how a prompt is cut into chunks or on what else is in
-//! the batch. The backward pass recomputes the scores tile by tile; it never holds rows × keys.
+//! ascending order, times the inverse of the row's sum of exponentials (16 chains, by key mod 16, and a tree). Keys behind a
+//! row's position add exact zeros. So a row depends on its query and on the cache only, not on how a prompt is cut into
+//! chunks or on what else is in the batch. The backward pass recomputes the scores tile by tile; it never holds rows × keys.
 
 mod backward;
 
