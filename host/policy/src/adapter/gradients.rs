@@ -14,14 +14,10 @@ use std::borrow::Cow;
 #[derive(Debug)]
 pub struct AdapterGrads {
     layout: Layout,
-    held: Held,
-}
-
-/// Where they are.
-#[derive(Debug)]
-enum Held {
-    Host(Vec<f32>),
-    Gpu(Sums),
+    /// Where they are, if not in `host`.
+    gpu: Option<Sums>,
+    /// Empty while they are on a GPU.
+    host: Vec<f32>,
 }
 
 /// Gradients in the host's memory, to be added to.
@@ -36,7 +32,8 @@ impl AdapterGrads {
     pub fn zeros(adapter: &Adapter) -> AdapterGrads {
         AdapterGrads {
             layout: adapter.layout.clone(),
-            held: Held::Host(vec![0.0; adapter.params.len()]),
+            gpu: None,
+            host: vec![0.0; adapter.params.len()],
         }
     }
 
@@ -45,9 +42,9 @@ impl AdapterGrads {
     /// # Errors
     /// [`Error::Compute`](crate::Error::Compute) of a GPU that they are on.
     pub fn values(&self) -> Result<Cow<'_, [f32]>> {
-        match &self.held {
-            Held::Host(values) => Ok(Cow::Borrowed(values)),
-            Held::Gpu(sums) => Ok(Cow::Owned(sums.values()?)),
+        match &self.gpu {
+            None => Ok(Cow::Borrowed(&self.host)),
+            Some(sums) => Ok(Cow::Owned(sums.values()?)),
         }
     }
 
@@ -56,26 +53,23 @@ impl AdapterGrads {
     /// # Errors
     /// As [`AdapterGrads::values`].
     pub fn norm(&self, pool: &Pool) -> Result<f64> {
-        match &self.held {
-            Held::Host(values) => Ok(kernels::adamw::norm(pool, values)),
-            Held::Gpu(sums) => sums.norm(),
+        match &self.gpu {
+            None => Ok(kernels::adamw::norm(pool, &self.host)),
+            Some(sums) => sums.norm(),
         }
     }
 
     /// Back to zeros.
     pub fn clear(&mut self) {
-        match &mut self.held {
-            Held::Host(values) => values.fill(0.0),
-            Held::Gpu(sums) => sums.clear(),
+        match &mut self.gpu {
+            None => self.host.fill(0.0),
+            Some(sums) => sums.clear(),
         }
     }
 
     /// Where they are on a GPU, if they are on one and not zeros.
     pub(crate) fn on_this_gpu(&self) -> Option<View<'_, f32>> {
-        match &self.held {
-            Held::Host(_) => None,
-            Held::Gpu(sums) => sums.view(),
-        }
+        self.gpu.as_ref().and_then(Sums::view)
     }
 
     /// How many there are.
@@ -90,14 +84,11 @@ impl AdapterGrads {
 
     /// Brings them to the host.
     pub(crate) fn on_host(&mut self) -> Result<HostGrads<'_>> {
-        if let Held::Gpu(sums) = &self.held {
-            self.held = Held::Host(sums.values()?);
+        if let Some(sums) = &self.gpu {
+            self.host = sums.values()?;
+            self.gpu = None;
         }
-        let values: &mut [f32] = match &mut self.held {
-            Held::Host(values) => values,
-            Held::Gpu(_) => &mut [],
-        };
-        let layout = &self.layout;
+        let (layout, values) = (&self.layout, &mut self.host[..]);
         Ok(HostGrads { layout, values })
     }
 
@@ -106,13 +97,15 @@ impl AdapterGrads {
         &mut self,
         bring: impl FnOnce(&[f32]) -> Result<Sums>,
     ) -> Result<&mut Sums> {
-        if let Held::Host(values) = &self.held {
-            self.held = Held::Gpu(bring(values)?);
-        }
-        match &mut self.held {
-            Held::Gpu(sums) => Ok(sums),
-            Held::Host(_) => unreachable!("they were brought"),
-        }
+        let sums = match self.gpu.take() {
+            Some(sums) => sums,
+            None => {
+                let sums = bring(&self.host)?;
+                self.host = Vec::new();
+                sums
+            }
+        };
+        Ok(self.gpu.insert(sums))
     }
 }
 
