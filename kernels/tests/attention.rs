@@ -215,6 +215,35 @@ fn attentions_gradient_is_its_slope_and_its_bits_are_the_same_everywhere() {
 }
 
 #[test]
+fn the_gradient_adds_up_dout_times_out_in_the_order_that_it_promises() {
+    // One row sees itself only: its weight is 1, `out` is v, and the gradient of its score is the difference of two sums of the same
+    // products in two orders. So every bit of dq and dk tells the orders.
+    for d in [2, 33, 100] {
+        let (qkv, dout) = (vector(10, 3 * d), vector(11, d));
+        let [q, k, v] = [0, 1, 2].map(|part| &qkv[part * d..][..d]);
+        let pairs = || dout.iter().zip(v);
+        let score = pairs().fold(0.0f32, |sum, (dout, v)| dout.mul_add(*v, sum));
+        let mut chains = [0.0f32; 16];
+        for (at, (dout, v)) in pairs().enumerate() {
+            chains[at % 16] += dout * v;
+        }
+        let slope = score - chains.iter().fold(0.0, |sum, chain| sum + chain);
+        let scale = (1.0 / (d as f64).sqrt()) as f32;
+        let dq = k.iter().map(|k| slope * k * scale);
+        let dk = q.iter().map(|q| slope * (q * scale));
+        let expected: Vec<f32> = dq.chain(dk).chain(dout.iter().copied()).collect();
+        assert!(d < 16 || slope != 0.0, "{d}: both orders gave the same");
+        for pool in pools() {
+            let sizes = (1, 1, d);
+            let out = run(&pool, sizes, &qkv, 1, 0);
+            assert!(bits(&out) == bits(v));
+            let (found, _) = gradient(&pool, sizes, &qkv, (&out, &dout), 0..1);
+            assert!(found == expected, "{pool:?}, {d}");
+        }
+    }
+}
+
+#[test]
 fn a_cache_copies_prefixes_and_refuses_what_it_does_not_hold() {
     let sizes = (6, 2, 12);
     let qkv = vector(6, 40 * 120);
