@@ -22,8 +22,9 @@ mod turn;
 
 pub use turn::Slice;
 
-/// Looks at the job word before a worker sleeps: some 20 µs, longer than the pauses inside one decode step.
-const SPINS: u32 = 400;
+/// Looks at the job word before a worker sleeps: some 50 µs, longer than the pauses inside one decode step, also where the cores share no
+/// cache.
+const SPINS: u32 = 1000;
 
 /// In the job word: workers may join. Below it 31 bits of job number, then 32 bits of workers inside.
 const OPEN: u64 = 1 << 63;
