@@ -123,8 +123,6 @@ pub(crate) trait Turn {
 
 /// Arithmetic on one kind of hardware. Sizes: N rows, C hidden, F feed-forward, V vocabulary.
 pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
-    /// Whether it draws tokens; else the host does, from logits.
-    const DRAWS: bool;
     /// Whether it computes the last layer of a serving pass for those rows alone that get logits.
     const TRIMS: bool;
     /// Rows of f32.
@@ -280,7 +278,7 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     ) -> Result<()>;
 
     /// Draws the tokens that are asked for, with log-probs by the arithmetic of [`Device::log_probs`], and brings the logits that are
-    /// asked for to the host's memory, one row after another. No draws where [`Device::DRAWS`] is false.
+    /// asked for to the host's memory, one row after another.
     fn hand_over(
         &self,
         vocab: usize,

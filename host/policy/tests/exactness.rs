@@ -6,9 +6,10 @@ mod common;
 use common::*;
 use kernels::Isa;
 use policy::{
-    Adapter, AdapterGrads, Dtype, Error, Kv, Logits, Model, ModelConfig, Pool, Scratch, Segment,
-    Tape, Target,
+    Adapter, AdapterGrads, Dtype, Error, Kv, Logits, Model, ModelConfig, Pool, Sampler, Scratch,
+    Segment, Tape, Target,
 };
+use rl::Sampling;
 use std::sync::Arc;
 
 fn config() -> ModelConfig {
@@ -66,6 +67,71 @@ fn cached_decoding_and_chunked_prefill_equal_one_pass() {
                     chunked(&model, adapter, &tokens, sizes) == whole,
                     "{dtype:?} {sizes:?}"
                 );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pass_draws_what_a_sampler_draws_from_its_logits_and_hands_over_the_others() {
+    let settings = [(0.0, 0, 1.0), (0.7, 0, 1.0), (1.3, 12, 1.0), (1.0, 0, 0.8)];
+    let settings = settings.map(|(temperature, top_k, top_p)| Sampling {
+        temperature,
+        top_k,
+        top_p,
+        ..Sampling::default()
+    });
+    // The i-th of `what` in one pass: 'd' draws, 'l' asks for the last row, 'a' for all, 'n' for none.
+    let run = |model: &Model, what: [char; 4]| {
+        let mut scratch = Scratch::new();
+        let mut kvs = [(); 4].map(|()| Kv::new(model.config()));
+        let tokens = [3, 40, 1, 9].map(|len| text(len, len));
+        let samplers = settings.each_ref().map(|s| Sampler::new(s, 0, 77).unwrap());
+        let mut segments: Vec<Segment<'_>> = (kvs.iter_mut().zip(&tokens).zip(&samplers))
+            .zip(what)
+            .map(|(((kv, tokens), sampler), what)| Segment {
+                kv,
+                tokens,
+                adapter: None,
+                logits: match what {
+                    'd' => Logits::Draw(sampler.plain(tokens.len() as u64).unwrap()),
+                    'l' => Logits::Last,
+                    'a' => Logits::All,
+                    _ => Logits::None,
+                },
+            })
+            .collect();
+        model.forward(&mut scratch, &mut segments).unwrap();
+        (0..4)
+            .map(|i| {
+                let rows: Vec<Vec<f32>> = scratch.logits(i).map(<[f32]>::to_vec).collect();
+                (rows, scratch.drawn(i), tokens[i].len())
+            })
+            .collect::<Vec<_>>()
+    };
+    for threads in [1, 2] {
+        let model = model(Dtype::Bf16, threads);
+        let logits = run(&model, ['a'; 4]);
+        for what in ["dddd", "dlad", "ndnl", "aldd", "dadn"] {
+            let kinds: Vec<char> = what.chars().collect();
+            let found = run(&model, kinds.clone().try_into().unwrap());
+            for (i, (rows, drawn, len)) in found.into_iter().enumerate() {
+                let all = &logits[i].0;
+                let expected: &[Vec<f32>] = match kinds[i] {
+                    'a' => all,
+                    'l' => &all[len - 1..],
+                    _ => &[],
+                };
+                assert!(rows == expected, "{what} {i}");
+                assert_eq!(drawn.is_some(), kinds[i] == 'd', "{what} {i}");
+                let Some(drawn) = drawn else { continue };
+                let row = &all[len - 1];
+                let mut sampler = Sampler::new(&settings[i], 0, 77).unwrap();
+                assert_eq!(drawn.token, sampler.draw(row, len as u64), "{what} {i}");
+                let temperature = settings[i].logprob_temperature();
+                let normalizer = model.normalizer(row, temperature).unwrap();
+                let log_prob = normalizer.log_prob(row[drawn.token.unwrap() as usize]);
+                assert_eq!(drawn.log_prob.to_bits(), log_prob.to_bits(), "{what} {i}");
             }
         }
     }

@@ -9,12 +9,13 @@ use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::kv::Kv;
 use crate::model::{Scratch, serve};
-use crate::sample::Drawn;
+use crate::sample::{Draw, Drawn, Picker};
 use kernels::attention::{self, Queries, Rows};
 use kernels::rope::Table;
 use kernels::softmax::{self, Normalizer};
 use kernels::{Dtype, KvCache, Packed, Pool, Slice};
 use kernels::{elementwise, gemm, lora, rmsnorm, rope, swiglu};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 pub(crate) use parts::{Inner, Numbers};
@@ -31,7 +32,6 @@ impl Turn for Slice<'_> {
 }
 
 impl Device for Cpu {
-    const DRAWS: bool = false;
     const TRIMS: bool = true;
     type Wide = Numbers;
     type Narrow = Numbers;
@@ -267,13 +267,29 @@ impl Device for Cpu {
 
     fn hand_over(
         &self,
-        _: usize,
+        vocab: usize,
         _: &mut Numbers,
-        _: &serve::Asked,
+        asked: &serve::Asked,
         (): &mut (),
-        _: &mut Vec<Drawn>,
-        _: &mut Vec<f32>,
+        drawn: &mut Vec<Drawn>,
+        out: &mut Vec<f32>,
     ) -> Result<()> {
+        drawn.clear();
+        drawn.extend(asked.draws.iter().map(|_| Drawn::NONE));
+        self.0.each(drawn, &|row, drawn| {
+            let fetched = asked.fetched.iter().any(|rows| rows.contains(&row));
+            if !fetched {
+                *drawn = self.draw(&asked.draws[row], &out[row * vocab..][..vocab]);
+            }
+        });
+        if !drawn.is_empty() {
+            // Logits that are asked for lie behind others, of which tokens were drawn.
+            let mut place = 0;
+            for rows in &asked.fetched {
+                out.copy_within(rows.start * vocab..rows.end * vocab, place * vocab);
+                place += rows.len();
+            }
+        }
         Ok(())
     }
 
@@ -282,7 +298,25 @@ impl Device for Cpu {
     }
 }
 
+thread_local! {
+    static PICKER: RefCell<Picker> = RefCell::default();
+}
+
 impl Cpu {
+    fn draw(&self, draw: &Draw, logits: &[f32]) -> Drawn {
+        let token = PICKER.with_borrow_mut(|picker| picker.pick(draw, logits));
+        // The most likely token has no distribution of its own: temperature 1, as in training.
+        let temperature = match draw.temperature {
+            0.0 => 1.0,
+            other => other,
+        };
+        let log_prob = match (token, self.normalizer(logits, temperature)) {
+            (Some(token), Ok(normalizer)) => normalizer.log_prob(logits[token as usize]),
+            _ => f32::NAN,
+        };
+        Drawn { token, log_prob }
+    }
+
     #[expect(
         clippy::too_many_arguments,
         reason = "one fused product: operands, adapters, residual, results"

@@ -293,7 +293,6 @@ fn queries<'a>(at: Site<'_, Cuda>, q: &'a Grown<bf16>) -> Result<attention::Quer
 }
 
 impl Device for Cuda {
-    const DRAWS: bool = true;
     /// The plan that is on the device is of all rows.
     const TRIMS: bool = false;
     type Wide = Grown<f32>;

@@ -23,8 +23,7 @@ pub enum Logits {
     Last,
     /// Every row: scoring.
     All,
-    /// The last row, to draw a token: a device that draws by itself hands over the token ([`Scratch::drawn`]), others the
-    /// logits.
+    /// The last row, to draw a token in the same turn: [`Scratch::drawn`].
     Draw(Draw),
 }
 
@@ -144,14 +143,8 @@ impl Scratch {
 }
 
 impl Asked {
-    /// Lists what segments ask for, and where each will find it. Tokens are drawn on a device that draws.
-    fn read(
-        &mut self,
-        draws: bool,
-        segments: &[Segment<'_>],
-        all: &[Range<usize>],
-        to: &mut Results,
-    ) {
+    /// Lists what segments ask for, and where each will find it.
+    fn read(&mut self, segments: &[Segment<'_>], all: &[Range<usize>], to: &mut Results) {
         self.rows.clear();
         self.own.clear();
         self.draws.clear();
@@ -166,7 +159,7 @@ impl Asked {
                 Logits::Last | Logits::Draw(_) => (all.end - 1..all.end, self.rows.len()),
             };
             let place = match segment.logits {
-                Logits::Draw(draw) if draws => {
+                Logits::Draw(draw) => {
                     drawn += 1;
                     self.draws.push(draw);
                     Some(before)
@@ -292,7 +285,7 @@ impl<D: Device> Net<D> {
             let len = segment.kv.len() + segment.tokens.len();
             device.adopt(segment.kv, len)?;
         }
-        asked.read(D::DRAWS, segments, rows, results);
+        asked.read(segments, rows, results);
         results.vocab = self.config.vocab_size;
         let _turn = device.enter();
         let list = &mut *segments;

@@ -253,10 +253,12 @@ fn drawing_takes_no_new_memory() {
     let room = |s: &Sampler| {
         (
             s.logits.capacity(),
-            s.candidates.capacity(),
+            s.picker.candidates.capacity(),
             s.seen.capacity(),
         )
     };
+    sampler.draw(&logits[..10], 0);
+    sampler.draw(&logits, 0);
     let before = room(&sampler);
     for position in 0..100 {
         let id = sampler.draw(&logits, position).unwrap();
@@ -313,7 +315,7 @@ proptest! {
             }
         }
         expected.sort_unstable();
-        let kept: Vec<u32> = sampler.candidates.iter().map(|c| c.id).collect();
+        let kept: Vec<u32> = sampler.picker.candidates.iter().map(|c| c.id).collect();
         prop_assert_eq!(kept, expected);
     }
 }
