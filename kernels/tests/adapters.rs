@@ -179,7 +179,7 @@ fn a_batch_of_segments_gives_the_bits_of_one_adapter_after_the_other() {
         .map(|(o, rank)| Adapter::new(o, INPUTS, rank));
     let segments = crowd(&adapters);
     let (x, room) = (vector(20, rows * INPUTS), 10_000);
-    for dtype in [Dtype::F32, Dtype::Bf16] {
+    for dtype in [Dtype::F32, Dtype::Bf16, Dtype::Q8, Dtype::Bf16Pairs] {
         let weights = vector(21, OUTPUTS * INPUTS);
         let alone = Pool::new(1).unwrap();
         let packed = Packed::pack(&alone, &[&weights], INPUTS, dtype).unwrap();

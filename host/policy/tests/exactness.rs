@@ -12,6 +12,9 @@ use policy::{
 use rl::Sampling;
 use std::sync::Arc;
 
+/// What a configuration's `dtype` may say.
+const DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::Bf16, Dtype::Q8, Dtype::Bf16Pairs];
+
 fn config() -> ModelConfig {
     ragged(true)
 }
@@ -57,7 +60,7 @@ fn chunked(model: &Model, adapter: Option<&Adapter>, tokens: &[u32], sizes: &[us
 
 #[test]
 fn cached_decoding_and_chunked_prefill_equal_one_pass() {
-    for dtype in [Dtype::F32, Dtype::Bf16, Dtype::Q8, Dtype::Bf16Pairs] {
+    for dtype in DTYPES {
         let model = model(dtype, 2);
         let (tokens, adapter) = (text(1, 100), some_adapter(3, 1));
         for adapter in [None, Some(&adapter)] {
@@ -139,7 +142,12 @@ fn a_pass_draws_what_a_sampler_draws_from_its_logits_and_hands_over_the_others()
 
 #[test]
 fn a_batch_of_strangers_with_other_adapters_changes_nothing() {
-    let model = model(Dtype::Bf16, 2);
+    for dtype in DTYPES {
+        a_batch_of_strangers(&model(dtype, 2), dtype);
+    }
+}
+
+fn a_batch_of_strangers(model: &Model, dtype: Dtype) {
     let adapters = [None, Some(some_adapter(3, 1)), Some(some_adapter(17, 2))];
     let texts = [text(1, 40), text(2, 1), text(3, 75)];
     let mut kvs: Vec<Kv> = texts.iter().map(|_| Kv::new(model.config())).collect();
@@ -159,8 +167,8 @@ fn a_batch_of_strangers_with_other_adapters_changes_nothing() {
     for (i, (tokens, adapter)) in texts.iter().zip(&adapters).enumerate() {
         let together: Vec<u32> = scratch.logits(i).flat_map(bits).collect();
         assert!(
-            together == chunked(&model, adapter.as_ref(), tokens, &[1000]),
-            "sequence {i}"
+            together == chunked(model, adapter.as_ref(), tokens, &[1000]),
+            "{dtype:?}: sequence {i}"
         );
     }
 }
@@ -168,7 +176,7 @@ fn a_batch_of_strangers_with_other_adapters_changes_nothing() {
 #[test]
 fn threads_and_instruction_sets_change_nothing() {
     let (tokens, adapter) = (text(4, 60), some_adapter(5, 3));
-    for dtype in [Dtype::Bf16, Dtype::Bf16Pairs] {
+    for dtype in DTYPES {
         let expected = chunked(&model(dtype, 1), Some(&adapter), &tokens, &[60]);
         for &isa in Isa::available() {
             for threads in [1, 2, 4] {
@@ -183,14 +191,13 @@ fn threads_and_instruction_sets_change_nothing() {
 
 #[test]
 fn training_computes_the_log_probs_that_serving_recorded() {
-    let (exact, pairs) = (model(Dtype::Bf16, 2), model(Dtype::Bf16Pairs, 2));
     let (prompt, adapter) = (text(5, 20), some_adapter(4, 4));
-    for (model, adapter, temperature) in [
-        (&exact, None, 0.0),
-        (&exact, Some(&adapter), 0.7),
-        (&exact, Some(&adapter), 1.3),
-        (&pairs, Some(&adapter), 0.7),
-    ] {
+    let ways = [(None, 0.0), (Some(&adapter), 0.7), (Some(&adapter), 1.3)];
+    let all = DTYPES
+        .into_iter()
+        .flat_map(|dtype| ways.map(|way| (dtype, way)));
+    for (dtype, (adapter, temperature)) in all {
+        let model = model(dtype, 2);
         let (mut kv, mut scratch) = (Kv::new(model.config()), Scratch::new());
         let (mut tokens, mut input, mut recorded) = (prompt.clone(), prompt.clone(), Vec::new());
         for step in 0..50 {
@@ -217,15 +224,24 @@ fn training_computes_the_log_probs_that_serving_recorded() {
         let found = model
             .train_forward(&mut tape, adapter, &tokens, &targets, trained)
             .unwrap();
-        assert_eq!(bits(&found), bits(&recorded), "temperature {temperature}");
+        assert_eq!(
+            bits(&found),
+            bits(&recorded),
+            "{dtype:?}, temperature {temperature}"
+        );
     }
 }
 
 #[test]
 fn going_on_from_a_truncated_or_copied_prefix_equals_starting_anew() {
-    let model = model(Dtype::F32, 1);
+    for dtype in DTYPES {
+        going_on(&model(dtype, 1), dtype);
+    }
+}
+
+fn going_on(model: &Model, dtype: Dtype) {
     let tokens = text(7, 70);
-    let whole = chunked(&model, None, &tokens, &[70]);
+    let whole = chunked(model, None, &tokens, &[70]);
     let mut scratch = Scratch::new();
     let mut first = Kv::new(model.config());
     let mut wrong = tokens[..45].to_vec();
@@ -250,7 +266,7 @@ fn going_on_from_a_truncated_or_copied_prefix_equals_starting_anew() {
         };
         model.forward(&mut scratch, &mut [segment]).unwrap();
         let found: Vec<u32> = scratch.logits(0).flat_map(bits).collect();
-        assert!(found == whole[45 * 77..]);
+        assert!(found == whole[45 * 77..], "{dtype:?}");
     }
 }
 
@@ -261,7 +277,7 @@ fn gradients_do_not_depend_on_threads_or_instruction_sets() {
     let upstream: Vec<f32> = (0..targets.len())
         .map(|i| (i % 7) as f32 * 0.1 - 0.2)
         .collect();
-    for dtype in [Dtype::Bf16, Dtype::Bf16Pairs] {
+    for dtype in DTYPES {
         let mut expected = None;
         for &isa in Isa::available() {
             for threads in [1, 2, 3] {

@@ -109,8 +109,13 @@ pub(crate) fn config() -> ModelConfig {
 
 /// Random weights.
 pub(crate) fn random_model() -> Arc<Model> {
+    random_model_in(Dtype::F32)
+}
+
+/// The same random weights, stored as `dtype`.
+pub(crate) fn random_model_in(dtype: Dtype) -> Arc<Model> {
     let pool = Arc::new(Pool::new(2).expect("threads"));
-    Arc::new(Model::random(config(), 7, Dtype::F32, pool).expect("small sizes"))
+    Arc::new(Model::random(config(), 7, dtype, pool).expect("small sizes"))
 }
 
 /// What follows what in the scripted model.

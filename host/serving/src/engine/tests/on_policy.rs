@@ -1,17 +1,19 @@
 //! A property: whatever shares the engine with a request, the log-probs that it records are those of training, bit for bit.
 //!
-//! Arrivals, prompts, pieces of prompts, places, the prefix cache's size, adapters of several ranks, priorities, temperatures and
-//! threads are drawn; training runs on another number of threads than serving.
+//! How weights are stored, arrivals, prompts, pieces of prompts, places, the prefix cache's size, adapters of several ranks, priorities,
+//! temperatures and threads are drawn; training runs on another number of threads than serving.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use policy::{Adapter, Deployed, Model, Pool, Slot, Tape, Target};
+use policy::{Adapter, Deployed, Dtype, Model, Pool, Slot, Tape, Target};
 use proptest::prelude::*;
 use rl::{AdapterName, PolicyVersion, ScoreRequest, TokenId, Weights};
 
 use super::{Bench, Config, Heard, Listener, Priority, SampleJob, job, prompt, tiny};
 
+/// What a configuration's `dtype` may say.
+const DTYPES: [Dtype; 4] = [Dtype::Bf16, Dtype::F32, Dtype::Q8, Dtype::Bf16Pairs];
 /// Ranks of the adapters that are side by side.
 const RANKS: [usize; 3] = [1, 5, 16];
 /// Beginnings that prompts share, as conversations share a system prompt.
@@ -33,6 +35,7 @@ struct Ask {
 
 #[derive(Clone, Debug)]
 struct Day {
+    dtype: Dtype,
     asks: Vec<Ask>,
     prefill_rows: usize,
     max_sequences: usize,
@@ -71,6 +74,7 @@ fn ask() -> impl Strategy<Value = Ask> {
 fn day() -> impl Strategy<Value = Day> {
     let threads = || prop_oneof![Just(1usize), Just(2), Just(4)];
     (
+        prop::sample::select(DTYPES.to_vec()),
         prop::collection::vec(ask(), 1..10),
         1..150usize,
         1..9usize,
@@ -80,7 +84,8 @@ fn day() -> impl Strategy<Value = Day> {
         threads(),
     )
         .prop_map(
-            |(asks, prefill_rows, max_sequences, prefix_bytes, threads, trained_on)| Day {
+            |(dtype, asks, prefill_rows, max_sequences, prefix_bytes, threads, trained_on)| Day {
+                dtype,
                 asks,
                 prefill_rows,
                 max_sequences,
@@ -171,7 +176,7 @@ proptest! {
 
     #[test]
     fn what_is_recorded_is_what_training_computes_whatever_the_engine_does_beside(day in day()) {
-        let on = |threads| tiny::random_model().on(Arc::new(Pool::new(threads).unwrap()));
+        let on = |threads| tiny::random_model_in(day.dtype).on(Arc::new(Pool::new(threads).unwrap()));
         let (serves, trains) = (Arc::new(on(day.threads)), on(day.trained_on));
         let adapters = adapters(&serves);
         let slots: BTreeMap<_, _> = adapters
