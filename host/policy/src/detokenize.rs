@@ -15,6 +15,8 @@ pub struct Detokenizer {
     stops: Vec<String>,
     /// Bytes of a character that is not complete yet; at most three.
     bytes: Vec<u8>,
+    /// Of the last token: kept, so that a token allocates nothing but what it shows.
+    text: String,
     /// Text that may be the start of a stop string.
     held: String,
     stopped: bool,
@@ -32,6 +34,7 @@ impl Detokenizer {
                 .cloned()
                 .collect(),
             bytes: Vec::new(),
+            text: String::new(),
             held: String::new(),
             stopped: false,
             strip_space: tokenizer.strips_leading_space(),
@@ -52,8 +55,12 @@ impl Detokenizer {
             return String::new();
         }
         self.bytes.extend_from_slice(bytes);
-        let text = take_text(&mut self.bytes);
-        self.show(&text)
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        take_text(&mut self.bytes, &mut text);
+        let shown = self.show(&text);
+        self.text = text;
+        shown
     }
 
     fn show(&mut self, text: &str) -> String {
@@ -79,8 +86,10 @@ impl Detokenizer {
             .map(|stop| overlap(&self.held, stop))
             .max()
             .unwrap_or(0);
-        let rest = self.held.split_off(self.held.len() - keep);
-        std::mem::replace(&mut self.held, rest)
+        let shown = self.held.len() - keep;
+        let text = self.held[..shown].to_owned();
+        self.held.drain(..shown);
+        text
     }
 
     /// Whether a stop string has come.
@@ -100,9 +109,8 @@ impl Detokenizer {
     }
 }
 
-/// Takes the complete characters off the front. Bytes that cannot become UTF-8 turn into U+FFFD as in `from_utf8_lossy`.
-fn take_text(bytes: &mut Vec<u8>) -> String {
-    let mut text = String::new();
+/// Moves the complete characters off the front to the end of `text`. Bytes that cannot become UTF-8 turn into U+FFFD as in `from_utf8_lossy`.
+fn take_text(bytes: &mut Vec<u8>, text: &mut String) {
     let mut rest = bytes.as_slice();
     loop {
         match std::str::from_utf8(rest) {
@@ -121,8 +129,8 @@ fn take_text(bytes: &mut Vec<u8>) -> String {
             }
         }
     }
-    *bytes = rest.to_vec();
-    text
+    let taken = bytes.len() - rest.len();
+    bytes.drain(..taken);
 }
 
 /// The length of the longest end of `text` that is a beginning of `stop`.

@@ -15,6 +15,7 @@ fn bare(stops: &[&str]) -> Detokenizer {
     Detokenizer {
         stops: stops.iter().map(|stop| (*stop).to_owned()).collect(),
         bytes: Vec::new(),
+        text: String::new(),
         held: String::new(),
         stopped: false,
         strip_space: false,

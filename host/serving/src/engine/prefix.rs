@@ -12,7 +12,8 @@ use rl::{TenantId, TokenId};
 /// Shorter common beginnings are computed again: copying them saves less than the bookkeeping costs.
 pub(crate) const LEAST: usize = 16;
 
-/// Whose, and by which weights.
+/// Whose, and by which weights. The digest is of everything that an adapter computes with: two versions that have one digest have the
+/// same weights, and keys and values that are the same in every bit, so that a version's number adds nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Scope {
     pub(crate) tenant: TenantId,

@@ -50,6 +50,51 @@ fn votes_that_come_together_compute_their_prompt_once_and_each_hears_what_it_hea
 }
 
 #[test]
+fn scores_that_are_asked_at_once_and_begin_alike_compute_the_beginning_once() {
+    for weights in [Weights::Base, adapter("one")] {
+        let asked = prompt(37, 150);
+        let questions = [20, 30, 40].map(|more| ScoreRequest {
+            weights: weights.clone(),
+            prompt: [asked.clone(), prompt(more, more)].concat(),
+            continuations: vec![prompt(38, 3), prompt(39, 2)],
+            temperature: 1.0,
+        });
+        let mut bench = chunked();
+        let together = score_all(&mut bench, &questions);
+        let stats = bench.handle.stats();
+        assert_eq!(stats.reused_tokens, 150 + 150, "{stats:?}");
+        // The beginning, three ends, and of each continuation all but its last token.
+        assert_eq!(stats.rows, 150 + 20 + 30 + 40 + 3 * (2 + 1), "{stats:?}");
+        for (question, together) in questions.iter().zip(&together) {
+            let alone = score_all(
+                &mut Bench::new(Config::default()),
+                std::slice::from_ref(question),
+            );
+            assert_eq!(&alone[0], together);
+        }
+    }
+}
+
+/// The bits of each question's scores; all are asked before the first is computed.
+fn score_all(bench: &mut Bench, questions: &[ScoreRequest]) -> Vec<Vec<u32>> {
+    let asked = questions
+        .iter()
+        .map(|question| bench.score(question.clone()));
+    let answers: Vec<_> = asked.collect();
+    let heard = answers.into_iter().map(|mut answer| {
+        loop {
+            // The first answers' turns may have computed this one, too, and an idle engine would wait.
+            if let Ok(scores) = answer.try_recv() {
+                let scores = scores.unwrap().concat();
+                return scores.iter().map(|score| score.to_bits()).collect();
+            }
+            bench.worker.turn();
+        }
+    });
+    heard.collect()
+}
+
+#[test]
 fn a_vote_goes_on_when_the_one_that_computed_for_it_goes_away() {
     let mut bench = chunked();
     let wanted = job(Weights::Base, prompt(33, 200), 3, 1);
