@@ -10,8 +10,8 @@ use crate::outside::{self, Fence};
 /// An example of the prompt: a reaction and its answer.
 type Example = (String, String);
 
-/// The prompt for one vote; none when nothing reacts in words. The order of the examples is drawn anew for each vote, so that
-/// votes differ.
+/// The prompt for one vote; none when nothing reacts in words. Fence and order of the examples are drawn anew for each: the choice is scored,
+/// not sampled, and votes on one prompt would be one vote. The price: votes share no beginning that the engine could compute once.
 pub fn ask(turn: &Turn, next: &Observation) -> Result<Option<Prompt>, Fault> {
     let reaction = outside::reaction(next)?;
     if reaction.is_empty() {
