@@ -39,6 +39,8 @@ pub struct Metrics {
     pub(crate) trained: Counter,
     pub(crate) steps: Family<Label, Counter>,
     pub(crate) fresh_tokens: Counter,
+    pub(crate) rechecked_tokens: Counter,
+    pub(crate) uncompared_tokens: Counter,
     pub(crate) mismatched_tokens: Counter,
     pub(crate) fingerprints: Family<Label, Counter>,
     pub(crate) plugin_failures: Family<Label, Counter>,
@@ -145,12 +147,22 @@ impl Metrics {
 fn register_exactness(r: &mut Registry, m: &Metrics) {
     r.register(
         "fresh_tokens",
-        "trained tokens that the weights before their step had sampled",
+        "tokens in steps that the weights before the step had sampled: compared with what training computes, whatever became of the step",
         m.fresh_tokens.clone(),
     );
     r.register(
+        "rechecked_tokens",
+        "tokens in steps of older weights, compared with what those compute: one sample a step, when they are still in memory",
+        m.rechecked_tokens.clone(),
+    );
+    r.register(
+        "uncompared_tokens",
+        "tokens in steps that nothing was compared for: of older weights, or of a step that the learner refused",
+        m.uncompared_tokens.clone(),
+    );
+    r.register(
         "mismatched_tokens",
-        "those whose log-prob in training differs in any bit from the recorded one",
+        "fresh and rechecked tokens whose log-prob in training differs in any bit from the recorded one",
         m.mismatched_tokens.clone(),
     );
     r.register(

@@ -290,17 +290,24 @@ impl Board {
         }
     }
 
-    /// What a step found out about the tokens that its own weights had sampled.
+    /// What a step from `version` found out about the tokens of its batch: whether they are computed as they were served.
     pub(crate) fn recomputed(&self, version: PolicyVersion, step: &StepMetrics) {
-        let (fresh, mismatched) = (step.fresh, step.mismatched);
+        let (fresh, rechecked, mismatched) = (step.fresh, step.rechecked, step.mismatched);
         self.metrics.fresh_tokens.inc_by(fresh);
+        self.metrics.rechecked_tokens.inc_by(rechecked);
         self.metrics.mismatched_tokens.inc_by(mismatched);
+        self.uncompared(step.uncompared);
         if mismatched > 0 {
             tracing::error!(
-                %version, fresh, mismatched,
+                %version, fresh, rechecked, mismatched,
                 "training computes other log-probs than were served; `nextstate verify on-policy` finds out where"
             );
         }
+    }
+
+    /// Tokens of a batch for which nothing was compared.
+    pub(crate) fn uncompared(&self, tokens: u64) {
+        self.metrics.uncompared_tokens.inc_by(tokens);
     }
 
     /// A reply's fingerprint was compared with the ledger's.

@@ -235,11 +235,18 @@ impl Training {
                 .await?
         };
         let learner = self.parts.learner.clone();
+        let tokens = samples.iter().map(|s| s.response.len() as u64).sum();
         let batch = Batch { samples };
         let stepping = blocking("the learner", move || learner.lock().step(&batch));
         let stepped = self.meanwhile(stepping, orders).await??;
         let time = start.elapsed().as_secs_f64();
         self.parts.board.metrics.step_time.0.observe(time);
+        // Whatever becomes of the step: a token that training sees otherwise than it was served may be why nothing does.
+        match &stepped {
+            Ok(proposal) => self.parts.board.recomputed(head, &proposal.metrics),
+            Err(rl::Error::Refused { .. }) => self.parts.board.uncompared(tokens),
+            Err(_) => {}
+        }
         if self.line()?.version() != head && !ledger::mutant::on("overtaken-step-committed") {
             // The head moved meanwhile: the step started from weights that no longer answer, and is due again from those that do.
             self.parts.board.step("overtaken");
@@ -314,13 +321,11 @@ impl Training {
             back,
             share,
         };
-        let measured = step.proposal.metrics;
         let count = due.samples.len();
         let record = self
             .with_line("committing a version", move |line| line.commit(&due, step))
             .await?;
         let version = PolicyVersion::new(record.version);
-        self.parts.board.recomputed(version, &measured);
         if !passed {
             self.spent(count, Fate::Held(version));
             self.parts.board.step("held");

@@ -135,11 +135,17 @@ pub struct StepMetrics {
     pub ratio_max: f64,
     /// Share of weighted tokens whose ratio was clipped.
     pub clipped: f64,
-    /// Fresh tokens whose recomputed log-prob differs in any bit from the recorded one.
+    /// Fresh and rechecked tokens whose recomputed log-prob differs in any bit from the recorded one.
     pub mismatched: u64,
     /// Fresh tokens: those that the weights before the step sampled, so that both log-probs must be the same.
     #[serde(default)]
     pub fresh: u64,
+    /// Tokens of older versions that were computed once more by the version that sampled them, so that both log-probs must be the same, too.
+    #[serde(default)]
+    pub rechecked: u64,
+    /// Response tokens of the batch that are neither fresh nor rechecked: nobody looked whether they are computed as they were served.
+    #[serde(default)]
+    pub uncompared: u64,
     /// Weighted response tokens.
     pub tokens: u64,
     /// Samples in the batch.

@@ -66,8 +66,7 @@ impl FrozenLearner {
         walk::check(&self.model, &self.config, batch)?;
         let metrics = self.walk.pass(
             &self.model,
-            &self.adapter,
-            self.version,
+            (&self.adapter, self.version, &self.slot),
             &self.config,
             batch,
             1,

@@ -130,8 +130,7 @@ impl LoraLearner {
         for pass in 1..=self.config.passes {
             let figures = self.walk.pass(
                 &self.model,
-                next.trainee.adapter(),
-                self.version,
+                (next.trainee.adapter(), self.version, &self.slot),
                 &self.config,
                 batch,
                 pass,

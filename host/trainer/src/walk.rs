@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use policy::{Adapter, AdapterGrads, Model, Pack, Tape, Target};
+use policy::{Adapter, AdapterGrads, Model, Pack, Slot, Tape, Target};
 use rl::{Batch, PolicyVersion, Sample, StepMetrics};
 
 use crate::loss::{Figures, Objective, Streams};
@@ -108,12 +108,12 @@ impl Walk {
         }
     }
 
-    /// Pass number `pass` (from 1) over a batch that [`check`] accepted. Afterwards `self.grads` is the gradient.
+    /// Pass number `pass` (from 1) over a batch that [`check`] accepted. Afterwards `self.grads` is the gradient. The adapter is version
+    /// `current`; `kept` may still have older ones.
     pub(crate) fn pass(
         &mut self,
         model: &Model,
-        adapter: &Adapter,
-        current: PolicyVersion,
+        (adapter, current, kept): (&Adapter, PolicyVersion, &Slot),
         config: &Config,
         batch: &Batch,
         pass: u32,
@@ -129,8 +129,9 @@ impl Walk {
             );
         let outcomes = self.samples(model, adapter, &objective, &batch.samples, share, pass)?;
         let mut total = Figures::default();
-        let (mut mismatched, mut fresh) = (0, 0);
+        let (mut mismatched, mut fresh, mut all) = (0, 0, 0);
         for (sample, (figures, differ)) in batch.samples.iter().zip(outcomes) {
+            all += sample.response.len() as u64;
             if sample.version == current {
                 mismatched += differ;
                 fresh += sample.response.len() as u64;
@@ -148,6 +149,12 @@ impl Walk {
         finite("the loss", loss, pass)?;
         let grad_norm = self.grads.norm(model.pool()).map_err(backward)?;
         finite("the gradient's norm", grad_norm, pass)?;
+        let mut rechecked = 0;
+        if pass == 1 {
+            let older = recheck(&self.space, model, current, kept, &batch.samples)?;
+            rechecked = older.0;
+            mismatched += older.1;
+        }
         Ok(StepMetrics {
             loss,
             pg_loss: total.pg,
@@ -158,6 +165,8 @@ impl Walk {
             clipped: total.clipped as f64 / tokens,
             mismatched,
             fresh,
+            rechecked,
+            uncompared: all - fresh - rechecked,
             tokens: total.tokens,
             samples: batch.samples.len() as u64,
             ..StepMetrics::default()
@@ -206,9 +215,7 @@ impl Walk {
                 };
                 let figures = objective.sample(&streams, share, &mut self.dlogprobs);
                 upstream.extend_from_slice(&self.dlogprobs);
-                let pairs = logprobs.iter().zip(&sample.behaviour);
-                let differ = pairs.filter(|(now, then)| now.to_bits() != then.to_bits());
-                outcomes[i] = (figures, differ.count() as u64);
+                outcomes[i] = (figures, unlike(logprobs, &sample.behaviour));
             }
             model
                 .backward(tape, adapter, &upstream, &mut self.grads)
@@ -216,6 +223,40 @@ impl Walk {
         }
         Ok(outcomes)
     }
+}
+
+/// One sample of an older version that is still at hand, computed by that version: its tokens, and how many of them differ in any bit from
+/// what was recorded.
+///
+/// One a step, not all: it takes a forward pass of its own, a third of what a sample costs, and where turns come faster than steps most of a
+/// batch is older than the learner's version.
+fn recheck(
+    space: &Workspace,
+    model: &Model,
+    current: PolicyVersion,
+    kept: &Slot,
+    samples: &[Sample],
+) -> Result<(u64, u64)> {
+    let older = samples.iter().filter(|sample| sample.version != current);
+    let mut found = older.filter_map(|sample| Some((sample, kept.recent(sample.version)?)));
+    let Some((sample, version)) = found.next() else {
+        return Ok((0, 0));
+    };
+    let (tokens, targets) = inputs(sample);
+    let mut pack = Pack::default();
+    pack.push(&tokens, &targets).map_err(forward)?;
+    let (adapter, tape) = (version.adapter.as_deref(), &mut space.tape.lock());
+    let now = model
+        .train_pack(tape, adapter, &pack, sample.temperature)
+        .map_err(forward)?;
+    Ok((now.len() as u64, unlike(&now, &sample.behaviour)))
+}
+
+/// Numbers that differ in any bit.
+fn unlike(now: &[f32], then: &[f32]) -> u64 {
+    let pairs = now.iter().zip(then);
+    let differ = pairs.filter(|(now, then)| now.to_bits() != then.to_bits());
+    differ.count() as u64
 }
 
 /// What a pack asks for, all of it finite.

@@ -245,6 +245,34 @@ fn fresh_samples_have_ratio_one_and_no_mismatch_and_stale_ones_are_measured() {
         }
         let other = learner.step(&other).unwrap().metrics;
         assert_eq!((other.mismatched, other.fresh), (0, 0));
+        assert_eq!((other.rechecked, other.uncompared), (0, 11), "unheard of");
+    }
+}
+
+#[test]
+fn one_sample_of_an_older_version_that_is_kept_is_computed_by_that_version() {
+    for (name, build) in BUILDS {
+        let (mut learner, slot, batch) = build();
+        advance(learner.as_mut(), &batch);
+        let looked = |learner: &mut dyn Learner, batch: &Batch| {
+            let found = learner.step(batch).unwrap().metrics;
+            let compared = (found.fresh, found.rechecked, found.uncompared);
+            (compared, found.mismatched)
+        };
+        // Of the base's 7 and 4 tokens.
+        assert_eq!(looked(learner.as_mut(), &batch), ((0, 7, 4), 0), "{name}");
+        let mut other = batch.clone();
+        let recorded = &mut other.samples[0].behaviour[2];
+        *recorded = f32::from_bits(recorded.to_bits() + 1);
+        assert_eq!(looked(learner.as_mut(), &other), ((0, 7, 4), 1), "{name}");
+        // The first whose version is kept; a fresh one needs no pass.
+        other.samples[0].version = PolicyVersion::new(9);
+        assert_eq!(looked(learner.as_mut(), &other), ((0, 4, 7), 0), "{name}");
+        other.samples[0].version = PolicyVersion::new(1);
+        other.samples[0].behaviour = common::log_probs(&model(), &slot.load(), &other.samples[0]);
+        assert_eq!(looked(learner.as_mut(), &other), ((7, 4, 0), 0), "{name}");
+        slot.forget();
+        assert_eq!(looked(learner.as_mut(), &batch), ((0, 0, 11), 0), "{name}");
     }
 }
 

@@ -294,6 +294,8 @@ impl Learner for HashLearner {
             step: self.version.get() + 1,
             fresh: 7,
             mismatched: 3,
+            rechecked: 2,
+            uncompared: 5,
             ..StepMetrics::default()
         };
         let failure = self.witness.lock().fail.pop();

@@ -34,10 +34,11 @@ async fn samples_become_versions_that_are_live_as_soon_as_they_are_committed() {
     let adapter = rig.ledger.get_blob(&newest.adapter_blob.unwrap()).unwrap();
     let live = rig.witness.lock().live.last().cloned();
     assert_eq!(live, Some((2, adapter)), "served = stored");
-    let counted = ["fresh", "mismatched"].map(|n| rig.counter(&format!("loops_{n}_tokens_total")));
+    let counted = ["fresh", "mismatched", "rechecked", "uncompared"]
+        .map(|n| rig.counter(&format!("loops_{n}_tokens_total")));
     assert_eq!(
         counted,
-        [2 * 7, 2 * 3],
+        [2 * 7, 2 * 3, 2 * 2, 2 * 5],
         "what the learner said of two steps"
     );
     rig.stop().await;
@@ -109,6 +110,14 @@ async fn a_refused_step_is_recorded_and_the_version_does_not_move() {
             (refused[0].parent, refused[0].samples.len()),
             (PolicyVersion::BASE, 2)
         );
+        // What such a step had found out counts; of one that says nothing, nothing was compared: replies of 6 and 13 bytes.
+        let counted =
+            ["fresh", "uncompared"].map(|n| rig.counter(&format!("loops_{n}_tokens_total")));
+        let expected = match failure {
+            Failure::NotFinite => [7, 19 + 5],
+            _ => [7 + 7, 5 + 5],
+        };
+        assert_eq!(counted, expected);
         rig.stop().await;
     }
 }
