@@ -55,6 +55,19 @@ impl Loaded {
         Self::read(config, &open(config)?, trainer::Workspace::default())
     }
 
+    /// The same, with room on a GPU for what an engine may hold.
+    ///
+    /// # Errors
+    /// As [`Loaded::from_config`].
+    pub fn for_engine(
+        config: &mut crate::config::ModelSection,
+        engine: &serving::engine::Config,
+    ) -> anyhow::Result<Self> {
+        let checkpoint = open(config)?;
+        make_room(config, engine, &checkpoint);
+        Self::read(config, &checkpoint, trainer::Workspace::default())
+    }
+
     /// Loads the model of a host, when [`memory::plan`] says that it fits, with the configuration that it fits with.
     ///
     /// # Errors
@@ -62,10 +75,7 @@ impl Loaded {
     pub fn for_host(config: &mut Config) -> anyhow::Result<Self> {
         let checkpoint = open(&config.model)?;
         memory::plan(config, &checkpoint)?;
-        if config.model.device != Placement::Cpu {
-            let least = placement::tokens_of(&config.engine, &checkpoint.config);
-            config.model.gpu_tokens = config.model.gpu_tokens.max(least);
-        }
+        make_room(&mut config.model, &config.engine, &checkpoint);
         let kept = usize::try_from(config.activation_bytes).unwrap_or(usize::MAX);
         let workspace = trainer::Workspace::new(kept);
         Self::read(&config.model, &checkpoint, workspace)
@@ -97,6 +107,17 @@ impl Loaded {
             template: Arc::new(checkpoint.template()?),
             workspace,
         })
+    }
+}
+
+fn make_room(
+    config: &mut crate::config::ModelSection,
+    engine: &serving::engine::Config,
+    checkpoint: &Checkpoint,
+) {
+    if config.device != Placement::Cpu {
+        let least = placement::tokens_of(engine, &checkpoint.config);
+        config.gpu_tokens = config.gpu_tokens.max(least);
     }
 }
 

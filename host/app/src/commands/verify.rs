@@ -12,6 +12,7 @@ use policy::peft;
 
 use crate::config::{Dtype, ModelSection};
 use crate::host::Loaded;
+use crate::placement::Placement;
 
 mod check;
 mod found;
@@ -37,7 +38,8 @@ What is done:
     prefix cache        cold, and warm: the same conversations go on, their beginnings are copied
     weights             the base, adapters of ranks 1, 7 and 16 made for this, and every --adapter, side by side
     temperature         0, 0.7 and 1, some of them with top-p
-    instruction set     training again with every narrower one that this processor has, on a few tokens
+    instruction set     training again with every narrower one that this processor has, over the replies to cold prompts;
+                        with the plain one, a hundred times as slow, over a few of them (on a GPU: not at all)
     the same again      a request's reply under every other setting, with its log-probs
 
 What it says:
@@ -46,7 +48,8 @@ What it says:
   off-policy by rounding alone, which importance ratios would have to repair.
 
   nextstate verify on-policy smollm2-135m-instruct
-  nextstate verify on-policy ./my-model --adapter ./my-adapter --tokens 10000 --json";
+  nextstate verify on-policy ./my-model --adapter ./my-adapter --tokens 10000 --json
+  nextstate verify on-policy ./my-model --device gpu";
 
 /// The arguments of `nextstate verify on-policy`.
 #[derive(Clone, Debug, clap::Args)]
@@ -61,6 +64,9 @@ pub struct OnPolicy {
     /// Numbers in which the base weights are kept
     #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
     dtype: Dtype,
+    /// Where it computes: cpu, gpu, gpu:1, or auto, a GPU where one can be used; on a GPU weights are bf16
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: Placement,
     /// Numbers of compute threads to try
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 2, 4],
           value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -105,12 +111,14 @@ fn on_policy(args: &OnPolicy) -> anyhow::Result<()> {
 
 fn find(args: &OnPolicy) -> anyhow::Result<(Loaded, found::Found)> {
     let threads: Vec<usize> = args.threads.iter().map(|n| usize::from(*n)).collect();
-    let loaded = Loaded::from_config(&ModelSection {
+    let mut section = ModelSection {
         name: args.model.clone(),
         dtype: args.dtype,
         threads: threads.first().copied().unwrap_or(1),
+        device: args.device,
         ..ModelSection::default()
-    })?;
+    };
+    let loaded = Loaded::for_engine(&mut section, &check::most())?;
     let config = loaded.model.config();
     let mut weights = requests::made_adapters(config, args.seed)?;
     for folder in &args.adapter {

@@ -165,6 +165,11 @@ impl Model {
         Model { pool, net }
     }
 
+    /// Whether it computes on a GPU: instruction sets are nothing to it then.
+    pub fn is_on_gpu(&self) -> bool {
+        matches!(self.net, Placed::Cuda(_))
+    }
+
     /// The threads that it computes on.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool

@@ -12,6 +12,7 @@ use crate::host::Loaded;
 #[derive(Debug, Serialize)]
 pub(super) struct Report<'a> {
     model: &'a str,
+    device: &'static str,
     dtype: Dtype,
     seed: u64,
     /// Sampled tokens whose log-probs were compared with training's.
@@ -27,7 +28,8 @@ pub(super) struct Report<'a> {
 pub(super) fn json<'a>(loaded: &'a Loaded, args: &OnPolicy, found: &'a Found) -> Report<'a> {
     Report {
         model: &loaded.name,
-        dtype: args.dtype,
+        device: device(loaded),
+        dtype: dtype(loaded, args),
         seed: args.seed,
         tokens: found.tokens,
         compared: found.compared,
@@ -35,6 +37,23 @@ pub(super) fn json<'a>(loaded: &'a Loaded, args: &OnPolicy, found: &'a Found) ->
         reused_prompt_tokens: found.reused,
         variations: &found.rows,
         first: &found.first,
+    }
+}
+
+fn device(loaded: &Loaded) -> &'static str {
+    if loaded.model.is_on_gpu() {
+        "gpu"
+    } else {
+        "cpu"
+    }
+}
+
+/// On a GPU weights are bf16, whatever was asked for.
+fn dtype(loaded: &Loaded, args: &OnPolicy) -> Dtype {
+    if loaded.model.is_on_gpu() {
+        Dtype::Bf16
+    } else {
+        args.dtype
     }
 }
 
@@ -62,16 +81,16 @@ pub(super) fn page(loaded: &Loaded, args: &OnPolicy, found: &Found) -> String {
         .map(|line| line.trim_end().to_owned())
         .collect();
     lines.push(String::new());
-    let dtype = match args.dtype {
+    let dtype = match dtype(loaded, args) {
         Dtype::Bf16 => "bf16",
         Dtype::F32 => "f32",
         Dtype::Q8 => "q8",
         Dtype::Bf16Pairs => "bf16-pairs",
     };
     lines.push(format!(
-        "{}, {dtype}: {} tokens were sampled and trained, {} log-probs compared, {} mismatched; \
+        "{}, {dtype} on the {}: {} tokens were sampled and trained, {} log-probs compared, {} mismatched; \
          {} prompt tokens came from the prefix cache",
-        loaded.name, found.tokens, found.compared, found.mismatched, found.reused
+        loaded.name, device(loaded), found.tokens, found.compared, found.mismatched, found.reused
     ));
     for Mismatch {
         setting,

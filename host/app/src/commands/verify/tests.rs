@@ -6,6 +6,7 @@ use policy::{Adapter, Checkpoint, peft};
 
 use super::{OnPolicy, find, on_policy, report};
 use crate::config::Dtype;
+use crate::placement::Placement;
 
 fn tiny() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/fixtures/tiny-llama");
@@ -17,6 +18,7 @@ fn args() -> OnPolicy {
         model: tiny(),
         adapter: Vec::new(),
         dtype: Dtype::Bf16,
+        device: Placement::Cpu,
         threads: vec![1, 2],
         tokens: 600,
         seed: 3,
@@ -56,6 +58,17 @@ fn serving_and_training_agree_on_every_bit_under_everything_that_is_varied() {
     assert_eq!(of("weights"), ["base", "rank 1", "rank 7", "rank 16", own]);
     assert_eq!(of("temperature").len(), 4);
     assert_eq!(of("the same again").len(), 1);
+    // Several whole requests with the plain instruction set, and more where it costs less; both numbers of threads.
+    let sets = found
+        .rows
+        .iter()
+        .filter(|r| r.variation == "instruction set");
+    let tokens: Vec<u64> = sets.map(|row| row.tokens).collect();
+    assert_eq!(tokens.len(), kernels::Isa::available().len() - 1);
+    assert!(
+        tokens.iter().all(|tokens| *tokens >= 2 * 2 * 5),
+        "{tokens:?}"
+    );
     // Each token is counted once under each thing that was varied.
     for variation in [
         "threads",
@@ -72,10 +85,25 @@ fn serving_and_training_agree_on_every_bit_under_everything_that_is_varied() {
     assert!(page.contains("0 mismatched"), "{page}");
     let json = serde_json::to_value(report::json(&loaded, &args, &found)).unwrap();
     assert_eq!(
-        (&json["mismatched"], &json["dtype"]),
-        (&0.into(), &"bf16".into())
+        (&json["mismatched"], &json["dtype"], &json["device"]),
+        (&0.into(), &"bf16".into(), &"cpu".into())
     );
     assert_eq!(json["variations"][0]["variation"], "threads");
+}
+
+#[test]
+fn they_agree_however_the_weights_are_stored() {
+    for dtype in [Dtype::F32, Dtype::Q8, Dtype::Bf16Pairs] {
+        let args = OnPolicy {
+            dtype,
+            tokens: 100,
+            ..args()
+        };
+        let (loaded, found) = find(&args).unwrap();
+        let page = report::page(&loaded, &args, &found);
+        assert_eq!(found.mismatched, 0, "{page}");
+        assert!(found.tokens >= 100, "{page}");
+    }
 }
 
 #[test]
