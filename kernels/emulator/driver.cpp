@@ -2,7 +2,8 @@
 //
 // Device memory is host memory that starts as NaN and has a margin that is checked. Work on a stream is queued and done
 // only when somebody waits for it (or frees memory), so that a forgotten synchronisation shows. Calls that the host
-// code does not make are absent. NEXTSTATE_EMULATED_COMPUTE=8.0 changes the compute capability (9.0).
+// code does not make are absent. NEXTSTATE_EMULATED_COMPUTE=8.0 changes the compute capability (9.0). What a thread had done is
+// counted (`ns_done`), for tests of what a step may not do.
 #include "emu.h"
 
 #include <algorithm>
@@ -48,6 +49,15 @@ std::set<Event*> events;
 std::map<Stream*, std::pair<size_t, size_t>> counts;  // queued, done
 Result sticky = SUCCESS;
 thread_local void* current;
+// By calls of a thread.
+struct Done {
+  u64 frees;    // of memory: each waits for all streams
+  u64 replays;  // graphs that were queued
+  u64 ran;      // kernels that were run because it waited, whoever queued them
+  u64 blocks;   // of the kernels that it queued
+  u64 deepest;  // the most work that a stream had when it queued some
+};
+thread_local Done done;
 int context;
 
 #define GUARD std::lock_guard<std::recursive_mutex> guard(lock)
@@ -91,6 +101,7 @@ Result enqueue(Stream* s, std::function<Result()> work) {
   if (!s) return INVALID_HANDLE;
   if (s->capture) { s->capture->push_back({std::move(work)}); return SUCCESS; }
   s->queue.push_back({std::move(work)});
+  done.deepest = std::max(done.deepest, (u64)s->queue.size());
   counts[s].first++;
   return sticky;
 }
@@ -123,7 +134,9 @@ Result launch(const emu::Kernel* k, emu::Index grid, unsigned threads, size_t sm
     memcpy(copy.data(), params[i], k->sizes[i]);
     copies->push_back(std::move(copy));
   }
+  done.blocks += (u64)grid.x * grid.y * grid.z;
   return enqueue(s, [=]() -> Result {
+    done.ran++;
     std::vector<void*> at;
     for (auto& c : *copies) at.push_back(c.data());
     std::function<void()> body = [&] { k->call(at.data()); };
@@ -138,6 +151,9 @@ Result launch(const emu::Kernel* k, emu::Index grid, unsigned threads, size_t sm
 }  // namespace
 
 #define API extern "C" __attribute__((visibility("default"))) Result
+
+// What the calling thread has had done so far; no driver has this.
+extern "C" __attribute__((visibility("default"))) void ns_done(Done* to) { *to = done; }
 
 // ---- the driver and its device
 
@@ -196,6 +212,7 @@ API cuMemAlloc_v2(Pointer* p, size_t n) {
 }
 API cuMemFree_v2(Pointer p) {
   GUARD;
+  done.frees++;
   drain_all();
   auto it = device.find(p);
   if (it == device.end()) return INVALID_VALUE;
@@ -415,6 +432,7 @@ API cuGraphDestroy(Graph* g) { delete g; return SUCCESS; }
 API cuGraphExecDestroy(Graph* g) { GUARD; drain_all(); delete g; return SUCCESS; }
 API cuGraphLaunch(Graph* g, Stream* s) {
   GUARD;
+  done.replays++;
   return enqueue(s, [=] {
     for (auto& t : g->tasks)
       if (Result r = t.work()) return r;

@@ -329,6 +329,26 @@ impl Stream {
         }
     }
 
+    /// Queues a copy of a part of a buffer to another place in it, from `to` on.
+    ///
+    /// # Errors
+    /// [`crate::Error::Argument`] when the two overlap, or end beyond the buffer; [`crate::Error::Driver`].
+    pub fn copy_within<T: Element>(
+        &self,
+        whole: &mut ViewMut<'_, T>,
+        from: Range<usize>,
+        to: usize,
+    ) -> Result<()> {
+        let len = from.len();
+        if from.start < to {
+            let [source, mut target] = whole.two([from.start, to], len)?;
+            self.copy(source.as_view(), &mut target)
+        } else {
+            let [mut target, source] = whole.two([to, from.start], len)?;
+            self.copy(source.as_view(), &mut target)
+        }
+    }
+
     /// Queues setting every bit to zero.
     ///
     /// # Errors

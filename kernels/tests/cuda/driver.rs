@@ -21,6 +21,15 @@ fn what_was_copied_comes_back() {
     let buffer = on.upload(&[1u32, 2, 3, 4]).unwrap();
     let middle = buffer.view().part(1..3).unwrap();
     assert_eq!(on.download(middle).unwrap(), [2, 3]);
+    let mut whole = on.upload(&[1u32, 2, 3, 4, 5]).unwrap();
+    for (from, to) in [(0..2, 3), (4..5, 0)] {
+        on.copy_within(&mut whole.view_mut(), from, to).unwrap();
+    }
+    assert_eq!(on.download(whole.view()).unwrap(), [2, 2, 3, 1, 2]);
+    for (from, to) in [(0..2, 1), (1..3, 0), (2..4, 4)] {
+        let refused = on.copy_within(&mut whole.view_mut(), from, to);
+        assert!(matches!(refused, Err(Error::Argument { .. })));
+    }
     assert!(matches!(
         buffer.view().part(3..5),
         Err(Error::Argument { .. })

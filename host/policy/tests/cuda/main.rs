@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod driver;
+mod load;
 #[path = "../../../../kernels/tests/cuda/standin.rs"]
 mod standin;
 

@@ -77,13 +77,11 @@ impl Pages {
     fn copy(&self, on: &Stream, from: usize, to: usize) -> Result<()> {
         let len = self.page_elements();
         let range = |page: usize| page * len..(page + 1) * len;
-        let mut between = on.gpu().buffer(len)?;
         for layer in &self.layers {
             let layer = &mut *layer.lock();
+            // By way of no other memory: to give that back would wait for everything that is queued, training, too.
             for pool in [&mut layer.keys, &mut layer.values] {
-                // One view of a pool at a time may be written: by way of a page of its own.
-                on.copy(pool.view().part(range(from))?, &mut between.view_mut())?;
-                on.copy(between.view(), &mut pool.view_mut().part(range(to))?)?;
+                on.copy_within(&mut pool.view_mut(), range(from), to * len)?;
             }
         }
         Ok(())

@@ -1,0 +1,70 @@
+//! What a step beside others' work may not do: free memory, wait for training, forget what was recorded.
+//!
+//! The stand-in driver counts what a thread had done; another does not, and then only the bits are compared.
+#![expect(unsafe_code, reason = "asks the stand-in driver")]
+
+use super::*;
+
+/// `Done` of kernels/emulator/driver.cpp.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Debug)]
+struct Done {
+    frees: u64,
+    replays: u64,
+    ran: u64,
+    blocks: u64,
+    deepest: u64,
+}
+
+/// What this thread has had done so far; none on another driver.
+fn done() -> Option<Done> {
+    // SAFETY: the library is loaded already, by `driver::present`.
+    let library = unsafe { libloading::Library::new("libcuda.so") }.ok()?;
+    // SAFETY: the type is that of `ns_done`.
+    let ask = unsafe { library.get::<unsafe extern "C" fn(*mut Done)>(b"ns_done") }.ok()?;
+    let mut done = Done::default();
+    // SAFETY: it writes one `Done`.
+    unsafe { ask(&raw mut done) };
+    Some(done)
+}
+
+fn forward(model: &Model, scratch: &mut Scratch, batch: Vec<(&mut Kv, &[u32], Option<&Adapter>)>) {
+    let segment = |(kv, tokens, adapter)| Segment {
+        kv,
+        tokens,
+        adapter,
+        logits: Logits::Last,
+    };
+    let mut batch: Vec<Segment<'_>> = batch.into_iter().map(segment).collect();
+    model.forward(scratch, &mut batch).unwrap();
+}
+
+#[test]
+fn a_prompt_whose_beginning_is_known_frees_no_memory() {
+    let Some((gpu, _)) = models(true) else { return };
+    let (prompt, adapter) = (text(1, 70), adapter(3, 2));
+    let (mut known, mut scratch) = (Kv::new(gpu.config()), Scratch::new());
+    forward(&gpu, &mut scratch, vec![(&mut known, &prompt, None)]);
+    let mut round = |seed: u64| {
+        // The second page is copied, for both; then two tokens each.
+        let mut copies = [(); 2].map(|()| Kv::new(gpu.config()));
+        for copy in &mut copies {
+            copy.copy_prefix_from(&known, 69).unwrap();
+        }
+        for step in 0..3 {
+            let tokens = text(seed + step, if step == 0 { 5 } else { 1 });
+            let [first, second] = &mut copies;
+            let batch = vec![
+                (first, &tokens[..], None),
+                (second, &tokens[..], Some(&adapter)),
+            ];
+            forward(&gpu, &mut scratch, batch);
+        }
+    };
+    (0..2).for_each(&mut round);
+    let before = done();
+    (2..5).for_each(&mut round);
+    if let (Some(before), Some(after)) = (before, done()) {
+        assert_eq!(after.frees, before.frees);
+    }
+}
