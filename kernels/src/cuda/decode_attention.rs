@@ -80,11 +80,12 @@ const fn shared(head_dim: u32, parts: Parts) -> u32 {
     }
 }
 
-/// The splits' sums, for the largest batch and the longest sequence.
+/// The splits' sums. Many short sequences use it as few long ones do.
 #[derive(Debug)]
 pub struct Work {
     heads: Heads,
     sequences: usize,
+    /// Of all sequences.
     splits: usize,
     /// Other than what suits a grid best.
     parts: Option<Parts>,
@@ -102,8 +103,16 @@ impl Work {
     /// # Errors
     /// [`crate::Error::Driver`] when there is not enough memory.
     pub fn new(on: &Stream, heads: Heads, sequences: usize, keys: usize) -> Result<Work> {
-        let splits = keys.div_ceil(SPLIT);
-        let count = sequences * heads.heads * splits;
+        Work::with_splits(on, heads, sequences, sequences * keys.div_ceil(SPLIT))
+    }
+
+    /// For up to `sequences`, which have up to `splits` splits of [`SPLIT`] keys in all, each counted as if it were the longest, on this
+    /// stream.
+    ///
+    /// # Errors
+    /// As [`Work::new`].
+    pub fn with_splits(on: &Stream, heads: Heads, sequences: usize, splits: usize) -> Result<Work> {
+        let count = heads.heads * splits;
         let gpu = on.gpu();
         let mut counters = gpu.buffer(sequences * heads.kv_heads * Parts::Four.count())?;
         on.fill(&mut counters.view_mut(), 0)?;
@@ -184,7 +193,7 @@ pub fn forward(
     require!(
         "decode_attention",
         keys = keys as f64,
-        splits <= work.splits,
+        rows.saturating_mul(splits) <= work.splits,
         "there is room for fewer keys"
     );
     let blocks = splits * heads.kv_heads * rows;

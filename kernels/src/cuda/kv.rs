@@ -3,6 +3,8 @@
 //! `cuda/kv.cuh` draws the layout. RoPE writes the pools, attention reads them; who gets which page is the engine's
 //! business. A page number that a kernel meets is always one of the pools': [`PageTable`] lets no other in.
 
+use std::ops::Range;
+
 use half::bf16;
 
 use super::{Buffer, Gpu, Stream, View};
@@ -69,7 +71,8 @@ pub struct PageTable {
     ld: usize,
     host: Vec<i32>,
     device: Buffer<i32>,
-    changed: bool,
+    /// The first to the last sequence of which the GPU has other pages.
+    changed: Range<usize>,
 }
 
 impl PageTable {
@@ -99,7 +102,7 @@ impl PageTable {
             ld,
             host,
             device,
-            changed: false,
+            changed: 0..0,
         })
     }
 
@@ -123,20 +126,26 @@ impl PageTable {
         );
         let place = &mut self.host[sequence * self.ld + index];
         let page = i32::try_from(page).unwrap_or(0);
-        self.changed |= *place != page;
-        *place = page;
+        if std::mem::replace(place, page) != page {
+            let own = sequence..sequence + 1;
+            self.changed = if self.changed.is_empty() {
+                own
+            } else {
+                self.changed.start.min(own.start)..self.changed.end.max(own.end)
+            };
+        }
         Ok(())
     }
 
-    /// Copies the table to the GPU if it has changed. Waits for the stream then: once in 64 tokens of a sequence.
+    /// Copies what has changed to the GPU: once in 64 tokens of a sequence.
     ///
     /// # Errors
     /// [`crate::Error::Driver`].
     pub fn upload(&mut self, on: &Stream) -> Result<()> {
-        if self.changed {
-            on.write(&self.host, &mut self.device.view_mut())?;
-            self.changed = false;
-        }
+        let places = self.changed.start * self.ld..self.changed.end * self.ld;
+        let mut there = self.device.part_mut(places.clone())?;
+        on.write(&self.host[places], &mut there)?;
+        self.changed = 0..0;
         Ok(())
     }
 

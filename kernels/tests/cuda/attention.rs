@@ -311,6 +311,12 @@ fn pages_outside_the_pools_or_the_table_are_refused() {
     table.set(1, 2, 4).unwrap();
     table.upload(&on).unwrap();
     assert_eq!(on.download(table.view()).unwrap(), [0, 0, 0, 0, 0, 4]);
+    // What is uploaded begins at the first sequence that changed.
+    for (sequence, index, page) in [(1, 0, 3), (0, 1, 2), (1, 0, 3)] {
+        table.set(sequence, index, page).unwrap();
+    }
+    table.upload(&on).unwrap();
+    assert_eq!(on.download(table.view()).unwrap(), [0, 2, 0, 3, 0, 4]);
     assert!(matches!(
         PageTable::new(&on, 1, 1, 0),
         Err(Error::Argument { .. })
@@ -342,4 +348,28 @@ fn a_decode_step_that_does_not_fit_is_refused_at_the_door() {
         ))
     };
     assert_eq!(run(5), "up to 16 heads share a key head");
+    // Two splits are one for each of two sequences, or two for one.
+    let world = World::new(stream().unwrap(), (2, 1, 64, &[5, 3]), 1);
+    let on = &world.on;
+    let mut work = decode_attention::Work::with_splits(on, world.heads, 2, 2).unwrap();
+    let mut run = |rows: usize, keys: usize| {
+        let data = on.upload(&vec![half::bf16::ONE; rows * 256]).unwrap();
+        let q = Queries {
+            data: data.view(),
+            ld: 256,
+        };
+        let positions = on.upload(&vec![2; rows]).unwrap();
+        let mut out = poisoned(on, rows * 128);
+        let cache = (&world.layer, &world.table);
+        let (at, out) = ((positions.view(), keys), &mut out.view_mut());
+        let outcome = decode_attention::forward(on, cache, q, at, &mut work, out);
+        on.wait().unwrap();
+        outcome
+    };
+    for (rows, keys) in [(2, 500), (1, 1000)] {
+        run(rows, keys).unwrap();
+    }
+    for (rows, keys) in [(2, 600), (1, 1100)] {
+        assert_eq!(refusal(run(rows, keys)), "there is room for fewer keys");
+    }
 }

@@ -68,3 +68,31 @@ fn a_prompt_whose_beginning_is_known_frees_no_memory() {
         assert_eq!(after.frees, before.frees);
     }
 }
+
+#[test]
+fn batches_of_two_shapes_in_turn_use_the_same_memory_and_repeat_their_steps() {
+    let Some((gpu, _)) = models(true) else { return };
+    let mut scratch = Scratch::new();
+    // Many short sequences, and one of four pages.
+    let mut short: Vec<Kv> = (0..5).map(|_| Kv::new(gpu.config())).collect();
+    let mut long = [Kv::new(gpu.config())];
+    forward(
+        &gpu,
+        &mut scratch,
+        vec![(&mut long[0], &text(3, 200), None)],
+    );
+    let mut round = || {
+        for kvs in [&mut short[..], &mut long[..]] {
+            let batch = kvs.iter_mut().map(|kv| (kv, &[7][..], None)).collect();
+            forward(&gpu, &mut scratch, batch);
+        }
+    };
+    // The second of each is recorded.
+    (0..3).for_each(|_| round());
+    let before = done();
+    (0..3).for_each(|_| round());
+    if let (Some(before), Some(after)) = (before, done()) {
+        assert_eq!(after.frees, before.frees);
+        assert_eq!(after.replays, before.replays + 6);
+    }
+}

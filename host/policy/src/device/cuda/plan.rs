@@ -35,6 +35,7 @@ pub(crate) struct Plan {
     attention: Option<(Room, attention::Plan)>,
     /// For gradients, of training passes only.
     keys: Option<Keys>,
+    /// With the sequences and the splits of all of them that it has room for.
     decode: Option<(Room, Mutex<decode_attention::Work>)>,
     /// Room for the keys of every sequence, when each has one row.
     single: Option<usize>,
@@ -103,26 +104,24 @@ impl Plan {
         };
         match self.single {
             Some(keys) => {
-                let room = Room { rows: keys, ..rows };
-                if self
-                    .decode
-                    .as_ref()
-                    .is_none_or(|(has, _)| !holds(*has, room))
-                {
-                    let on = device.stream();
-                    let work = decode_attention::Work::new(on, heads, room.sequences, room.rows)?;
+                let splits = parts.len() * keys / SPLIT;
+                let asked = Room {
+                    rows: splits,
+                    ..rows
+                };
+                let has = self.decode.as_ref().map(|(has, _)| *has);
+                if let Some(room) = larger(has, asked) {
+                    let (on, count) = (device.stream(), room.sequences);
+                    let work = decode_attention::Work::with_splits(on, heads, count, room.rows)?;
                     self.decode = Some((room, Mutex::new(work)));
                     self.remade += 1;
                 }
             }
             None => {
-                if self
-                    .attention
-                    .as_ref()
-                    .is_none_or(|(has, _)| !holds(*has, rows))
-                {
-                    let plan = attention::Plan::new(device.gpu(), heads, rows)?;
-                    self.attention = Some((rows, plan));
+                let has = self.attention.as_ref().map(|(has, _)| *has);
+                if let Some(room) = larger(has, rows) {
+                    let plan = attention::Plan::new(device.gpu(), heads, room)?;
+                    self.attention = Some((room, plan));
                 }
                 if let Some((_, plan)) = &mut self.attention {
                     plan.lay(device.stream(), &parts)?;
@@ -161,15 +160,21 @@ impl Plan {
             deepest = deepest.max(cache.numbers().count());
             pool = pool.max(cache.pages().count());
         }
-        let fits = |t: &PageTable| {
-            t.sequences() >= batch.count() && t.ld() >= deepest && t.pages() == pool
+        let asked = Room {
+            rows: deepest,
+            sequences: batch.count(),
         };
-        let mut table = match self.table.take() {
-            Some(table) if fits(&table) => table,
-            _ => {
+        let of_pool = self.table.take().filter(|table| table.pages() == pool);
+        let has = of_pool.as_ref().map(|table| Room {
+            rows: table.ld(),
+            sequences: table.sequences(),
+        });
+        let mut table = match (of_pool, larger(has, asked)) {
+            (Some(table), None) => table,
+            (_, room) => {
                 self.remade += 1;
-                let room = deepest + deepest / 4;
-                PageTable::new(device.stream(), batch.count(), room, pool)?
+                let Room { rows, sequences } = room.unwrap_or(asked);
+                PageTable::new(device.stream(), sequences, rows, pool)?
             }
         };
         for i in 0..batch.count() {
@@ -279,9 +284,21 @@ impl Plan {
     }
 }
 
-/// Whether what was made for `has` serves for `asked`.
-fn holds(has: Room, asked: Room) -> bool {
-    has.rows >= asked.rows && has.sequences >= asked.sequences
+/// What to make anew when what there is has less room than is asked for: in powers of two, and with all the room that there was, so that
+/// batches of several shapes that come in turn use the same memory, and the steps that were recorded with it.
+fn larger(has: Option<Room>, asked: Room) -> Option<Room> {
+    let has = has.unwrap_or(Room {
+        rows: 0,
+        sequences: 0,
+    });
+    let room = Room {
+        rows: asked.rows.max(has.rows),
+        sequences: asked.sequences.max(has.sequences),
+    };
+    (room != has).then(|| Room {
+        rows: room.rows.next_power_of_two(),
+        sequences: room.sequences.next_power_of_two(),
+    })
 }
 
 pub(super) fn heads(config: &ModelConfig) -> Heads {
@@ -303,4 +320,21 @@ fn unlaid() -> Error {
         rule: "it is laid before a pass",
         found: 0.0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Room, larger};
+
+    #[test]
+    fn what_is_made_anew_has_room_for_what_there_was_room_for() {
+        let room = |rows, sequences| Room { rows, sequences };
+        let check = |has, asked, expected| assert_eq!(larger(has, asked), expected);
+        check(None, room(5, 3), Some(room(8, 4)));
+        check(Some(room(8, 4)), room(8, 1), None);
+        check(Some(room(8, 4)), room(1, 5), Some(room(8, 8)));
+        check(Some(room(8, 8)), room(9, 2), Some(room(16, 8)));
+        // Without sequences there is nothing to make.
+        check(None, room(0, 0), None);
+    }
 }
