@@ -34,7 +34,7 @@ use kernels::cuda::{
 use kernels::rope::Table as Angles;
 use kernels::softmax::Normalizer;
 use kernels::{CacheShape, Dtype};
-use memory::Grown;
+use memory::{Grown, Growth};
 pub(crate) use optimizer::Optimizer;
 pub(crate) use pages::Cache;
 pub(crate) use pages::Cache as Paged;
@@ -64,6 +64,8 @@ struct Shared {
     gpu: Gpu,
     front: Arc<Stream>,
     back: Arc<Stream>,
+    /// Of serving, of training.
+    growth: [Growth; 2],
     /// Keys and values of everything that is served.
     pages: Arc<Pages>,
     shelf: RwLock<Shelf>,
@@ -118,6 +120,7 @@ impl Cuda {
                 gpu,
                 front: Arc::clone(&front),
                 back,
+                growth: Default::default(),
                 pages,
                 shelf: RwLock::new(shelf),
                 packing: Mutex::new(packing),
@@ -137,11 +140,14 @@ impl Cuda {
         &self.stream
     }
 
+    /// Of this queue's rows.
+    fn growth(&self) -> &Growth {
+        &self.shared.growth[usize::from(self.training)]
+    }
+
     /// Copies to the GPU.
     fn put<T: Element>(&self, from: &[T], to: &mut Grown<T>) -> Result<()> {
-        Ok(self
-            .stream
-            .write(from, &mut to.fit(self.gpu(), from.len())?)?)
+        Ok(self.stream.write(from, &mut to.fit(self, from.len())?)?)
     }
 
     /// Calls with the adapters beside a product, when rows of the pass have any.
@@ -188,7 +194,7 @@ impl Cuda {
                         weights.map,
                         x.view()?,
                         adapters,
-                        &mut u.fit(self.gpu(), len)?,
+                        &mut u.fit(self, len)?,
                     )?;
                     Some(Beside {
                         adapters: *adapters,
@@ -229,7 +235,7 @@ impl Cuda {
         let (rotation, table) = (self.rotation(at)?, at.plan.table()?);
         let mut layer = pages.layer(at.slot)?;
         let width = at.config.heads * at.config.head_dim;
-        let mut q = q.fit(self.gpu(), at.plan.rows * width)?;
+        let mut q = q.fit(self, at.plan.rows * width)?;
         let mut cache = rope::Cache {
             layer: &mut layer,
             table,
@@ -396,7 +402,7 @@ impl Device for Cuda {
         plan: &Plan,
         out: &mut Grown<f32>,
     ) -> Result<()> {
-        let mut out = out.fit(self.gpu(), tokens.len() * table.map.inputs)?;
+        let mut out = out.fit(self, tokens.len() * table.map.inputs)?;
         let (weights, vocab) = (table.data.view(), table.map.outputs);
         Ok(embed::forward(
             self.stream(),
@@ -414,7 +420,7 @@ impl Device for Cuda {
         weight: &Buffer<f32>,
         out: &mut Grown<bf16>,
     ) -> Result<()> {
-        let mut out = out.fit(self.gpu(), x.len())?;
+        let mut out = out.fit(self, x.len())?;
         Ok(rmsnorm::norm(
             self.stream(),
             x.view()?,
@@ -434,7 +440,7 @@ impl Device for Cuda {
         y: &mut Grown<bf16>,
     ) -> Result<()> {
         let len = at.plan.rows * at.matrix(map).map.outputs;
-        let mut y = y.fit(self.gpu(), len)?;
+        let mut y = y.fit(self, len)?;
         self.product(at, map, x, inner, gemm::Output::Bf16(&mut y))
     }
 
@@ -449,7 +455,7 @@ impl Device for Cuda {
         y: &mut Grown<f32>,
     ) -> Result<()> {
         let len = at.plan.rows * at.matrix(map).map.outputs;
-        let mut to = y.fit(self.gpu(), len)?;
+        let mut to = y.fit(self, len)?;
         let of = residual.view()?;
         self.product(at, map, x, inner, gemm::Output::Sum { of, to: &mut to })
     }
@@ -480,7 +486,7 @@ impl Device for Cuda {
         };
         let (on, table, q) = (self.stream(), at.plan.table()?, queries(at, q)?);
         let rows = at.plan.rows;
-        let mut out = out.fit(self.gpu(), rows * q.ld)?;
+        let mut out = out.fit(self, rows * q.ld)?;
         let layer = pages.layer(at.slot)?;
         if let Some(keys) = at.plan.single() {
             let positions = (at.plan.positions.view()?, keys);
@@ -495,7 +501,7 @@ impl Device for Cuda {
             )?);
         }
         let plan = at.plan.attention()?;
-        let mut lse = marks.fit(self.gpu(), rows * at.config.heads)?;
+        let mut lse = marks.fit(self, rows * at.config.heads)?;
         let lse = self.training.then_some(&mut lse);
         Ok(attention::forward(
             on,
@@ -508,7 +514,7 @@ impl Device for Cuda {
     }
 
     fn swiglu(&self, f: usize, gate_up: &Grown<bf16>, out: &mut Grown<bf16>) -> Result<()> {
-        let mut out = out.fit(self.gpu(), gate_up.len() / 2)?;
+        let mut out = out.fit(self, gate_up.len() / 2)?;
         Ok(swiglu::forward(
             self.stream(),
             f,
@@ -524,7 +530,7 @@ impl Device for Cuda {
         rows: &[usize],
         out: &mut Grown<f32>,
     ) -> Result<()> {
-        let mut to = out.fit(self.gpu(), rows.len() * width)?;
+        let mut to = out.fit(self, rows.len() * width)?;
         for (row, place, count) in runs(rows) {
             let from = from.view()?.part(row * width..(row + count) * width)?;
             self.stream
@@ -545,7 +551,7 @@ impl Device for Cuda {
         _: &mut Vec<f32>,
     ) -> Result<()> {
         let rows = x.len() / w.map.inputs;
-        let mut logits = space.fit(self.gpu(), rows * w.map.outputs)?;
+        let mut logits = space.fit(self, rows * w.map.outputs)?;
         let operands = (x.view()?, w.data.view());
         let to = gemm::Output::F32(&mut logits);
         Ok(gemm::forward(
@@ -568,7 +574,7 @@ impl Device for Cuda {
         out: &mut Vec<f32>,
     ) -> Result<()> {
         // A step that was repeated did not say how many they are.
-        logits.fit(self.gpu(), asked.rows.len() * vocab)?;
+        logits.fit(self, asked.rows.len() * vocab)?;
         space.hand_over(self, vocab, logits.view()?, asked, drawn, out)
     }
 

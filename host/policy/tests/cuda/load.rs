@@ -96,3 +96,23 @@ fn batches_of_two_shapes_in_turn_use_the_same_memory_and_repeat_their_steps() {
         assert_eq!(after.replays, before.replays + 6);
     }
 }
+
+#[test]
+fn steps_that_were_recorded_are_repeated_while_training_takes_more_memory() {
+    let Some((gpu, _)) = models(true) else { return };
+    let adapter = adapter(4, 7);
+    let (mut kv, mut scratch, mut tape) = (Kv::new(gpu.config()), Scratch::new(), Tape::new());
+    let mut step = || forward(&gpu, &mut scratch, vec![(&mut kv, &[7], Some(&adapter))]);
+    (0..3).for_each(|_| step());
+    let before = done();
+    for len in [10, 40] {
+        let tokens = text(5, len);
+        let targets = next_tokens(&tokens);
+        gpu.train_forward(&mut tape, Some(&adapter), &tokens, &targets, 1.0)
+            .unwrap();
+        step();
+    }
+    if let (Some(before), Some(after)) = (before, done()) {
+        assert_eq!(after.replays, before.replays + 2);
+    }
+}

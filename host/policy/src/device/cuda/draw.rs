@@ -104,12 +104,12 @@ impl Drawing {
             }
         };
         let (inverse, draws) = (self.inverse.view()?, self.draws.view()?);
-        let tokens = &mut self.tokens.fit(gpu, rows)?;
+        let tokens = &mut self.tokens.fit(device, rows)?;
         sample::draw(on, logits, draws, &mut drawing, tokens)?;
-        let normalizers = &mut self.normalizers.fit(gpu, rows)?;
+        let normalizers = &mut self.normalizers.fit(device, rows)?;
         output::normalizers(on, logits, vocab, inverse, &mut work, normalizers)?;
         self.works = Some((drawing, work));
-        let log_probs = &mut self.log_probs.fit(gpu, rows)?;
+        let log_probs = &mut self.log_probs.fit(device, rows)?;
         let norms = normalizers.as_view();
         let tokens = tokens.as_view();
         output::log_probs_of_drawn(on, logits, vocab, norms, inverse, tokens, log_probs)?;

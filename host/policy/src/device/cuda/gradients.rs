@@ -177,7 +177,7 @@ impl Trains for Cuda {
                 return Ok(());
             };
             let (rows, shape) = (at.plan.rows, at.matrix(map).map);
-            let mut u = inner[map as usize].fit(self.gpu(), rows * adapters.inner())?;
+            let mut u = inner[map as usize].fit(self, rows * adapters.inner())?;
             Ok(lora::down(
                 self.stream(),
                 rows,
@@ -190,7 +190,7 @@ impl Trains for Cuda {
     }
 
     fn zeros(&self, len: usize, out: &mut Grown<f32>) -> Result<()> {
-        Ok(self.stream.zero(&mut out.fit(self.gpu(), len)?)?)
+        Ok(self.stream.zero(&mut out.fit(self, len)?)?)
     }
 
     fn scatter(
@@ -201,7 +201,7 @@ impl Trains for Cuda {
         total: usize,
         out: &mut Grown<f32>,
     ) -> Result<()> {
-        let mut to = out.fit(self.gpu(), total * width)?;
+        let mut to = out.fit(self, total * width)?;
         self.stream.zero(&mut to)?;
         for (row, place, count) in runs(rows) {
             let from = from.view()?.part(place * width..(place + count) * width)?;
@@ -246,11 +246,7 @@ impl Trains for Cuda {
         dx: &'a Grown<f32>,
         space: &'a mut Grown<bf16>,
     ) -> Result<&'a Grown<bf16>> {
-        gemm::round(
-            self.stream(),
-            dx.view()?,
-            &mut space.fit(self.gpu(), dx.len())?,
-        )?;
+        gemm::round(self.stream(), dx.view()?, &mut space.fit(self, dx.len())?)?;
         Ok(space)
     }
 
@@ -268,7 +264,7 @@ impl Trains for Cuda {
     ) -> Result<()> {
         let (on, rows, weights) = (self.stream(), at.plan.rows, at.matrix(map));
         let Shape { outputs, inputs } = weights.map;
-        let mut dx = dx.fit(self.gpu(), rows * inputs)?;
+        let mut dx = dx.fit(self, rows * inputs)?;
         let operands = (dy.view()?, weights.data.view());
         self.beside(at, map, |adapters| {
             let to = gemm::Output::F32(&mut dx);
@@ -276,7 +272,7 @@ impl Trains for Cuda {
                 return Ok(gemm::backward(on, rows, weights.map, operands, None, to)?);
             };
             let ld = adapters.inner();
-            let mut du = space.du.fit(self.gpu(), rows * ld)?;
+            let mut du = space.du.fit(self, rows * ld)?;
             lora::down_backward(on, rows, weights.map, dy.view()?, adapters, &mut du)?;
             let beside = Beside {
                 adapters: *adapters,
@@ -298,7 +294,7 @@ impl Trains for Cuda {
                 let du = columns(space.du.view()?, ld, of_inner);
                 let (a, b) = adapter.at(at.layer, projection);
                 let room = lora::gradient_work(rows, inputs.max(own), rank);
-                let mut runs = space.runs.fit(self.gpu(), room)?;
+                let mut runs = space.runs.fit(self, room)?;
                 lora::gradient_a(on, 0..rows, &x, &du, &mut runs, &mut grads.part(a)?)?;
                 lora::gradient_b(on, 0..rows, &dy, &u, &mut runs, &mut grads.part(b)?)?;
             }
@@ -332,7 +328,7 @@ impl Trains for Cuda {
         dgated: &Grown<f32>,
         dgate_up: &mut Grown<bf16>,
     ) -> Result<()> {
-        let mut to = dgate_up.fit(self.gpu(), gate_up.len())?;
+        let mut to = dgate_up.fit(self, gate_up.len())?;
         Ok(swiglu::backward(
             self.stream(),
             f,
@@ -377,9 +373,9 @@ impl Trains for Cuda {
             out: out.view()?,
             lse: marks.view()?,
         };
-        let mut placed = space.dqkv.fit(self.gpu(), qkv.len())?;
+        let mut placed = space.dqkv.fit(self, qkv.len())?;
         let columns = 2 * at.config.kv_heads * at.config.head_dim;
-        let mut dbefore = space.dbefore.fit(self.gpu(), keys.before() * columns)?;
+        let mut dbefore = space.dbefore.fit(self, keys.before() * columns)?;
         let layer = pages.layer(at.slot)?;
         let cache = (&*layer, table);
         attention_backward::backward(
@@ -406,7 +402,7 @@ impl Trains for Cuda {
             }
             place += span.start;
         }
-        let mut to = dqkv.fit(self.gpu(), qkv.len())?;
+        let mut to = dqkv.fit(self, qkv.len())?;
         let rotation = self.rotation(at)?;
         Ok(rope::backward(
             on,

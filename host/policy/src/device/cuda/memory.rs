@@ -1,14 +1,19 @@
 //! Rows in a GPU's memory: buffers that grow to the largest pass and stay.
 
+use super::Cuda;
 use crate::error::Result;
-use kernels::cuda::{Buffer, Element, Gpu, View, ViewMut};
+use kernels::cuda::{Buffer, Element, View, ViewMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How often rows of this process got new memory: launches that were recorded before may use the old.
-static GROWN: AtomicU64 = AtomicU64::new(0);
+/// How often rows of a queue's work got new memory: its launches that were recorded before may use the old. Those of training are none of
+/// serving's.
+#[derive(Default, Debug)]
+pub(super) struct Growth(AtomicU64);
 
-pub(super) fn grown() -> u64 {
-    GROWN.load(Ordering::Relaxed)
+impl Growth {
+    pub(super) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Numbers on a GPU that keep their memory when they become fewer.
@@ -33,13 +38,13 @@ impl<T: Element> Grown<T> {
     }
 
     /// Exactly `len` numbers, with whatever is in them.
-    pub(super) fn fit(&mut self, gpu: &Gpu, len: usize) -> Result<ViewMut<'_, T>> {
+    pub(super) fn fit(&mut self, device: &Cuda, len: usize) -> Result<ViewMut<'_, T>> {
         let buffer = match self.buffer.take() {
             Some(buffer) if buffer.len() >= len => buffer,
             // A little more than asked: a batch that grows row by row does not allocate at each.
             _ => {
-                GROWN.fetch_add(1, Ordering::Relaxed);
-                gpu.buffer(len + len / 4)?
+                device.growth().0.fetch_add(1, Ordering::Relaxed);
+                device.gpu().buffer(len + len / 4)?
             }
         };
         self.len = len;

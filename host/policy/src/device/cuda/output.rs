@@ -51,8 +51,8 @@ impl Output {
         };
         device.put(&vec![inverse; rows], &mut self.inverse)?;
         let targets = Targets::upload(on, vocabulary, (0..rows).map(of))?;
-        let mut normalizers = self.normalizers.fit(gpu, rows)?;
-        let mut found = self.found.fit(gpu, asked[1])?;
+        let mut normalizers = self.normalizers.fit(device, rows)?;
+        let mut found = self.found.fit(device, asked[1])?;
         let head = head(x, w, &self.inverse)?;
         output::log_probs(on, head, &targets, &mut work, &mut normalizers, &mut found)?;
         on.read(self.found.view()?, out)?;
@@ -77,7 +77,7 @@ impl Output {
             ));
         };
         device.put(upstream, &mut self.upstream)?;
-        let mut dx = dx.fit(device.gpu(), x.len())?;
+        let mut dx = dx.fit(device, x.len())?;
         let head = head(x, w, &self.inverse)?;
         Ok(output::backward(
             device.stream(),

@@ -5,7 +5,6 @@
 //! Start at [`Steps::run`].
 
 use super::Cuda;
-use super::memory::grown;
 use super::plan::Kind;
 use crate::error::{Error, Result};
 use kernels::cuda::{Graph, Priority, Stream};
@@ -40,7 +39,7 @@ impl Steps {
         kind: Kind,
         mut work: impl FnMut(&Cuda) -> Result<()>,
     ) -> Result<()> {
-        let now = grown();
+        let now = device.growth().count();
         let place = self.known.iter().position(|(k, _, _)| *k == kind);
         let known = match place.map(|place| self.known.remove(place)) {
             Some((_, then, Known::Met)) if then == now => self.record(device, kind, &mut work)?,
@@ -67,7 +66,7 @@ impl Steps {
             device.stream().wait()?;
             self.known.remove(0);
         }
-        self.known.push((kind, grown(), known));
+        self.known.push((kind, device.growth().count(), known));
         Ok(())
     }
 
