@@ -127,7 +127,7 @@ struct Side {
 impl Side {
     fn new(meter: &Meter, map: Shape, rows: usize) -> Result<Side> {
         let on = &meter.on;
-        let mut table = Table::new(on, rows, &[map], RANK)?;
+        let table = Table::new(on, rows, &[map], RANK)?;
         let (a, b) = (
             meter.noise(4, RANK * map.inputs)?,
             meter.noise(5, map.outputs * RANK)?,

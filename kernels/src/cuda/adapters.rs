@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use half::bf16;
+use parking_lot::Mutex;
 
 use super::launch::{Argument, Grid};
 use super::{Buffer, Element, Gpu, Stream, View, ViewMut};
@@ -201,15 +202,23 @@ const EMPTY: Entry = Entry {
 
 /// Which adapter is in which slot, for every projection of a model.
 ///
-/// An empty place counts as an adapter of rank 0, which adds nothing.
+/// An empty place counts as an adapter of rank 0, which adds nothing. Who computes with the table waits for nobody who changes it:
+/// that is a copy to the GPU, in the order of its stream.
 #[derive(Debug)]
 pub struct Table {
-    device: Buffer<Entry>,
-    /// What the kernels' pointers point to.
-    held: Vec<Option<Arc<Packed>>>,
+    /// Of `places`, where kernels find it.
+    address: u64,
+    places: Mutex<Places>,
     shapes: Vec<Shape>,
     slots: usize,
     largest_rank: usize,
+}
+
+#[derive(Debug)]
+struct Places {
+    device: Buffer<Entry>,
+    /// What the kernels' pointers point to.
+    held: Vec<Option<Arc<Packed>>>,
 }
 
 impl Table {
@@ -226,9 +235,10 @@ impl Table {
         let places = slots * shapes.len();
         let mut device = on.gpu().buffer(places)?;
         on.zero(&mut device.view_mut())?;
+        let held = vec![None; places];
         Ok(Table {
-            device,
-            held: vec![None; places],
+            address: device.address(),
+            places: Mutex::new(Places { device, held }),
             shapes: shapes.to_vec(),
             slots,
             largest_rank,
@@ -241,7 +251,7 @@ impl Table {
     /// # Errors
     /// [`Error::Argument`] for a place that does not exist, another shape or too large a rank; [`Error::Driver`].
     pub fn publish(
-        &mut self,
+        &self,
         on: &Stream,
         slot: usize,
         first: usize,
@@ -272,9 +282,9 @@ impl Table {
             }
         }
         let place = slot * self.shapes.len() + first;
-        let mut device = self.device.view_mut();
-        on.write(&entries, &mut device.part(place..place + count)?)?;
-        self.held[place..place + count].fill(adapter);
+        let Places { device, held } = &mut *self.places.lock();
+        on.write(&entries, &mut device.part_mut(place..place + count)?)?;
+        held[place..place + count].fill(adapter);
         Ok(())
     }
 
@@ -282,7 +292,7 @@ impl Table {
     ///
     /// # Errors
     /// [`Error::Argument`] for a slot that does not exist; [`Error::Driver`].
-    pub fn clear(&mut self, on: &Stream, slot: usize) -> Result<()> {
+    pub fn clear(&self, on: &Stream, slot: usize) -> Result<()> {
         require!(
             "adapters.clear",
             slot = slot as f64,
@@ -290,8 +300,9 @@ impl Table {
             "the table has that slot"
         );
         let places = slot * self.shapes.len()..(slot + 1) * self.shapes.len();
-        on.zero(&mut self.device.part_mut(places.clone())?)?;
-        self.held[places].fill(None);
+        let Places { device, held } = &mut *self.places.lock();
+        on.zero(&mut device.part_mut(places.clone())?)?;
+        held[places].fill(None);
         Ok(())
     }
 
@@ -420,7 +431,7 @@ impl Adapters<'_> {
             };
             *to = ints(op, [first, end, *projection, i * self.table.largest_rank])?;
         }
-        for address in [self.table.device.address(), self.segments.address()] {
+        for address in [self.table.address, self.segments.address()] {
             on.uses(address);
         }
         on.uses(*u);
@@ -432,7 +443,7 @@ impl Adapters<'_> {
         ];
         let [segment_count, stride, ldu, part_count] = ints(op, counts)?;
         Ok(Raw {
-            table: self.table.device.address(),
+            table: self.table.address,
             segments: self.segments.address(),
             u: *u,
             segment_count,

@@ -266,7 +266,7 @@ fn a_row_has_the_same_bits_whatever_adapters_its_neighbours_have() {
 #[test]
 fn a_recorded_product_sees_what_is_published_and_whose_rows_they_are_when_it_is_replayed() {
     let Some(on) = stream() else { return };
-    let mut linear = Linear::new(&on);
+    let linear = Linear::new(&on);
     let rows = 5;
     let (_, x) = operand(&on, 9, rows * MAP.inputs);
     let mut who = uploaded(&on, rows);

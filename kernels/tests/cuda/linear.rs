@@ -53,7 +53,7 @@ impl Linear {
         };
         let w = rounded(&vector(1, map.outputs * inputs));
         let shapes = widths.map(|outputs| Shape { outputs, inputs });
-        let mut table = Table::new(on, RANKS.len(), &shapes, 33).unwrap();
+        let table = Table::new(on, RANKS.len(), &shapes, 33).unwrap();
         let masters =
             (0..RANKS.len()).map(|slot| [0, 1].map(|p| master(slot, shapes[p], p as u64)));
         let masters: Vec<[Master; 2]> = masters.collect();

@@ -23,13 +23,13 @@ use crate::sample::Drawn;
 use draw::Drawing;
 pub(crate) use gradients::Sums;
 use half::bf16;
-use kernels::cuda::adapters::{Adapters, Part, Shape};
+use kernels::cuda::adapters::{Adapters, Part, Shape, Table};
 use kernels::cuda::gemm::{self, Beside};
 use kernels::cuda::kv::PAGE;
 use kernels::cuda::lora;
 use kernels::cuda::{
-    Buffer, Element, Gpu, Priority, Stream, attention, decode_attention, embed, rmsnorm, rope,
-    swiglu,
+    Buffer, Element, Event, Gpu, Priority, Stream, attention, decode_attention, embed, rmsnorm,
+    rope, swiglu,
 };
 use kernels::rope::Table as Angles;
 use kernels::softmax::Normalizer;
@@ -39,7 +39,7 @@ pub(crate) use optimizer::Optimizer;
 pub(crate) use pages::Cache;
 pub(crate) use pages::Cache as Paged;
 use pages::Pages;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use plan::Plan;
 use shelf::{Packing, Shelf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,10 +68,13 @@ struct Shared {
     growth: [Growth; 2],
     /// Keys and values of everything that is served.
     pages: Arc<Pages>,
-    shelf: RwLock<Shelf>,
+    table: Table,
+    shelf: Mutex<Shelf>,
     packing: Mutex<Packing>,
     /// Space of one row's normalizer.
     one: Mutex<Option<output::One>>,
+    /// Of the layers that training queued last.
+    paces: [Event; 2],
     /// Bytes that training may keep of intermediate results, once it began.
     kept: OnceLock<u64>,
 }
@@ -86,12 +89,22 @@ pub(crate) struct Matrix {
     map: Shape,
 }
 
-/// Queues order themselves.
+/// How far a pass runs ahead of the GPU: serving as far as it likes, it waits for each result; training two layers, so that the GPU finds
+/// work at all times. A driver's queue is bounded: who adds to a full one waits inside of the driver, where others may meet him.
 #[derive(Debug)]
-pub(crate) struct Free;
+pub(crate) struct Pace<'a> {
+    training: Option<&'a Cuda>,
+    layers: usize,
+}
 
-impl Turn for Free {
-    fn breathe(&mut self) {}
+impl Turn for Pace<'_> {
+    fn breathe(&mut self) {
+        let Some(device) = self.training else { return };
+        let mark = &device.shared.paces[self.layers % 2];
+        self.layers += 1;
+        // Whatever fails here, the next launch fails, too, and says so.
+        let _ = mark.wait().and_then(|()| device.stream.record(mark));
+    }
 }
 
 impl Cuda {
@@ -110,22 +123,24 @@ impl Cuda {
             head_dim: config.head_dim,
         };
         let pages = Pages::new(&gpu, shape, tokens.div_ceil(PAGE))?;
-        let shelf = Shelf::new(&front, config, RANK)?;
+        let table = shelf::table(&front, config, RANK)?;
         let packing = Packing::new(&gpu)?;
         // The empty table is read from every queue.
         front.wait()?;
         Ok(Cuda {
             shared: Arc::new(Shared {
                 number: OPENED.fetch_add(1, Ordering::Relaxed),
-                gpu,
                 front: Arc::clone(&front),
                 back,
                 growth: Default::default(),
                 pages,
-                shelf: RwLock::new(shelf),
+                table,
+                shelf: Mutex::default(),
                 packing: Mutex::new(packing),
                 one: Mutex::new(None),
+                paces: [gpu.event()?, gpu.event()?],
                 kept: OnceLock::new(),
+                gpu,
             }),
             stream: front,
             training: false,
@@ -165,9 +180,8 @@ impl Cuda {
             projection: at.layer * Projection::ALL.len() + projection as usize,
             outputs: column..column + projection.shape(at.config).0,
         });
-        let shelf = self.shared.shelf.read();
         then(Some(&Adapters {
-            table: &shelf.table,
+            table: &self.shared.table,
             segments,
             parts: &parts[..count],
         }))
@@ -312,10 +326,13 @@ impl Device for Cuda {
     type Steps = Steps;
     type Drawing = Drawing;
     type Marks = Grown<f32>;
-    type Turn<'a> = Free;
+    type Turn<'a> = Pace<'a>;
 
-    fn enter(&self) -> Free {
-        Free
+    fn enter(&self) -> Pace<'_> {
+        Pace {
+            training: self.training.then_some(self),
+            layers: 0,
+        }
     }
 
     fn matrix(&self, parts: &[&[f32]], inputs: usize, _: Dtype) -> Result<Matrix> {

@@ -116,3 +116,36 @@ fn steps_that_were_recorded_are_repeated_while_training_takes_more_memory() {
         assert_eq!(after.replays, before.replays + 2);
     }
 }
+
+#[test]
+fn training_runs_a_few_layers_ahead_of_the_gpu_however_many_there_are() {
+    if !driver::present() {
+        return;
+    }
+    let deepest = |layers: usize| {
+        let config = ModelConfig {
+            layers,
+            ..config(true)
+        };
+        let adapter = Adapter::random(&config, 4, 16.0, 7).unwrap();
+        let model = Model::random_on_gpu(config, 7, 0, 64, pool()).unwrap();
+        let work = || {
+            let (tokens, mut tape) = (text(5, 20), Tape::new());
+            let targets = next_tokens(&tokens);
+            model
+                .train_forward(&mut tape, Some(&adapter), &tokens, &targets, 1.0)
+                .unwrap();
+            let mut grads = AdapterGrads::zeros(&adapter);
+            let upstream = vec![0.1; targets.len()];
+            model
+                .backward(&mut tape, &adapter, &upstream, &mut grads)
+                .unwrap();
+            done()
+        };
+        // A thread of its own: what the weights took to be brought is not counted.
+        std::thread::scope(|scope| scope.spawn(work).join().unwrap())
+    };
+    if let (Some(few), Some(many)) = (deepest(4), deepest(9)) {
+        assert!(many.deepest <= few.deepest, "{many:?}, {few:?}");
+    }
+}

@@ -3,7 +3,7 @@
 use super::memory::Grown;
 use super::output::Output;
 use super::pages::{Cache, Pages};
-use super::{Cuda, Free, Matrix, pool, queries, runs};
+use super::{Cuda, Matrix, Pace, pool, queries, runs};
 use crate::adapter::{Adapter, AdapterGrads};
 use crate::config::ModelConfig;
 use crate::device::{Attended, Map, Sequences, Site, Trains};
@@ -213,7 +213,7 @@ impl Trains for Cuda {
 
     fn log_probs(
         &self,
-        _: &mut Free,
+        _: &mut Pace<'_>,
         x: &Grown<bf16>,
         w: &Matrix,
         targets: &[Target],
@@ -226,7 +226,7 @@ impl Trains for Cuda {
 
     fn log_probs_backward(
         &self,
-        _: &mut Free,
+        _: &mut Pace<'_>,
         x: &Grown<bf16>,
         w: &Matrix,
         _: &[Target],

@@ -15,10 +15,9 @@ use std::sync::Arc;
 /// Adapters that are on a GPU at the same time.
 pub(super) const SLOTS: usize = 64;
 
-/// The table and what is in it.
+/// What is in the table's slots.
 #[derive(Debug)]
 pub(super) struct Shelf {
-    pub(super) table: Table,
     slots: Vec<Option<Arc<Held>>>,
     /// Counts up; the slot that was used longest ago goes first.
     clock: u64,
@@ -49,17 +48,23 @@ pub(super) struct Packing {
     marks: [Event; 2],
 }
 
-impl Shelf {
-    /// An empty shelf for adapters up to a rank.
-    pub(super) fn new(on: &Stream, config: &ModelConfig, rank: usize) -> Result<Shelf> {
-        Ok(Shelf {
-            table: Table::new(on, SLOTS, &shapes(config.layers, |p| p.shape(config)), rank)?,
+/// An empty table for adapters up to a rank.
+pub(super) fn table(on: &Stream, config: &ModelConfig, rank: usize) -> Result<Table> {
+    let shapes = shapes(config.layers, |p| p.shape(config));
+    Ok(Table::new(on, SLOTS, &shapes, rank)?)
+}
+
+impl Default for Shelf {
+    fn default() -> Self {
+        Shelf {
             slots: vec![None; SLOTS],
             clock: 0,
             used: vec![0; SLOTS],
-        })
+        }
     }
+}
 
+impl Shelf {
     /// The slot of an adapter, if it is here.
     fn lease(&mut self, digest: &str) -> Option<Lease> {
         let is = |held: &Option<Arc<Held>>| held.as_ref().is_some_and(|h| h.digest == digest);
@@ -82,16 +87,12 @@ impl Shelf {
         Ok((slot, before.map(|held| Arc::clone(&held.packed))))
     }
 
-    fn put(&mut self, on: &Stream, slot: usize, digest: String, packed: Packed) -> Result<Lease> {
-        let packed = Arc::new(packed);
-        self.table.publish(on, slot, 0, Some(Arc::clone(&packed)))?;
-        // Ten kilobytes; from here on every queue finds it.
-        on.wait()?;
+    fn put(&mut self, slot: usize, digest: String, packed: Arc<Packed>) -> Lease {
         let held = Arc::new(Held { digest, packed });
         self.clock += 1;
         self.used[slot] = self.clock;
         self.slots[slot] = Some(Arc::clone(&held));
-        Ok(Lease { slot, _held: held })
+        Lease { slot, _held: held }
     }
 }
 
@@ -161,26 +162,29 @@ impl Cuda {
     pub(super) fn lease(&self, adapter: &Adapter) -> Result<Lease> {
         let digest = adapter.digest();
         let shared = &self.shared;
-        if let Some(lease) = shared.shelf.write().lease(&digest) {
+        if let Some(lease) = shared.shelf.lock().lease(&digest) {
             return Ok(lease);
         }
         let mut packing = shared.packing.lock();
         // Whoever had it packed meanwhile has let go of `packing`.
-        if let Some(lease) = shared.shelf.write().lease(&digest) {
+        if let Some(lease) = shared.shelf.lock().lease(&digest) {
             return Ok(lease);
         }
-        let (slot, before) = shared.shelf.write().empty()?;
+        let (slot, before) = shared.shelf.lock().empty()?;
         let mut old = None;
         if let Some(before) = before {
             packing.outlast([&shared.front, &shared.back])?;
-            shared.shelf.write().table.clear(&packing.stream, slot)?;
+            shared.table.clear(&packing.stream, slot)?;
             old = Arc::into_inner(before);
         }
-        let packed = packing.pack(adapter, old)?;
+        let packed = Arc::new(packing.pack(adapter, old)?);
+        let on = &packing.stream;
         shared
-            .shelf
-            .write()
-            .put(&packing.stream, slot, digest, packed)
+            .table
+            .publish(on, slot, 0, Some(Arc::clone(&packed)))?;
+        // Ten kilobytes; from here on every queue finds it.
+        on.wait()?;
+        Ok(shared.shelf.lock().put(slot, digest, packed))
     }
 }
 
