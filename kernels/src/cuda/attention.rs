@@ -203,13 +203,11 @@ pub struct Plan {
     room: Room,
     /// Sequences (4 each), then tiles of rows (2 each), then where each block's tasks begin, and tasks.
     lists: Buffer<i32>,
-    /// Blocks that stay and take task after task, at most.
-    processors: usize,
     pub(super) sequences: usize,
     pub(super) tiles: usize,
     /// What it plans for.
     parts: Vec<Rows>,
-    /// Blocks that stay.
+    /// Blocks that take task after task.
     blocks: usize,
     /// One behind the last row.
     end: usize,
@@ -236,7 +234,6 @@ impl Plan {
     pub fn new(gpu: &Gpu, heads: Heads, room: Room) -> Result<Plan> {
         let tiles = (room.rows * heads.group()).div_ceil(TILE) + room.sequences;
         let hopper = gpu.is_hopper();
-        let processors = gpu.multiprocessors()? as usize;
         Ok(Plan {
             heads,
             variant: if hopper {
@@ -245,9 +242,7 @@ impl Plan {
                 Variant::Sync
             },
             room,
-            lists: gpu
-                .buffer(4 * room.sequences + 2 * tiles + tiles * heads.kv_heads + processors + 1)?,
-            processors,
+            lists: gpu.buffer(4 * room.sequences + 2 * tiles + 2 * tiles * heads.kv_heads + 1)?,
             sequences: 0,
             tiles: 0,
             parts: Vec::new(),
@@ -296,7 +291,8 @@ impl Plan {
         tiles.sort_by_key(|&(work, _)| Reverse(work));
         lists.extend(tiles.iter().flat_map(|&(_, task)| task));
         let work: Vec<usize> = tiles.iter().map(|&(seen, _)| seen / BLOCK + 2).collect();
-        let shared = share(&work, self.heads.kv_heads, self.processors);
+        let blocks = on.stays(work.len() * self.heads.kv_heads)?;
+        let shared = share(&work, self.heads.kv_heads, blocks);
         self.blocks = shared.len();
         let starts = shared.iter().scan(0, |end, tasks| {
             *end += tasks.len();

@@ -23,6 +23,7 @@ pub enum Priority {
 pub struct Stream {
     gpu: Gpu,
     raw: CUstream,
+    priority: Priority,
     /// While work is recorded: the addresses that it uses.
     recording: Mutex<Option<Vec<u64>>>,
 }
@@ -58,6 +59,7 @@ impl Gpu {
         Ok(Stream {
             gpu: self.clone(),
             raw,
+            priority,
             recording: Mutex::default(),
         })
     }
@@ -67,6 +69,15 @@ impl Stream {
     /// Its GPU.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
+    }
+
+    /// Blocks for so much work, of kernels whose blocks can take piece after piece and leave no room for others on a multiprocessor: one
+    /// for each multiprocessor, or for each piece, in a queue that gives way: others' blocks begin where one of these ends.
+    pub(super) fn stays(&self, pieces: usize) -> Result<usize> {
+        Ok(match self.priority {
+            Priority::High => pieces.min(self.gpu.multiprocessors()? as usize),
+            Priority::Low => pieces,
+        })
     }
 
     /// Waits until everything queued so far is done.

@@ -7,9 +7,10 @@ use half::bf16;
 use kernels::Error;
 use kernels::cuda::adapters::{Segment, Segments, Shape};
 use kernels::cuda::gemm::{self, Output, Variant};
-use kernels::cuda::{Buffer, Stream};
+use kernels::cuda::{Buffer, Priority, Stream};
 
 use crate::common::{bits, close, vector, wide};
+use crate::done::done;
 use crate::linear::{
     Linear, MAP, RANKS, ROWS, WIDTHS, down, head, master, operand, packed, segments, uploaded,
 };
@@ -193,6 +194,49 @@ fn a_row_has_the_same_bits_in_every_variant_and_for_every_number_of_rows() {
             assert!(dx[..some_dx.len()] == some_dx, "{variant:?}, {rows} rows");
         }
     }
+}
+
+/// On the stand-in driver, which has four multiprocessors.
+#[test]
+fn a_queue_that_gives_way_has_a_block_for_each_tile_and_the_same_bits() {
+    let Some(on) = stream() else { return };
+    if !on.gpu().is_hopper() {
+        return;
+    }
+    let (rows, map) = (
+        270,
+        Shape {
+            outputs: 528,
+            inputs: 64,
+        },
+    );
+    let run = |priority| {
+        let on = on.gpu().stream(priority).unwrap();
+        let of = |seed, len| on.upload(&narrow(&vector(seed, len))).unwrap();
+        let (x, w) = (of(1, rows * map.inputs), of(2, map.outputs * map.inputs));
+        let mut y = poisoned::<f32>(&on, rows * map.outputs);
+        let before = done();
+        let (operands, to) = ((x.view(), w.view()), &mut y.view_mut());
+        gemm::forward_by(
+            Variant::Hopper,
+            &on,
+            rows,
+            map,
+            operands,
+            None,
+            Output::F32(to),
+        )
+        .unwrap();
+        let blocks = done()
+            .zip(before)
+            .map(|(now, then)| now.blocks - then.blocks);
+        (bits(&on.download(y.view()).unwrap()), blocks)
+    };
+    let (high, stay) = run(Priority::High);
+    let (low, leave) = run(Priority::Low);
+    assert!(high == low);
+    assert!(stay.is_none_or(|blocks| blocks == 4), "{stay:?}");
+    assert!(leave.is_none_or(|blocks| blocks == 9), "{leave:?}");
 }
 
 #[test]

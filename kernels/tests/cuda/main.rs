@@ -13,6 +13,7 @@ mod adamw;
 mod attention;
 mod attention_backward;
 mod attention_world;
+mod done;
 mod driver;
 mod embed;
 mod exact;

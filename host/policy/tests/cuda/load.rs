@@ -1,32 +1,9 @@
 //! What a step beside others' work may not do: free memory, wait for training, forget what was recorded.
 //!
 //! The stand-in driver counts what a thread had done; another does not, and then only the bits are compared.
-#![expect(unsafe_code, reason = "asks the stand-in driver")]
 
 use super::*;
-
-/// `Done` of kernels/emulator/driver.cpp.
-#[repr(C)]
-#[derive(Clone, Copy, Default, Debug)]
-struct Done {
-    frees: u64,
-    replays: u64,
-    ran: u64,
-    blocks: u64,
-    deepest: u64,
-}
-
-/// What this thread has had done so far; none on another driver.
-fn done() -> Option<Done> {
-    // SAFETY: the library is loaded already, by `driver::present`.
-    let library = unsafe { libloading::Library::new("libcuda.so") }.ok()?;
-    // SAFETY: the type is that of `ns_done`.
-    let ask = unsafe { library.get::<unsafe extern "C" fn(*mut Done)>(b"ns_done") }.ok()?;
-    let mut done = Done::default();
-    // SAFETY: it writes one `Done`.
-    unsafe { ask(&raw mut done) };
-    Some(done)
-}
+use done::done;
 
 fn forward(model: &Model, scratch: &mut Scratch, batch: Vec<(&mut Kv, &[u32], Option<&Adapter>)>) {
     let segment = |(kv, tokens, adapter)| Segment {

@@ -6,6 +6,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../../../../kernels/tests/cuda/done.rs"]
+mod done;
 mod driver;
 mod load;
 #[path = "../../../../kernels/tests/cuda/standin.rs"]

@@ -222,12 +222,11 @@ pub(in crate::cuda) fn tile_grid(rows: usize, columns: usize) -> Grid {
     }
 }
 
-/// Blocks that stay: as many as multiprocessors, or as tiles where these are fewer.
+/// Blocks that take tile after tile.
 pub(in crate::cuda) fn hopper_grid(on: &Stream, rows: usize, columns: usize) -> Result<Grid> {
     let tiles = rows.div_ceil(HOPPER_TILE.0) * columns.div_ceil(HOPPER_TILE.1);
-    let blocks = tiles.min(on.gpu().multiprocessors()? as usize);
     Ok(Grid {
-        blocks: [blocks, 1, 1],
+        blocks: [on.stays(tiles)?, 1, 1],
         threads: HOPPER_THREADS,
         shared: HOPPER_SHARED,
     })
