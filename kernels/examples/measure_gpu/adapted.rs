@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use half::bf16;
 use kernels::Result;
-use kernels::cuda::Buffer;
 use kernels::cuda::adapters::{Adapters, Packed, Part, Segment, Segments, Shape, Table};
 use kernels::cuda::gemm::{Beside, Output, forward};
 use kernels::cuda::lora::{Columns, down, gradient_a, gradient_work};
 use kernels::cuda::output::{Head, Targets, Work, backward, log_probs};
+use kernels::cuda::{Buffer, Stream, View};
 
 use crate::meter::{Meter, Row};
 
@@ -118,14 +118,14 @@ fn map(meter: &Meter) -> Shape {
 }
 
 /// An adapter for each row.
-struct Side {
+pub(crate) struct Side {
     table: Table,
     segments: Segments,
     parts: [Part; 1],
 }
 
 impl Side {
-    fn new(meter: &Meter, map: Shape, rows: usize) -> Result<Side> {
+    pub(crate) fn new(meter: &Meter, map: Shape, rows: usize) -> Result<Side> {
         let on = &meter.on;
         let table = Table::new(on, rows, &[map], RANK)?;
         let (a, b) = (
@@ -137,13 +137,7 @@ impl Side {
             packed.pack(on, 0, a.view(), b.view())?;
             table.publish(on, slot, 0, Some(Arc::new(packed)))?;
         }
-        let own = |first| Segment {
-            first,
-            count: 1,
-            slot: first,
-        };
-        let mut segments = Segments::new(on, rows, rows)?;
-        segments.set(on, &(0..rows).map(own).collect::<Vec<_>>(), rows)?;
+        let segments = segments(on, rows)?;
         let part = Part {
             projection: 0,
             outputs: 0..map.outputs,
@@ -155,13 +149,44 @@ impl Side {
         })
     }
 
-    fn adapters(&self) -> Adapters<'_> {
+    /// For calls of so many rows from here on, no more than there are adapters.
+    pub(crate) fn own(&mut self, meter: &Meter, rows: usize) -> Result<()> {
+        self.segments = segments(&meter.on, rows)?;
+        Ok(())
+    }
+
+    /// Their inner result.
+    pub(crate) fn inner(
+        &self,
+        meter: &Meter,
+        rows: usize,
+        map: Shape,
+        x: View<'_, bf16>,
+    ) -> Result<Buffer<bf16>> {
+        let mut u = meter.poisoned(rows * self.adapters().inner())?;
+        down(&meter.on, rows, map, x, &self.adapters(), &mut u.view_mut())?;
+        Ok(u)
+    }
+
+    pub(crate) fn adapters(&self) -> Adapters<'_> {
         Adapters {
             table: &self.table,
             segments: &self.segments,
             parts: &self.parts,
         }
     }
+}
+
+/// An adapter for each row.
+fn segments(on: &Stream, rows: usize) -> Result<Segments> {
+    let own = |first| Segment {
+        first,
+        count: 1,
+        slot: first,
+    };
+    let mut segments = Segments::new(on, rows, rows)?;
+    segments.set(on, &(0..rows).map(own).collect::<Vec<_>>(), rows)?;
+    Ok(segments)
 }
 
 fn all(of: &Buffer<bf16>, columns: usize) -> Columns<'_> {

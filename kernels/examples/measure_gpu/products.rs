@@ -3,9 +3,10 @@
 
 use kernels::Result;
 use kernels::cuda::adapters::Shape;
-use kernels::cuda::gemm::{Output, Variant, backward, forward, forward_by};
+use kernels::cuda::gemm::{Beside, Output, Variant, backward, forward, forward_by};
 use kernels::cuda::output::{Head, Targets, Work, log_probs};
 
+use crate::adapted::Side;
 use crate::meter::{Meter, Row};
 
 /// The maps of a layer of Qwen3-4B: the fused queries, keys and values; gate and up; down.
@@ -83,48 +84,81 @@ pub(crate) fn output(meter: &Meter) -> Result<Vec<Row>> {
     Ok(vec![row("output log-probs", (n, map), us, bytes)])
 }
 
-/// Compares every variant's rows, for numbers of rows from 1 to 4,096, with those of the largest call in tiles.
+/// Compares every variant's rows with those of the largest call in tiles: up to 4,096 rows of one map, up to 128 of those that decoding
+/// multiplies with, the vocabulary, too, and with an adapter for each row.
 pub(crate) fn agreement(meter: &Meter) -> Result<()> {
-    let map = meter.size(
-        Shape {
-            outputs: 2048,
-            inputs: 2560,
-        },
-        SMALL,
-    );
-    let counts = meter.size(
-        vec![1, 2, 7, 8, 16, 33, 64, 65, 127, 129, 512, 1000, 4096],
-        vec![1, 17, 65],
-    );
+    let many = vec![1, 2, 7, 8, 16, 33, 64, 65, 127, 128, 129, 512, 1000, 4096];
+    let map = |outputs, inputs| Shape { outputs, inputs };
+    let counts = meter.size(many, vec![1, 17, 65]);
+    agree(meter, meter.size(map(2048, 2560), SMALL), &counts, false)?;
+    let few: Vec<usize> = counts
+        .into_iter()
+        .filter(|n| *n <= Variant::HOPPER_FEW_ROWS)
+        .collect();
+    for map in meter.size(LAYER.to_vec(), vec![SMALL]) {
+        agree(meter, map, &few, false)?;
+        agree(meter, map, &few, true)?;
+    }
+    agree(meter, meter.size(map(151_936, 2560), SMALL), &few, false)
+}
+
+/// Every variant of one map, for these numbers of rows, ascending.
+fn agree(meter: &Meter, map: Shape, counts: &[usize], adapted: bool) -> Result<()> {
     let most = counts.last().copied().unwrap_or(1);
     let (x, w) = (
         meter.narrow(1, most * map.inputs)?,
         meter.narrow(2, map.outputs * map.inputs)?,
     );
-    let run = |variant, n: usize| {
+    let mut side = match adapted {
+        true => Some(Side::new(meter, map, most)?),
+        false => None,
+    };
+    let mut run = |variant, n: usize| {
         let mut y = meter.poisoned(n * map.outputs)?;
         let x = x.view().part(0..n * map.inputs)?;
+        let inner;
+        let beside = match &mut side {
+            None => None,
+            Some(side) => {
+                side.own(meter, n)?;
+                inner = side.inner(meter, n, map, x)?;
+                Some(Beside {
+                    adapters: side.adapters(),
+                    inner: inner.view(),
+                })
+            }
+        };
         let to = Output::F32(&mut y.view_mut());
-        forward_by(variant, &meter.on, n, map, (x, w.view()), None, to)?;
+        forward_by(variant, &meter.on, n, map, (x, w.view()), beside, to)?;
         meter.on.download(y.view())
     };
     let whole = run(Variant::Tiles, most)?;
-    for variant in [Variant::Tiles, Variant::Few, Variant::Hopper] {
-        if variant == Variant::Hopper && !meter.on.gpu().is_hopper() {
+    for variant in [
+        Variant::Tiles,
+        Variant::Few,
+        Variant::Hopper,
+        Variant::HopperFew,
+    ] {
+        let (hopper, rows) = match variant {
+            Variant::Tiles => (false, usize::MAX),
+            Variant::Few => (false, Variant::FEW_ROWS),
+            Variant::Hopper => (true, usize::MAX),
+            Variant::HopperFew => (true, Variant::HOPPER_FEW_ROWS),
+        };
+        if hopper && !meter.on.gpu().is_hopper() {
             continue;
         }
         let (mut compared, mut differ) = (0, 0);
-        for &n in &counts {
-            if variant == Variant::Few && n > Variant::FEW_ROWS {
-                continue;
-            }
+        for &n in counts.iter().filter(|n| **n <= rows) {
             let found = run(variant, n)?;
             compared += found.len();
             let pairs = found.iter().zip(&whole);
             differ += pairs.filter(|(f, w)| f.to_bits() != w.to_bits()).count();
         }
+        let Shape { outputs, inputs } = map;
+        let with = if adapted { " with adapters" } else { "" };
         println!(
-            "products by {variant:?}: {compared} compared, {differ} differ from tiles of {most} rows"
+            "products {inputs} → {outputs}{with} by {variant:?}: {compared} compared, {differ} differ from tiles of {most} rows"
         );
     }
     Ok(())
