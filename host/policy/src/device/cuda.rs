@@ -62,7 +62,6 @@ struct Shared {
     /// Which of the models on this machine's GPUs it is, as they were opened.
     number: u64,
     gpu: Gpu,
-    front: Arc<Stream>,
     back: Arc<Stream>,
     /// Of serving, of training.
     growth: [Growth; 2],
@@ -73,6 +72,8 @@ struct Shared {
     packing: Mutex<Packing>,
     /// Space of one row's normalizer.
     one: Mutex<Option<output::One>>,
+    /// Of serving, of training: see [`shelf`].
+    let_go: [Event; 2],
     /// Of the layers that training queued last.
     paces: [Event; 2],
     /// Bytes that training may keep of intermediate results, once it began.
@@ -130,7 +131,6 @@ impl Cuda {
         Ok(Cuda {
             shared: Arc::new(Shared {
                 number: OPENED.fetch_add(1, Ordering::Relaxed),
-                front: Arc::clone(&front),
                 back,
                 growth: Default::default(),
                 pages,
@@ -138,6 +138,7 @@ impl Cuda {
                 shelf: Mutex::default(),
                 packing: Mutex::new(packing),
                 one: Mutex::new(None),
+                let_go: [gpu.event()?, gpu.event()?],
                 paces: [gpu.event()?, gpu.event()?],
                 kept: OnceLock::new(),
                 gpu,

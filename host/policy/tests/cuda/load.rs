@@ -106,6 +106,7 @@ fn training_runs_a_few_layers_ahead_of_the_gpu_however_many_there_are() {
         };
         let adapter = Adapter::random(&config, 4, 16.0, 7).unwrap();
         let model = Model::random_on_gpu(config, 7, 0, 64, pool()).unwrap();
+        model.prepare(&adapter).unwrap();
         let work = || {
             let (tokens, mut tape) = (text(5, 20), Tape::new());
             let targets = next_tokens(&tokens);
@@ -119,10 +120,42 @@ fn training_runs_a_few_layers_ahead_of_the_gpu_however_many_there_are() {
                 .unwrap();
             done()
         };
-        // A thread of its own: what the weights took to be brought is not counted.
+        // A thread of its own: what it took to bring weights and adapter is not counted.
         std::thread::scope(|scope| scope.spawn(work).join().unwrap())
     };
     if let (Some(few), Some(many)) = (deepest(4), deepest(9)) {
         assert!(many.deepest <= few.deepest, "{many:?}, {few:?}");
     }
 }
+
+#[test]
+fn an_adapter_that_takes_anothers_place_does_not_wait_for_what_training_has_queued() {
+    let Some((gpu, _)) = models(true) else { return };
+    let (own, tokens) = (adapter(4, 7), text(5, 20));
+    let (targets, upstream) = (next_tokens(&tokens), [0.1; 19]);
+    let (mut tape, mut grads) = (Tape::new(), AdapterGrads::zeros(&own));
+    let mut train = || {
+        gpu.train_forward(&mut tape, Some(&own), &tokens, &targets, 1.0)
+            .unwrap();
+        gpu.backward(&mut tape, &own, &upstream, &mut grads)
+            .unwrap();
+    };
+    train();
+    // Every place is taken, and a pass is queued.
+    for seed in 100..163 {
+        gpu.prepare(&adapter(1, seed)).unwrap();
+    }
+    train();
+    let ran = || {
+        let before = done();
+        gpu.prepare(&adapter(1, 163)).unwrap();
+        done().zip(before).map(|(now, then)| now.ran - then.ran)
+    };
+    // One thread of the stand-in driver does what it waits for.
+    if let Some(ran) = ran() {
+        assert_eq!(ran, PACKS);
+    }
+}
+
+/// Kernels that pack an adapter.
+const PACKS: u64 = 2 * 7 * 2;

@@ -3,7 +3,7 @@
 use super::Cuda;
 use super::memory::Grown;
 use super::pages::Cache;
-use super::shelf::{Lease, SLOTS};
+use super::shelf::{Leases, SLOTS};
 use crate::adapter::Adapter;
 use crate::config::ModelConfig;
 use crate::device::{Sequences, Span};
@@ -41,7 +41,7 @@ pub(crate) struct Plan {
     single: Option<usize>,
     /// By how many they have room for.
     segments: BTreeMap<usize, Segments>,
-    leases: Vec<Lease>,
+    leases: Leases,
     /// Which of the segments say who has which adapter, if any row has one.
     adapted: Option<usize>,
 }
@@ -199,7 +199,12 @@ impl Plan {
 
     /// Leases the adapters of the batch and lists their rows.
     fn adapters<S: Sequences<Cuda>>(&mut self, device: &Cuda, batch: &S) -> Result<()> {
-        self.leases.clear();
+        let mut wanted: Vec<&Adapter> = (0..batch.count())
+            .filter_map(|i| batch.span(i).adapter)
+            .collect();
+        wanted.sort_by_key(|adapter| std::ptr::from_ref::<Adapter>(adapter));
+        wanted.dedup_by_key(|adapter| std::ptr::from_ref::<Adapter>(adapter));
+        self.leases.keep(&wanted)?;
         let mut list: Vec<Segment> = Vec::new();
         let mut met: BTreeMap<*const Adapter, usize> = BTreeMap::new();
         for i in 0..batch.count() {
@@ -212,12 +217,7 @@ impl Plan {
             let Some(adapter) = adapter else { continue };
             let slot = match met.entry(std::ptr::from_ref(adapter)) {
                 Entry::Occupied(slot) => *slot.get(),
-                Entry::Vacant(place) => {
-                    let lease = device.lease(adapter)?;
-                    let slot = *place.insert(lease.slot);
-                    self.leases.push(lease);
-                    slot
-                }
+                Entry::Vacant(place) => *place.insert(self.leases.slot(device, adapter)?),
             };
             match list.last_mut() {
                 Some(last) if last.slot == slot && last.first + last.count == first => {

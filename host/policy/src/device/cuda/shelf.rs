@@ -1,7 +1,8 @@
 //! Adapters on a GPU: packed before a step needs them, found by their digest, thrown out when their place is needed.
 //!
-//! A pass holds the [`Lease`]s of its adapters: what is leased is never thrown out. Packing has a queue and memory of its own, so that
-//! serving goes on meanwhile: a step that meets an adapter for the first time finds it in the table. Start at [`Cuda::lease`].
+//! A pass holds the [`Leases`] of its adapters: what is leased is never thrown out, and what was let go of waits for the work that was
+//! queued before, no more. Packing has a queue and memory of its own, so that serving goes on meanwhile: a step that meets an adapter for
+//! the first time finds it in the table. Start at [`Cuda::lease`].
 
 use super::Cuda;
 use crate::adapter::{Adapter, Projection};
@@ -32,10 +33,62 @@ struct Held {
 }
 
 /// A slot that is not emptied while this exists.
-#[derive(Clone, Debug)]
-pub(crate) struct Lease {
-    pub(super) slot: usize,
-    _held: Arc<Held>,
+#[derive(Debug)]
+pub(super) struct Lease {
+    slot: usize,
+    held: Arc<Held>,
+}
+
+/// Those of a pass.
+#[derive(Default, Debug)]
+pub(super) struct Leases {
+    list: Vec<Lease>,
+    /// Whose queue reads the adapters.
+    queue: Option<Cuda>,
+}
+
+impl Leases {
+    /// Lets go of those that nobody in a pass has; no more work will be queued that reads them.
+    pub(super) fn keep(&mut self, wanted: &[&Adapter]) -> Result<()> {
+        let digests: Vec<String> = wanted.iter().map(|adapter| adapter.digest()).collect();
+        let stays = |lease: &Lease| digests.contains(&lease.held.digest);
+        if self.list.iter().all(stays) {
+            return Ok(());
+        }
+        if let Some(queue) = &self.queue {
+            // First of all: whoever finds a slot free also finds this mark.
+            queue.stream().record(queue.let_go())?;
+            let mut shelf = queue.shared.shelf.lock();
+            for lease in self.list.iter().filter(|lease| !stays(lease)) {
+                shelf.touch(lease.slot);
+            }
+        }
+        self.list.retain(stays);
+        if self.list.is_empty() {
+            self.queue = None;
+        }
+        Ok(())
+    }
+
+    /// The slot of an adapter, which is packed when it is met for the first time.
+    pub(super) fn slot(&mut self, device: &Cuda, adapter: &Adapter) -> Result<usize> {
+        let digest = adapter.digest();
+        if let Some(lease) = self.list.iter().find(|l| l.held.digest == digest) {
+            return Ok(lease.slot);
+        }
+        let lease = device.lease(adapter)?;
+        let slot = lease.slot;
+        self.queue.get_or_insert_with(|| device.clone());
+        self.list.push(lease);
+        Ok(slot)
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        // A GPU that cannot mark its queue computes nothing any more.
+        let _ = self.keep(&[]);
+    }
 }
 
 /// What adapters are packed with, one at a time.
@@ -45,7 +98,6 @@ pub(super) struct Packing {
     /// One is filled while the GPU reads the other.
     staging: Option<[Staging<f32>; 2]>,
     masters: Option<Buffer<f32>>,
-    marks: [Event; 2],
 }
 
 /// An empty table for adapters up to a rank.
@@ -69,10 +121,15 @@ impl Shelf {
     fn lease(&mut self, digest: &str) -> Option<Lease> {
         let is = |held: &Option<Arc<Held>>| held.as_ref().is_some_and(|h| h.digest == digest);
         let slot = self.slots.iter().position(is)?;
+        self.touch(slot);
+        let held = Arc::clone(self.slots[slot].as_ref()?);
+        Some(Lease { slot, held })
+    }
+
+    /// It was used last.
+    fn touch(&mut self, slot: usize) {
         self.clock += 1;
         self.used[slot] = self.clock;
-        let held = Arc::clone(self.slots[slot].as_ref()?);
-        Some(Lease { slot, _held: held })
     }
 
     /// A slot that nobody leases, empty from here on, and what was in it.
@@ -89,30 +146,20 @@ impl Shelf {
 
     fn put(&mut self, slot: usize, digest: String, packed: Arc<Packed>) -> Lease {
         let held = Arc::new(Held { digest, packed });
-        self.clock += 1;
-        self.used[slot] = self.clock;
+        self.touch(slot);
         self.slots[slot] = Some(Arc::clone(&held));
-        Lease { slot, _held: held }
+        Lease { slot, held }
     }
 }
 
 impl Packing {
     pub(super) fn new(gpu: &Gpu) -> Result<Packing> {
         Ok(Packing {
-            stream: gpu.stream(Priority::Low)?,
+            // Somebody waits for a version, too, and it is little work.
+            stream: gpu.stream(Priority::High)?,
             staging: None,
             masters: None,
-            marks: [gpu.event()?, gpu.event()?],
         })
-    }
-
-    /// Waits for the work that may still read what was thrown out.
-    fn outlast(&self, queues: [&Stream; 2]) -> Result<()> {
-        for (queue, mark) in queues.into_iter().zip(&self.marks) {
-            queue.record(mark)?;
-            mark.wait()?;
-        }
-        Ok(())
     }
 
     /// Packs an adapter, layer by layer, and waits for it.
@@ -158,6 +205,11 @@ impl Packing {
 }
 
 impl Cuda {
+    /// Reached when all that was queued here, before adapters were let go of for the last time, is done.
+    fn let_go(&self) -> &Event {
+        &self.shared.let_go[usize::from(self.training)]
+    }
+
     /// The slot of an adapter, which is packed when it is met for the first time.
     pub(super) fn lease(&self, adapter: &Adapter) -> Result<Lease> {
         let digest = adapter.digest();
@@ -173,7 +225,8 @@ impl Cuda {
         let (slot, before) = shared.shelf.lock().empty()?;
         let mut old = None;
         if let Some(before) = before {
-            packing.outlast([&shared.front, &shared.back])?;
+            // Whatever may still read it; not what training has queued since.
+            shared.let_go.iter().try_for_each(Event::wait)?;
             shared.table.clear(&packing.stream, slot)?;
             old = Arc::into_inner(before);
         }
