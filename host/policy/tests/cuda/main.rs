@@ -12,6 +12,7 @@ mod driver;
 mod load;
 #[path = "../../../../kernels/tests/cuda/standin.rs"]
 mod standin;
+mod wide_heads;
 
 use common::*;
 use kernels::adamw::AdamW;

@@ -18,7 +18,7 @@ use policy::{
 use rl::{Batch, Learner, PolicyVersion, Sample, SampleId, Seed};
 use trainer::{Config, LoraLearner};
 
-fn model() -> Arc<Model> {
+fn model(head_dim: usize) -> Arc<Model> {
     let config = ModelConfig {
         architecture: Architecture::Qwen3,
         vocab_size: 112,
@@ -26,7 +26,7 @@ fn model() -> Arc<Model> {
         layers: 2,
         heads: 2,
         kv_heads: 1,
-        head_dim: 64,
+        head_dim,
         ffn: 96,
         rms_eps: 1e-6,
         rope: Rope {
@@ -103,7 +103,12 @@ fn every_version_is_trained_on_the_bits_that_it_served() {
     if !driver::present() {
         return;
     }
-    let model = model();
+    for head_dim in [64, 128] {
+        trains(model(head_dim));
+    }
+}
+
+fn trains(model: Arc<Model>) {
     let slot = Arc::new(Slot::default());
     let seed = Seed::new(3);
     let mut learner =
@@ -125,7 +130,7 @@ fn a_step_that_is_computed_again_has_the_same_bytes() {
     if !driver::present() {
         return;
     }
-    let (model, config) = (model(), config());
+    let (model, config) = (model(64), config());
     let start = || {
         let slot = Arc::new(Slot::default());
         let (model, config) = (Arc::clone(&model), config.clone());
