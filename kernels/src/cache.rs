@@ -3,9 +3,9 @@
 //! Within a block keys are transposed, so that one vector holds the same element of 16 keys; values are rows. Blocks are
 //! allocated as the sequence grows and never move. Read [`crate::attention`] next.
 
-use crate::Result;
 use crate::error::{check, require};
 use crate::packed::{Line, PANEL};
+use crate::{Pool, Result};
 
 /// Tokens of a block.
 pub const BLOCK: usize = PANEL;
@@ -140,10 +140,10 @@ impl KvCache {
     /// [`crate::Error::Shape`]; [`crate::Error::Argument`] beyond what is reserved.
     pub fn write(
         &mut self,
+        pool: &Pool,
         layer: usize,
         start: usize,
-        rows: &[f32],
-        ld: usize,
+        (rows, ld): (&[f32], usize),
         keys: usize,
         values: usize,
     ) -> Result<()> {
@@ -175,19 +175,28 @@ impl KvCache {
             last <= ld,
             "columns end inside a row"
         );
-        for (n, row) in rows.chunks_exact(ld.max(1)).enumerate() {
-            let (block, slot) = ((start + n) / BLOCK, (start + n) % BLOCK);
-            for head in 0..kv_heads {
-                let first = (layer * kv_heads + head) * 2 * head_dim;
-                let lines = &mut self.blocks[block][first..][..2 * head_dim];
-                let (to_keys, to_values) = lines.split_at_mut(head_dim);
-                for (line, &v) in to_keys.iter_mut().zip(&row[keys + head * head_dim..]) {
-                    line.0[slot] = v;
-                }
-                flat_mut(to_values)[slot * head_dim..][..head_dim]
-                    .copy_from_slice(&row[values + head * head_dim..][..head_dim]);
-            }
+        if count == 0 {
+            return Ok(());
         }
+        let first = start / BLOCK;
+        let blocks = &mut self.blocks[first..end.div_ceil(BLOCK)];
+        pool.each(blocks, &|at, lines| {
+            let tokens = (first + at) * BLOCK..(first + at + 1) * BLOCK;
+            for token in tokens.start.max(start)..tokens.end.min(end) {
+                let row = &rows[(token - start) * ld..][..ld];
+                let slot = token - tokens.start;
+                for head in 0..kv_heads {
+                    let first = (layer * kv_heads + head) * 2 * head_dim;
+                    let lines = &mut lines[first..][..2 * head_dim];
+                    let (to_keys, to_values) = lines.split_at_mut(head_dim);
+                    for (line, &v) in to_keys.iter_mut().zip(&row[keys + head * head_dim..]) {
+                        line.0[slot] = v;
+                    }
+                    flat_mut(to_values)[slot * head_dim..][..head_dim]
+                        .copy_from_slice(&row[values + head * head_dim..][..head_dim]);
+                }
+            }
+        });
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 //! Angles are computed once, in f32 as `transformers` does, for every position that the model allows.
 
 use crate::error::{check, require};
+use crate::pool::Shards;
+use crate::rows::share;
 use crate::{Pool, Result};
 use std::ops::Range;
 
@@ -127,14 +129,14 @@ impl Scaling {
 /// # Errors
 /// [`crate::Error::Shape`]; [`crate::Error::Argument`] when a position is outside the table.
 pub fn forward(
-    _pool: &Pool,
+    pool: &Pool,
     table: &Table,
     x: &mut [f32],
     ld: usize,
     columns: Range<usize>,
     start: usize,
 ) -> Result<()> {
-    rotate(table, x, ld, columns, start, 1.0)
+    rotate(pool, table, (x, ld), columns, start, 1.0)
 }
 
 /// The gradient of [`forward`], in place: rotates back.
@@ -145,20 +147,20 @@ pub fn forward(
 /// # Errors
 /// As [`forward`].
 pub fn backward(
-    _pool: &Pool,
+    pool: &Pool,
     table: &Table,
     dx: &mut [f32],
     ld: usize,
     columns: Range<usize>,
     start: usize,
 ) -> Result<()> {
-    rotate(table, dx, ld, columns, start, -1.0)
+    rotate(pool, table, (dx, ld), columns, start, -1.0)
 }
 
 fn rotate(
+    pool: &Pool,
     table: &Table,
-    x: &mut [f32],
-    ld: usize,
+    (x, ld): (&mut [f32], usize),
     columns: Range<usize>,
     start: usize,
     sign: f32,
@@ -179,15 +181,20 @@ fn rotate(
         end <= table.context(),
         "the model's context is shorter"
     );
-    for (n, row) in x.chunks_exact_mut(ld.max(1)).enumerate() {
-        let (cos, sin) = table.at(start + n);
-        for head in row[columns.clone()].chunks_exact_mut(d) {
-            let (low, high) = head.split_at_mut(table.half);
-            for (((a, b), c), s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-                let s = s * sign;
-                (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+    let x = Shards::new(x);
+    share(pool, rows, columns.len(), &|some| {
+        for n in some {
+            // SAFETY: a row belongs to one task.
+            let row = unsafe { x.part(n * ld..(n + 1) * ld) };
+            let (cos, sin) = table.at(start + n);
+            for head in row[columns.clone()].chunks_exact_mut(d) {
+                let (low, high) = head.split_at_mut(table.half);
+                for (((a, b), c), s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+                    let s = s * sign;
+                    (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+                }
             }
         }
-    }
+    });
     Ok(())
 }

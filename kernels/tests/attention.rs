@@ -30,7 +30,14 @@ fn cache(sizes: (usize, usize, usize), qkv: &[f32], n: usize, exchanged: bool) -
         (k, v) = (v, k);
     }
     cache
-        .write(1, 0, qkv, (heads + 2 * kv_heads) * d, k, v)
+        .write(
+            &Pool::new(2).unwrap(),
+            1,
+            0,
+            (qkv, (heads + 2 * kv_heads) * d),
+            k,
+            v,
+        )
         .unwrap();
     cache
 }
@@ -261,15 +268,18 @@ fn a_cache_copies_prefixes_and_refuses_what_it_does_not_hold() {
     copy.shrink();
     assert_eq!(copy.bytes() * 2, full.bytes());
     assert!(
-        copy.write(2, 0, &qkv, 120, 72, 96).is_err(),
+        copy.write(&Pool::new(1).unwrap(), 2, 0, (&qkv, 120), 72, 96)
+            .is_err(),
         "no such layer"
     );
     assert!(
-        copy.write(0, 30, &qkv, 120, 72, 96).is_err(),
+        copy.write(&Pool::new(1).unwrap(), 0, 30, (&qkv, 120), 72, 96)
+            .is_err(),
         "not reserved"
     );
     assert!(
-        copy.write(0, 0, &qkv[..120], 120, 72, 97).is_err(),
+        copy.write(&Pool::new(1).unwrap(), 0, 0, (&qkv[..120], 120), 72, 97)
+            .is_err(),
         "columns beyond the row"
     );
     let mut other = KvCache::new(CacheShape {

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 const COLUMNS: [usize; 2] = [HEADS * D, (HEADS + KV_HEADS) * D];
 
 /// The cache of one layer.
-fn filled(tokens: usize, [keys, values]: [usize; 2]) -> KvCache {
+fn filled(pool: &Pool, tokens: usize, [keys, values]: [usize; 2]) -> KvCache {
     let mut cache = KvCache::new(CacheShape {
         layers: 1,
         kv_heads: KV_HEADS,
@@ -18,7 +18,7 @@ fn filled(tokens: usize, [keys, values]: [usize; 2]) -> KvCache {
     });
     cache.reserve(tokens);
     let rows = numbers(tokens * QKV);
-    cache.write(0, 0, &rows, QKV, keys, values).unwrap();
+    cache.write(pool, 0, 0, (&rows, QKV), keys, values).unwrap();
     cache.set_len(tokens).unwrap();
     cache
 }
@@ -26,9 +26,9 @@ fn filled(tokens: usize, [keys, values]: [usize; 2]) -> KvCache {
 /// The gradient of a sample's attention against that of two parts of its rows, of equal work; what both have of the gradients by
 /// the keys of the first is added.
 pub(crate) fn attend_backward(sums: &mut Sums, pool: &Pool, rows: usize, times: f64) {
-    let (keys, values) = (filled(rows, COLUMNS), {
+    let (keys, values) = (filled(pool, rows, COLUMNS), {
         let [keys, values] = COLUMNS;
-        filled(rows, [values, keys])
+        filled(pool, rows, [values, keys])
     });
     let (qkv, out, dout) = (
         numbers(rows * QKV),
@@ -86,8 +86,10 @@ struct Gradient {
 
 /// One query against all its keys, and against the two halves of them. What combines the halves is 576 multiply-adds and left out.
 pub(crate) fn attend(sums: &mut Sums, pool: &Pool, context: usize, times: f64) {
-    let whole: Vec<KvCache> = (0..COPIES).map(|_| filled(context, COLUMNS)).collect();
-    let halves = (0..2 * COPIES).map(|_| filled(context / 2, COLUMNS));
+    let whole: Vec<KvCache> = (0..COPIES)
+        .map(|_| filled(pool, context, COLUMNS))
+        .collect();
+    let halves = (0..2 * COPIES).map(|_| filled(pool, context / 2, COLUMNS));
     let parts: Vec<KvCache> = halves.collect();
     let q = numbers(2 * QKV);
     let queries = Queries {

@@ -2,7 +2,7 @@
 
 use super::{Bench, D, HEADS, KV_HEADS, LAYERS, Work, numbers};
 use kernels::attention::{self, Backward, Queries, Rows};
-use kernels::{CacheShape, KvCache};
+use kernels::{CacheShape, KvCache, Pool};
 
 /// A row of queries, keys and values, and the columns where keys and values begin.
 const WIDTH: usize = (HEADS + 2 * KV_HEADS) * D;
@@ -18,11 +18,13 @@ fn shape(layers: usize) -> CacheShape {
 }
 
 /// One layer of some tokens.
-fn filled(tokens: usize, (keys, values): (usize, usize)) -> KvCache {
+fn filled(pool: &Pool, tokens: usize, (keys, values): (usize, usize)) -> KvCache {
     let mut cache = KvCache::new(shape(1));
     cache.reserve(tokens);
     let rows = numbers(tokens * WIDTH);
-    cache.write(0, 0, &rows, WIDTH, keys, values).unwrap();
+    cache
+        .write(pool, 0, 0, (&rows, WIDTH), keys, values)
+        .unwrap();
     cache.set_len(tokens).unwrap();
     cache
 }
@@ -31,7 +33,7 @@ fn filled(tokens: usize, (keys, values): (usize, usize)) -> KvCache {
 pub(crate) fn decode(bench: &Bench) {
     let pool = &bench.pool;
     for context in [128usize, 1024] {
-        let cache = filled(context, (KEYS, VALUES));
+        let cache = filled(pool, context, (KEYS, VALUES));
         for sequences in [1usize, 32] {
             let (q, mut out) = (numbers(sequences * WIDTH), vec![0.0; sequences * HEADS * D]);
             let queries = Queries {
@@ -61,7 +63,10 @@ pub(crate) fn decode(bench: &Bench) {
 pub(crate) fn prompts(bench: &Bench) {
     let pool = &bench.pool;
     for n in [256usize, 1024] {
-        let (cache, mirror) = (filled(n, (KEYS, VALUES)), filled(n, (VALUES, KEYS)));
+        let (cache, mirror) = (
+            filled(pool, n, (KEYS, VALUES)),
+            filled(pool, n, (VALUES, KEYS)),
+        );
         let (q, mut out) = (numbers(n * WIDTH), vec![0.0; n * HEADS * D]);
         let queries = Queries {
             data: &q,
@@ -113,7 +118,9 @@ pub(crate) fn cache(bench: &Bench) {
             bytes: 8.0 * (m * 2 * KV_HEADS * D) as f64,
         };
         bench.row(&format!("cache-write × {m}"), work, || {
-            cache.write(0, 0, &rows, WIDTH, KEYS, VALUES).unwrap();
+            cache
+                .write(&bench.pool, 0, 0, (&rows, WIDTH), KEYS, VALUES)
+                .unwrap();
         });
     }
     let mut full = KvCache::new(shape(LAYERS));

@@ -94,7 +94,14 @@ impl Cpu {
             }
             own.reserve(start + count);
             let rows = &qkv[first * width..][..count * width];
-            own.write(at.slot, start, rows, width, queries + keys, queries)?;
+            own.write(
+                &self.0,
+                at.slot,
+                start,
+                (rows, width),
+                queries + keys,
+                queries,
+            )?;
             own.set_len(start + count)?;
         }
         Ok(())
@@ -144,7 +151,14 @@ pub(super) fn write<S: Sequences<Cpu>>(
     let width = queries + 2 * keys;
     let write = |span: Span<'_>, cache: &mut KvCache| {
         let own = &qkv[span.first * width..][..span.count * width];
-        cache.write(at.slot, span.start, own, width, queries, queries + keys)
+        cache.write(
+            pool,
+            at.slot,
+            span.start,
+            (own, width),
+            queries,
+            queries + keys,
+        )
     };
     let mut failed = Mutex::new(None);
     if (0..batch.count()).all(|i| batch.span(i).parent.is_none()) {
