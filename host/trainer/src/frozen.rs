@@ -11,7 +11,7 @@ use rl::{Batch, PolicyVersion, Proposal, Seed, StepMetrics};
 
 use crate::adamw::Moments;
 use crate::lora::{read_adapter, stage, start, unstage, writing};
-use crate::walk::{self, Walk};
+use crate::walk::{self, Walk, Workspace};
 use crate::{Config, Error, Result};
 
 /// A learner whose proposals hold the weights that they started from.
@@ -40,7 +40,7 @@ impl FrozenLearner {
         let live = slot.load();
         let adapter = start(&model, &config, live.adapter.as_ref(), seed)?;
         Ok(Self {
-            walk: Walk::new(&adapter),
+            walk: Walk::new(&adapter, Workspace::default()),
             version: live.version,
             steps: 0,
             proposed: false,

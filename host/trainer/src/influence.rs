@@ -10,15 +10,18 @@
 //! several passes a step, every pass after the first, whose gradient is taken at moved weights. It is not the counterfactual:
 //! leaving a sample out also changes the other samples' share, the clip and AdamW's second moment. A replay without it tells.
 //!
+//! Both kinds of gradient are taken in a [`Workspace`] that is handed in: on a live host the learner's, so that looking back takes no
+//! memory that training has not.
+//!
 //! Start at [`reply_gradient`] and [`sample_gradient`]; then [`influence`] for plain descent or [`StepTaken`] for AdamW.
 
-use policy::{Adapter, AdapterGrads, Model, Tape};
+use policy::{Adapter, AdapterGrads, Model};
 use rl::Sample;
 
 use crate::adamw::Moments;
 use crate::lora::{check_shape, clip_scale};
 use crate::walk::{self, Walk};
-use crate::{Config, Error, Result};
+use crate::{Config, Error, Result, Workspace};
 
 /// A reply's mean log-prob and its gradient.
 #[derive(Clone, Debug)]
@@ -30,11 +33,13 @@ pub struct ReplyGradient {
 }
 
 /// The gradient of the mean log-prob of `response` after `prompt`. Temperature 0 (greedy) counts as 1, as in serving.
+/// Waits for whoever computes in `space`.
 ///
 /// # Errors
 /// [`Error::Sample`] for an empty prompt or response; [`Error::Policy`] for what the model refuses; [`Error::NotFinite`].
 pub fn reply_gradient(
     model: &Model,
+    space: &Workspace,
     adapter: &Adapter,
     prompt: &[u32],
     response: &[u32],
@@ -48,16 +53,16 @@ pub fn reply_gradient(
     }
     let temperature = if temperature == 0.0 { 1.0 } else { temperature };
     let (tokens, targets) = walk::fed(prompt, response);
-    let mut tape = Tape::new();
+    let tape = &mut space.tape.lock();
     let log_probs = model
-        .train_forward(&mut tape, Some(adapter), &tokens, &targets, temperature)
+        .train_forward(tape, Some(adapter), &tokens, &targets, temperature)
         .map_err(walk::forward)?;
     let mean = log_probs.iter().map(|l| f64::from(*l)).sum::<f64>() / log_probs.len() as f64;
     walk::finite("the reply's log-prob", mean, 1)?;
     let mut grads = AdapterGrads::zeros(adapter);
     let share = vec![1.0 / log_probs.len() as f32; log_probs.len()];
     model
-        .backward(&mut tape, adapter, &share, &mut grads)
+        .backward(tape, adapter, &share, &mut grads)
         .map_err(walk::backward)?;
     Ok(ReplyGradient {
         mean_log_prob: mean,
@@ -75,6 +80,7 @@ pub fn reply_gradient(
 /// [`Error::Sample`] for a count of 0; as a step for a sample that it would refuse.
 pub fn sample_gradient(
     model: &Model,
+    space: &Workspace,
     adapter: &Adapter,
     config: &Config,
     sample: &Sample,
@@ -89,7 +95,7 @@ pub fn sample_gradient(
             why: "its batch counts no sample".into(),
         });
     }
-    let mut walk = Walk::new(adapter);
+    let mut walk = Walk::new(adapter, space.clone());
     let (objective, share) = (config.objective(), 1.0 / counted as f64);
     let alone = std::slice::from_ref(sample);
     for (figures, _) in walk.samples(model, adapter, &objective, alone, share, 1)? {

@@ -87,7 +87,7 @@ impl LoraLearner {
         let live = slot.load();
         let adapter = start(&model, &config, live.adapter.as_ref(), seed)?;
         Ok(Self {
-            walk: Walk::new(&adapter),
+            walk: Walk::new(&adapter, Workspace::default()),
             trained: Trained::new(&model, adapter, Moments::fresh())?,
             version: live.version,
             proposed: None,

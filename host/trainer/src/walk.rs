@@ -73,7 +73,7 @@ fn most_shared(packs: &[Packed], tokens: &[u32], same: impl Fn(&Packed) -> bool)
 /// and one that computes old steps again need of it exists once.
 #[derive(Clone, Debug, Default)]
 pub struct Workspace {
-    tape: Arc<Mutex<Tape>>,
+    pub(crate) tape: Arc<Mutex<Tape>>,
 }
 
 impl Workspace {
@@ -98,9 +98,9 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
-    pub(crate) fn new(adapter: &Adapter) -> Self {
+    pub(crate) fn new(adapter: &Adapter, space: Workspace) -> Self {
         Self {
-            space: Workspace::default(),
+            space,
             grads: AdapterGrads::zeros(adapter),
             dlogprobs: Vec::new(),
             old: Vec::new(),

@@ -9,7 +9,7 @@ use common::{advance, attempts, batch, config, fresh, lora, model, stale};
 use policy::{Adapter, Deployed, Model, Slot};
 use rl::{Batch, PolicyLoss, Sample, Seed};
 use trainer::influence::{StepTaken, influence, reply_gradient, sample_gradient};
-use trainer::{Config, LoraLearner};
+use trainer::{Config, LoraLearner, Workspace};
 
 /// An adapter whose A and B both matter.
 fn adapter(model: &Model) -> Adapter {
@@ -49,7 +49,17 @@ fn moved(adapter: &Adapter, along: &[f32], by: f64) -> Adapter {
 fn a_replys_gradient_agrees_with_finite_differences_in_every_direction_tried() {
     let model = model();
     let (adapter, sample) = (adapter(&model), fresh(&model, 1, 7, 1.0));
-    let reply = |t| reply_gradient(&model, &adapter, &sample.prompt, &sample.response, t).unwrap();
+    let reply = |t| {
+        reply_gradient(
+            &model,
+            &Workspace::default(),
+            &adapter,
+            &sample.prompt,
+            &sample.response,
+            t,
+        )
+        .unwrap()
+    };
     let found = reply(sample.temperature);
     assert!((found.mean_log_prob - mean(&model, &adapter, &sample)).abs() < 1e-9);
     let size = dot(&found.values, &found.values).sqrt();
@@ -107,7 +117,7 @@ fn the_samples_gradients_add_up_to_the_batchs() {
         let parts: Vec<Vec<f32>> = batch
             .samples
             .iter()
-            .map(|s| sample_gradient(&model, &at, &config, s, 2).unwrap())
+            .map(|s| sample_gradient(&model, &Workspace::default(), &at, &config, s, 2).unwrap())
             .collect();
         assert!(parts[2].iter().all(|g| *g == 0.0), "no weight, no gradient");
         let sum: Vec<f32> = (0..parts[0].len())
@@ -134,7 +144,8 @@ fn what_begins_alike_is_trained_together_and_moves_what_it_would_move_alone() {
     let whole = advance(&mut learner, &batch);
     let mut sum = vec![0.0; at.params().len()];
     for sample in &batch.samples {
-        let alone = sample_gradient(&model, &at, &config, sample, 4).unwrap();
+        let alone =
+            sample_gradient(&model, &Workspace::default(), &at, &config, sample, 4).unwrap();
         sum.iter_mut().zip(alone).for_each(|(s, g)| *s += g);
     }
     let norm = dot(&sum, &sum).sqrt();
@@ -162,7 +173,9 @@ fn the_samples_parts_of_the_first_adamw_step_are_the_step() {
         .iter()
         .map(|s| {
             taken
-                .preconditioned(&sample_gradient(&model, &start, &config, s, 2).unwrap())
+                .preconditioned(
+                    &sample_gradient(&model, &Workspace::default(), &start, &config, s, 2).unwrap(),
+                )
                 .unwrap()
         })
         .collect();
@@ -200,6 +213,7 @@ fn a_step_on_one_sample_changes_its_log_prob_by_about_what_is_predicted() {
     sample.behaviour = common::log_probs(&model, &served, &sample);
     let reply = reply_gradient(
         &model,
+        &Workspace::default(),
         &start,
         &sample.prompt,
         &sample.response,
@@ -212,7 +226,8 @@ fn a_step_on_one_sample_changes_its_log_prob_by_about_what_is_predicted() {
             ..config()
         };
         sample.advantage.fill(advantage);
-        let own = sample_gradient(&model, &start, &config, &sample, 1).unwrap();
+        let own =
+            sample_gradient(&model, &Workspace::default(), &start, &config, &sample, 1).unwrap();
         // AdamW without a past: the sample's part is the whole step.
         let slot = Arc::new(Slot::new(served.clone()));
         let learner = LoraLearner::new(
@@ -264,15 +279,15 @@ fn what_does_not_belong_together_is_refused() {
         "has 2 numbers",
     );
     says(
-        reply_gradient(&model, &adapter, &[], &[1], 1.0).unwrap_err(),
+        reply_gradient(&model, &Workspace::default(), &adapter, &[], &[1], 1.0).unwrap_err(),
         "holds no token",
     );
     says(
-        reply_gradient(&model, &adapter, &[1], &[], 1.0).unwrap_err(),
+        reply_gradient(&model, &Workspace::default(), &adapter, &[1], &[], 1.0).unwrap_err(),
         "holds no token",
     );
     says(
-        sample_gradient(&model, &adapter, &config, &sample, 0).unwrap_err(),
+        sample_gradient(&model, &Workspace::default(), &adapter, &config, &sample, 0).unwrap_err(),
         "counts no sample",
     );
     let other = Config {
@@ -280,13 +295,21 @@ fn what_does_not_belong_together_is_refused() {
         ..config.clone()
     };
     says(
-        sample_gradient(&model, &adapter, &other, &sample, 1).unwrap_err(),
+        sample_gradient(&model, &Workspace::default(), &adapter, &other, &sample, 1).unwrap_err(),
         "`rank`",
     );
     let mut foreign = sample.clone();
     foreign.behaviour[0] = -60.0;
     says(
-        sample_gradient(&model, &adapter, &config, &foreign, 1).unwrap_err(),
+        sample_gradient(
+            &model,
+            &Workspace::default(),
+            &adapter,
+            &config,
+            &foreign,
+            1,
+        )
+        .unwrap_err(),
         "ratio",
     );
     says(

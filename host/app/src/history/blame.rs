@@ -207,7 +207,8 @@ impl Traced<'_> {
             self.erased += version.samples.len();
             return Ok(());
         };
-        let model = &bench.loaded()?.model;
+        let loaded = bench.loaded()?;
+        let (model, space) = (&loaded.model, &loaded.workspace);
         let what = || format!("failed to trace the step of v{}", version.version);
         let config = trainer::Config::from_json(&version.settings["learner"]).with_context(what)?;
         let adapter = match bench.adapter(&Point::from(parent))? {
@@ -223,8 +224,8 @@ impl Traced<'_> {
         let norm = version.metrics.get("grad_norm").copied().unwrap_or(0.0);
         let taken = StepTaken::adamw(&config, &optimizer, adapter.params().len(), norm)
             .with_context(what)?;
-        let toward =
-            reply_gradient(model, &adapter, self.prompt, self.reply, 1.0).with_context(what)?;
+        let toward = reply_gradient(model, space, &adapter, self.prompt, self.reply, 1.0)
+            .with_context(what)?;
         let mut samples = Vec::new();
         for id in &version.samples {
             match records::trained(ledger, id)? {
@@ -237,7 +238,7 @@ impl Traced<'_> {
         let missing = version.samples.len() - samples.len();
         let counted = samples.iter().filter(|s| weighted(s)).count() + missing;
         for sample in samples.iter().filter(|s| weighted(s)) {
-            let gradient = sample_gradient(model, &adapter, &config, sample, counted);
+            let gradient = sample_gradient(model, space, &adapter, &config, sample, counted);
             let gradient = gradient.with_context(what)?;
             self.found.push(Found {
                 version: version.version,
