@@ -2,8 +2,8 @@
 //!
 //! A step of decoding reads every weight once. In pages of 4 KiB the processor then looks up an address for each 64 lines, and stops reading ahead
 //! at each page's end; in pages of 2 MiB decoding one sequence is a quarter to a half faster. Most matrices of a small model are
-//! smaller than such a page, therefore they share blocks. A block is given back when the last matrix in it is dropped. Not here: what the
-//! numbers mean; and nothing depends on whether the system has huge pages to give.
+//! smaller than such a page, therefore they share blocks. A block is given back when the last matrix in it is dropped. An adapter has a block of its
+//! own, which is as large as it is and given back with it: versions come and go, the matrices stay. Not here: what the numbers mean; and nothing depends on whether the system has huge pages to give.
 
 use parking_lot::Mutex;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -20,6 +20,17 @@ const BLOCK: usize = 64 << 20;
 /// Where a matrix may begin: at a cache line.
 const LINE: usize = 64;
 
+/// What a block of so many bytes is aligned to, and its size a multiple of.
+fn unit(bytes: usize) -> usize {
+    if bytes < PAGE / 2 { LINE } else { PAGE }
+}
+
+/// Most bytes that matrices of so many bytes leave empty in huge pages that they have begun: the last one of each block. Of two blocks that
+/// follow each other, what is in both together is more than fits one.
+pub fn unfilled(bytes: usize) -> usize {
+    (2 * bytes / BLOCK + 1) * PAGE
+}
+
 /// Some memory of the system's allocator.
 struct Block {
     at: NonNull<u8>,
@@ -32,9 +43,11 @@ unsafe impl Send for Block {}
 unsafe impl Sync for Block {}
 
 impl Block {
+    /// Of at least so many bytes, in huge pages where it fills half of one.
     fn new(bytes: usize) -> Block {
-        let size = bytes.max(BLOCK).next_multiple_of(PAGE);
-        let Ok(layout) = Layout::from_size_align(size, PAGE) else {
+        let unit = unit(bytes);
+        let size = bytes.max(1).next_multiple_of(unit);
+        let Ok(layout) = Layout::from_size_align(size, unit) else {
             // What no address can reach cannot be allocated either.
             handle_alloc_error(Layout::new::<u8>());
         };
@@ -43,7 +56,7 @@ impl Block {
             handle_alloc_error(layout);
         };
         #[cfg(target_os = "linux")]
-        {
+        if unit == PAGE {
             use rustix::mm::{Advice, madvise};
             // A system without huge pages refuses, and the pages stay small.
             // SAFETY: the range is this block's; the advice changes no content.
@@ -74,7 +87,7 @@ fn take(bytes: usize) -> (Arc<Block>, usize) {
             return (block, first);
         }
     }
-    let block = Arc::new(Block::new(bytes));
+    let block = Arc::new(Block::new(bytes.max(BLOCK)));
     // What has more room left is kept for the next.
     let (rest, old) = (block.layout.size() - bytes, &current.0);
     let old_rest = (old.upgrade()).map_or(0, |old| old.layout.size() - current.1);
@@ -107,13 +120,24 @@ unsafe impl<T: Plain> Send for Numbers<T> {}
 unsafe impl<T: Plain> Sync for Numbers<T> {}
 
 impl<T: Plain> Numbers<T> {
+    /// In a block with others.
     pub(crate) fn zeros(len: usize) -> Numbers<T> {
+        Numbers::within(len, take)
+    }
+
+    /// In a block of their own, which is given back with them.
+    fn alone(len: usize) -> Numbers<T> {
+        Numbers::within(len, |bytes| (Arc::new(Block::new(bytes)), 0))
+    }
+
+    /// Where `place` says, which gives a part of a block that nobody else has, as long as it is asked for, aligned to a line.
+    fn within(len: usize, place: impl FnOnce(usize) -> (Arc<Block>, usize)) -> Numbers<T> {
         const { assert!(align_of::<T>() <= LINE) };
         let Ok(layout) = Layout::array::<T>(len) else {
             handle_alloc_error(Layout::new::<T>());
         };
-        let (block, first) = take(layout.size());
-        // SAFETY: `take` gave as many bytes from `first` on, aligned to a line, which nobody else has.
+        let (block, first) = place(layout.size());
+        // SAFETY: `place` gave as many bytes from `first` on, aligned to a line, which nobody else has.
         let at = unsafe {
             let at = block.at.add(first).cast::<T>();
             at.write_bytes(0, len);
@@ -131,7 +155,7 @@ impl<T: Plain> Deref for Numbers<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: `zeros` initialised as many values, which live as long as the block, and only `self` reaches them.
+        // SAFETY: `within` initialised as many values, which live as long as the block, and only `self` reaches them.
         unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.len) }
     }
 }
@@ -151,14 +175,28 @@ impl<T: Plain> Clone for Numbers<T> {
     }
 }
 
-/// Numbers that every step of decoding reads, but that are no matrix of the model: an adapter's. Side by side with the model's matrices.
-#[derive(Clone)]
+/// Numbers that every step of decoding reads, but that are no matrix of the model: an adapter's. They are given back alone: in a block with
+/// the model's matrices, which stay, a version that is gone would keep its memory.
 pub struct Floats(Numbers<f32>);
 
 impl Floats {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Floats {
-        Floats(Numbers::zeros(len))
+        Floats(Numbers::alone(len))
+    }
+
+    /// Bytes of memory that so many take: whole huge pages, once they fill half of one.
+    pub fn bytes(len: usize) -> usize {
+        let bytes = len.saturating_mul(size_of::<f32>());
+        bytes.next_multiple_of(unit(bytes))
+    }
+}
+
+impl Clone for Floats {
+    fn clone(&self) -> Self {
+        let mut same = Floats::zeros(self.len());
+        same.copy_from_slice(self);
+        same
     }
 }
 
@@ -216,5 +254,34 @@ mod tests {
         drop(a);
         assert_eq!(large.strong_count(), 0);
         assert!(other.strong_count() > 0 && b.iter().all(|v| *v == 0));
+    }
+
+    #[test]
+    fn an_adapters_numbers_lie_in_whole_huge_pages_of_their_own_and_go_back_alone() {
+        let matrix = Numbers::<f32>::zeros(1000);
+        for len in [
+            0,
+            1,
+            1000,
+            PAGE / 8 - 1,
+            PAGE / 8,
+            PAGE / 4,
+            PAGE / 4 + 1,
+            5 << 20,
+        ] {
+            let mut floats = Floats::zeros(len);
+            let (at, layout) = (floats.as_ptr() as usize, floats.0._block.layout);
+            let page = if len < PAGE / 8 { LINE } else { PAGE };
+            assert!(layout.align() == page && at.is_multiple_of(page), "{len}");
+            assert_eq!(layout.size(), Floats::bytes(len).max(LINE), "{len}");
+            assert!(layout.size() < len * 4 + page.max(2 * LINE), "{len}");
+            floats.fill(3.0);
+            let same = floats.clone();
+            let block = Arc::downgrade(&floats.0._block);
+            drop(floats);
+            assert_eq!(block.strong_count(), 0, "{len}");
+            assert!(same.iter().all(|v| *v == 3.0));
+        }
+        assert!(matrix.iter().all(|v| *v == 0.0));
     }
 }
