@@ -31,21 +31,20 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// The version of these weights that a session of this bucket gets.
-    pub(crate) fn load(&self, weights: &Weights, bucket: u64) -> Result<Loaded, Refusal> {
+    /// What a session of this bucket gets of these weights.
+    pub(crate) fn find(&self, weights: &Weights, bucket: u64) -> Result<Arc<Deployed>, Refusal> {
         let Weights::Adapter(name) = weights else {
-            let version = PolicyVersion::BASE;
-            return Ok(Loaded {
-                version,
-                digest: "".into(),
-                adapter: None,
-            });
+            return Ok(Arc::default());
         };
-        let slot = self
-            .adapters
-            .get(name)
-            .ok_or_else(|| Refusal::UnknownAdapter { name: name.clone() })?;
-        let Deployed { version, adapter } = slot.load_for(bucket).as_ref().clone();
+        match self.adapters.get(name) {
+            Some(slot) => Ok(slot.load_for(bucket)),
+            None => Err(Refusal::UnknownAdapter { name: name.clone() }),
+        }
+    }
+
+    /// The same with its digest.
+    pub(crate) fn load(&self, weights: &Weights, bucket: u64) -> Result<Loaded, Refusal> {
+        let Deployed { version, adapter } = self.find(weights, bucket)?.as_ref().clone();
         // Every parameter is read for the first digest of a version; the adapter remembers it.
         let digest = adapter.as_ref().map(|a| a.digest()).unwrap_or_default();
         Ok(Loaded {

@@ -18,6 +18,7 @@ mod queue;
 mod run;
 mod sequence;
 mod text;
+mod versions;
 mod worker;
 
 #[cfg(test)]

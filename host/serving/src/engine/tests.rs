@@ -20,6 +20,7 @@ mod on_policy;
 mod sharing;
 #[path = "../../tests/common/tiny.rs"]
 mod tiny;
+mod versions;
 
 struct Bench {
     worker: Worker,

@@ -18,6 +18,7 @@ use super::job::{Event, Priority, Refusal, SampleJob, Started};
 use super::prefix::{PrefixCache, Scope};
 use super::queue::{Entry, Permit, Work};
 use super::sequence::{After, Machine, SampleTask, ScoreTask, Sequence, Task, broken};
+use super::versions;
 use crate::error::{Error, Result};
 
 /// While users wait for tokens, the loops' prompts get this share of a step's prompt rows.
@@ -201,7 +202,7 @@ impl Worker {
                 |tenant: &rl::TenantId| live.iter().filter(|s| s.scope.tenant == *tenant).count();
             let loops = live.iter().filter(|s| s.priority == Priority::Loop).count();
             let room = self.config.kv_bytes - self.reserved;
-            let fits = |work: &Work| self.bytes_for(work) <= room;
+            let fits = |work: &Work| self.bytes_for(work) <= room && self.has_version(work);
             let allowed = loops < self.config.max_loop_sequences;
             let Some(Entry { permit, work, .. }) = self.inner.queue.pop(running, allowed, fits)
             else {
@@ -225,6 +226,19 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Whether the version that this work gets is held already, or one more may be.
+    fn has_version(&self, work: &Work) -> bool {
+        let (weights, bucket) = match work {
+            Work::Sample { job, .. } => (&job.weights, job.bucket),
+            Work::Score { request, .. } => (&request.weights, NO_BUCKET),
+        };
+        // Weights that are not there are refused when it begins.
+        let found = self.inner.find(weights, bucket);
+        found.map_or(true, |next| {
+            versions::fits(&self.live, &next, self.config.max_versions)
+        })
     }
 
     /// Most bytes of keys and values that this work can come to hold.
