@@ -1,5 +1,5 @@
 //! What can go wrong in a step. At the seam every one of these becomes an [`rl::Error`]: *refused* when the input is to
-//! blame and the version must not move, *failed* otherwise.
+//! blame and the version must not move, *unavailable* when this host has no memory for it, *failed* otherwise.
 
 /// The result of a trainer's operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -39,6 +39,18 @@ pub enum Error {
         sample: String,
         /// What is wrong with it.
         why: String,
+    },
+    /// A sample is longer than the memory that it would be trained in was planned for: it was recorded when the context was larger.
+    #[error(
+        "sample {sample} has {tokens} tokens, and the memory is planned for {most}: a larger `[engine] context`, with a `memory` that fits, trains it"
+    )]
+    TooLong {
+        /// The sample's id.
+        sample: String,
+        /// How many are fed.
+        tokens: usize,
+        /// How many may be.
+        most: usize,
     },
     /// No token of the batch would move the weights.
     #[error("none of the {samples} samples moves the weights: every weight or advantage is 0")]
@@ -100,7 +112,10 @@ pub enum Error {
 impl Error {
     /// Whether the input is to blame, so that the version must not move and the same call will fail again.
     pub fn is_refusal(&self) -> bool {
-        !matches!(self, Self::NoProposal | Self::NoPlace)
+        !matches!(
+            self,
+            Self::NoProposal | Self::NoPlace | Self::TooLong { .. }
+        )
     }
 
     /// As the seam says it: the whole chain of causes in words.
@@ -113,10 +128,11 @@ impl Error {
             cause = source.source();
         }
         let what = what.to_owned();
-        if self.is_refusal() {
-            rl::Error::Refused { what, why }
-        } else {
-            rl::Error::Failed { what, why }
+        match self {
+            error if error.is_refusal() => rl::Error::Refused { what, why },
+            // On a host with more memory the same step is taken: it must not be recorded as refused.
+            Self::TooLong { .. } => rl::Error::Unavailable { what, why },
+            _ => rl::Error::Failed { what, why },
         }
     }
 }

@@ -63,7 +63,7 @@ impl FrozenLearner {
     fn propose(&mut self, batch: &Batch) -> Result<Proposal> {
         let started = Instant::now();
         self.proposed = false;
-        walk::check(&self.model, &self.config, batch)?;
+        walk::check(&self.model, &self.walk.space, &self.config, batch)?;
         let metrics = self.walk.pass(
             &self.model,
             (&self.adapter, self.version, &self.slot),

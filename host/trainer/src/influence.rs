@@ -88,7 +88,7 @@ pub fn sample_gradient(
 ) -> Result<Vec<f32>> {
     config.validate()?;
     check_shape(config, adapter)?;
-    walk::check_sample(model, sample)?;
+    walk::check_sample(model, space, sample)?;
     if counted == 0 {
         return Err(Error::Sample {
             sample: sample.id.to_string(),

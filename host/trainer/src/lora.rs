@@ -124,7 +124,7 @@ impl LoraLearner {
     fn propose(&mut self, batch: &Batch) -> Result<Proposal> {
         let started = Instant::now();
         self.proposed = None;
-        walk::check(&self.model, &self.config, batch)?;
+        walk::check(&self.model, &self.walk.space, &self.config, batch)?;
         let mut next = self.trained.copy()?;
         let mut metrics = StepMetrics::default();
         for pass in 1..=self.config.passes {

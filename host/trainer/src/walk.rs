@@ -74,6 +74,8 @@ fn most_shared(packs: &[Packed], tokens: &[u32], same: impl Fn(&Packed) -> bool)
 #[derive(Clone, Debug, Default)]
 pub struct Workspace {
     pub(crate) tape: Arc<Mutex<Tape>>,
+    /// Most tokens of a sample; the model's context without.
+    longest: Option<usize>,
 }
 
 impl Workspace {
@@ -81,7 +83,20 @@ impl Workspace {
     pub fn new(bytes: usize) -> Self {
         Self {
             tape: Arc::new(Mutex::new(Tape::with_budget(bytes))),
+            longest: None,
         }
+    }
+
+    /// The same for samples of at most so many tokens: a longer one, recorded when the host had more memory, is [`Error::TooLong`].
+    #[must_use]
+    pub fn with_longest(mut self, tokens: usize) -> Self {
+        self.longest = Some(tokens);
+        self
+    }
+
+    /// Most tokens of a sample, when that is not the model's context.
+    pub fn longest(&self) -> Option<usize> {
+        self.longest
     }
 }
 
@@ -331,9 +346,14 @@ pub(crate) fn fed(prompt: &[u32], response: &[u32]) -> (Vec<u32>, Vec<Target>) {
 }
 
 /// Refuses a batch that this model cannot run, or that would move nothing.
-pub(crate) fn check(model: &Model, config: &Config, batch: &Batch) -> Result<()> {
+pub(crate) fn check(
+    model: &Model,
+    space: &Workspace,
+    config: &Config,
+    batch: &Batch,
+) -> Result<()> {
     for sample in &batch.samples {
-        check_sample(model, sample)?;
+        check_sample(model, space, sample)?;
     }
     let weighted = |sample: &&Sample| sample.weight.iter().any(|w| *w > 0.0);
     let moves = if config.kl_beta > 0.0 {
@@ -351,7 +371,7 @@ pub(crate) fn check(model: &Model, config: &Config, batch: &Batch) -> Result<()>
 }
 
 /// Refuses a sample that this model cannot run.
-pub(crate) fn check_sample(model: &Model, sample: &Sample) -> Result<()> {
+pub(crate) fn check_sample(model: &Model, space: &Workspace, sample: &Sample) -> Result<()> {
     let shape = model.config();
     let refuse = |why: String| {
         Err(Error::Sample {
@@ -373,6 +393,13 @@ pub(crate) fn check_sample(model: &Model, sample: &Sample) -> Result<()> {
         return refuse(format!(
             "its {fed} tokens exceed the model's context of {context}"
         ));
+    }
+    if let Some(most) = space.longest.filter(|most| fed > *most) {
+        return Err(Error::TooLong {
+            sample: sample.id.to_string(),
+            tokens: fed,
+            most,
+        });
     }
     let mut ids = sample.prompt.iter().chain(&sample.response);
     if let Some(id) = ids.find(|id| **id as usize >= shape.vocab_size) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use common::{advance, batch, config, fresh, frozen, lora, model, stale};
 use policy::{Slot, SlotShelf};
-use rl::{Batch, Learner, PolicyLoss, PolicyVersion, Proposal, Shelf, Stored};
+use rl::{Batch, Learner, PolicyLoss, PolicyVersion, Proposal, Sample, Shelf, Stored};
 use trainer::Config;
 
 /// A learner, what it makes live, and the batch that it is given.
@@ -477,4 +477,20 @@ fn a_learner_that_keeps_one_version_leaves_no_other_in_its_slot_and_computes_the
     let live = slot.load().version;
     assert!(slot.recent(live).is_some());
     assert!(slot.recent(PolicyVersion::new(1)).is_none() && live == PolicyVersion::new(2));
+}
+
+#[test]
+fn a_sample_that_there_is_no_memory_for_is_put_off_not_refused_and_moves_nothing() {
+    let model = model();
+    let batch = batch(&model);
+    let fed = |sample: &Sample| sample.prompt.len() + sample.response.len() - 1;
+    let longest = batch.samples.iter().map(fed).max().unwrap();
+    let with = |tokens| {
+        let space = trainer::Workspace::default().with_longest(tokens);
+        lora(&model, config()).0.with_workspace(space)
+    };
+    let error = with(longest - 1).step(&batch).unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    assert!(error.to_string().contains("[engine] context"), "{error}");
+    assert!(with(longest).step(&batch).is_ok());
 }
