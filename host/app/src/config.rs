@@ -19,7 +19,7 @@ pub struct Config {
     /// The folder of the ledger and its blobs. One host at a time.
     pub data: PathBuf,
     /// Most memory that this process may hold, `"3GiB"` for example; none by default. What only saves time is made smaller to fit:
-    /// kept prefixes, then sequences at once, then kept activations. When it still does not fit, the host does not start, and says what to change.
+    /// kept prefixes, then versions and sequences at once, then kept activations, then what operators can have computed. When it still does not fit, the host does not start, and says what to change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Size>,
     /// Memory for a training pass's intermediate results; what does not fit is computed again, for a third more time at most.
@@ -49,6 +49,9 @@ pub struct Config {
     /// Tenants that see the whole host: `status`, `log`. The others see which version answers. Without API keys everybody on
     /// this machine is an operator.
     pub operators: Vec<String>,
+    /// Whether operators' requests may compute on this host, beside its users (blame, bisect, replay, diff, …): they need memory for versions and
+    /// a learner of their own. Without, they are asked on a copy of its folder.
+    pub operators_compute: bool,
     /// PEFT adapter folders that are served and never trained, by name: ask for `<base>:<name>`.
     pub adapters: BTreeMap<String, PathBuf>,
 }
@@ -71,6 +74,7 @@ impl Default for Config {
             loops: loops::Config::default(),
             train: trainer::Config::default(),
             operators: Vec::new(),
+            operators_compute: true,
             adapters: BTreeMap::new(),
         }
     }

@@ -44,6 +44,9 @@ pub struct Loaded {
     pub template: Arc<policy::ChatTemplate>,
     /// The memory in which every learner of this model trains.
     pub workspace: trainer::Workspace,
+    /// Held by whoever computes beside serving and training: an operator's request, or the steps that forgetting takes again. The
+    /// plan of the memory has one of them.
+    pub aside: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Loaded {
@@ -77,7 +80,8 @@ impl Loaded {
         memory::plan(config, &checkpoint)?;
         make_room(&mut config.model, &config.engine, &checkpoint);
         let kept = usize::try_from(config.activation_bytes).unwrap_or(usize::MAX);
-        let workspace = trainer::Workspace::new(kept);
+        let context = config.engine.context.min(checkpoint.config.context);
+        let workspace = trainer::Workspace::new(kept).with_longest(context);
         Self::read(&config.model, &checkpoint, workspace)
     }
 
@@ -106,6 +110,7 @@ impl Loaded {
             tokenizer: Arc::new(checkpoint.tokenizer()?),
             template: Arc::new(checkpoint.template()?),
             workspace,
+            aside: Arc::default(),
         })
     }
 }
@@ -198,7 +203,7 @@ impl Host {
             model,
             tokenizer,
             template,
-            workspace: _,
+            ..
         } = loaded;
         let parts = Parts {
             name: name.clone(),

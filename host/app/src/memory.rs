@@ -1,8 +1,8 @@
 //! How much memory a host will need, before its weights are loaded; with a budget, what it does with less.
 //!
 //! The plan is arithmetic on a model's shape and the configuration ([`parts`]); it is an upper bound of what the process holds, file
-//! pages included. Over `memory`, what only saves time shrinks (kept prefixes, sequences that run at once, activations that training
-//! keeps); what is still over is refused with the table and what to change. No result depends on it. Knows nothing of plugins in
+//! pages included. Over `memory`, what only saves time shrinks (kept prefixes, versions and sequences that run at once, activations that training
+//! keeps), then what operators can have computed; what is still over is refused with the table and what to change. No result depends on it. Knows nothing of plugins in
 //! processes of their own, jails and browsers: those are outside this process and have limits of their own. Start at [`plan`].
 
 use std::path::Path;
@@ -140,7 +140,7 @@ pub fn fit(config: &mut Config, facts: &Facts) -> anyhow::Result<Plan> {
         return Ok(Plan::of(config, facts));
     };
     let mut shrunk = Vec::new();
-    for shrink in [prefixes, sequences, activations] {
+    for shrink in SHRINK {
         let over = Plan::of(config, facts).total().saturating_sub(budget);
         if over > 0 {
             shrunk.extend(shrink(config, facts, over));
@@ -156,11 +156,33 @@ pub fn fit(config: &mut Config, facts: &Facts) -> anyhow::Result<Plan> {
     anyhow::bail!("{}", refusal(budget, &plan, &asked, facts))
 }
 
+/// Makes something smaller; says what. `over`: bytes that are too many.
+type Shrink = fn(&mut Config, &Facts, over: u64) -> Option<String>;
+
+/// In this order: what is missed least first.
+const SHRINK: [Shrink; 5] = [prefixes, versions, sequences, activations, operators];
+
+/// A version is published while replies of the one before it run, and nobody waits.
+const LEAST_VERSIONS: usize = 2;
+
 /// Kept prefixes only save computing them again.
 fn prefixes(config: &mut Config, _: &Facts, over: u64) -> Option<String> {
     let before = config.engine.prefix_bytes;
     config.engine.prefix_bytes = before.saturating_sub(over);
     said("kept prefixes", before, config.engine.prefix_bytes)
+}
+
+/// Fewer versions that running replies hold: whoever would hold one more waits.
+fn versions(config: &mut Config, facts: &Facts, over: u64) -> Option<String> {
+    let asked = Plan::of(config, facts).total().saturating_sub(over);
+    let before = config.engine.max_versions;
+    while config.engine.max_versions > LEAST_VERSIONS && Plan::of(config, facts).total() > asked {
+        config.engine.max_versions -= 1;
+    }
+    let after = config.engine.max_versions;
+    let said =
+        format!("versions of running replies: {after} instead of {before}, to fit the budget");
+    (after < before).then_some(said)
 }
 
 /// Fewer sequences at once, down to one of the whole context.
@@ -177,6 +199,13 @@ fn activations(config: &mut Config, _: &Facts, over: u64) -> Option<String> {
     config.activation_bytes = before.saturating_sub(over);
     let what = "activations that training keeps";
     said(what, before, config.activation_bytes)
+}
+
+/// A copy of the folder answers operators, too.
+fn operators(config: &mut Config, _: &Facts, _: u64) -> Option<String> {
+    let before = std::mem::replace(&mut config.operators_compute, false);
+    let said = "nothing is computed for operators (blame, bisect, replay, diff, export), to fit the budget; a copy of the folder answers them";
+    before.then(|| said.to_owned())
 }
 
 fn said(what: &str, before: u64, after: u64) -> Option<String> {
@@ -233,7 +262,7 @@ const LEAST_CONTEXT: usize = 256;
 
 /// What is needed when everything that may shrink has.
 fn fit_least(config: &mut Config, facts: &Facts) -> u64 {
-    for shrink in [prefixes, sequences, activations] {
+    for shrink in SHRINK {
         shrink(config, facts, u64::MAX);
     }
     Plan::of(config, facts).total()

@@ -42,7 +42,7 @@ pub fn trained(
         settings: config.train.to_json(),
         model: loaded.name.clone(),
         shelf: Arc::new(shelf),
-        bench: bench(loaded, &config.loops.adapter),
+        bench: in_turn(loaded, &config.loops.adapter),
         erased: Arc::new(|_| {}),
         forgotten: Arc::new(|_| {}),
     })
@@ -52,6 +52,20 @@ pub fn trained(
 pub fn bench(loaded: &Loaded, adapter: &AdapterName) -> MakeBench {
     let (loaded, adapter) = (loaded.clone(), adapter.clone());
     Arc::new(move |run| on_bench(&loaded, &adapter, run))
+}
+
+/// The same for a host that serves: a bench waits for the operator's request that computes, and none begins while it is there.
+fn in_turn(loaded: &Loaded, adapter: &AdapterName) -> MakeBench {
+    let (make, aside) = (bench(loaded, adapter), Arc::clone(&loaded.aside));
+    Arc::new(move |run| {
+        // Steps are computed again on a thread that may block.
+        let turn = Arc::clone(&aside).blocking_lock_owned();
+        let bench = make(run)?;
+        Ok(Bench {
+            turn: Some(turn),
+            ..bench
+        })
+    })
 }
 
 fn on_bench(loaded: &Loaded, adapter: &AdapterName, run: &RunRecord) -> rl::Result<Bench> {
@@ -78,5 +92,6 @@ fn on_bench(loaded: &Loaded, adapter: &AdapterName, run: &RunRecord) -> rl::Resu
     Ok(Bench {
         learner: Box::new(learner),
         policy: Arc::new(policy),
+        turn: None,
     })
 }

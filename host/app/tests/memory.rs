@@ -17,6 +17,7 @@ use policy::{
     Scratch, Segment, Slot,
 };
 use rl::{Batch, Learner as _, PolicyVersion, Sample, SampleId, Seed};
+use trainer::influence::{reply_gradient, sample_gradient};
 use trainer::{LoraLearner, Workspace};
 
 struct Counting;
@@ -40,12 +41,13 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// The blocks of huge pages in which weights lie take addresses, and memory only as far as they are filled: [`Model::bytes`] knows how far.
+/// The blocks in which weights lie side by side take addresses, and memory only as far as they are filled: [`Model::bytes`] knows how far. An
+/// adapter fills the pages that it has.
 fn counted(layout: Layout) -> usize {
-    if layout.align() < 2 << 20 {
-        layout.size()
-    } else {
+    if layout.align() == 2 << 20 && layout.size() >= 64 << 20 {
         0
+    } else {
+        layout.size()
     }
 }
 
@@ -144,69 +146,117 @@ fn weights(dtype: Dtype, model: &ModelConfig, pool: &Arc<Pool>) -> Arc<Model> {
     Arc::new(loaded)
 }
 
-/// The half of an adapter that lies in blocks of huge pages, which [`counted`] leaves out.
-fn transposed(adapter: &Adapter) -> u64 {
-    4 * adapter.params().len() as u64
-}
+/// Versions that are planned: six, and one of each of two sequences.
+const VERSIONS: u64 = 6 + 2;
 
 fn adapters(model: &Model, config: &Config) {
-    let (adapter, held, _) = measured(|| Adapter::random(model.config(), 8, 16.0, 1).unwrap());
-    near(
-        "six versions",
-        planned(config, model.config(), "versions"),
-        6 * (held + transposed(&adapter)),
-        2,
-        64 << 10,
-    );
-    drop(adapter);
+    // The second one fills more than a huge page.
+    for rank in [8, 64] {
+        let mut config = config.clone();
+        config.train.rank = rank;
+        let (adapter, held, _) =
+            measured(|| Adapter::random(model.config(), rank, 16.0, 1).unwrap());
+        let planned = planned(&config, model.config(), "adapter: the versions");
+        near("versions", planned, VERSIONS * held, 2, 64 << 10);
+        // Nothing of it stays beside the weights, which do.
+        let ((), held, _) = measured(|| drop(adapter.clone()));
+        assert_eq!(held, 0);
+        let before = LIVE.load(Relaxed);
+        drop(adapter);
+        let back = (before - LIVE.load(Relaxed)) as u64;
+        assert!(
+            VERSIONS * back + (64 << 10) >= planned - planned / 50,
+            "{back}"
+        );
+    }
+}
+
+fn sample(tokens: &[u32]) -> Sample {
+    let (prompt, response) = tokens.split_at(16);
+    let all = |value: f32| vec![value; response.len()];
+    Sample {
+        id: SampleId::new("one"),
+        turn: "turn".into(),
+        adapter: "main".into(),
+        version: PolicyVersion::BASE,
+        prompt: prompt.to_vec(),
+        response: response.to_vec(),
+        behaviour: all(-8.0),
+        advantage: all(1.0),
+        weight: all(1.0),
+        temperature: 1.0,
+    }
 }
 
 /// One sample of the whole context: more rows than a pack takes.
 fn batch(context: usize) -> Batch {
     let tokens: Vec<u32> = (0..context as u32).map(|i| i * 7 % 4000).collect();
-    let (prompt, response) = tokens.split_at(16);
-    let all = |value: f32| vec![value; response.len()];
     Batch {
-        samples: vec![Sample {
-            id: SampleId::new("one"),
-            turn: "turn".into(),
-            adapter: "main".into(),
-            version: PolicyVersion::BASE,
-            prompt: prompt.to_vec(),
-            response: response.to_vec(),
-            behaviour: all(-8.0),
-            advantage: all(1.0),
-            weight: all(1.0),
-            temperature: 1.0,
-        }],
+        samples: vec![sample(&tokens)],
     }
 }
 
-fn training(model: &Arc<Model>, config: &Config) {
-    let shape = model.config();
-    let slot = Arc::new(Slot::new(Deployed::default()));
-    let settings = trainer::Config {
+/// Samples in one pack, each of which leaves the first one a little earlier than the one before: as many nodes as there can be, and most of the
+/// rows before each of them.
+fn forks(count: u32) -> Batch {
+    let first: Vec<u32> = (0..1800).map(|i| i * 7 % 4000).collect();
+    let fork = |number: u32| {
+        let shared = first.len() - 20 * number as usize;
+        let own = (0..30).map(|i| (i * 11 + number) % 4000);
+        let tokens: Vec<u32> = first[..shared].iter().copied().chain(own).collect();
+        sample(&tokens)
+    };
+    Batch {
+        samples: (0..count).map(fork).collect(),
+    }
+}
+
+fn settings(config: &Config) -> trainer::Config {
+    trainer::Config {
         // The recorded log-probs are made up.
         max_ratio: 1e30,
         ..config.train.clone()
-    };
+    }
+}
+
+/// A step in a memory of its own; its figures are those of the parts of the plan that `batch` needs.
+fn training(what: &str, model: &Arc<Model>, config: &Config, batch: &Batch, percent: u64) {
+    let shape = model.config();
+    let slot = Arc::new(Slot::new(Deployed::default()));
+    let space = Workspace::new(0);
     let (mut learner, begun, _) = measured(|| {
-        LoraLearner::new(Arc::clone(model), Arc::clone(&slot), settings, Seed::new(1))
+        let (model, seed) = (Arc::clone(model), Seed::new(1));
+        LoraLearner::new(model, Arc::clone(&slot), settings(config), seed)
             .unwrap()
-            .with_workspace(Workspace::new(0))
+            .with_workspace(space.clone())
     });
-    let batch = batch(shape.context);
-    let (proposal, _, peak) = measured(|| learner.step(&batch).unwrap());
+    let (proposal, _, peak) = measured(|| learner.step(batch).unwrap());
     let of = |name| planned(config, shape, name);
     // The proposal is written nowhere here, and of the versions there are two; of the second learner nothing.
-    let version = of("versions") / 6;
+    let version = of("adapter: the versions") / VERSIONS;
     let activations = ["inputs of the layers", "one layer", "of a pack", "tile"].map(of);
     let learner_bytes = of("gradient, moments");
     let most = activations.iter().sum::<u64>() + learner_bytes + 2 * version;
-    // Of both versions.
-    let transposed = version;
-    near("a step", most, begun + peak + transposed, 20, THREADS);
+    near(what, most, begun + peak, percent, THREADS);
     drop(proposal);
+    looking_back(model, config, &space, &batch.samples[0]);
+}
+
+/// What `blame` asks is computed where training was: a gradient is new, and what is given of it.
+fn looking_back(model: &Model, config: &Config, space: &Workspace, sample: &Sample) {
+    let adapter = Adapter::init(model.config(), 8, config.train.alpha, 1).unwrap();
+    model.prepare(&adapter).unwrap();
+    let gradient = 4 * adapter.params().len() as u64;
+    let settings = settings(config);
+    let (found, _, peak) =
+        measured(|| sample_gradient(model, space, &adapter, &settings, sample, 1).unwrap());
+    near("a sample's gradient", 2 * gradient, peak, 100, 512 << 10);
+    drop(found);
+    let (prompt, reply) = (&sample.prompt, &sample.response);
+    let (found, _, peak) =
+        measured(|| reply_gradient(model, space, &adapter, prompt, reply, 1.0).unwrap());
+    near("a reply's gradient", 2 * gradient, peak, 100, 512 << 10);
+    drop(found);
 }
 
 fn serving(model: &Model, config: &Config) {
@@ -253,7 +303,11 @@ fn what_is_planned_is_what_is_allocated() {
         adapters(&model, &config);
         // The other two differ in weights alone.
         if matches!(dtype, Dtype::Bf16 | Dtype::Bf16Pairs) {
-            training(&model, &config);
+            let context = model.config().context;
+            training("a step", &model, &config, &batch(context), 20);
+            let mut several = config.clone();
+            several.loops.train.batch_size = 6;
+            training("a step on forks", &model, &several, &forks(6), 20);
         }
         serving(&model, &config);
     }

@@ -3,11 +3,34 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+
+fn tiny_llama() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/fixtures/tiny-llama")
+}
+
+/// The command that serves a model in this folder, with more lines in `[plugins]`.
+fn serve(folder: &Path, model: &Path, plugins: &str) -> Command {
+    let config = folder.join("host.toml");
+    let text = format!(
+        "data = {data:?}\n[model]\nname = {model:?}\ndtype = \"f32\"\n[gateway]\nlisten = \"127.0.0.1:0\"\n\
+         [engine]\ncontext = 512\nkv-bytes = 67108864\n[plugins]\njudge = \"words\"\n{plugins}\n\
+         [loops.train]\nbatch-size = 2\n[train]\nrank = 4\n",
+        data = folder.join("data"),
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nextstate"));
+    command
+        .args(["serve", "--config"])
+        .arg(&config)
+        .env("NEXTSTATE_CACHE", folder.join("compiled"))
+        .env("NEXTSTATE_KEYS", folder.join("keys"));
+    command
+}
 
 /// A host in a process of its own, with the tiny model and the word judge.
 struct Process {
@@ -24,23 +47,11 @@ impl Process {
 
     /// With more lines in `[plugins]`.
     fn with(folder: &Path, plugins: &str) -> Self {
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/fixtures/tiny-llama");
-        let config = folder.join("host.toml");
-        let text = format!(
-            "data = {data:?}\n[model]\nname = {model:?}\ndtype = \"f32\"\n[gateway]\nlisten = \"127.0.0.1:0\"\n\
-             [engine]\ncontext = 512\nkv-bytes = 67108864\n[plugins]\njudge = \"words\"\n{plugins}\n\
-             [loops.train]\nbatch-size = 2\n[train]\nrank = 4\n",
-            data = folder.join("data"),
-        );
-        std::fs::write(&config, text).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_nextstate"))
-            .args(["serve", "--config"])
-            .arg(&config)
-            .env("NEXTSTATE_CACHE", folder.join("compiled"))
-            .env("NEXTSTATE_KEYS", folder.join("keys"))
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::spawn(serve(folder, &tiny_llama(), plugins))
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
         let url = loop {
@@ -116,7 +127,6 @@ impl Process {
     }
 }
 
-/// The turns that a status counts, however they were classified.
 /// A test that fails leaves no host behind.
 impl Drop for Process {
     fn drop(&mut self) {
@@ -167,6 +177,7 @@ fn a_host_whose_plugins_run_apart_learns_though_their_workers_are_killed() {
     assert_eq!(kept.count(), 2);
 }
 
+/// The turns that a status counts, however they were classified.
 fn turns(status: &Value) -> u64 {
     status["turns"]
         .as_object()
@@ -369,4 +380,88 @@ fn a_ledger_that_is_damaged_is_refused_with_the_way_out() {
     assert!(ok && said.contains("sound"), "{said}{error}");
     let (ok, _, said) = run(&["ledger", "repair", "--data", &data, "--to", &to]);
     assert!(!ok && said.contains(&to), "{said}");
+}
+
+/// What a command that must fail says.
+fn refused(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{said}");
+    said
+}
+
+#[test]
+fn a_host_over_its_budget_is_refused_with_its_parts_before_a_weight_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("tiny-llama");
+    std::fs::create_dir(&model).unwrap();
+    for file in std::fs::read_dir(tiny_llama()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), model.join(file.file_name())).unwrap();
+    }
+    // A model without one of its weights: whoever reads them says so.
+    let weights = model.join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let name = b"model.norm.weight";
+    let at = bytes.windows(name.len()).position(|w| w == name).unwrap();
+    bytes[at + 6..at + 10].copy_from_slice(b"gone");
+    std::fs::write(&weights, bytes).unwrap();
+
+    let serve = || serve(folder.path(), &model, "");
+    let said = refused(&mut serve());
+    assert!(said.contains("model.norm.weight"), "{said}");
+    let said = refused(serve().args(["--memory", "64MiB"]));
+    for part in [
+        "the memory budget is 64 MiB",
+        "nothing was loaded",
+        "weights",
+        "serving: keys and values",
+        "the rest of the program",
+    ] {
+        assert!(said.contains(part), "no `{part}` in:\n{said}");
+    }
+    assert!(!said.contains("norm"), "{said}");
+}
+
+#[test]
+fn a_host_with_the_least_budget_that_it_asks_for_learns_and_keeps_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let serve = || serve(folder.path(), &tiny_llama(), "");
+    let said = refused(serve().args(["--memory", "64MiB"]));
+    let least = said.split_once("memory = \"").unwrap().1;
+    let least = least.split_once('"').unwrap().0;
+    let mut command = serve();
+    command.args(["--memory", least]);
+    let host = Process::spawn(command);
+    host.complain("one");
+    host.complain("two");
+    host.until("a version", |status| status["live"] == 1);
+    host.complain("three");
+    // It would need a learner of its own.
+    let (ok, _, said) = run(&["blame", "Hi", "--url", &host.url]);
+    assert!(!ok && said.contains("not planned for `blame`"), "{said}");
+
+    let status = std::fs::read_to_string(format!("/proc/{}/status", host.child.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let peak: u64 = line
+        .unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
+    let least: u64 = least.strip_suffix("MiB").unwrap().parse().unwrap();
+    assert!(peak <= least << 10, "{peak} kB of {least} MiB: {status}");
+    host.kill();
+
+    // With more it is answered, but for what nobody can plan.
+    let mut command = serve();
+    command.args(["--memory", "64GiB"]);
+    let host = Process::spawn(command);
+    let blame = |method| run(&["blame", "Hi", "--method", method, "--url", &host.url]);
+    let (ok, _, said) = blame("gradient");
+    assert!(ok, "{said}");
+    let (ok, _, said) = blame("replay");
+    assert!(!ok && said.contains("has no plan"), "{said}");
+    host.kill();
 }

@@ -6,6 +6,7 @@
 use std::{fmt, sync::Arc};
 
 use rl::{Learner, Policy};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::records::RunRecord;
 
@@ -16,6 +17,8 @@ pub struct Bench {
     /// Answers with the base weights, with the learner's live version (under the adapter's name) and with its staged proposal
     /// (under [`rl::candidate_of`] it).
     pub policy: Arc<dyn Policy>,
+    /// Kept while the bench is there: a host has memory for one.
+    pub turn: Option<OwnedMutexGuard<()>>,
 }
 
 impl fmt::Debug for Bench {

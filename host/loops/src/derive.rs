@@ -414,6 +414,8 @@ impl Fold<'_> {
     fn prepare(&mut self) -> Result<rl::Seed> {
         let run = self.run.clone().ok_or(Error::NoRun)?;
         if self.bench.as_ref().is_none_or(|on| on.run != run) {
+            // There is memory for one: another run's is gone before.
+            self.bench = None;
             let bench = (self.task.bench)(&run).map_err(Error::seam("train", "set up a bench"))?;
             self.bench = Some(OnBench {
                 bench,

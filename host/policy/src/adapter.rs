@@ -128,6 +128,11 @@ pub struct Adapter {
 }
 
 impl Adapter {
+    /// How many parameters an adapter of this rank has.
+    pub fn parameters(config: &ModelConfig, rank: usize) -> usize {
+        Layout::new(config, rank).len()
+    }
+
     /// A fresh adapter: A Kaiming-uniform as in PEFT (±1/√inputs), B zero, so that it changes nothing yet.
     ///
     /// The numbers depend on `seed` and on their place only.

@@ -45,7 +45,7 @@ pub(crate) fn bisect(
     chain.push(good);
     chain.reverse();
 
-    let stage = Stage::new(bench.loaded()?);
+    let stage = Stage::new(bench)?;
     let mut asked = Vec::new();
     let halvings = u64::from(chain.len().ilog2()) + 3;
     let mut ask = |at: usize| -> anyhow::Result<(bool, String)> {

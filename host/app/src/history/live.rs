@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use policy::{Adapter, ModelConfig};
 use rl::TenantId;
 use serde_json::Value;
 use serving::gateway::Operator;
@@ -16,25 +16,40 @@ use super::workbench::Workbench;
 pub fn operator(bench: Workbench) -> Operator {
     let config = bench.config();
     let (open, operators) = (config.gateway.keys.is_empty(), config.operators.clone());
-    let busy = Mutex::new(());
+    let imported = match bench.loaded() {
+        Ok(loaded) if config.operators_compute => largest(&config.train, loaded.model.config()),
+        _ => 0,
+    };
     Operator {
+        largest: imported.max(config.gateway.max_body_bytes),
         admits: Arc::new(move |tenant: &TenantId| {
             open || operators.iter().any(|name| name == tenant.as_str())
         }),
-        answer: Arc::new(move |asked, line| answer(&bench, &busy, asked, line)),
+        answer: Arc::new(move |asked, line| answer(&bench, asked, line)),
     }
 }
 
-fn answer(bench: &Workbench, busy: &Mutex<()>, asked: Value, line: &mut dyn FnMut(Value)) {
+/// Most bytes of a request: an adapter that is imported is in it, in hexadecimal, with the names of its tensors.
+pub(crate) fn largest(train: &trainer::Config, model: &ModelConfig) -> usize {
+    const NAMES: usize = 1 << 20;
+    2 * (Adapter::parameters(model, train.rank) * size_of::<f32>() + NAMES)
+}
+
+fn answer(bench: &Workbench, asked: Value, line: &mut dyn FnMut(Value)) {
     let result = serde_json::from_value::<Request>(asked)
         .map_err(|error| anyhow::anyhow!("this host cannot read the request: {error}"))
         .and_then(|request| {
             let name = request.name();
             tracing::info!(request = name, "an operator's request");
-            // Replies and gradients take the cores that users are served with: one such request at a time.
+            anyhow::ensure!(
+                bench.config().operators_compute || !request.is_heavy(),
+                "this host's memory is not planned for `{name}` (`operators-compute` is off, or `memory` leaves no room): a copy of its folder answers it (--data)"
+            );
+            // Replies and gradients take the cores that users are served with, and memory: one such request at a time, and none beside
+            // the steps that forgetting takes again.
             let _one = match request.is_heavy() {
-                true => Some(busy.try_lock().ok_or_else(|| {
-                    anyhow::anyhow!("another request computes already; `{name}` can be asked again when it is done")
+                true => Some(bench.loaded()?.aside.try_lock().map_err(|_| {
+                    anyhow::anyhow!("another request computes already, or something is being forgotten; `{name}` can be asked again when it is done")
                 })?),
                 false => None,
             };
@@ -53,4 +68,70 @@ fn said(event: &Event) -> Value {
     serde_json::to_value(event).unwrap_or_else(|error| {
         serde_json::json!({ "error": { "message": format!("the answer cannot be written: {error}") } })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use ledger::{Ledger, Seq};
+    use loops::records::RunRecord;
+    use policy::{Deployed, Slot};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::history::Control;
+    use crate::host::Loaded;
+    use crate::training;
+
+    /// What a host answers first.
+    fn first(bench: &Workbench, asked: &Request) -> String {
+        let mut lines = Vec::new();
+        let asked = serde_json::to_value(asked).unwrap();
+        answer(bench, asked, &mut |line| lines.push(line.to_string()));
+        lines.swap_remove(0)
+    }
+
+    #[test]
+    fn while_steps_are_taken_again_no_operators_request_computes_and_afterwards_one_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/fixtures/tiny-llama");
+        config.model.name = tiny.to_string_lossy().into_owned();
+        let loaded = Loaded::from_config(&config.model).unwrap();
+        let slot = || Arc::new(Slot::new(Deployed::default()));
+        let trained = training::trained(&config, &loaded, slot(), slot()).unwrap();
+        let run = RunRecord {
+            adapter: config.loops.adapter.to_string(),
+            model: loaded.name.clone(),
+            seed: config.loops.seed,
+            rules: config.loops.train.rules(),
+            learner: config.train.to_json(),
+            through: Seq::ZERO,
+        };
+        let ledger = Ledger::open(folder.path(), ledger::Options::default()).unwrap();
+        let bench = Workbench::live(config, loaded, ledger, Control::Offline);
+        let (heavy, light) = (Request::Replay { to: None }, Request::Log { limit: None });
+
+        let again = (trained.bench)(&run).unwrap();
+        let said = first(&bench, &heavy);
+        assert!(said.contains("something is being forgotten"), "{said}");
+        assert!(!first(&bench, &light).contains("forgotten"));
+        drop(again);
+        let said = first(&bench, &heavy);
+        assert!(!said.contains("something is being forgotten"), "{said}");
+        let config = Config {
+            operators_compute: false,
+            ..bench.config().clone()
+        };
+        let loaded = bench.loaded().unwrap().clone();
+        let ledger = bench.ledger().unwrap().clone();
+        let small = Workbench::live(config, loaded, ledger, Control::Offline);
+        let said = first(&small, &heavy);
+        assert!(said.contains("is not planned for `replay`"), "{said}");
+        assert!(!first(&small, &light).contains("not planned"));
+        // A request that computes keeps the steps waiting: it holds the same.
+        let _request = bench.loaded().unwrap().aside.try_lock().unwrap();
+    }
 }

@@ -29,4 +29,5 @@ pub use probes::{CANARIES, parse_probes};
 pub use request::{Behaviour, BlameMethod, Hex, Probe, Request, Selector, Test};
 pub use response::*;
 pub use run::run;
+pub use stage::REQUEST_TOKENS;
 pub use workbench::{Control, Workbench};

@@ -160,11 +160,13 @@ impl Request {
         }
     }
 
-    /// Whether it computes with the model or reads everything, so that a host does one at a time.
+    /// Whether it computes with the model, holds versions or reads everything, so that a host does one at a time.
     pub fn is_heavy(&self) -> bool {
         match self {
-            Self::Show { behaviour, .. } | Self::Diff { behaviour, .. } => behaviour.is_some(),
-            Self::Replay { .. }
+            Self::Show { behaviour, .. } => behaviour.is_some(),
+            Self::Diff { .. }
+            | Self::Export { .. }
+            | Self::Replay { .. }
             | Self::Blame { .. }
             | Self::Bisect { .. }
             | Self::Verify { .. }

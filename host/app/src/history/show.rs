@@ -53,7 +53,7 @@ pub(crate) fn replies(
 ) -> anyhow::Result<Vec<Replies>> {
     let adapters = (bench.adapter(a)?, bench.adapter(b)?);
     let loaded = bench.loaded()?;
-    let stage = Stage::new(loaded);
+    let stage = Stage::new(bench)?;
     stage.put(Place::A, adapters.0.clone());
     stage.put(Place::B, adapters.1.clone());
     let mut all = Vec::with_capacity(asked.prompts.len());

@@ -11,7 +11,11 @@ use rl::{
     ScoreRequest, TokenFlow, TokenId, Weights,
 };
 
-use crate::host::Loaded;
+use super::workbench::{Control, Workbench};
+
+/// Most tokens of prompt and reply of an operator's request to a host that serves: the plan of its memory has so many. On a folder it is the
+/// model's context.
+pub const REQUEST_TOKENS: usize = 2048;
 
 /// Where two versions stand.
 #[derive(Debug)]
@@ -19,6 +23,8 @@ pub(crate) struct Stage {
     pub(crate) local: Local,
     a: Arc<Slot>,
     b: Arc<Slot>,
+    /// Most tokens of a prompt and its reply.
+    context: usize,
 }
 
 /// One of the two places.
@@ -38,7 +44,14 @@ impl Place {
 }
 
 impl Stage {
-    pub(crate) fn new(loaded: &Loaded) -> Self {
+    /// # Errors
+    /// The model cannot be had.
+    pub(crate) fn new(bench: &Workbench) -> anyhow::Result<Self> {
+        let loaded = bench.loaded()?;
+        let context = match bench.control() {
+            Control::Live { .. } => bench.config().engine.context.min(REQUEST_TOKENS),
+            Control::Offline => usize::MAX,
+        };
         let slot = || Arc::new(Slot::new(Deployed::default()));
         let (a, b) = (slot(), slot());
         let local = Local::new(
@@ -47,13 +60,14 @@ impl Stage {
             Arc::clone(&loaded.tokenizer),
             Arc::clone(&loaded.template),
         );
-        Self {
+        Ok(Self {
             local: local
                 .with_adapter("a".into(), Arc::clone(&a))
                 .with_adapter("b".into(), Arc::clone(&b)),
             a,
             b,
-        }
+            context: context.min(loaded.model.context()),
+        })
     }
 
     /// Puts a version in a place; the base model without one.
@@ -70,7 +84,9 @@ impl Stage {
 
     /// The ids of a conversation in which the user has said this.
     pub(crate) fn prompt(&self, text: &str) -> anyhow::Result<Vec<TokenId>> {
-        Ok(self.local.encode(&[Message::user(text)], &[], "")?)
+        let ids = self.local.encode(&[Message::user(text)], &[], "")?;
+        self.check(ids.len() + 1)?;
+        Ok(ids)
     }
 
     /// The ids of a reply that somebody wrote.
@@ -80,6 +96,16 @@ impl Stage {
         Ok(ids)
     }
 
+    /// Refuses what the host has planned no memory for.
+    fn check(&self, tokens: usize) -> anyhow::Result<()> {
+        let most = self.context;
+        anyhow::ensure!(
+            tokens <= most,
+            "prompt and reply have {tokens} tokens, and {most} are computed here; on a copy of the folder (--data) the model's context is the limit"
+        );
+        Ok(())
+    }
+
     /// The most likely reply.
     pub(crate) fn greedy(
         &self,
@@ -87,6 +113,8 @@ impl Stage {
         prompt: &[TokenId],
         max_tokens: u32,
     ) -> anyhow::Result<Completion> {
+        let room = self.context.saturating_sub(prompt.len());
+        let max_tokens = max_tokens.min(u32::try_from(room).unwrap_or(u32::MAX));
         let request = SampleRequest {
             weights: place.weights(),
             prompt: prompt.to_vec(),
@@ -106,6 +134,7 @@ impl Stage {
         prompt: &[TokenId],
         reply: &[TokenId],
     ) -> anyhow::Result<Vec<f32>> {
+        self.check(prompt.len() + reply.len())?;
         let scored = self.local.score(ScoreRequest {
             weights: place.weights(),
             prompt: prompt.to_vec(),

@@ -2,13 +2,14 @@
 //!
 //! Every formula says what it counts; `host/app/tests/memory.rs` compares them with what is really allocated.
 
-use kernels::BLOCK;
 use kernels::output::TILE;
-use policy::{Kv, ModelConfig, Projection};
+use kernels::{BLOCK, Floats, unfilled};
+use policy::{Adapter, Kv, ModelConfig};
 use trainer::PACK_ROWS;
 
 use super::Facts;
 use crate::config::{Config, Dtype};
+use crate::history::{REQUEST_TOKENS, live};
 
 /// Something that holds memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,11 +27,18 @@ const PROGRAM: u64 = 160 << 20;
 /// Instances of plugins: pools are lazy, so that a shipped plugin holds what it has touched, 0.1 MB; compiled code is mapped from
 /// its file. A plugin in Python holds some 20 MB, one in JavaScript 4.
 const PLUGINS: u64 = 32 << 20;
-/// Versions of an adapter: those that the slot keeps (`policy::Slot` keeps four), the proposal, and one that only a reply of a
-/// minute still uses.
+/// Versions of an adapter: those that the slot keeps (`policy::Slot` keeps four), the proposal, and one that comes while a request begins.
+/// Beside them there are those that only running replies still use: the engine's `max-versions`.
 const VERSIONS: u64 = 4 + 1 + 1;
 /// And those of a learner that computes old steps again: what it is at, what it proposes, and what it has just left.
 const AGAIN: u64 = 3;
+/// And those that an operator's request compares, while that learner computes. Where none does, its own are for the one that takes the place
+/// of either.
+const COMPARED: u64 = 2;
+/// Rows of a prompt, and rows with logits, that are computed at once for such a request (`policy::local`, `policy::divergence`).
+const REQUEST_ROWS: (u64, u64) = (256, 64);
+/// Times that a request's text is there: the body in pieces and as a whole, or as messages, as the prompt and on its way to the ledger.
+const COPIES: u64 = 3;
 /// Bytes of an f32.
 const F32: u64 = 4;
 
@@ -38,12 +46,18 @@ const F32: u64 = 4;
 pub fn parts(config: &Config, facts: &Facts) -> (Vec<Part>, u64) {
     let sizes = Sizes::new(config, &facts.model);
     let weights = sizes.weights();
+    let empty = unfilled(usize::try_from(weights).unwrap_or(usize::MAX / 2)) as u64;
+    let operators = match config.operators_compute {
+        true => (sizes.compared(), sizes.imported(config)),
+        false => (0, 0),
+    };
     let part = |name, bytes| Part { name, bytes };
     let parts = vec![
         part("weights", weights),
+        part("pages that they do not fill", empty),
         part(
-            "adapter: the versions that are kept",
-            VERSIONS * sizes.version(),
+            "adapter: the versions that are kept, and those of running replies",
+            sizes.versions() * sizes.version(),
         ),
         // Stored as f32 or shorter, and held with a transposed copy.
         part("adapters that are served only", 4 * facts.adapters),
@@ -52,9 +66,11 @@ pub fn parts(config: &Config, facts: &Facts) -> (Vec<Part>, u64) {
             sizes.learner(),
         ),
         part(
-            "training: a second learner (forget, replay)",
+            "aside: a second learner (forget, replay)",
             AGAIN * sizes.version() + sizes.moments(),
         ),
+        part("aside: what operators have computed", operators.0),
+        part("aside: an adapter that is imported", operators.1),
         part("training: inputs of the layers", sizes.inputs()),
         part("training: one layer, forward and backward", sizes.layer()),
         part("training: keys and values of a pack", sizes.pack()),
@@ -69,12 +85,16 @@ pub fn parts(config: &Config, facts: &Facts) -> (Vec<Part>, u64) {
         part("serving: keys and values", running(config, &facts.model).0),
         part("serving: kept prefixes", config.engine.prefix_bytes),
         part("serving: rows of a step, and samplers", sizes.step()),
+        part(
+            "requests: bodies and messages",
+            COPIES * config.gateway.body_bytes as u64,
+        ),
         part("plugins", PLUGINS),
         part("the rest of the program", PROGRAM),
     ];
     // The largest tensor is read as f32; its file's pages are mapped.
     let widest = (sizes.vocabulary * sizes.hidden).max(2 * sizes.ffn * sizes.hidden);
-    let loading = weights + facts.files + widest * F32 + PROGRAM;
+    let loading = weights + empty + facts.files + widest * F32 + PROGRAM;
     (parts, loading)
 }
 
@@ -99,6 +119,8 @@ struct Sizes<'a> {
     keys: u64,
     ffn: u64,
     rank: u64,
+    /// Parameters of an adapter.
+    parameters: u64,
     /// Most tokens of one sample.
     context: u64,
     /// Most samples of a step.
@@ -107,6 +129,8 @@ struct Sizes<'a> {
     rows: u64,
     /// Most sequences of one.
     sequences: u64,
+    /// Most versions that they hold.
+    held: u64,
 }
 
 impl<'a> Sizes<'a> {
@@ -122,10 +146,12 @@ impl<'a> Sizes<'a> {
             keys: (model.kv_heads * model.head_dim) as u64,
             ffn: model.ffn as u64,
             rank: config.train.rank as u64,
+            parameters: Adapter::parameters(model, config.train.rank) as u64,
             context: engine.context.min(model.context) as u64,
             samples: config.loops.train.batch_size as u64,
             rows: (engine.prefill_rows + engine.max_sequences) as u64,
             sequences: engine.max_sequences as u64,
+            held: engine.max_versions.min(engine.max_sequences) as u64,
         }
     }
 
@@ -153,30 +179,51 @@ impl<'a> Sizes<'a> {
         }
     }
 
-    /// Parameters of an adapter.
-    fn parameters(&self) -> u64 {
-        let shapes = Projection::ALL.map(|projection| projection.shape(self.model));
-        let layer: usize = shapes
-            .iter()
-            .map(|(outputs, inputs)| outputs + inputs)
-            .sum();
-        self.layers * layer as u64 * self.rank
+    /// An adapter in memory: its parameters, and their transposed copy, in pages of its own.
+    fn version(&self) -> u64 {
+        let parameters = self.parameters;
+        let transposed = Floats::bytes(usize::try_from(parameters).unwrap_or(usize::MAX));
+        parameters * F32 + transposed as u64
     }
 
-    /// An adapter in memory: its parameters, and their transposed copy.
-    fn version(&self) -> u64 {
-        2 * self.parameters() * F32
+    /// How many of them a host that serves and trains holds.
+    fn versions(&self) -> u64 {
+        VERSIONS + self.held
+    }
+
+    /// What an operator's request holds beside the second learner: versions with the proposal as bytes, or with keys, values and rows of a
+    /// sequence; or, without a learner, those of the two that are compared and of the policy that wrote the reply.
+    fn compared(&self) -> u64 {
+        let mut kv = Kv::new(self.model);
+        kv.reserve(1);
+        let tokens = self.context.min(REQUEST_TOKENS as u64);
+        let kv = tokens.div_ceil(BLOCK as u64) * kv.bytes() as u64;
+        let (rows, scored) = REQUEST_ROWS;
+        let row = (self.activations() + 4 * self.hidden) * F32 + self.rounded(2 * self.ffn);
+        let buffers = rows * row + scored * self.vocabulary * F32;
+        let versions = COMPARED * self.version();
+        (versions + self.proposal().max(kv + buffers)).max(2 * kv + 3 * buffers)
+    }
+
+    /// The request's text twice, as it came and as a value; or its bytes, the adapter, and that and its optimizer's state as bytes again.
+    fn imported(&self, config: &Config) -> u64 {
+        let text = live::largest(&config.train, self.model) as u64;
+        (2 * text).max(text / 2 + 4 * self.parameters * F32)
     }
 
     /// A gradient; two moments, and the proposal's two.
     fn moments(&self) -> u64 {
-        (1 + 4) * self.parameters() * F32
+        (1 + 4) * self.parameters * F32
     }
 
-    /// And the proposal as bytes (one parameter and two moments) twice: as it is made, and as it is written to the ledger. One learner
-    /// proposes at a time.
+    /// A proposal as bytes (one parameter and two moments) twice: as it is made, and as it is written to the ledger.
+    fn proposal(&self) -> u64 {
+        2 * 3 * self.parameters * F32
+    }
+
+    /// While something is forgotten, the learner that is live proposes nothing.
     fn learner(&self) -> u64 {
-        self.moments() + 2 * 3 * self.parameters() * F32
+        self.moments() + self.proposal()
     }
 
     /// Rows of a pack: as many as a pack takes, or one sample that is longer.

@@ -53,25 +53,31 @@ fn without_a_budget_nothing_changes_and_the_plan_is_the_whole() {
 }
 
 #[test]
-fn prefixes_shrink_first_then_sequences_then_activations_and_the_budget_is_met() {
+fn what_is_missed_least_shrinks_first_and_the_budget_is_met() {
     let facts = smollm2();
-    let whole = fit(&mut Config::default(), &facts).unwrap().total();
+    let whole = fit(&mut Config::default(), &facts).unwrap();
+    let bytes = |name| {
+        let mut parts = whole.parts.iter();
+        parts.find(|part| part.name.contains(name)).unwrap().bytes
+    };
     let default = Config::default();
     let (running, one) = parts::running(&default, &facts.model);
+    let (prefixes, mib) = (default.engine.prefix_bytes, 1 << 20);
+    // Twelve versions are planned, of which four can be less.
+    let versions = bytes("adapter: the versions") / 12 * 4;
+    let activations = default.activation_bytes;
     let steps = [
-        (default.engine.prefix_bytes / 2, 1),
-        (default.engine.prefix_bytes + (1 << 20), 2),
-        (default.engine.prefix_bytes + running - one + (1 << 20), 3),
+        (prefixes / 2, 1),
+        (prefixes + mib, 2),
+        (prefixes + versions + mib, 3),
+        (prefixes + versions + running - one + mib, 4),
+        (prefixes + versions + running - one + activations + mib, 5),
     ];
     for (less, said) in steps {
-        let mut config = with(&format!("{}B", whole - less));
+        let budget = whole.total() - less;
+        let mut config = with(&format!("{budget}B"));
         let plan = fit(&mut config, &facts).unwrap();
-        assert!(
-            plan.total() <= whole - less,
-            "{} of {}",
-            plan.total(),
-            whole - less
-        );
+        assert!(plan.total() <= budget, "{} of {budget}", plan.total());
         assert_eq!(plan.shrunk.len(), said, "{:?}", plan.shrunk);
         assert!(
             plan.shrunk[0].contains("kept prefixes"),
@@ -80,12 +86,16 @@ fn prefixes_shrink_first_then_sequences_then_activations_and_the_budget_is_met()
         );
         let engine = &config.engine;
         assert_eq!(engine.prefix_bytes == 0, said > 1);
-        assert_eq!(engine.kv_bytes < default.engine.kv_bytes, said > 1);
+        assert_eq!(engine.max_versions < default.engine.max_versions, said > 1);
+        assert_eq!(engine.max_versions == 2, said > 2);
+        assert_eq!(engine.kv_bytes < default.engine.kv_bytes, said > 2);
         assert!(engine.kv_bytes >= one, "one whole sequence always fits");
-        assert_eq!(config.activation_bytes < default.activation_bytes, said > 2);
+        assert_eq!(config.activation_bytes < activations, said > 3);
+        assert_eq!(config.operators_compute, said < 5);
         // Nothing else is touched.
         config.engine.clone_from(&default.engine);
-        config.activation_bytes = default.activation_bytes;
+        config.activation_bytes = activations;
+        config.operators_compute = true;
         config.memory = None;
         assert_eq!(config, default);
     }
@@ -118,6 +128,20 @@ fn a_host_that_never_fits_is_refused_with_its_parts_and_changes_that_do() {
     // Not a smaller rank or shorter weights alone: what does not help is not said.
     let error = fit(&mut with("64MiB"), &facts).unwrap_err().to_string();
     assert!(error.contains("or several at once"), "{error}");
+}
+
+#[test]
+fn a_host_with_the_defaults_fits_three_gibibytes() {
+    let plan = fit(&mut with("3GiB"), &smollm2()).unwrap();
+    assert!(plan.total() <= 3 << 30, "{}", plan.table());
+}
+
+#[test]
+fn the_demo_fits_the_budget_that_the_readme_gives_it() {
+    let mut config: Config = toml::from_str(include_str!("../demo/recipe.toml")).unwrap();
+    config.memory = Some("1720MiB".parse().unwrap());
+    let plan = fit(&mut config, &smollm2()).unwrap();
+    assert!(plan.total() <= 1720 << 20, "{}", plan.table());
 }
 
 #[test]

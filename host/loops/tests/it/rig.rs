@@ -280,6 +280,7 @@ pub(crate) fn bench() -> MakeBench {
         Ok(Bench {
             learner: Box::new(learner),
             policy: Arc::new(policy),
+            turn: None,
         })
     })
 }

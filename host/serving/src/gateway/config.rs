@@ -20,6 +20,11 @@ pub struct Config {
     pub default_max_tokens: u32,
     /// Largest body of a request.
     pub max_body_bytes: usize,
+    /// Most bytes of bodies of all requests that are worked on, from their arrival until their turns are durable.
+    pub body_bytes: usize,
+    /// How long a request may wait until there is room for its body; then it is told to try again (503).
+    #[serde(with = "humantime_serde")]
+    pub max_body_wait: Duration,
     /// How often a comment keeps a silent stream alive.
     #[serde(with = "humantime_serde")]
     pub keep_alive: Duration,
@@ -37,6 +42,10 @@ impl Default for Config {
             default_max_tokens: 1024,
             // A context of 128k tokens is about half a megabyte; agents repeat it with tools and JSON around it.
             max_body_bytes: 8 << 20,
+            // Two of the largest, or all that can wait and run (256 and 16) with 60 KB each.
+            body_bytes: 16 << 20,
+            // As long as a client's connection may take; its request waits again for its turn.
+            max_body_wait: Duration::from_secs(10),
             // Half of the shortest idle time-out in common proxies (30 s).
             keep_alive: Duration::from_secs(15),
             drain: Duration::from_secs(30),
@@ -69,6 +78,13 @@ impl Config {
                     rule: "above 0",
                 });
             }
+        }
+        if self.body_bytes < self.max_body_bytes {
+            return Err(Error::Setting {
+                key: "body-bytes",
+                value: self.body_bytes.to_string(),
+                rule: "at least max-body-bytes",
+            });
         }
         Ok(())
     }

@@ -20,6 +20,7 @@
 
 mod api_error;
 mod auth;
+mod bodies;
 mod config;
 mod fields;
 mod messages;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::Value;
@@ -16,9 +16,6 @@ use tokio::sync::mpsc;
 use super::api_error::ApiError;
 use super::routes::Shared;
 
-/// Most bytes of a request: an adapter that is imported is in it, as text.
-const MAX_BODY: usize = 1 << 30;
-
 pub(super) async fn answer(State(service): Shared, request: Request) -> Result<Response, ApiError> {
     let caller = service.keys.check(request.headers())?;
     let backend = service.backend()?;
@@ -26,9 +23,34 @@ pub(super) async fn answer(State(service): Shared, request: Request) -> Result<R
     if !(operator.admits)(&caller.tenant) {
         return Err(ApiError::operators_only(caller.tenant.as_str()));
     }
-    let bytes = to_bytes(request.into_body(), MAX_BODY)
-        .await
-        .map_err(|_| ApiError::body("The body could not be read."))?;
+    let length = request.headers().get(CONTENT_LENGTH);
+    let length: Option<usize> = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    let is_large = length.is_none_or(|length| length > service.config.max_body_bytes);
+    let alone = match is_large {
+        true => Some(
+            Arc::clone(&service.large)
+                .try_acquire_owned()
+                .map_err(|_| {
+                    let message =
+                        "Another large request is being answered; try again when it is done.";
+                    ApiError::unavailable("overloaded", message)
+                })?,
+        ),
+        false => None,
+    };
+    let (bytes, room) = if is_large {
+        let bytes = to_bytes(request.into_body(), operator.largest).await;
+        let bytes = bytes.map_err(|_| {
+            let most = operator.largest;
+            ApiError::body(format!(
+                "The body could not be read; it may have at most {most} bytes."
+            ))
+        })?;
+        (bytes, None)
+    } else {
+        let (bytes, room) = service.bodies.read(request).await?;
+        (bytes, Some(room))
+    };
     let asked: Value = serde_json::from_slice(&bytes)
         .map_err(|error| ApiError::body(format!("The body is not JSON: {error}.")))?;
     drop(bytes);
@@ -37,6 +59,7 @@ pub(super) async fn answer(State(service): Shared, request: Request) -> Result<R
     tokio::task::spawn_blocking(move || {
         // A client that went away hears nothing more; what it asked for is done all the same.
         run(asked, &mut |line| drop(sender.send(line)));
+        drop((room, alone));
     });
     let Some(first) = lines.recv().await else {
         return Err(ApiError::internal("The host failed to answer."));

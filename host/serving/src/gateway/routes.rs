@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -35,7 +33,6 @@ use crate::metrics::RequestLabels;
 const SHORT_DIGEST: usize = 12;
 
 pub(super) type Shared = State<Arc<Service>>;
-type Body = Result<Bytes, BytesRejection>;
 
 /// All routes.
 pub(crate) fn router(service: &Arc<Service>) -> Router {
@@ -82,23 +79,14 @@ async fn count(State(service): Shared, request: Request, next: Next) -> Response
     response
 }
 
-fn body(service: &Service, body: Body) -> Result<Bytes, ApiError> {
-    body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_large(service.config.max_body_bytes),
-        _ => ApiError::body("The body could not be read."),
-    })
-}
-
-async fn chat(
-    State(service): Shared,
-    headers: HeaderMap,
-    bytes: Body,
-) -> Result<Response, ApiError> {
+async fn chat(State(service): Shared, request: Request) -> Result<Response, ApiError> {
     let arrived = Instant::now();
-    let caller = service.keys.check(&headers)?;
+    let caller = service.keys.check(request.headers())?;
     let backend = service.backend()?;
-    let bytes = body(&service, bytes)?;
+    let headers = request.headers().clone();
+    let (bytes, memory) = service.bodies.read(request).await?;
     let request = ChatRequest::read(&headers, &bytes, backend.engine.card().vocab_size)?;
+    drop(bytes);
     let weights = backend.resolve(&request.model)?;
     let (request, prompt, format) = encode(&backend, request).await?;
     let room = backend.engine.room_for(prompt.len())?;
@@ -115,6 +103,7 @@ async fn chat(
         service: Arc::clone(&service),
         backend,
         permit,
+        _room: memory,
         weights: weights.clone(),
         prompt,
         sampling,
@@ -288,14 +277,11 @@ fn describe(
     }))
 }
 
-async fn feedback(
-    State(service): Shared,
-    headers: HeaderMap,
-    bytes: Body,
-) -> Result<Response, ApiError> {
-    let caller = service.keys.check(&headers)?;
+async fn feedback(State(service): Shared, request: Request) -> Result<Response, ApiError> {
+    let caller = service.keys.check(request.headers())?;
     let backend = service.backend()?;
-    let object = request::object(&body(&service, bytes)?)?;
+    let (bytes, _room) = service.bodies.read(request).await?;
+    let object = request::object(&bytes)?;
     let root = Fields::root(&object);
     let id = root.required_text("id")?;
     let rating = match root.text("rating")? {

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Config;
 use super::auth::Keys;
+use super::bodies::Bodies;
 use super::routes;
 use super::service::{Backend, Service, UnixSeconds};
 use crate::error::{Error, Result};
@@ -96,6 +98,8 @@ impl Gateway {
             draining: AtomicBool::new(false),
             turns: TaskTracker::new(),
             abort: CancellationToken::new(),
+            bodies: Bodies::new(&config),
+            large: Arc::new(Semaphore::new(1)),
             config,
         };
         Ok(Self {

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rl::{TenantId, TurnSink, Weights};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Config;
 use super::api_error::ApiError;
 use super::auth::Keys;
+use super::bodies::Bodies;
 use crate::engine::EngineHandle;
 use crate::metrics::{GatewayMetrics, SharedRegistry};
 
@@ -33,6 +35,8 @@ pub type AnswerFn = dyn Fn(serde_json::Value, &mut dyn FnMut(serde_json::Value))
 pub struct Operator {
     /// Who may ask.
     pub admits: Arc<AdmitFn>,
+    /// Largest body of a request. One that is larger than a client's may be is read when no other of its kind is.
+    pub largest: usize,
     /// What is answered. A first line with an `error` is sent as a refusal with status 400.
     pub answer: Arc<AnswerFn>,
 }
@@ -54,6 +58,7 @@ impl Default for Operator {
     fn default() -> Self {
         Self {
             admits: Arc::new(|_| false),
+            largest: 0,
             answer: Arc::new(|_, _| {}),
         }
     }
@@ -87,6 +92,10 @@ pub(crate) struct Service {
     pub(crate) turns: TaskTracker,
     /// Ends every turn at its next token: the drain took too long.
     pub(crate) abort: CancellationToken,
+    /// The memory of requests.
+    pub(crate) bodies: Bodies,
+    /// Held by an operator's request that is larger than a client's may be.
+    pub(crate) large: Arc<Semaphore>,
 }
 
 impl Service {

@@ -14,6 +14,7 @@ use rl::{
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::api_error::ApiError;
+use super::bodies::Room;
 use super::parse::{Format, ReplyParser};
 use super::reply::{Counts, Delta, TokenLogprob, TopLogprob};
 use super::service::{Backend, Service};
@@ -48,6 +49,8 @@ pub(crate) struct Turn {
     pub(crate) service: Arc<Service>,
     pub(crate) backend: Arc<Backend>,
     pub(crate) permit: Permit,
+    /// Of the messages, which it holds to its end.
+    pub(crate) _room: Room,
     pub(crate) request: TurnRequest,
     pub(crate) weights: Weights,
     pub(crate) prompt: Vec<TokenId>,

@@ -112,6 +112,7 @@ pub(crate) fn deployed(model: &Model, version: u64) -> Deployed {
 fn operator() -> Operator {
     Operator {
         admits: Arc::new(|tenant| tenant.as_str() != "guest"),
+        largest: 1 << 20,
         answer: Arc::new(|asked, line| {
             if asked["fail"] == true {
                 return line(json!({ "error": { "message": "it cannot be done" } }));

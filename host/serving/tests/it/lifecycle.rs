@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use serving::engine;
 use serving::gateway::{self, Gateway};
+use tokio::sync::Semaphore;
 
 use crate::bench::{Host, Setup, endless, hello, with};
 
@@ -45,6 +46,34 @@ async fn a_ledger_without_room_is_503_before_anything_is_computed() {
     assert_eq!(host.engine.stats().waiting, 0, "its place is given back");
     assert!(host.sink.memory.turns().is_empty());
     *host.sink.refusal.lock() = None;
+    assert_eq!(host.chat(hello("tiny")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_request_whose_body_finds_no_room_is_503_until_another_ones_turn_is_durable() {
+    let gateway = gateway::Config {
+        max_body_bytes: 1024,
+        body_bytes: 1024,
+        max_body_wait: Duration::ZERO,
+        ..Setup::default().gateway
+    };
+    let mut host = Host::start(Setup {
+        gateway,
+        ..Setup::default()
+    })
+    .await;
+    host.sink.gate.forget_permits(Semaphore::MAX_PERMITS);
+    let first = host.open_chat(&hello("tiny")).await;
+    host.recorded().await;
+    let refused = host.chat(hello("tiny")).await;
+    assert_eq!(refused.error(), (503, "overloaded".into(), String::new()));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(host.sink.begun.lock().len(), 1);
+    host.sink.gate.add_permits(2);
+    assert_eq!(first.whole().await.status, 200);
+    while host.gateway.turns_in_flight() > 0 {
+        tokio::task::yield_now().await;
+    }
     assert_eq!(host.chat(hello("tiny")).await.status, 200);
 }
 

@@ -52,3 +52,25 @@ async fn a_request_that_the_application_refuses_at_once_has_a_status_and_its_wor
     assert!(refused.body.contains("it cannot be done"), "{refused:?}");
     assert_eq!(host.post_with("/v1/history", &[], "{").await.status, 400);
 }
+
+#[tokio::test]
+async fn an_operators_request_may_be_larger_than_a_clients_up_to_what_the_application_says() {
+    let host = Host::start(Setup {
+        gateway: gateway::Config {
+            max_body_bytes: 1000,
+            body_bytes: 1000,
+            ..Setup::default().gateway
+        },
+        ..Setup::default()
+    })
+    .await;
+    let text = |bytes: usize| json!({ "weights": "0".repeat(bytes) });
+    assert_eq!(host.post("/v1/history", &text(900)).await.status, 200);
+    assert_eq!(host.post("/v1/history", &text(100_000)).await.status, 200);
+    let refused = host.post("/v1/history", &text(2 << 20)).await;
+    assert_eq!(refused.status, 400);
+    assert!(
+        refused.body.contains("at most 1048576 bytes"),
+        "{refused:?}"
+    );
+}

@@ -163,6 +163,7 @@ impl Checking<'_> {
             tokenizer,
             template,
             workspace: _,
+            aside: _,
         } = self.loaded.clone();
         let parts = Parts {
             name,
