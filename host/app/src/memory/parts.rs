@@ -247,7 +247,7 @@ impl<'a> Sizes<'a> {
     fn gradients(&self) -> u64 {
         let wide = self.queries.max(self.hidden);
         let attention = 3 * self.queries + 4 * self.keys + 3 * self.model.heads as u64;
-        4 * self.hidden + 3 * self.ffn + wide + attention + self.rank
+        5 * self.hidden + 3 * self.ffn + wide + attention + self.rank
     }
 
     fn layer(&self) -> u64 {
