@@ -208,17 +208,40 @@ NS_KERNEL void __launch_bounds__(256) lora_gradient_sum(const float* runs, float
 }
 NS_REGISTER(lora_gradient_sum);
 
-// One matrix of an adapter, f32 (rows, columns), as bf16 in both orientations, its rank filled up with zeros: `to` has `ld`
-// elements a row and `to_t` `ld_t`. Grid: (padded columns / 16, padded rows / 16), 256 threads.
-NS_KERNEL void __launch_bounds__(256)
-    lora_pack(const float* from, bf16_t* to, bf16_t* to_t, int rows, int columns, int ld, int ld_t) {
+namespace lora {
+
+// A matrix to pack: f32 (rows, columns), to bf16 in both orientations, the rank filled up with zeros: `to` has `ld` elements a
+// row and `to_t` `ld_t`.
+struct Matrix {
+  const float* from;
+  bf16_t* to;
+  bf16_t* to_t;
+  int rows, columns, ld, ld_t;
+  int first;  // block
+  int unused;
+};
+// A and B of seven projections.
+struct Matrices {
+  Matrix of[14];
+};
+
+}  // namespace lora
+
+// Matrices of an adapter, one after the other. Grid: Σ (ld / 16 · ld_t / 16), 256 threads. Behind the last, `first` is beyond
+// the grid.
+NS_KERNEL void __launch_bounds__(256) lora_pack(const __grid_constant__ lora::Matrices all) {
   NS_SHARED(bf16_t, tile, [16][17]);
-  const int x = threadIdx.x & 15, y = threadIdx.x >> 4, column = blockIdx.x * 16, row = blockIdx.y * 16;
-  const bool inside = row + y < rows && column + x < columns;
-  const bf16_t value = inside ? ns_f2bf(from[(long long)(row + y) * columns + column + x]) : 0;
-  to[(long long)(row + y) * ld + column + x] = value;
+  const int block = blockIdx.x;
+  int which = 0;
+  while (which < 13 && all.of[which + 1].first <= block) which++;
+  const lora::Matrix& in = all.of[which];
+  const int across = in.ld / 16, own = block - in.first;
+  const int x = threadIdx.x & 15, y = threadIdx.x >> 4, column = own % across * 16, row = own / across * 16;
+  const bool inside = row + y < in.rows && column + x < in.columns;
+  const bf16_t value = inside ? ns_f2bf(in.from[(long long)(row + y) * in.columns + column + x]) : 0;
+  in.to[(long long)(row + y) * in.ld + column + x] = value;
   tile[y][x] = value;
   if (!NS_PLANTED(122)) __syncthreads();
-  to_t[(long long)(column + y) * ld_t + row + x] = tile[x][y];
+  in.to_t[(long long)(column + y) * in.ld_t + row + x] = tile[x][y];
 }
 NS_REGISTER(lora_pack);

@@ -134,7 +134,7 @@ impl Side {
         );
         for slot in 0..rows {
             let mut packed = Packed::new(on.gpu(), &[map], RANK, 2.0)?;
-            packed.pack(on, 0, a.view(), b.view())?;
+            packed.pack(on, 0, &[[a.view(), b.view()]])?;
             table.publish(on, slot, 0, Some(Arc::new(packed)))?;
         }
         let segments = segments(on, rows)?;

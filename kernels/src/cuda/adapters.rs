@@ -10,12 +10,14 @@ use half::bf16;
 use parking_lot::Mutex;
 
 use super::launch::{Argument, Grid};
-use super::{Buffer, Element, Gpu, Stream, View, ViewMut};
+use super::{Buffer, Element, Gpu, Stream, View};
 use crate::error::{check, require};
 use crate::{Error, Result};
 
+mod pack;
 mod segments;
 
+use pack::{PACKED, Pack};
 pub use segments::{Segment, Segments};
 
 /// Terms of one step of the tensor cores; ranks, inputs and outputs are filled up to multiples of it.
@@ -86,37 +88,59 @@ impl Packed {
         self.rank
     }
 
-    /// Rounds the masters of a projection, once.
+    /// Rounds the masters of projections from `first` on, once: seven a launch.
     ///
     /// # Shapes
-    /// `a`: (R, I) · `b`: (O, R).
+    /// Of each, `a`: (R, I) · `b`: (O, R).
     ///
     /// # Errors
-    /// [`Error::Argument`] for a projection that it has not; [`Error::Shape`]; [`Error::Driver`].
+    /// [`Error::Argument`] for projections that it has not; [`Error::Shape`]; [`Error::Driver`].
     pub fn pack(
         &mut self,
         on: &Stream,
-        projection: usize,
-        a: View<'_, f32>,
-        b: View<'_, f32>,
+        first: usize,
+        masters: &[[View<'_, f32>; 2]],
     ) -> Result<()> {
-        let Some(&shape) = self.shapes.get(projection) else {
-            return Err(Error::Argument {
-                op: "adapters.pack",
-                what: "projection",
-                rule: "the adapter has fewer",
-                found: projection as f64,
-            });
-        };
-        let (Shape { outputs, inputs }, rank) = (shape, self.rank);
-        check!("adapters.pack", a: rank * inputs, b: outputs * rank);
-        let (padded, [at_a, at_a_t, at_b, at_b_t]) = (self.padded(), self.places(projection));
-        let mut data = self.data.view_mut();
-        let (a_len, b_len) = (padded * inputs, outputs * padded);
-        let [to, to_t] = &mut data.two([at_a, at_a_t], a_len)?;
-        both_ways(on, a, (rank, inputs), (padded, inputs), to, to_t)?;
-        let [to, to_t] = &mut data.two([at_b, at_b_t], b_len)?;
-        both_ways(on, b, (outputs, rank), (outputs, padded), to, to_t)
+        let (rank, padded) = (self.rank, self.padded());
+        for (i, masters) in masters.chunks(PACKED).enumerate() {
+            let mut launch = Pack::default();
+            for (i, &[a, b]) in (first + i * PACKED..).zip(masters) {
+                let Some(&Shape { outputs, inputs }) = self.shapes.get(i) else {
+                    return Err(Error::Argument {
+                        op: "adapters.pack",
+                        what: "projection",
+                        rule: "the adapter has fewer",
+                        found: i as f64,
+                    });
+                };
+                check!("adapters.pack", a: rank * inputs, b: outputs * rank);
+                let [at_a, at_a_t, at_b, at_b_t] = self.places(i);
+                on.uses(*a.address());
+                on.uses(*b.address());
+                launch.add(a, (rank, inputs), (padded, inputs), self.at([at_a, at_a_t]))?;
+                launch.add(
+                    b,
+                    (outputs, rank),
+                    (outputs, padded),
+                    self.at([at_b, at_b_t]),
+                )?;
+            }
+            on.uses(self.data.address());
+            let grid = Grid {
+                blocks: [launch.blocks, 1, 1],
+                threads: 256,
+                shared: 0,
+            };
+            // SAFETY: `Pack` is `lora::Matrices`; `Packed::new` made both outputs of each (tall, wide), which no other has, and the
+            // check proved what they come from; blocks are counted with it.
+            unsafe { on.launch("lora_pack", grid, &[&launch]) }?;
+        }
+        Ok(())
+    }
+
+    /// Addresses of elements.
+    fn at<const N: usize>(&self, places: [usize; N]) -> [u64; N] {
+        places.map(|at| self.data.address() + (at * size_of::<bf16>()) as u64)
     }
 
     /// Where a projection's A, its transpose, B and its transpose begin.
@@ -131,8 +155,7 @@ impl Packed {
 
     /// What kernels find of a projection.
     fn entry(&self, projection: usize, rank: i32) -> Entry {
-        let address = |at: usize| self.data.address() + (at * size_of::<bf16>()) as u64;
-        let [a, a_t, b, b_t] = self.places(projection).map(address);
+        let [a, a_t, b, b_t] = self.at(self.places(projection));
         Entry {
             a,
             b,
@@ -146,32 +169,6 @@ impl Packed {
     /// The rank, filled up.
     fn padded(&self) -> usize {
         self.rank.next_multiple_of(STEP)
-    }
-}
-
-/// One matrix, as bf16 in both orientations.
-fn both_ways(
-    on: &Stream,
-    from: View<'_, f32>,
-    (rows, columns): (usize, usize),
-    (tall, wide): (usize, usize),
-    to: &mut ViewMut<'_, bf16>,
-    to_t: &mut ViewMut<'_, bf16>,
-) -> Result<()> {
-    let [rows, columns, ld, ld_t] = ints("adapters.pack", [rows, columns, wide, tall])?;
-    let grid = Grid {
-        blocks: [wide / STEP, tall / STEP, 1],
-        threads: 256,
-        shared: 0,
-    };
-    // SAFETY: order and types are those of `lora_pack`; `Packed::new` made both outputs (tall, wide), and `pack` proved
-    // `from`.
-    unsafe {
-        on.launch(
-            "lora_pack",
-            grid,
-            &[&from, to, to_t, &rows, &columns, &ld, &ld_t],
-        )
     }
 }
 

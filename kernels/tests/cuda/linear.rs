@@ -180,7 +180,7 @@ pub(crate) fn master(slot: usize, shape: Shape, seed: u64) -> Master {
 pub(crate) fn packed(on: &Stream, shape: Shape, master: &Master) -> Packed {
     let mut packed = Packed::new(on.gpu(), &[shape], master.rank, master.scale).unwrap();
     let (a, b) = (on.upload(&master.a).unwrap(), on.upload(&master.b).unwrap());
-    packed.pack(on, 0, a.view(), b.view()).unwrap();
+    packed.pack(on, 0, &[[a.view(), b.view()]]).unwrap();
     packed
 }
 

@@ -189,14 +189,15 @@ impl Packing {
                 params,
                 &mut masters.part_mut(0..len)?,
             )?;
-            for projection in Projection::ALL {
-                let place = layer * Projection::ALL.len() + projection as usize;
+            let part = |range: std::ops::Range<usize>| {
+                masters.view().part(range.start - first..range.end - first)
+            };
+            let of_layer = Projection::ALL.map(|projection| {
                 let (a, b) = adapter.at(layer, projection);
-                let part = |range: std::ops::Range<usize>| {
-                    masters.view().part(range.start - first..range.end - first)
-                };
-                packed.pack(on, place, part(a)?, part(b)?)?;
-            }
+                Ok([part(a)?, part(b)?])
+            });
+            let of_layer: Vec<_> = of_layer.into_iter().collect::<Result<_>>()?;
+            packed.pack(on, layer * Projection::ALL.len(), &of_layer)?;
         }
         on.wait()?;
         (self.staging, self.masters) = (Some(staging), Some(masters));
