@@ -28,6 +28,7 @@ struct Task { std::function<Result()> work; };
 typedef std::vector<Task> Tasks;
 
 struct Stream {
+  void* context;                   // whose work it is
   std::deque<Task> queue;
   std::shared_ptr<Tasks> capture;  // what is recorded instead of queued
 };
@@ -37,7 +38,7 @@ struct Event {
   double time = 0;
 };
 struct Graph { Tasks tasks; };
-struct Allocation { size_t bytes; u8* memory; };
+struct Allocation { size_t bytes; u8* memory; void* context; };
 std::map<const u8*, size_t> pinned;   // of the host, read by the device when a copy's turn comes
 
 const size_t MARGIN = 256;
@@ -58,7 +59,7 @@ struct Done {
   u64 deepest;  // the most work that a stream had when it queued some
 };
 thread_local Done done;
-int context;
+int contexts[2];
 
 #define GUARD std::lock_guard<std::recursive_mutex> guard(lock)
 
@@ -74,11 +75,12 @@ Result margins() {
   return SUCCESS;
 }
 
-bool inside(Pointer p, size_t bytes) {
+// `context`: no work of one GPU is done on the memory of another, so far as arguments show it.
+bool inside(Pointer p, size_t bytes, void* context) {
   auto it = device.upper_bound(p);
   if (it == device.begin()) return false;
   --it;
-  return p - it->first + bytes <= it->second.bytes;
+  return p - it->first + bytes <= it->second.bytes && it->second.context == context;
 }
 
 void step(Stream* s) {
@@ -163,8 +165,8 @@ API cuDriverGetVersion(int* v) {
   *v = text ? atoi(text) : 13000;
   return SUCCESS;
 }
-API cuDeviceGetCount(int* n) { *n = 1; return SUCCESS; }
-API cuDeviceGet(int* d, int i) { *d = i; return i == 0 ? SUCCESS : INVALID_DEVICE; }
+API cuDeviceGetCount(int* n) { *n = 2; return SUCCESS; }
+API cuDeviceGet(int* d, int i) { *d = i; return i == 0 || i == 1 ? SUCCESS : INVALID_DEVICE; }
 API cuDeviceGetName(char* s, int n, int) { snprintf(s, n, "emulated GPU"); return SUCCESS; }
 API cuDeviceTotalMem_v2(size_t* n, int) { *n = (size_t)1 << 30; return SUCCESS; }
 API cuDeviceGetAttribute(int* v, int attribute, int) {
@@ -177,7 +179,7 @@ API cuDeviceGetAttribute(int* v, int attribute, int) {
   }
   return SUCCESS;
 }
-API cuDevicePrimaryCtxRetain(void** c, int) { *c = &context; return SUCCESS; }
+API cuDevicePrimaryCtxRetain(void** c, int d) { *c = &contexts[d]; return SUCCESS; }
 API cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
 API cuCtxSetCurrent(void* c) { current = c; return SUCCESS; }
 API cuCtxGetCurrent(void** c) { *c = current; return SUCCESS; }
@@ -207,7 +209,7 @@ API cuMemAlloc_v2(Pointer* p, size_t n) {
   u8* memory = (u8*)aligned_alloc(256, (n + 255) / 256 * 256 + MARGIN);
   memset(memory, 0xff, (n + 255) / 256 * 256 + MARGIN);
   *p = (Pointer)memory;
-  device[*p] = {n, memory};
+  device[*p] = {n, memory, current};
   return SUCCESS;
 }
 API cuMemFree_v2(Pointer p) {
@@ -243,7 +245,7 @@ API cuMemFreeHost(void* p) {
 }
 API cuMemcpyHtoDAsync_v2(Pointer d, const void* source, size_t n, Stream* s) {
   GUARD;
-  if (!inside(d, n)) return INVALID_VALUE;
+  if (!s || !inside(d, n, s->context)) return INVALID_VALUE;
   if (s && s->capture) return CAPTURE_UNSUPPORTED;
   auto at = pinned.upper_bound((const u8*)source);
   if (at != pinned.begin() && (--at, (const u8*)source + n <= at->first + at->second))
@@ -254,18 +256,18 @@ API cuMemcpyHtoDAsync_v2(Pointer d, const void* source, size_t n, Stream* s) {
 }
 API cuMemcpyDtoHAsync_v2(void* to, Pointer d, size_t n, Stream* s) {
   GUARD;
-  if (!inside(d, n)) return INVALID_VALUE;
+  if (!s || !inside(d, n, s->context)) return INVALID_VALUE;
   if (s && s->capture) return CAPTURE_UNSUPPORTED;
   return enqueue(s, [=] { memcpy(to, (void*)d, n); return SUCCESS; });
 }
 API cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t n, Stream* s) {
   GUARD;
-  if (!inside(to, n) || !inside(from, n)) return INVALID_VALUE;
+  if (!s || !inside(to, n, s->context) || !inside(from, n, s->context)) return INVALID_VALUE;
   return enqueue(s, [=] { memmove((void*)to, (void*)from, n); return SUCCESS; });
 }
 API cuMemsetD8Async(Pointer d, unsigned char value, size_t n, Stream* s) {
   GUARD;
-  if (!inside(d, n)) return INVALID_VALUE;
+  if (!s || !inside(d, n, s->context)) return INVALID_VALUE;
   return enqueue(s, [=] { memset((void*)d, value, n); return SUCCESS; });
 }
 
@@ -275,6 +277,7 @@ API cuStreamCreateWithPriority(Stream** s, unsigned flags, int) {
   GUARD;
   if (flags != 1) return INVALID_VALUE;  // the host code uses streams that do not wait for the default one
   *s = new Stream;
+  (*s)->context = current;
   streams.push_back(*s);
   return SUCCESS;
 }
@@ -342,7 +345,7 @@ API cuStreamWaitEvent(Stream* s, Event* e, unsigned) {
 
 API cuModuleLoadData(void** m, const void* image) {
   if (!image) return INVALID_VALUE;
-  *m = &context;
+  *m = &contexts[0];
   return SUCCESS;
 }
 API cuModuleUnload(void*) { return SUCCESS; }
@@ -405,7 +408,7 @@ API cuTensorMapEncodeTiled(ns_tmap* map, int type, unsigned rank, void* base, co
   if (swizzle < 0 || swizzle > 3) return INVALID_VALUE;
   m.swizzle = swizzles[swizzle];
   if (m.swizzle && box[0] * bytes > m.swizzle) return INVALID_VALUE;
-  if (box[0] * bytes % 16 || !inside((Pointer)base, extent)) return INVALID_VALUE;
+  if (box[0] * bytes % 16 || !inside((Pointer)base, extent, current)) return INVALID_VALUE;
   memset(map, 0, sizeof *map);
   memcpy(map, &m, sizeof m);
   return SUCCESS;

@@ -24,7 +24,7 @@ use kernels::{Dtype, Pool};
 use std::fmt::Debug;
 
 pub(crate) use cpu::Cpu;
-pub(crate) use cuda::{Cuda, Optimizer, Paged, Sums};
+pub(crate) use cuda::{Cuda, Optimizer, Paged, Sums, There};
 pub(crate) use trains::{Attended, Trains};
 
 /// Consecutive rows of one sequence in a batch.
@@ -167,7 +167,10 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     /// The same, to be written.
     fn cached_mut(kv: &mut Kv) -> &mut Self::Cache;
     /// This device's buffers among those of a caller, and where results go.
-    fn scratch(scratch: &mut Scratch) -> (&mut serve::Buffers<Self>, &mut serve::Results);
+    fn scratch<'a>(
+        &self,
+        scratch: &'a mut Scratch,
+    ) -> (&'a mut serve::Buffers<Self>, &'a mut serve::Results);
 
     /// Once for a pass, when all caches have room. `tokens`: what will be embedded, if anything.
     fn plan<S: Sequences<Self>>(

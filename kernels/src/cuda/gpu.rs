@@ -124,6 +124,11 @@ impl Gpu {
         Ok((free as u64, total as u64))
     }
 
+    /// Whether both are the same GPU.
+    pub fn is(&self, other: &Gpu) -> bool {
+        self.inner.device == other.inner.device
+    }
+
     /// Its multiprocessors.
     ///
     /// # Errors

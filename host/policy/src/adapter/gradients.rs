@@ -4,7 +4,7 @@
 //! done with them. Start at [`AdapterGrads::zeros`].
 
 use super::{Adapter, Layout, Projection};
-use crate::device::Sums;
+use crate::device::{Cuda, Sums};
 use crate::error::Result;
 use kernels::Pool;
 use kernels::cuda::View;
@@ -67,9 +67,10 @@ impl AdapterGrads {
         }
     }
 
-    /// Where they are on a GPU, if they are on one and not zeros.
-    pub(crate) fn on_this_gpu(&self) -> Option<View<'_, f32>> {
-        self.gpu.as_ref().and_then(Sums::view)
+    /// Where they are on the GPU of a model, if they are on it and not zeros.
+    pub(crate) fn on_gpu_of(&self, device: &Cuda) -> Option<View<'_, f32>> {
+        let sums = self.gpu.as_ref().filter(|sums| sums.are_on(device));
+        sums.and_then(Sums::view)
     }
 
     /// How many there are.
@@ -92,15 +93,20 @@ impl AdapterGrads {
         Ok(HostGrads { layout, values })
     }
 
-    /// Brings them to a GPU, if they are not on one.
-    pub(crate) fn on_gpu(
-        &mut self,
-        bring: impl FnOnce(&[f32]) -> Result<Sums>,
-    ) -> Result<&mut Sums> {
+    /// Brings them to the GPU of a model, if they are elsewhere.
+    pub(crate) fn on_gpu(&mut self, device: &Cuda) -> Result<&mut Sums> {
         let sums = match self.gpu.take() {
-            Some(sums) => sums,
+            Some(sums) if sums.are_on(device) => sums,
+            // They stay where they are until they are there.
+            Some(sums) => match sums.values().and_then(|values| Sums::of(device, &values)) {
+                Ok(there) => there,
+                Err(error) => {
+                    self.gpu = Some(sums);
+                    return Err(error);
+                }
+            },
             None => {
-                let sums = bring(&self.host)?;
+                let sums = Sums::of(device, &self.host)?;
                 self.host = Vec::new();
                 sums
             }

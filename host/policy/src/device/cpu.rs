@@ -85,7 +85,10 @@ impl Device for Cpu {
         kv.host_mut().expect("it was adopted")
     }
 
-    fn scratch(scratch: &mut Scratch) -> (&mut serve::Buffers<Cpu>, &mut serve::Results) {
+    fn scratch<'a>(
+        &self,
+        scratch: &'a mut Scratch,
+    ) -> (&'a mut serve::Buffers<Cpu>, &'a mut serve::Results) {
         (&mut scratch.cpu, &mut scratch.results)
     }
 

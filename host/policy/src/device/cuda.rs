@@ -34,6 +34,7 @@ use kernels::cuda::{
 use kernels::rope::Table as Angles;
 use kernels::softmax::Normalizer;
 use kernels::{CacheShape, Dtype};
+pub(crate) use memory::There;
 use memory::{Grown, Growth};
 pub(crate) use optimizer::Optimizer;
 pub(crate) use pages::Cache;
@@ -386,8 +387,11 @@ impl Device for Cuda {
         kv.pages_mut().expect("it was adopted")
     }
 
-    fn scratch(scratch: &mut Scratch) -> (&mut serve::Buffers<Cuda>, &mut serve::Results) {
-        (scratch.cuda.get_or_insert_default(), &mut scratch.results)
+    fn scratch<'a>(
+        &self,
+        scratch: &'a mut Scratch,
+    ) -> (&'a mut serve::Buffers<Cuda>, &'a mut serve::Results) {
+        (scratch.cuda.on(self.gpu()), &mut scratch.results)
     }
 
     fn plan<S: Sequences<Cuda>>(

@@ -52,7 +52,7 @@ pub(crate) trait Trains: Device {
         caches: &mut Vec<Self::Cache>,
     ) -> Result<()>;
     /// This device's buffers among those of a caller, and what the pass was asked.
-    fn tape(tape: &mut Tape) -> (&mut train::Buffers<Self>, &mut train::Asked);
+    fn tape<'a>(&self, tape: &'a mut Tape) -> (&'a mut train::Buffers<Self>, &'a mut train::Asked);
 
     /// Only the adapter's inner results of [`Device::linear`], for rows that have the same adapter.
     fn inner(

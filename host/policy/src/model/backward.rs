@@ -83,7 +83,7 @@ impl<D: Trains> Net<D> {
                 rule,
             });
         }
-        let (buffers, asked) = D::tape(tape);
+        let (buffers, asked) = self.device.tape(tape);
         if dlog_probs.len() != asked.targets.len() {
             let expected = asked.targets.len();
             return Err(Error::Gradients {

@@ -4,7 +4,7 @@
 //! in any batch, in one chunk or in many, and whatever adapters its neighbours use.
 
 use crate::adapter::Adapter;
-use crate::device::{Cpu, Cuda, Device, EachCache, Sequences, Span};
+use crate::device::{Cpu, Cuda, Device, EachCache, Sequences, Span, There};
 use crate::error::Result;
 use crate::kv::Kv;
 use crate::model::block::{self, Activations};
@@ -44,7 +44,7 @@ pub struct Segment<'a> {
 #[derive(Debug, Default)]
 pub struct Scratch {
     pub(crate) cpu: Buffers<Cpu>,
-    pub(crate) cuda: Option<Box<Buffers<Cuda>>>,
+    pub(crate) cuda: There<Buffers<Cuda>>,
     pub(crate) results: Results,
 }
 
@@ -261,7 +261,7 @@ impl<D: Device> Net<D> {
             self.check_adapter(segment.adapter)?;
         }
         let device = &self.device;
-        let (buffers, results) = D::scratch(scratch);
+        let (buffers, results) = device.scratch(scratch);
         let Buffers {
             acts,
             x,

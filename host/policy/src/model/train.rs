@@ -4,7 +4,7 @@
 //! others are computed again when their gradients are. The vocabulary's logits never exist as a whole.
 
 use crate::adapter::Adapter;
-use crate::device::{Cpu, Cuda, EachCache, Sequences, Site, Span, Trains, Turn};
+use crate::device::{Cpu, Cuda, EachCache, Sequences, Site, Span, There, Trains, Turn};
 use crate::error::Result;
 use crate::model::block::{self, Activations};
 use crate::model::pack::{Node, Pack};
@@ -18,7 +18,7 @@ pub use kernels::softmax::Target;
 #[derive(Debug)]
 pub struct Tape {
     pub(crate) cpu: Buffers<Cpu>,
-    pub(crate) cuda: Option<Box<Buffers<Cuda>>>,
+    pub(crate) cuda: There<Buffers<Cuda>>,
     pub(crate) asked: Asked,
 }
 
@@ -84,7 +84,7 @@ impl Tape {
     pub fn with_budget(bytes: usize) -> Tape {
         Tape {
             cpu: Buffers::default(),
-            cuda: None,
+            cuda: There::default(),
             asked: Asked {
                 budget: bytes,
                 kept: 0,
@@ -257,7 +257,7 @@ impl<D: Trains> Net<D> {
             &aligned
         };
         let device = &self.device.background();
-        let (buffers, asked) = D::tape(tape);
+        let (buffers, asked) = self.device.tape(tape);
         asked.read(pack);
         let layers = self.layers.len();
         let keeps = device.keeps(asked.budget, asked.rows, self.kept_bytes(adapter))?;

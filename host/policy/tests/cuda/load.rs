@@ -159,3 +159,36 @@ fn an_adapter_that_takes_anothers_place_does_not_wait_for_what_training_has_queu
 
 /// Kernels that pack an adapter: one a layer.
 const PACKS: u64 = 2;
+
+/// The second GPU of the stand-in driver, which refuses copies from one's memory in another's queue.
+#[test]
+fn models_on_two_gpus_share_a_callers_buffers_and_gradients() {
+    if !driver::present() || done().is_none() {
+        return;
+    }
+    let models = [0, 1].map(|gpu| Model::random_on_gpu(config(true), 7, gpu, 256, pool()).unwrap());
+    let (adapter, tokens) = (adapter(4, 7), text(5, 12));
+    let (targets, upstream) = (next_tokens(&tokens), [0.1; 11]);
+    let (mut scratch, mut tape) = (Scratch::new(), Tape::new());
+    let mut grads = AdapterGrads::zeros(&adapter);
+    let (mut logits, mut sums) = (Vec::new(), Vec::new());
+    for model in [&models[0], &models[1], &models[0]] {
+        let mut kv = Kv::new(model.config());
+        forward(
+            model,
+            &mut scratch,
+            vec![(&mut kv, &tokens, Some(&adapter))],
+        );
+        logits.push(scratch.logits(0).flat_map(bits).collect::<Vec<u32>>());
+        model
+            .train_forward(&mut tape, Some(&adapter), &tokens, &targets, 1.0)
+            .unwrap();
+        model
+            .backward(&mut tape, &adapter, &upstream, &mut grads)
+            .unwrap();
+        sums.push(grads.values().unwrap().into_owned());
+    }
+    assert!(logits[0] == logits[1] && logits[0] == logits[2]);
+    let twice: Vec<f32> = sums[0].iter().map(|one| one * 2.0).collect();
+    assert!(bits(&sums[1]) == bits(&twice));
+}

@@ -42,7 +42,7 @@ impl Trains for Cpu {
         Ok(())
     }
 
-    fn tape(tape: &mut Tape) -> (&mut train::Buffers<Cpu>, &mut train::Asked) {
+    fn tape<'a>(&self, tape: &'a mut Tape) -> (&'a mut train::Buffers<Cpu>, &'a mut train::Asked) {
         (&mut tape.cpu, &mut tape.asked)
     }
 

@@ -49,7 +49,7 @@ pub(crate) struct Sums {
 
 impl Sums {
     /// These gradients, on a GPU.
-    fn of(device: &Cuda, values: &[f32]) -> Result<Sums> {
+    pub(crate) fn of(device: &Cuda, values: &[f32]) -> Result<Sums> {
         let mut sums = Sums {
             device: device.clone(),
             values: device.gpu().buffer(values.len())?,
@@ -76,6 +76,11 @@ impl Sums {
     /// Where they are, unless they are zeros.
     pub(crate) fn view(&self) -> Option<View<'_, f32>> {
         (!self.empty).then(|| self.values.view())
+    }
+
+    /// Whether they are on the GPU of a model.
+    pub(crate) fn are_on(&self, device: &Cuda) -> bool {
+        self.device.gpu().is(device.gpu())
     }
 
     pub(crate) fn values(&self) -> Result<Vec<f32>> {
@@ -160,8 +165,8 @@ impl Trains for Cuda {
         Ok(())
     }
 
-    fn tape(tape: &mut Tape) -> (&mut train::Buffers<Cuda>, &mut train::Asked) {
-        (tape.cuda.get_or_insert_default(), &mut tape.asked)
+    fn tape<'a>(&self, tape: &'a mut Tape) -> (&'a mut train::Buffers<Cuda>, &'a mut train::Asked) {
+        (tape.cuda.on(self.gpu()), &mut tape.asked)
     }
 
     fn inner(
@@ -238,7 +243,7 @@ impl Trains for Cuda {
     }
 
     fn open<'a>(&self, grads: &'a mut AdapterGrads) -> Result<ViewMut<'a, f32>> {
-        grads.on_gpu(|values| Sums::of(self, values))?.open()
+        grads.on_gpu(self)?.open()
     }
 
     fn operand<'a>(

@@ -2,7 +2,7 @@
 
 use super::Cuda;
 use crate::error::Result;
-use kernels::cuda::{Buffer, Element, View, ViewMut};
+use kernels::cuda::{Buffer, Element, Gpu, View, ViewMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How often rows of a queue's work got new memory: its launches that were recorded before may use the old. Those of training are none of
@@ -13,6 +13,24 @@ pub(super) struct Growth(AtomicU64);
 impl Growth {
     pub(super) fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A caller's buffers on one GPU; a model on another gets new ones.
+#[derive(Debug)]
+pub(crate) struct There<T>(Option<(Gpu, Box<T>)>);
+
+impl<T> Default for There<T> {
+    fn default() -> Self {
+        There(None)
+    }
+}
+
+impl<T: Default> There<T> {
+    pub(super) fn on(&mut self, gpu: &Gpu) -> &mut T {
+        let there = self.0.take().filter(|(of, _)| of.is(gpu));
+        let there = there.unwrap_or_else(|| (gpu.clone(), Box::default()));
+        &mut self.0.insert(there).1
     }
 }
 

@@ -63,7 +63,7 @@ impl Optimizer {
     ) -> Result<Vec<f32>> {
         let on = self.device.stream();
         let uploaded;
-        let grads = match grads.on_this_gpu() {
+        let grads = match grads.on_gpu_of(&self.device) {
             Some(view) => view,
             None => {
                 uploaded = on.upload(&grads.values()?)?;
