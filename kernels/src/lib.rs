@@ -17,7 +17,7 @@ pub mod adamw;
 pub mod attention;
 mod cache;
 pub mod cuda;
-pub mod elementwise;
+pub mod embed;
 mod error;
 pub mod gemm;
 pub mod lora;

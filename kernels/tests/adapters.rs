@@ -201,6 +201,15 @@ fn a_batch_of_segments_gives_the_bits_of_one_adapter_after_the_other() {
             lora::linear(&pool, rows, &x, &packed, &segments, None, &mut u2, &mut y2).unwrap();
             assert!(bits(&u) == bits(&u2), "{pool:?} {dtype:?}: inner results");
             assert!(bits(&y) == bits(&y2), "{pool:?} {dtype:?}: outputs");
+            // A residual is added once to each sum that is done.
+            let residual = vector(23, rows * OUTPUTS);
+            let added: Vec<f32> = y.iter().zip(&residual).map(|(y, r)| y + r).collect();
+            let residual = Some(&residual[..]);
+            lora::linear(
+                &pool, rows, &x, &packed, &segments, residual, &mut u2, &mut y2,
+            )
+            .unwrap();
+            assert!(bits(&added) == bits(&y2), "{pool:?} {dtype:?}: residual");
         }
     }
 }
@@ -224,6 +233,10 @@ fn segments_that_overlap_leave_the_matrices_or_go_backwards_are_refused() {
         )
     };
     run(&[]).unwrap();
+    let short = Some(&[0.0; 39][..]);
+    let (mut u, mut y) = ([0.0; 12], [0.0; 40]);
+    let outcome = lora::linear(&pool, 4, &[0.5; 20], &packed, &[], short, &mut u, &mut y);
+    assert!(outcome.is_err(), "a residual that is too short");
     run(&[
         segment(0, 2, 0, 0),
         segment(0, 2, 4, 4),

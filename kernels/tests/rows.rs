@@ -6,7 +6,7 @@ use common::*;
 use kernels::adamw::{self, AdamW};
 use kernels::rope::{Scaling, Table};
 use kernels::softmax::{self, Target};
-use kernels::{Dtype, Error, Packed, Pool, elementwise, reference, rmsnorm, rope, swiglu};
+use kernels::{Dtype, Error, Packed, Pool, embed, reference, rmsnorm, rope, swiglu};
 
 /// Runs `op` on every pool; the results must be bit-identical. Gives the result.
 fn everywhere(op: impl Fn(&Pool) -> Vec<f32>) -> Vec<f32> {
@@ -239,23 +239,20 @@ fn adamw_and_the_norm_are_the_references() {
 }
 
 #[test]
-fn embedding_and_addition_refuse_what_does_not_fit() {
+fn the_lookup_and_norms_refuse_what_does_not_fit() {
     let pool = Pool::new(1).unwrap();
     let table = Packed::pack(&pool, &[&vector(16, 5 * 3)], 3, Dtype::F32).unwrap();
     let mut out = vec![0.0; 6];
-    elementwise::embed(&pool, &table, &[4, 0], &mut out).unwrap();
+    embed::forward(&pool, &table, &[4, 0], &mut out).unwrap();
     assert_eq!(out, reference::embed(&vector(16, 15), 3, &[4, 0]));
     assert!(matches!(
-        elementwise::embed(&pool, &table, &[5, 0], &mut out),
+        embed::forward(&pool, &table, &[5, 0], &mut out),
         Err(Error::Argument { .. })
     ));
     assert!(matches!(
-        elementwise::embed(&pool, &table, &[1], &mut out),
+        embed::forward(&pool, &table, &[1], &mut out),
         Err(Error::Shape { .. })
     ));
-    elementwise::add(&pool, &mut out, &[1.0; 6]).unwrap();
-    assert_eq!(out[0], vector(16, 15)[12] + 1.0);
-    assert!(elementwise::add(&pool, &mut out, &[1.0; 5]).is_err());
     let wrong = rmsnorm::forward(&pool, 2, &out, &[1.0; 4], 1e-5, &mut [0.0; 8]);
     assert!(matches!(
         wrong,

@@ -3,7 +3,7 @@
 use super::{Bench, C, D, F, HEADS, KV_HEADS, V, Work, numbers};
 use kernels::adamw::AdamW;
 use kernels::rope::{Scaling, Table};
-use kernels::{Dtype, Packed, adamw, elementwise, rmsnorm, rope, swiglu};
+use kernels::{Dtype, Packed, adamw, embed, rmsnorm, rope, swiglu};
 
 pub(crate) fn rows(bench: &Bench) {
     let pool = &bench.pool;
@@ -38,9 +38,6 @@ pub(crate) fn rows(bench: &Bench) {
                 rmsnorm::backward(pool, m, &x, &weight, 1e-5, &out, &mut dx).unwrap();
             },
         );
-        bench.row(&format!("add × {m}"), work(C, 3 * C, 1), || {
-            elementwise::add(pool, &mut dx, &x).unwrap();
-        });
         let width = (HEADS + 2 * KV_HEADS) * D;
         let mut qkv = numbers(m * width);
         let turned = (HEADS + KV_HEADS) * D;
@@ -81,7 +78,7 @@ pub(crate) fn embed(bench: &Bench) {
             bytes: (m * C * (2 + 4)) as f64,
         };
         bench.row(&format!("embed × {m}"), work, || {
-            elementwise::embed(pool, &table, &tokens, &mut out).unwrap();
+            embed::forward(pool, &table, &tokens, &mut out).unwrap();
         });
     }
 }

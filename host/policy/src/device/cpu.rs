@@ -14,7 +14,7 @@ use kernels::attention::{self, Queries, Rows};
 use kernels::rope::Table;
 use kernels::softmax::{self, Normalizer};
 use kernels::{Dtype, KvCache, Packed, Pool, Slice};
-use kernels::{elementwise, gemm, lora, rmsnorm, rope, swiglu};
+use kernels::{embed, gemm, lora, rmsnorm, rope, swiglu};
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -114,7 +114,7 @@ impl Device for Cpu {
 
     fn embed(&self, table: &Packed, tokens: &[u32], (): &(), out: &mut Numbers) -> Result<()> {
         let out = out.fit(tokens.len() * table.inputs());
-        Ok(elementwise::embed(&self.0, table, tokens, out)?)
+        Ok(embed::forward(&self.0, table, tokens, out)?)
     }
 
     fn norm(
