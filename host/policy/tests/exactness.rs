@@ -76,7 +76,7 @@ fn cached_decoding_and_chunked_prefill_equal_one_pass() {
 }
 
 #[test]
-fn a_pass_draws_what_a_sampler_draws_from_its_logits_and_hands_over_the_others() {
+fn a_pass_draws_what_a_sampler_draws_and_scores_what_is_given_and_hands_over_other_logits() {
     let settings = [(0.0, 0, 1.0), (0.7, 0, 1.0), (1.3, 12, 1.0), (1.0, 0, 0.8)];
     let settings = settings.map(|(temperature, top_k, top_p)| Sampling {
         temperature,
@@ -84,7 +84,7 @@ fn a_pass_draws_what_a_sampler_draws_from_its_logits_and_hands_over_the_others()
         top_p,
         ..Sampling::default()
     });
-    // The i-th of `what` in one pass: 'd' draws, 'l' asks for the last row, 'a' for all, 'n' for none.
+    // The i-th of `what` in one pass: 'd' draws, 'l' asks for the last row, 'a' for all, 'n' for none, 'g' gives each row a token.
     let run = |model: &Model, what: [char; 4]| {
         let mut scratch = Scratch::new();
         let mut kvs = [(); 4].map(|()| Kv::new(model.config()));
@@ -100,6 +100,7 @@ fn a_pass_draws_what_a_sampler_draws_from_its_logits_and_hands_over_the_others()
                     'd' => Logits::Draw(sampler.plain(tokens.len() as u64).unwrap()),
                     'l' => Logits::Last,
                     'a' => Logits::All,
+                    'g' => Logits::Given(tokens, 0.7),
                     _ => Logits::None,
                 },
             })
@@ -108,33 +109,45 @@ fn a_pass_draws_what_a_sampler_draws_from_its_logits_and_hands_over_the_others()
         (0..4)
             .map(|i| {
                 let rows: Vec<Vec<f32>> = scratch.logits(i).map(<[f32]>::to_vec).collect();
-                (rows, scratch.drawn(i), tokens[i].len())
+                (rows, scratch.given(i).to_vec(), tokens[i].clone())
             })
             .collect::<Vec<_>>()
     };
     for threads in [1, 2] {
         let model = model(Dtype::Bf16, threads);
         let logits = run(&model, ['a'; 4]);
-        for what in ["dddd", "dlad", "ndnl", "aldd", "dadn"] {
+        for what in [
+            "dddd", "dlad", "ndnl", "aldd", "dadn", "gggg", "gdla", "ngag", "ldgn",
+        ] {
             let kinds: Vec<char> = what.chars().collect();
             let found = run(&model, kinds.clone().try_into().unwrap());
-            for (i, (rows, drawn, len)) in found.into_iter().enumerate() {
-                let all = &logits[i].0;
+            for (i, (rows, found, tokens)) in found.into_iter().enumerate() {
+                let (all, len) = (&logits[i].0, tokens.len());
                 let expected: &[Vec<f32>] = match kinds[i] {
                     'a' => all,
                     'l' => &all[len - 1..],
                     _ => &[],
                 };
                 assert!(rows == expected, "{what} {i}");
-                assert_eq!(drawn.is_some(), kinds[i] == 'd', "{what} {i}");
-                let Some(drawn) = drawn else { continue };
+                let log_prob = |row: &[f32], token: u32, temperature| {
+                    let normalizer = model.normalizer(row, temperature).unwrap();
+                    normalizer.log_prob(row[token as usize])
+                };
                 let row = &all[len - 1];
                 let mut sampler = Sampler::new(&settings[i], 0, 77).unwrap();
-                assert_eq!(drawn.token, sampler.draw(row, len as u64), "{what} {i}");
-                let temperature = settings[i].logprob_temperature();
-                let normalizer = model.normalizer(row, temperature).unwrap();
-                let log_prob = normalizer.log_prob(row[drawn.token.unwrap() as usize]);
-                assert_eq!(drawn.log_prob.to_bits(), log_prob.to_bits(), "{what} {i}");
+                let expected: Vec<(Option<u32>, f32)> = match kinds[i] {
+                    'd' => {
+                        let token = sampler.draw(row, len as u64).unwrap();
+                        let temperature = settings[i].logprob_temperature();
+                        vec![(Some(token), log_prob(row, token, temperature))]
+                    }
+                    'g' => (tokens.iter().zip(all))
+                        .map(|(&token, row)| (Some(token), log_prob(row, token, 0.7)))
+                        .collect(),
+                    _ => Vec::new(),
+                };
+                let found: Vec<_> = found.iter().map(|d| (d.token, d.log_prob)).collect();
+                assert!(found == expected, "{what} {i}: {found:?} {expected:?}");
             }
         }
     }
@@ -478,6 +491,31 @@ fn what_cannot_be_computed_is_refused_and_changes_nothing() {
             expected: 1
         })
     ));
+}
+
+#[test]
+fn given_tokens_that_cannot_be_scored_are_refused_and_change_nothing() {
+    let model = model(Dtype::F32, 1);
+    let (mut kv, mut scratch) = (Kv::new(model.config()), Scratch::new());
+    let mut given = |tokens: &[u32], temperature| {
+        let segment = Segment {
+            kv: &mut kv,
+            tokens: &[1, 2],
+            adapter: None,
+            logits: Logits::Given(tokens, temperature),
+        };
+        let outcome = model.forward(&mut scratch, &mut [segment]);
+        assert_eq!(kv.len(), 0);
+        outcome.unwrap_err()
+    };
+    assert!(
+        matches!(given(&[1], 1.0), Error::Compute(_)),
+        "one is missing"
+    );
+    assert!(matches!(given(&[1, 77], 1.0), Error::Token { .. }));
+    for temperature in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+        assert!(matches!(given(&[1, 2], temperature), Error::Compute(_)));
+    }
 }
 
 #[test]

@@ -282,7 +282,8 @@ impl Device for Cpu {
         self.0.each(drawn, &|row, drawn| {
             let fetched = asked.fetched.iter().any(|rows| rows.contains(&row));
             if !fetched {
-                *drawn = self.draw(&asked.draws[row], &out[row * vocab..][..vocab]);
+                let logits = &out[row * vocab..][..vocab];
+                *drawn = self.draw(&asked.draws[row], asked.given[row], logits);
             }
         });
         if !drawn.is_empty() {
@@ -306,8 +307,8 @@ thread_local! {
 }
 
 impl Cpu {
-    fn draw(&self, draw: &Draw, logits: &[f32]) -> Drawn {
-        let token = PICKER.with_borrow_mut(|picker| picker.pick(draw, logits));
+    fn draw(&self, draw: &Draw, given: Option<u32>, logits: &[f32]) -> Drawn {
+        let token = given.or_else(|| PICKER.with_borrow_mut(|picker| picker.pick(draw, logits)));
         // The most likely token has no distribution of its own: temperature 1, as in training.
         let temperature = match draw.temperature {
             0.0 => 1.0,

@@ -5,7 +5,7 @@
 
 use crate::adapter::Adapter;
 use crate::device::{Cpu, Cuda, Device, EachCache, Sequences, Span, There};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kv::Kv;
 use crate::model::block::{self, Activations};
 use crate::model::weights::on;
@@ -16,7 +16,7 @@ use std::ops::Range;
 
 /// Which rows of a segment get logits.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Logits {
+pub enum Logits<'a> {
     /// None: a chunk in the middle of a prompt.
     None,
     /// The last row: what decoding needs.
@@ -25,6 +25,8 @@ pub enum Logits {
     All,
     /// The last row, to draw a token in the same turn: [`Scratch::drawn`].
     Draw(Draw),
+    /// None: what is wanted of every row is the log-prob of a given token, one for each row, at a temperature: [`Scratch::given`].
+    Given(&'a [u32], f32),
 }
 
 /// Tokens to append to one sequence.
@@ -37,7 +39,7 @@ pub struct Segment<'a> {
     /// The policy's adapter; none for the base model.
     pub adapter: Option<&'a Adapter>,
     /// The rows that get logits.
-    pub logits: Logits,
+    pub logits: Logits<'a>,
 }
 
 /// Buffers of the forward pass and its results; reused, so that a step like the one before allocates nothing.
@@ -55,8 +57,8 @@ pub(crate) struct Results {
     ranges: Vec<Range<usize>>,
     logits: Vec<f32>,
     vocab: usize,
-    /// Of each segment, the row of which a token was drawn.
-    places: Vec<Option<usize>>,
+    /// Of each segment, which of `drawn` are its own.
+    places: Vec<Range<usize>>,
     drawn: Vec<Drawn>,
 }
 
@@ -67,8 +69,10 @@ pub(crate) struct Asked {
     pub(crate) rows: Vec<usize>,
     /// Of each segment, which of `rows` are its own: always its last ones.
     own: Vec<Range<usize>>,
-    /// How a token of each is drawn; empty when none is.
+    /// How a token of each is drawn; empty when none is drawn or given.
     pub(crate) draws: Vec<Draw>,
+    /// The tokens that are given and not drawn, at the temperature of the draw; as many as `draws`.
+    pub(crate) given: Vec<Option<u32>>,
     /// Which of `rows` come to the host's memory.
     pub(crate) fetched: Vec<Range<usize>>,
 }
@@ -138,7 +142,15 @@ impl Scratch {
     /// # Panics
     /// When there was no such segment.
     pub fn drawn(&self, i: usize) -> Option<Drawn> {
-        self.results.places[i].map(|place| self.results.drawn[place])
+        self.given(i).first().copied()
+    }
+
+    /// The given tokens of the i-th segment of the last pass with their log-probs, one for each row; see [`Logits::Given`].
+    ///
+    /// # Panics
+    /// When there was no such segment.
+    pub fn given(&self, i: usize) -> &[Drawn] {
+        &self.results.drawn[self.results.places[i].clone()]
     }
 }
 
@@ -151,34 +163,42 @@ impl Asked {
         self.fetched.clear();
         to.ranges.clear();
         to.places.clear();
+        self.given.clear();
         let (mut drawn, mut fetched) = (0, 0);
         for (segment, all) in segments.iter().zip(all) {
-            let (rows, before) = match segment.logits {
-                Logits::None => (all.end..all.end, self.rows.len()),
-                Logits::All => (all.clone(), self.rows.len()),
-                Logits::Last | Logits::Draw(_) => (all.end - 1..all.end, self.rows.len()),
+            let rows = match segment.logits {
+                Logits::None => all.end..all.end,
+                Logits::All | Logits::Given(..) => all.clone(),
+                Logits::Last | Logits::Draw(_) => all.end - 1..all.end,
             };
-            let place = match segment.logits {
-                Logits::Draw(draw) => {
-                    drawn += 1;
-                    self.draws.push(draw);
-                    Some(before)
+            let own = self.rows.len()..self.rows.len() + rows.len();
+            // Rows lie as they come: what is drawn of others is not looked at.
+            let (draw, given) = match segment.logits {
+                Logits::Draw(draw) => (draw, &[][..]),
+                Logits::Given(tokens, temperature) => {
+                    let draw = Draw {
+                        temperature,
+                        ..Draw::GREEDY
+                    };
+                    (draw, tokens)
                 }
-                // Rows lie as they come: what is drawn of the others is not looked at.
-                _ => {
-                    self.draws.extend(rows.clone().map(|_| Draw::GREEDY));
-                    None
-                }
+                _ => (Draw::GREEDY, &[][..]),
             };
+            let handed = matches!(segment.logits, Logits::Draw(_) | Logits::Given(..));
+            self.draws.extend(rows.clone().map(|_| draw));
+            let tokens = given.iter().copied().map(Some);
+            self.given
+                .extend(tokens.chain(std::iter::repeat(None)).take(own.len()));
             self.rows.extend(rows);
-            self.own.push(before..self.rows.len());
-            let own = before..if place.is_some() {
-                before
+            self.own.push(own.clone());
+            let (places, own) = if handed {
+                drawn += own.len();
+                (own.clone(), own.start..own.start)
             } else {
-                self.rows.len()
+                (0..0, own)
             };
             to.ranges.push(fetched..fetched + own.len());
-            to.places.push(place);
+            to.places.push(places);
             fetched += own.len();
             match self.fetched.last_mut() {
                 Some(last) if last.end == own.start => last.end = own.end,
@@ -188,6 +208,7 @@ impl Asked {
         }
         if drawn == 0 {
             self.draws.clear();
+            self.given.clear();
         }
     }
 }
@@ -248,7 +269,8 @@ impl Model {
     /// # Errors
     /// [`Error::EmptySequence`](crate::Error::EmptySequence) for a segment without tokens, [`Error::TooLong`](crate::Error::TooLong) beyond the
     /// context, [`Error::Token`](crate::Error::Token) for an id outside of the vocabulary, [`Error::AdapterSetting`](crate::Error::AdapterSetting)
-    /// for another model's adapter, [`Error::Compute`](crate::Error::Compute) for another model's cache.
+    /// for another model's adapter, [`Error::Compute`](crate::Error::Compute) for another model's cache, and for given tokens that are not one for
+    /// each row or a temperature for them that is not positive.
     pub fn forward(&self, scratch: &mut Scratch, segments: &mut [Segment<'_>]) -> Result<()> {
         on!(self, net => net.forward(scratch, segments))
     }
@@ -259,6 +281,10 @@ impl<D: Device> Net<D> {
         for segment in &*segments {
             self.check_tokens(segment.kv.len(), segment.tokens)?;
             self.check_adapter(segment.adapter)?;
+            if let Logits::Given(tokens, temperature) = segment.logits {
+                self.check_tokens(0, tokens)?;
+                check_given(tokens.len(), segment.tokens.len(), temperature)?;
+            }
         }
         let device = &self.device;
         let (buffers, results) = device.scratch(scratch);
@@ -323,4 +349,25 @@ impl<D: Device> Net<D> {
         }
         Ok(())
     }
+}
+
+/// What [`Logits::Given`] asks can be answered.
+fn check_given(tokens: usize, rows: usize, temperature: f32) -> Result<()> {
+    let refuse = |what, found, rule| {
+        let op = "policy.forward";
+        Err(Error::Compute(kernels::Error::Argument {
+            op,
+            what,
+            rule,
+            found,
+        }))
+    };
+    if tokens != rows {
+        return refuse("given", tokens as f64, "a token is given for each row");
+    }
+    if !(temperature > 0.0 && temperature.is_finite()) {
+        let found = f64::from(temperature);
+        return refuse("temperature", found, "it must be positive");
+    }
+    Ok(())
 }

@@ -171,6 +171,46 @@ fn serving_records_the_bits_that_training_computes() {
     }
 }
 
+#[test]
+fn tokens_that_are_given_are_scored_beside_drawn_ones_with_the_bits_of_training() {
+    let Some((gpu, _)) = models(false) else {
+        return;
+    };
+    let (tokens, own) = (text(2, 40), adapter(5, 4));
+    let expected = bits(&trained(&gpu, Some(&own), &tokens, 0.7));
+    let mut kvs = [(); 3].map(|()| Kv::new(gpu.config()));
+    let (mut scratch, mut found) = (Scratch::new(), Vec::new());
+    for piece in [0..33, 33..39] {
+        let known = &tokens[piece.start + 1..=piece.end];
+        let draw = Sampler::new(&Sampling::default(), 0, 176).unwrap().plain(0);
+        let asked = [
+            Logits::Draw(draw.unwrap()),
+            Logits::Given(known, 0.7),
+            Logits::Last,
+        ];
+        let mut batch: Vec<Segment<'_>> = (kvs.iter_mut().zip(asked))
+            .map(|(kv, logits)| Segment {
+                kv,
+                tokens: &tokens[piece.clone()],
+                adapter: Some(&own),
+                logits,
+            })
+            .collect();
+        gpu.forward(&mut scratch, &mut batch).unwrap();
+        assert!(scratch.drawn(0).is_some() && scratch.given(2).is_empty());
+        assert_eq!((scratch.logits(1).len(), scratch.logits(2).len()), (0, 1));
+        let given = scratch.given(1);
+        assert!(
+            given
+                .iter()
+                .map(|g| g.token)
+                .eq(known.iter().copied().map(Some))
+        );
+        found.extend(given.iter().map(|g| g.log_prob));
+    }
+    assert!(bits(&found) == expected);
+}
+
 /// What segment `i` goes on with: the token that was drawn for it, or, where its logits came, the one that the host draws.
 fn next(
     gpu: &Model,

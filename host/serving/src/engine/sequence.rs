@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use policy::{Adapter, Detokenizer, Drawn, Kv, Logits, Model, Sampler, Tokenizer};
+use policy::{Adapter, Detokenizer, Drawn, Kv, Logits, Model, Sampler, Segment, Tokenizer};
 use rl::{FinishReason, PolicyVersion, Sampling, ScoreRequest, TokenId};
 use tokio::sync::{mpsc, oneshot};
 
@@ -102,19 +102,33 @@ impl Sequence {
         matches!(self.task, Task::Sample(_)) && self.kv.len() >= self.prompt
     }
 
-    /// Which rows of the next `rows` tokens need logits.
-    pub(crate) fn logits(&self, rows: usize) -> Logits {
-        match &self.task {
-            Task::Score(ScoreTask {
-                current: Some(_), ..
-            }) => Logits::All,
-            _ if rows != self.pending() => Logits::None,
+    /// Its next `rows` tokens, and what they need.
+    pub(crate) fn segment(&mut self, rows: usize) -> Segment<'_> {
+        let (start, last) = (self.kv.len(), rows == self.pending());
+        let logits = match &self.task {
+            Task::Score(task) => match task.current {
+                // Row r of the continuation knows its token r + 1.
+                Some(index) => {
+                    let known = start + 1 - self.prompt;
+                    let tokens = &task.request.continuations[index][known..known + rows];
+                    Logits::Given(tokens, task.request.temperature)
+                }
+                None if last => Logits::Last,
+                None => Logits::None,
+            },
+            Task::Sample(_) if !last => Logits::None,
             // Who wants to see other tokens' log-probs, too, needs the logits.
             Task::Sample(task) if task.top == 0 => {
                 let draw = task.sampler.plain(self.tokens.len() as u64);
                 draw.map_or(Logits::Last, Logits::Draw)
             }
-            _ => Logits::Last,
+            Task::Sample(_) => Logits::Last,
+        };
+        Segment {
+            kv: &mut self.kv,
+            tokens: &self.tokens[start..start + rows],
+            adapter: self.weights.adapter.as_deref(),
+            logits,
         }
     }
 
@@ -151,12 +165,11 @@ impl Sequence {
         }
     }
 
-    /// Takes what was drawn, or else the logits of the rows just computed; `first` is the position of the first row that has any.
+    /// Takes what was drawn or given of the rows just computed, or else their logits.
     pub(crate) fn advance<'l>(
         &mut self,
         machine: Machine<'_>,
-        first: usize,
-        drawn: Option<Drawn>,
+        found: &[Drawn],
         mut rows: impl Iterator<Item = &'l [f32]>,
     ) -> Result<After, Refusal> {
         if self.pending() > 0
@@ -171,7 +184,7 @@ impl Sequence {
             return Ok(After::GoesOn);
         }
         match &mut self.task {
-            Task::Sample(task) => match (drawn, rows.next()) {
+            Task::Sample(task) => match (found.first().copied(), rows.next()) {
                 (Some(drawn), _) => task.take(machine, drawn, Vec::new(), &mut self.tokens),
                 (None, Some(logits)) => task.draw(machine, logits, &mut self.tokens),
                 (None, None) => Ok(After::GoesOn),
@@ -184,8 +197,9 @@ impl Sequence {
                         }
                     }
                     Some(index) => {
-                        let offset = first + 1 - self.prompt;
-                        task.more_tokens(machine.model, index, offset, rows)?;
+                        for token in found {
+                            task.scores[index].push(finite(token.log_prob)?);
+                        }
                         if self.tokens.len() > self.kv.len() {
                             return Ok(After::GoesOn);
                         }
@@ -236,23 +250,6 @@ impl ScoreTask {
             if let Some(&id) = continuation.first() {
                 scores.push(finite(normalizer.log_prob(logits[id as usize]))?);
             }
-        }
-        Ok(())
-    }
-
-    /// Row r of the continuation knows its token r + 1; `offset` is the first token that `rows` know.
-    fn more_tokens<'l>(
-        &mut self,
-        model: &Model,
-        index: usize,
-        offset: usize,
-        rows: impl Iterator<Item = &'l [f32]>,
-    ) -> Result<(), Refusal> {
-        for (logits, &id) in rows.zip(&self.request.continuations[index][offset..]) {
-            let normalizer = model
-                .normalizer(logits, self.request.temperature)
-                .map_err(broken)?;
-            self.scores[index].push(finite(normalizer.log_prob(logits[id as usize]))?);
         }
         Ok(())
     }

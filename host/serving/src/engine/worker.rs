@@ -42,9 +42,8 @@ pub(crate) struct Worker {
     scratch: Scratch,
     /// Rows of each live sequence in this step.
     plan: Vec<usize>,
-    /// Memory of the list of segments, and the first row of each.
+    /// Memory of the list of segments.
     segments: Vec<Segment<'static>>,
-    firsts: Vec<usize>,
     /// Places of the sequences that a step ended.
     ended: Vec<usize>,
     #[cfg(test)]
@@ -72,7 +71,6 @@ impl Worker {
             scratch: Scratch::new(),
             plan: Vec::new(),
             segments: Vec::new(),
-            firsts: Vec::new(),
             ended: Vec::new(),
             #[cfg(test)]
             before_step: None,
@@ -453,23 +451,13 @@ impl Worker {
             plan,
             inner,
             segments: list,
-            firsts,
             ..
         } = self;
         let mut segments = emptied(std::mem::take(list));
-        firsts.clear();
         let mut rows_in_all = 0;
         for (sequence, &rows) in live.iter_mut().zip(&*plan).filter(|(_, rows)| **rows > 0) {
-            let logits = sequence.logits(rows);
-            let start = sequence.kv.len();
-            firsts.push(start);
             rows_in_all += rows as u64;
-            segments.push(Segment {
-                kv: &mut sequence.kv,
-                tokens: &sequence.tokens[start..start + rows],
-                adapter: sequence.weights.adapter.as_deref(),
-                logits,
-            });
+            segments.push(sequence.segment(rows));
         }
         if segments.is_empty() {
             return 0;
@@ -509,8 +497,8 @@ impl Worker {
             .enumerate()
             .filter(|(index, _)| self.plan[*index] > 0);
         for (segment, (index, sequence)) in in_step.enumerate() {
-            let (drawn, rows) = (self.scratch.drawn(segment), self.scratch.logits(segment));
-            match sequence.advance(machine, self.firsts[segment], drawn, rows) {
+            let (found, rows) = (self.scratch.given(segment), self.scratch.logits(segment));
+            match sequence.advance(machine, found, rows) {
                 Ok(After::GoesOn) => {}
                 Ok(After::Ended) => ended.push(index),
                 Err(refusal) => {

@@ -1,4 +1,4 @@
-//! Tokens drawn where the logits are: of a row, a token and its log-prob come to the host.
+//! Tokens drawn where the logits are: of a row, a token and its log-prob come to the host. Of tokens that are given, the log-prob.
 //!
 //! What a sampler does to logits before it draws is the host's: such rows' logits are brought there. Start at [`Drawing::hand_over`].
 
@@ -25,6 +25,8 @@ pub(crate) struct Drawing {
     normalizers: Grown<Normalizer>,
     tokens: Grown<u32>,
     log_probs: Grown<f32>,
+    /// Tokens that are given.
+    known: Vec<u32>,
     found: (Vec<u32>, Vec<f32>),
 }
 
@@ -42,7 +44,7 @@ impl Drawing {
         let (on, rows) = (device.stream(), asked.draws.len());
         drawn.clear();
         if rows > 0 {
-            self.draw(device, vocab, logits, &asked.draws)?;
+            self.draw(device, vocab, logits, asked)?;
         }
         let fetched: usize = asked.fetched.iter().map(Range::len).sum();
         // It never shrinks: what is long enough is not filled again.
@@ -81,7 +83,7 @@ impl Drawing {
         device: &Cuda,
         vocab: usize,
         logits: View<'_, f32>,
-        draws: &[Draw],
+        Asked { draws, given, .. }: &Asked,
     ) -> Result<()> {
         let (on, gpu, rows) = (device.stream(), device.gpu(), draws.len());
         // The most likely token has no distribution of its own: temperature 1, as in training.
@@ -105,7 +107,19 @@ impl Drawing {
         };
         let (inverse, draws) = (self.inverse.view()?, self.draws.view()?);
         let tokens = &mut self.tokens.fit(device, rows)?;
-        sample::draw(on, logits, draws, &mut drawing, tokens)?;
+        if given.iter().any(Option::is_none) {
+            sample::draw(on, logits, draws, &mut drawing, tokens)?;
+        }
+        let mut place = 0;
+        for run in given.chunk_by(|a, b| a.is_some() == b.is_some()) {
+            let own = place..place + run.len();
+            place = own.end;
+            self.known.clear();
+            self.known.extend(run.iter().flatten());
+            if !self.known.is_empty() {
+                on.write(&self.known, &mut tokens.part(own)?)?;
+            }
+        }
         let normalizers = &mut self.normalizers.fit(device, rows)?;
         output::normalizers(on, logits, vocab, inverse, &mut work, normalizers)?;
         self.works = Some((drawing, work));
