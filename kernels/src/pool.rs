@@ -201,13 +201,12 @@ impl Pool {
             self.shared.next.store(tasks, Ordering::Relaxed);
         }
         self.shared.close();
+        // Also when the caller's own task panicked: the next job must not be told of it.
+        let others = self.shared.panicked.swap(false, Ordering::Relaxed);
         if let Err(panic) = own {
             resume_unwind(panic);
         }
-        assert!(
-            !self.shared.panicked.swap(false, Ordering::Relaxed),
-            "a compute task panicked; its message is above"
-        );
+        assert!(!others, "a compute task panicked; its message is above");
         self.shared.next.load(Ordering::Relaxed)
     }
 }

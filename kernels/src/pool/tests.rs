@@ -35,6 +35,23 @@ fn a_panic_in_a_task_reaches_the_caller_and_the_pool_goes_on() {
 }
 
 #[test]
+fn a_job_is_not_told_of_the_panics_of_the_one_before() {
+    let pool = Pool::new(2).unwrap();
+    for _ in 0..20 {
+        // The caller's task and the worker's, at the same time.
+        let both = std::sync::Barrier::new(2);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            pool.run(2, &|_| {
+                both.wait();
+                panic!("as planned");
+            });
+        }));
+        assert!(outcome.is_err());
+        pool.run(2, &|_| ());
+    }
+}
+
+#[test]
 fn a_job_inside_a_job_runs_in_place() {
     let pool = Pool::new(2).unwrap();
     let done = AtomicUsize::new(0);
