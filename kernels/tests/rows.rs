@@ -119,6 +119,25 @@ fn rotation_is_the_references_and_its_gradient_rotates_back() {
 }
 
 #[test]
+fn rows_are_rotated_by_all_threads_as_each_is_alone() {
+    let (rows, d, columns) = (300, 64, 2 * 64 + 3);
+    let table = Table::new(d, 400, 10_000.0, Scaling::None).unwrap();
+    let x = vector(9, rows * columns);
+    for rotate in [rope::forward, rope::backward] {
+        let alone = Pool::new(1).unwrap();
+        let mut expected = x.clone();
+        for (row, x) in expected.chunks_mut(columns).enumerate() {
+            rotate(&alone, &table, x, columns, 1..1 + 2 * d, 40 + row).unwrap();
+        }
+        for pool in pools() {
+            let mut y = x.clone();
+            rotate(&pool, &table, &mut y, columns, 1..1 + 2 * d, 40).unwrap();
+            assert!(y == expected);
+        }
+    }
+}
+
+#[test]
 fn scaled_rotation_stretches_long_wavelengths_only() {
     let pool = Pool::new(1).unwrap();
     let (low_freq_factor, high_freq_factor, original_context) = (1.0, 4.0, 64);
