@@ -20,7 +20,7 @@ pub struct Output {
     logits: Vec<f32>,
     /// (N, K): of each row with one target, the gradient of its log-prob.
     slopes: Vec<f32>,
-    /// Rows of the last forward pass, and its temperature.
+    /// Rows of the last forward pass that can be followed by its gradient, and its temperature.
     rows: usize,
     temperature: f32,
     tile: Tile,
@@ -38,12 +38,23 @@ struct Tile {
     dx: Vec<f32>,
 }
 
+/// What is asked of hidden rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Ordered by row.
+    pub targets: &'a [Target],
+    /// Positive and finite.
+    pub temperature: f32,
+    /// Whether [`backward`] will be called: it costs another product with the vocabulary, now.
+    pub gradient: bool,
+}
+
 /// The targets of each row that has some.
 fn by_row(targets: &[Target]) -> impl Iterator<Item = &[Target]> {
     targets.chunk_by(|a, b| a.row == b.row)
 }
 
-/// `out[i] = ln p(target i)` at a temperature; `targets` are ordered by row. Calls `between` after each tile.
+/// `out[i] = ln p(target i)` at a temperature. Calls `between` after each tile.
 ///
 /// # Shapes
 /// `x`: (N, K) · `w`: (V, K) · `out`: one for each target.
@@ -58,18 +69,25 @@ pub fn log_probs(
     pool: &Pool,
     x: &[f32],
     w: &Packed,
-    targets: &[Target],
-    temperature: f32,
+    wanted: Wanted<'_>,
     output: &mut Output,
     out: &mut [f32],
     between: &mut dyn FnMut(),
 ) -> Result<()> {
+    let Wanted {
+        targets,
+        temperature,
+        gradient,
+    } = wanted;
     let (k, v) = (w.inputs(), w.outputs());
     let rows = x.len() / k;
+    // A pass that fails leaves nothing to go back from.
+    output.rows = 0;
     check!("output.log_probs", x: rows * k, out: targets.len());
     check_targets(targets, rows, v)?;
-    (output.rows, output.temperature) = (rows, temperature);
-    fit(&mut output.slopes, rows * k);
+    if gradient {
+        fit(&mut output.slopes, rows * k);
+    }
     let mut done = 0;
     for first in (0..rows).step_by(TILE) {
         let rows = first..rows.min(first + TILE);
@@ -96,7 +114,7 @@ pub fn log_probs(
                 lone.push(Target { row, token });
             }
         }
-        if !lone.is_empty() {
+        if gradient && !lone.is_empty() {
             upstream.clear();
             upstream.resize(lone.len(), 1.0);
             softmax::backward(pool, logits, normalizers, lone, upstream)?;
@@ -104,6 +122,9 @@ pub fn log_probs(
             gemm::backward(pool, rows.len(), logits, w, slopes)?;
         }
         between();
+    }
+    if gradient {
+        (output.rows, output.temperature) = (rows, temperature);
     }
     Ok(())
 }
@@ -114,7 +135,7 @@ pub fn log_probs(
 /// `x`, `dx`: (N, K) · `upstream`: one for each target.
 ///
 /// # Errors
-/// As [`log_probs`]; [`crate::Error::Shape`] for another number of rows than it had.
+/// As [`log_probs`]; [`crate::Error::Shape`] for another number of rows than it had, or when it failed or was not to be followed by this.
 #[expect(
     clippy::too_many_arguments,
     reason = "one fused op: product, softmax, choice"
@@ -140,9 +161,12 @@ pub fn backward(
     for of_row in by_row(targets) {
         let row = of_row[0].row;
         if let [_] = of_row {
-            let slopes = &output.slopes[row * k..][..k];
-            for (dx, slope) in dx[row * k..][..k].iter_mut().zip(slopes) {
-                *dx = upstream[done] * slope;
+            let (slopes, upstream) = (&output.slopes[row * k..][..k], upstream[done]);
+            // What counts for nothing stays out, whatever its slope is: zero times infinity is no number.
+            if upstream != 0.0 {
+                for (dx, slope) in dx[row * k..][..k].iter_mut().zip(slopes) {
+                    *dx = upstream * slope;
+                }
             }
         } else {
             several.push(row);

@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use kernels::output::{self, Output, TILE};
+use kernels::output::{self, Output, TILE, Wanted};
 use kernels::softmax::{self, Target};
 use kernels::{Dtype, Packed, Pool, gemm, reference};
 
@@ -33,6 +33,14 @@ fn run(pool: &Pool, dtype: Dtype, rows: usize) -> (Vec<f32>, Vec<f32>) {
     (out, dx)
 }
 
+fn wanted(targets: &[Target], temperature: f32) -> Wanted<'_> {
+    Wanted {
+        targets,
+        temperature,
+        gradient: true,
+    }
+}
+
 /// Log-probs and gradient, and how often others were let in between.
 fn pass(
     pool: &Pool,
@@ -49,8 +57,7 @@ fn pass(
         pool,
         x,
         &w,
-        targets,
-        TEMPERATURE,
+        wanted(targets, TEMPERATURE),
         &mut state,
         &mut out,
         &mut pause,
@@ -160,8 +167,7 @@ fn targets_out_of_order_or_outside_are_refused() {
             &pool,
             &x,
             &w,
-            &targets,
-            temperature,
+            wanted(&targets, temperature),
             state,
             &mut out,
             &mut || (),
@@ -184,4 +190,58 @@ fn targets_out_of_order_or_outside_are_refused() {
         &mut || (),
     );
     assert!(never.is_err(), "there was no forward pass");
+}
+
+#[test]
+fn only_a_pass_that_succeeds_and_was_to_be_is_followed_by_its_gradient() {
+    let pool = Pool::new(1).unwrap();
+    let (x, w) = (
+        vector(1, 3 * K),
+        Packed::pack(&pool, &[&vector(2, V * K)], K, Dtype::F32).unwrap(),
+    );
+    let targets = targets(3);
+    let good = wanted(&targets, 1.0);
+    let scored = Wanted {
+        gradient: false,
+        ..good
+    };
+    let mut state = Output::default();
+    let mut attempt = |wanted: Wanted<'_>| {
+        let mut out = vec![f32::NAN; targets.len()];
+        let (mut dx, upstream) = (vec![f32::NAN; x.len()], vec![1.0; targets.len()]);
+        let forward = output::log_probs(&pool, &x, &w, wanted, &mut state, &mut out, &mut || ());
+        let back = output::backward(
+            &pool,
+            &x,
+            &w,
+            &targets,
+            &upstream,
+            &mut state,
+            &mut dx,
+            &mut || (),
+        );
+        (forward.map(|()| out), back.map(|()| dx))
+    };
+    let (out, dx) = attempt(good);
+    assert_eq!(attempt(scored).0.unwrap(), out.unwrap());
+    assert!(attempt(scored).1.is_err(), "no gradient was wanted");
+    assert!(attempt(good).1.is_ok());
+    let (out, back) = attempt(wanted(&targets, 0.0));
+    assert!(
+        out.is_err() && back.is_err(),
+        "the pass before had as many rows"
+    );
+    assert_eq!(attempt(good).1.unwrap(), dx.unwrap());
+}
+
+#[test]
+fn what_counts_for_nothing_has_no_gradient_whatever_its_logits_are() {
+    let pool = Pool::new(1).unwrap();
+    // The second row's logits are infinite, its slopes no numbers.
+    let mut x = vector(1, 2 * K);
+    x[K..].fill(f32::INFINITY);
+    let targets: Vec<Target> = (0..2).map(|row| Target { row, token: 5 }).collect();
+    let (_, dx, _) = pass(&pool, Dtype::F32, &x, &targets, &[1.0, 0.0]);
+    assert!(dx[..K].iter().any(|dx| *dx != 0.0));
+    assert!(dx[K..].iter().all(|dx| *dx == 0.0), "{:?}", &dx[K..]);
 }

@@ -78,6 +78,23 @@ fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 #[test]
+fn a_score_has_the_bits_of_training_and_no_gradient() {
+    let (model, mut tape) = (model(Dtype::F32, 2, false), Tape::new());
+    let adapter = noisy(Adapter::init(model.config(), 5, 16.0, 3).unwrap(), 3);
+    let mut pack = Pack::default();
+    for tokens in sequences() {
+        pack.push(&tokens, &asked(&tokens)).unwrap();
+    }
+    let trained = model.train_pack(&mut tape, Some(&adapter), &pack, 0.8);
+    let scored = model.score_pack(&mut tape, Some(&adapter), &pack, 0.8);
+    let scored = scored.unwrap();
+    assert_eq!(bits(&trained.unwrap()), bits(&scored));
+    let mut grads = AdapterGrads::zeros(&adapter);
+    let back = model.backward(&mut tape, &adapter, &vec![1.0; scored.len()], &mut grads);
+    assert!(matches!(back, Err(Error::Gradients { expected: 0, .. })));
+}
+
+#[test]
 fn log_probs_have_their_bits_and_gradients_are_the_sum() {
     for (dtype, qk_norm) in [(Dtype::Bf16, true), (Dtype::F32, false), (Dtype::Q8, true)] {
         let model = model(dtype, 2, qk_norm);

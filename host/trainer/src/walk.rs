@@ -262,7 +262,7 @@ fn recheck(
     pack.push(&tokens, &targets).map_err(forward)?;
     let (adapter, tape) = (version.adapter.as_deref(), &mut space.tape.lock());
     let now = model
-        .train_pack(tape, adapter, &pack, sample.temperature)
+        .score_pack(tape, adapter, &pack, sample.temperature)
         .map_err(forward)?;
     Ok((now.len() as u64, unlike(&now, &sample.behaviour)))
 }
@@ -274,7 +274,7 @@ fn unlike(now: &[f32], then: &[f32]) -> u64 {
     differ.count() as u64
 }
 
-/// What a pack asks for, all of it finite.
+/// What a pack asks for, all of it finite. Of the base no gradient will be wanted.
 fn log_probs(
     model: &Model,
     tape: &mut Tape,
@@ -282,9 +282,12 @@ fn log_probs(
     packed: &Packed,
     pass: u32,
 ) -> Result<Vec<f32>> {
-    let found = model
-        .train_pack(tape, adapter, &packed.pack, packed.temperature)
-        .map_err(forward)?;
+    let (pack, temperature) = (&packed.pack, packed.temperature);
+    let found = match adapter {
+        Some(_) => model.train_pack(tape, adapter, pack, temperature),
+        None => model.score_pack(tape, None, pack, temperature),
+    };
+    let found = found.map_err(forward)?;
     for logprob in &found {
         finite("a log-prob", (*logprob).into(), pass)?;
     }

@@ -1,7 +1,7 @@
 //! Log-probs over the vocabulary: of logits, and straight from hidden rows.
 
 use super::{Bench, C, V, Work, numbers};
-use kernels::output::{self, Output};
+use kernels::output::{self, Output, Wanted};
 use kernels::softmax::{self, Target};
 use kernels::{Dtype, Packed};
 
@@ -48,6 +48,11 @@ pub(crate) fn hidden(bench: &Bench) {
         let (x, mut dx, mut out) = (numbers(m * C), vec![0.0; m * C], vec![0.0; m]);
         let targets: Vec<Target> = (0..m).map(|row| Target { row, token: 5 }).collect();
         let upstream = vec![1.0; m];
+        let wanted = |gradient| Wanted {
+            targets: &targets,
+            temperature: 1.0,
+            gradient,
+        };
         let mut state = Output::default();
         let work = Work {
             flops: 2.0 * (m * V * C) as f64,
@@ -58,15 +63,14 @@ pub(crate) fn hidden(bench: &Bench) {
                 pool,
                 &x,
                 &weights,
-                &targets,
-                1.0,
+                wanted(false),
                 &mut state,
                 &mut out,
                 &mut || {},
             )
             .unwrap();
         });
-        // Both, as training calls them: two products are counted. The logits of all tiles but the last are computed twice.
+        // Both, as training calls them: two products are counted. So many are computed: each row has one target.
         let both = Work {
             flops: 2.0 * work.flops,
             bytes: 2.0 * work.bytes,
@@ -76,8 +80,7 @@ pub(crate) fn hidden(bench: &Bench) {
                 pool,
                 &x,
                 &weights,
-                &targets,
-                1.0,
+                wanted(true),
                 &mut state,
                 &mut out,
                 &mut || {},

@@ -8,6 +8,7 @@ use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::model::{Tape, train};
 use kernels::CacheShape;
+use kernels::output::Wanted;
 use kernels::softmax::Target;
 use std::fmt::Debug;
 
@@ -77,7 +78,7 @@ pub(crate) trait Trains: Device {
         out: &mut Self::Wide,
     ) -> Result<()>;
 
-    /// `out[i]`: the log-prob of target i, whose row counts rows of `x`; targets are ordered by row. Lets others have their turn between tiles.
+    /// `out[i]`: the log-prob of target i, whose row counts rows of `x`. Lets others have their turn between tiles.
     #[expect(
         clippy::too_many_arguments,
         reason = "one fused op: product, softmax, choice"
@@ -87,8 +88,7 @@ pub(crate) trait Trains: Device {
         turn: &mut Self::Turn<'_>,
         x: &Self::Narrow,
         w: &Self::Matrix,
-        targets: &[Target],
-        temperature: f32,
+        wanted: Wanted<'_>,
         output: &mut Self::Output,
         out: &mut [f32],
     ) -> Result<()>;

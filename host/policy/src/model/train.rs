@@ -10,6 +10,7 @@ use crate::model::block::{self, Activations};
 use crate::model::pack::{Node, Pack};
 use crate::model::weights::on;
 use crate::model::{Model, Net};
+use kernels::output::Wanted;
 use kernels::{CacheShape, Pool};
 
 pub use kernels::softmax::Target;
@@ -226,7 +227,22 @@ impl Model {
         pack: &Pack,
         temperature: f32,
     ) -> Result<Vec<f32>> {
-        on!(self, net => net.train_pack(tape, adapter, pack, temperature))
+        on!(self, net => net.train_pack(tape, adapter, pack, temperature, true))
+    }
+
+    /// [`Model::train_pack`] for whoever wants no gradient: the same bits without what only [`Model::backward`] needs, which is refused
+    /// after it.
+    ///
+    /// # Errors
+    /// As [`Model::train_pack`].
+    pub fn score_pack(
+        &self,
+        tape: &mut Tape,
+        adapter: Option<&Adapter>,
+        pack: &Pack,
+        temperature: f32,
+    ) -> Result<Vec<f32>> {
+        on!(self, net => net.train_pack(tape, adapter, pack, temperature, false))
     }
 }
 
@@ -241,6 +257,7 @@ impl<D: Trains> Net<D> {
         adapter: Option<&Adapter>,
         pack: &Pack,
         temperature: f32,
+        gradient: bool,
     ) -> Result<Vec<f32>> {
         for node in pack.nodes() {
             self.check_tokens(node.start, &pack.tokens()[node.first..][..node.count])?;
@@ -269,15 +286,17 @@ impl<D: Trains> Net<D> {
         device.gather(self.config.hidden, last, &asked.answering, hidden)?;
         device.norm(&self.config, hidden, &self.norm, normed)?;
         let mut ordered = vec![0.0; asked.targets.len()];
-        device.log_probs(
-            &mut turn,
-            normed,
-            self.output(),
-            &asked.targets,
+        let wanted = Wanted {
+            targets: &asked.targets,
             temperature,
-            &mut buffers.output,
-            &mut ordered,
-        )?;
+            gradient,
+        };
+        let (to, head) = (&mut buffers.output, self.output());
+        device.log_probs(&mut turn, normed, head, wanted, to, &mut ordered)?;
+        if !gradient {
+            asked.rows = 0;
+            asked.targets.clear();
+        }
         let mut log_probs = vec![0.0; ordered.len()];
         for (&i, v) in asked.order.iter().zip(ordered) {
             log_probs[i] = v;

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 use kernels::Isa;
 use parking_lot::Mutex;
-use policy::{Adapter, Deployed, Model, Pool, Slot, Tape, Target};
+use policy::{Adapter, Deployed, Model, Pack, Pool, Slot, Tape, Target};
 use prometheus_client::registry::Registry;
 use rl::{PolicyVersion, TenantId, TokenId};
 use serving::engine::{Config, Engine, EngineHandle, Event, Parts, Priority, Running, TokenStream};
@@ -332,8 +332,10 @@ fn trained(
         .map(|(row, &token)| Target { row, token })
         .collect();
     let temperature = asked.job.sampling.logprob_temperature();
+    let mut pack = Pack::default();
+    pack.push(&tokens, &targets)?;
     model
-        .train_forward(tape, adapter, &tokens, &targets, temperature)
+        .score_pack(tape, adapter, &pack, temperature)
         .context("compute the same tokens as training does")
 }
 

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::model::{Tape, train};
 use kernels::attention::{self, Queries};
 use kernels::lora::{self, Columns, Forward, Into};
-use kernels::output::{self, Output};
+use kernels::output::{self, Output, Wanted};
 use kernels::softmax::Target;
 use kernels::{CacheShape, KvCache, Packed, Slice, gemm, rmsnorm, rope, swiglu};
 
@@ -93,21 +93,13 @@ impl Trains for Cpu {
         turn: &mut Slice<'_>,
         x: &Numbers,
         w: &Packed,
-        targets: &[Target],
-        temperature: f32,
+        wanted: Wanted<'_>,
         output: &mut Output,
         out: &mut [f32],
     ) -> Result<()> {
         let breathe = &mut || turn.breathe();
         Ok(output::log_probs(
-            &self.0,
-            x,
-            w,
-            targets,
-            temperature,
-            output,
-            out,
-            breathe,
+            &self.0, x, w, wanted, output, out, breathe,
         )?)
     }
 

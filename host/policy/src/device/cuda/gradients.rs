@@ -16,6 +16,7 @@ use kernels::cuda::gemm::{self, Beside};
 use kernels::cuda::kv::PAGE;
 use kernels::cuda::lora::{self, Columns};
 use kernels::cuda::{Buffer, View, ViewMut, adamw, attention_backward, rmsnorm, rope, swiglu};
+use kernels::output::Wanted;
 use kernels::softmax::Target;
 use std::sync::Arc;
 
@@ -221,12 +222,11 @@ impl Trains for Cuda {
         _: &mut Pace<'_>,
         x: &Grown<bf16>,
         w: &Matrix,
-        targets: &[Target],
-        temperature: f32,
+        wanted: Wanted<'_>,
         output: &mut Output,
         out: &mut [f32],
     ) -> Result<()> {
-        output.log_probs(self, x, w, targets, temperature, out)
+        output.log_probs(self, x, w, wanted.targets, wanted.temperature, out)
     }
 
     fn log_probs_backward(
