@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rl::{
-    AdapterName, Completion, FinishReason, Message, PolicyCard, PolicyVersion, SampleRequest,
-    SampledToken, Sampling, ScoreRequest, TokenFlow, TokenId, ToolSpec, Weights,
+    AdapterName, Completion, FinishReason, LEAST_TEMPERATURE, Message, PolicyCard, PolicyVersion,
+    SampleRequest, SampledToken, Sampling, ScoreRequest, TokenFlow, TokenId, ToolSpec, Weights,
 };
 
 use crate::detokenize::Detokenizer;
@@ -193,7 +193,9 @@ impl Local {
             let Some(id) = sampler.draw(logits, position) else {
                 break;
             };
-            let normalizer = self.model.normalizer(logits, sampling.temperature)?;
+            let normalizer = self
+                .model
+                .normalizer(logits, sampling.logprob_temperature())?;
             let token = SampledToken {
                 id,
                 logprob: normalizer.log_prob(logits[id as usize]),
@@ -321,9 +323,9 @@ impl rl::Policy for Local {
             continuations,
             temperature,
         } = request;
-        if !(temperature.is_finite() && temperature > 0.0) {
+        if !(temperature.is_finite() && temperature >= LEAST_TEMPERATURE) {
             return Err(refused(format!(
-                "temperature is {temperature}, not above 0"
+                "temperature is {temperature}, below {LEAST_TEMPERATURE}"
             )));
         }
         let Some((last, before)) = prompt.split_last() else {

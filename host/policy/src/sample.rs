@@ -85,7 +85,10 @@ impl Sampler {
             seed: self.sampling.seed.get(),
             request: self.request,
             position,
-            temperature: self.sampling.temperature,
+            temperature: match self.sampling.is_greedy() {
+                true => 0.0,
+                false => self.sampling.temperature,
+            },
             top_p: self.sampling.top_p,
             min_p: self.sampling.min_p,
             top_k: self.sampling.top_k,

@@ -31,7 +31,7 @@ pub use id::{
 };
 pub use message::{Message, Role, ToolCall, ToolSpec};
 pub use sample::{Batch, PolicyLoss, Sample, StepMetrics};
-pub use sampling::Sampling;
+pub use sampling::{LEAST_TEMPERATURE, Sampling};
 pub use seam::{
     Action, Agent, AgentReply, AgentRequest, Answer, AnswerForm, Archive, BoxFuture, Choice,
     Classification, Completion, Done, Environment, Episode, Feedback, FinishReason, Judge,

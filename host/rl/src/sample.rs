@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AdapterName, PolicyVersion, SampleId, TokenId, TurnId};
+use crate::{AdapterName, LEAST_TEMPERATURE, PolicyVersion, SampleId, TokenId, TurnId};
 
 /// A turn with an advantage and a weight for every response token.
 ///
@@ -55,8 +55,9 @@ impl Sample {
         if self.prompt.is_empty() {
             return refuse("its prompt holds no token, so its first token has no log-prob".into());
         }
-        if !(self.temperature.is_finite() && self.temperature > 0.0) {
-            return refuse(format!("temperature is {}, not above 0", self.temperature));
+        if !(self.temperature.is_finite() && self.temperature >= LEAST_TEMPERATURE) {
+            let (found, least) = (self.temperature, LEAST_TEMPERATURE);
+            return refuse(format!("temperature is {found}, below {least}"));
         }
         for (name, stream) in [
             ("behaviour", &self.behaviour),

@@ -5,7 +5,7 @@
 use std::io::{BufRead, Write};
 
 use anyhow::{Context as _, bail};
-use rl::{Message, Policy as _, ScoreRequest, TokenId, Weights};
+use rl::{LEAST_TEMPERATURE, Message, Policy as _, ScoreRequest, TokenId, Weights};
 use serde::Deserialize;
 
 use super::lines;
@@ -55,8 +55,9 @@ struct Line {
 /// # Errors
 /// When the model cannot be opened, or a line cannot be read or scored.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    if !(args.temperature.is_finite() && args.temperature > 0.0) {
-        bail!("--temperature is {}, it must be above 0", args.temperature);
+    if !(args.temperature.is_finite() && args.temperature >= LEAST_TEMPERATURE) {
+        let found = args.temperature;
+        bail!("--temperature is {found}, it must be at least {LEAST_TEMPERATURE}");
     }
     let (opened, weights) = args.model.open(args.adapter.adapter.as_deref())?;
     let (input, output) = (std::io::stdin().lock(), std::io::stdout().lock());

@@ -12,6 +12,7 @@ use crate::model::weights::on;
 use crate::model::{Model, Net};
 use crate::sample::{Draw, Drawn};
 use kernels::Pool;
+use rl::LEAST_TEMPERATURE;
 use std::ops::Range;
 
 /// Which rows of a segment get logits.
@@ -137,7 +138,7 @@ impl Scratch {
         logits[rows.start * vocab..rows.end * vocab].chunks_exact((*vocab).max(1))
     }
 
-    /// What was drawn for the i-th segment of the last pass; none when its logits are here instead.
+    /// What was drawn for the i-th segment of the last pass, or the first of its given tokens; none when its logits are here instead.
     ///
     /// # Panics
     /// When there was no such segment.
@@ -270,7 +271,7 @@ impl Model {
     /// [`Error::EmptySequence`](crate::Error::EmptySequence) for a segment without tokens, [`Error::TooLong`](crate::Error::TooLong) beyond the
     /// context, [`Error::Token`](crate::Error::Token) for an id outside of the vocabulary, [`Error::AdapterSetting`](crate::Error::AdapterSetting)
     /// for another model's adapter, [`Error::Compute`](crate::Error::Compute) for another model's cache, and for given tokens that are not one for
-    /// each row or a temperature for them that is not positive.
+    /// each row or a temperature for them below [`LEAST_TEMPERATURE`].
     pub fn forward(&self, scratch: &mut Scratch, segments: &mut [Segment<'_>]) -> Result<()> {
         on!(self, net => net.forward(scratch, segments))
     }
@@ -365,9 +366,9 @@ fn check_given(tokens: usize, rows: usize, temperature: f32) -> Result<()> {
     if tokens != rows {
         return refuse("given", tokens as f64, "a token is given for each row");
     }
-    if !(temperature > 0.0 && temperature.is_finite()) {
+    if !(temperature >= LEAST_TEMPERATURE && temperature.is_finite()) {
         let found = f64::from(temperature);
-        return refuse("temperature", found, "it must be positive");
+        return refuse("temperature", found, "it is too low to divide by");
     }
     Ok(())
 }

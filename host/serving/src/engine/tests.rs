@@ -295,7 +295,7 @@ fn a_version_published_in_the_middle_of_a_reply_does_not_disturb_it() {
 
 #[test]
 fn recorded_log_probs_are_those_of_the_training_pass_bit_for_bit() {
-    for temperature in [0.0, 0.7, 1.0] {
+    for temperature in [0.0, 1e-39, 0.7, 1.0] {
         let mut job = job(adapter("two"), prompt(5, 150), 25, 5);
         job.sampling.temperature = temperature;
         job.sampling.top_p = 0.8;

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use policy::{Detokenizer, Kv, Model, NO_BUCKET, Sampler, Scratch, Segment};
-use rl::{FinishReason, ScoreRequest, TokenId};
+use rl::{FinishReason, LEAST_TEMPERATURE, ScoreRequest, TokenId};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::config::Config;
@@ -364,9 +364,9 @@ impl Worker {
         for continuation in continuations {
             self.check_range(continuation)?;
         }
-        if !(temperature.is_finite() && *temperature > 0.0) {
+        if !(temperature.is_finite() && *temperature >= LEAST_TEMPERATURE) {
             return Err(Refusal::Invalid {
-                why: format!("temperature is {temperature}"),
+                why: format!("temperature is {temperature}, below {LEAST_TEMPERATURE}"),
             });
         }
         let weights = self.inner.load(weights, NO_BUCKET)?;

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `model` | `<base>` (no adapter) or `<base>:<adapter>`; required |
 //! | `messages` | required; `content` a string or text parts; other parts are refused by name |
-//! | `temperature` | 0 to 2, default 1; 0 is greedy |
+//! | `temperature` | 0 to 2, default 1; 0, and what is below 0.001, is greedy |
 //! | `top_p` | 0 to 1, default 1 |
 //! | `top_k`, `min_p`, `repetition_penalty` | vendor fields, as vLLM calls them; default off |
 //! | `max_completion_tokens`, `max_tokens` | at least 1; the first wins; default [`Config::default_max_tokens`](super::Config) |
