@@ -188,7 +188,9 @@ impl Floats {
     /// Bytes of memory that so many take: whole huge pages, once they fill half of one.
     pub fn bytes(len: usize) -> usize {
         let bytes = len.saturating_mul(size_of::<f32>());
-        bytes.next_multiple_of(unit(bytes))
+        bytes
+            .checked_next_multiple_of(unit(bytes))
+            .unwrap_or(usize::MAX)
     }
 }
 

@@ -169,8 +169,12 @@ impl Beside for Up<'_> {
 
 #[inline(always)]
 fn add_kernel<S: Simd>(_: S, from: &[f32], ld: usize, (rows, columns): (usize, usize), to: Out) {
+    if rows == 0 {
+        return;
+    }
+    to.check(rows, columns);
     for (row, from) in from.chunks(ld).take(rows).enumerate() {
-        // SAFETY: the block lies in the output, and nobody else has it (the promise of `Beside::after`).
+        // SAFETY: the block lies in the output (checked), and nobody else has it (the promise of `Beside::after`).
         let to = unsafe { std::slice::from_raw_parts_mut(to.row(row), columns) };
         for (to, from) in to.iter_mut().zip(from) {
             *to += from;

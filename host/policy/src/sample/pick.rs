@@ -29,7 +29,7 @@ impl Picker {
     pub(crate) fn pick(&mut self, draw: &Draw, logits: &[f32]) -> Option<TokenId> {
         let (best, max) = softmax::largest(logits)?;
         let best = id(best);
-        // A temperature too small to divide by is greedy in all but name.
+        // At temperature 0 there is nothing to divide by.
         let scale = 1.0 / draw.temperature;
         if !(scale.is_finite() && max.is_finite()) {
             return Some(best);
@@ -138,7 +138,14 @@ fn heavier(a: &Candidate, b: &Candidate) -> Ordering {
 /// sorted.
 fn heaviest(candidates: &mut [Candidate], goal: f64) -> usize {
     const FEW: usize = 64;
-    let weight = |some: &[Candidate]| -> f64 { some.iter().map(|c| f64::from(c.weight)).sum() };
+    // In whole numbers, whose sum does not depend on the order in which the selection leaves them.
+    let weight = |some: &[Candidate]| -> f64 {
+        let sum: u64 = some
+            .iter()
+            .map(|c| (f64::from(c.weight) * UNIT) as u64)
+            .sum();
+        sum as f64 / UNIT
+    };
     // Those before `first` weigh `before`, less than the goal; those before `end` reach it, if any do.
     let (mut first, mut end, mut before) = (0, candidates.len(), 0.0);
     while end - first > FEW {
@@ -160,6 +167,9 @@ fn heaviest(candidates: &mut [Candidate], goal: f64) -> usize {
     });
     reached.map_or(end, |place| first + place + 1)
 }
+
+/// What a weight, at most 1, counts in whole numbers: four million of them fit.
+const UNIT: f64 = (1u64 << 42) as f64;
 
 /// Tokens whose weights are added first.
 const BLOCK: usize = 512;
