@@ -45,8 +45,25 @@ pub(crate) fn pair(first: f32, second: f32) -> u32 {
     u32::from(round(first)) | u32::from(round(second)) << 16
 }
 
+/// Words of a pair of rounded activations: one, or one for each as f32, as multiply-adds want them.
+fn words(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx2 | Isa::Avx512 => 2,
+        Isa::Portable | Isa::Avx512Bf16 => 1,
+    }
+}
+
 #[inline(always)]
-fn round_kernel<S: Simd>(_: S, row: &[f32], to: &mut [u32]) {
+fn round_kernel<S: Simd>(_: S, row: &[f32], each: usize, to: &mut [u32]) {
+    if each == 2 {
+        for (to, number) in to.iter_mut().zip(row) {
+            *to = u32::from(round(*number)) << 16;
+        }
+        if let Some(beside) = to.get_mut(row.len()) {
+            *beside = 0;
+        }
+        return;
+    }
     let (pairs, last) = row.as_chunks::<2>();
     for (to, [first, second]) in to.iter_mut().zip(pairs) {
         *to = pair(*first, *second);
@@ -57,8 +74,8 @@ fn round_kernel<S: Simd>(_: S, row: &[f32], to: &mut [u32]) {
 }
 
 dispatch! {
-    /// A row in pairs; an odd one's last is paired with zero.
-    fn round_row(row: &[f32], to: &mut [u32]) = round_kernel
+    /// A row in pairs of so many words; an odd one's last is paired with zero.
+    fn round_row(row: &[f32], each: usize, to: &mut [u32]) = round_kernel
 }
 
 thread_local! {
@@ -73,6 +90,8 @@ pub(crate) struct Rounded {
     words: Vec<u32>,
     /// Distance of two rows.
     ld: usize,
+    /// Words of a pair.
+    each: usize,
 }
 
 impl Rounded {
@@ -84,8 +103,10 @@ impl Rounded {
         from: &[f32],
         (tasks, work): (usize, &(dyn Fn(usize) + Sync)),
     ) -> Rounded {
+        let each = words(pool.isa());
+        let width = terms.div_ceil(2) * each;
         // An odd number of cache lines: the rows of a tile then lie in different sets of the L1 cache.
-        let ld = (terms.div_ceil(2).div_ceil(LANES) | 1) * LANES;
+        let ld = (width.div_ceil(LANES) | 1) * LANES;
         let mut words = ROUNDED.take();
         if words.len() < rows * ld {
             words.resize(rows * ld, 0);
@@ -102,11 +123,11 @@ impl Rounded {
             };
             for row in rows * task / own..rows * (task + 1) / own {
                 // SAFETY: a row belongs to one task.
-                let to = unsafe { to.part(row * ld..row * ld + terms.div_ceil(2)) };
-                round_row(pool.isa(), &from[row * terms..][..terms], to);
+                let to = unsafe { to.part(row * ld..row * ld + width) };
+                round_row(pool.isa(), &from[row * terms..][..terms], each, to);
             }
         });
-        Rounded { words, ld }
+        Rounded { words, ld, each }
     }
 }
 
@@ -142,7 +163,7 @@ pub(crate) fn forward(
         let terms = if m <= 14 { pairs } else { TERMS };
         for (part, lines) in lines.chunks(terms).enumerate() {
             let sums = if part == 0 { Sums::Start } else { Sums::Resume };
-            product(pool.isa(), job.at(part * terms), lines, sums);
+            product(pool.isa(), job.at(part * terms * x.each), lines, sums);
         }
     });
 }
@@ -182,14 +203,14 @@ pub(crate) fn backward(
             }
             if at < pool.threads() {
                 let rows = dy.words.chunks(dy.ld).take(mine.end).skip(mine.start);
-                rows.for_each(|row| fetch(&row[n0..n0 + outputs]));
+                rows.for_each(|row| fetch(&row[n0 * dy.each..][..outputs * dy.each]));
             }
             for m0 in mine.clone().step_by(ROWS) {
                 let at = m0 * k + column;
                 // SAFETY: `at < rows * k`; these columns of these rows belong to this task.
                 let out = unsafe { Out::raw(dx.as_mut_ptr().add(at), k, room - at) };
                 let job = Job {
-                    x: &dy.words[m0 * dy.ld + n0..],
+                    x: &dy.words[m0 * dy.ld + n0 * dy.each..],
                     ld: dy.ld,
                     m: ROWS.min(mine.end - m0),
                     width: inputs,
@@ -206,7 +227,7 @@ pub(crate) fn backward(
 /// What a product with a panel needs besides the panel.
 #[derive(Clone, Copy)]
 struct Job<'a> {
-    /// Rows of pairs.
+    /// Rows of pairs, as wide as the instructions want them.
     x: &'a [u32],
     /// Distance of two of them.
     ld: usize,
@@ -217,10 +238,10 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// From a later pair on.
-    fn at(self, pair: usize) -> Self {
+    /// From a later word on.
+    fn at(self, word: usize) -> Self {
         Job {
-            x: &self.x[pair..],
+            x: &self.x[word..],
             ..self
         }
     }
@@ -280,10 +301,8 @@ fn product_kernel<P: Pairs>(p: P, job: Job<'_>, panel: &[Line<u32>], sums: Sums)
         m > 0 && width > 0 && width <= PANEL,
         "a product has rows and columns"
     );
-    assert!(
-        panel.len() <= ld && (m - 1) * ld + panel.len() <= x.len(),
-        "rows"
-    );
+    let words = panel.len() * P::WORDS;
+    assert!(words <= ld && (m - 1) * ld + words <= x.len(), "rows");
     out.check(m, width);
     let mut first = 0;
     macro_rules! tiles_of {
@@ -336,7 +355,7 @@ unsafe fn tile<P: Pairs, const M: usize>(
         let columns = [p.load(low), p.load(high)];
         for (i, row) in acc.iter_mut().enumerate() {
             // SAFETY: the caller promises `M` rows with a pair for each line.
-            let x = p.splat(unsafe { *rows.add(i * job.ld + k) });
+            let x = unsafe { p.splat(rows.add(i * job.ld + k * P::WORDS)) };
             for (sum, column) in row.iter_mut().zip(columns) {
                 *sum = p.dot(x, column, *sum);
             }

@@ -14,11 +14,17 @@ pub(super) trait Pairs: Copy {
     type P: Copy;
     /// Rows of the register tile of a product with 32 columns.
     const ROWS: usize;
+    /// Words of a pair of activations, see [`super::words`].
+    const WORDS: usize;
 
     fn simd(self) -> Self::S;
     /// Pairs in 32-bit words, the first of each in the low half.
     fn load(self, from: &[u32; LANES]) -> Self::P;
-    fn splat(self, pair: u32) -> Self::P;
+    /// The pair of activations at `from`.
+    ///
+    /// # Safety
+    /// A pair is readable there.
+    unsafe fn splat(self, from: *const u32) -> Self::P;
     fn dot(self, a: Self::P, b: Self::P, c: F<Self>) -> F<Self>;
 }
 
@@ -54,6 +60,7 @@ impl Pairs for Portable {
     type S = Portable;
     type P = [u32; LANES];
     const ROWS: usize = 3;
+    const WORDS: usize = 1;
 
     #[inline(always)]
     fn simd(self) -> Portable {
@@ -64,8 +71,9 @@ impl Pairs for Portable {
         *from
     }
     #[inline(always)]
-    fn splat(self, pair: u32) -> Self::P {
-        [pair; LANES]
+    unsafe fn splat(self, from: *const u32) -> Self::P {
+        // SAFETY: the caller's promise.
+        [unsafe { *from }; LANES]
     }
     #[inline(always)]
     fn dot(self, a: Self::P, b: Self::P, mut c: [f32; LANES]) -> [f32; LANES] {
@@ -142,6 +150,7 @@ mod x86 {
                 type S = $simd;
                 type P = [<$simd as Simd>::F; 2];
                 const ROWS: usize = $rows;
+                const WORDS: usize = 2;
 
                 #[inline(always)]
                 fn simd(self) -> $simd {
@@ -153,8 +162,9 @@ mod x86 {
                     unsafe { self.0.load_bf16(from.as_ptr().cast()) }
                 }
                 #[inline(always)]
-                fn splat(self, pair: u32) -> Self::P {
-                    let [low, high] = super::halves(pair);
+                unsafe fn splat(self, from: *const u32) -> Self::P {
+                    // SAFETY: the caller's promise; two words are two numbers.
+                    let [low, high] = unsafe { *from.cast::<[f32; 2]>() };
                     [self.0.splat(low), self.0.splat(high)]
                 }
                 #[inline(always)]
@@ -186,6 +196,7 @@ mod x86 {
         type S = Avx512;
         type P = __m512bh;
         const ROWS: usize = 14;
+        const WORDS: usize = 1;
 
         #[inline(always)]
         fn simd(self) -> Avx512 {
@@ -197,9 +208,9 @@ mod x86 {
             unsafe { std::mem::transmute(_mm512_loadu_si512(from.as_ptr().cast())) }
         }
         #[inline(always)]
-        fn splat(self, pair: u32) -> __m512bh {
-            // SAFETY: the token proves the instructions; both types are 512 plain bits.
-            unsafe { std::mem::transmute(_mm512_set1_epi32(pair as i32)) }
+        unsafe fn splat(self, from: *const u32) -> __m512bh {
+            // SAFETY: the caller's promise; the token proves the instructions; both types are 512 plain bits.
+            unsafe { std::mem::transmute(_mm512_set1_epi32(*from as i32)) }
         }
         #[inline(always)]
         fn dot(self, a: __m512bh, b: __m512bh, c: __m512) -> __m512 {
