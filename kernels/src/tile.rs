@@ -6,6 +6,7 @@
 
 use crate::packed::{BLOCK, Codes, Line, PANEL, Q8Lines};
 use crate::simd::{LANES, Simd, dispatch};
+use std::cell::Cell;
 use std::mem::MaybeUninit;
 
 /// Whether rows of this many elements lie in the same few sets of the L1 cache, which a tile that reads one element of each of its rows at a
@@ -461,18 +462,48 @@ fn f32_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: &[Line<f32>]) {
     }
 }
 
+/// Rows from which on a panel's codes are widened once and not for each tile of rows.
+const WIDENED: usize = 28;
+
+thread_local! {
+    /// Widened codes: of half as many terms as others have, which take as much of the L2 cache.
+    static WIDE: Cell<Vec<Line<f32>>> = const { Cell::new(Vec::new()) };
+}
+
 #[inline(always)]
 fn q8_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: Q8Lines<'_>) {
     job.check(panel.codes.len().min(panel.scales.len() * BLOCK));
-    for first in (0..job.k).step_by(job.terms()) {
-        let terms = job.terms().min(job.k - first);
-        let columns = Q8Panel(
+    let codes = |first: usize| {
+        Q8Panel(
             panel.codes[first..].as_ptr(),
             panel.scales[first / BLOCK..].as_ptr(),
-        );
-        // SAFETY: `check` proved m rows, k lines with their blocks and `width` columns; a part begins with a block.
+        )
+    };
+    if job.m < WIDENED {
+        for first in (0..job.k).step_by(job.terms()) {
+            let terms = job.terms().min(job.k - first);
+            // SAFETY: `check` proved m rows, k lines with their blocks and `width` columns; a part begins with a block.
+            unsafe { strip::<S, _, 2>(s, &job.strip(first, terms), codes(first)) };
+        }
+        return;
+    }
+    let mut wide = WIDE.take();
+    wide.resize(TERMS / 2, Line([0.0; PANEL]));
+    for first in (0..job.k).step_by(TERMS / 2) {
+        let terms = (TERMS / 2).min(job.k - first);
+        let columns = codes(first);
+        for (k, line) in wide[..terms].iter_mut().enumerate() {
+            // SAFETY: as above.
+            let row = unsafe { columns.row(s, k) };
+            for (to, columns) in line.0.as_chunks_mut().0.iter_mut().zip(row) {
+                s.store(to, columns);
+            }
+        }
+        let columns = Whole(wide.as_ptr().cast(), PANEL);
+        // SAFETY: as above, of the lines that were just written.
         unsafe { strip::<S, _, 2>(s, &job.strip(first, terms), columns) };
     }
+    WIDE.set(wide);
 }
 
 dispatch! {
