@@ -6,6 +6,7 @@
 
 use crate::packed::{BLOCK, Codes, Line, PANEL, Q8Lines};
 use crate::simd::{LANES, Simd, dispatch};
+use crate::unpack::widen;
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 
@@ -473,17 +474,15 @@ thread_local! {
 #[inline(always)]
 fn q8_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: Q8Lines<'_>) {
     job.check(panel.codes.len().min(panel.scales.len() * BLOCK));
-    let codes = |first: usize| {
-        Q8Panel(
-            panel.codes[first..].as_ptr(),
-            panel.scales[first / BLOCK..].as_ptr(),
-        )
-    };
     if job.m < WIDENED {
         for first in (0..job.k).step_by(job.terms()) {
             let terms = job.terms().min(job.k - first);
+            let columns = Q8Panel(
+                panel.codes[first..].as_ptr(),
+                panel.scales[first / BLOCK..].as_ptr(),
+            );
             // SAFETY: `check` proved m rows, k lines with their blocks and `width` columns; a part begins with a block.
-            unsafe { strip::<S, _, 2>(s, &job.strip(first, terms), codes(first)) };
+            unsafe { strip::<S, _, 2>(s, &job.strip(first, terms), columns) };
         }
         return;
     }
@@ -491,14 +490,11 @@ fn q8_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: Q8Lines<'_>) {
     wide.resize(TERMS / 2, Line([0.0; PANEL]));
     for first in (0..job.k).step_by(TERMS / 2) {
         let terms = (TERMS / 2).min(job.k - first);
-        let columns = codes(first);
-        for (k, line) in wide[..terms].iter_mut().enumerate() {
-            // SAFETY: as above.
-            let row = unsafe { columns.row(s, k) };
-            for (to, columns) in line.0.as_chunks_mut().0.iter_mut().zip(row) {
-                s.store(to, columns);
-            }
-        }
+        let part = Q8Lines {
+            codes: &panel.codes[first..][..terms],
+            scales: &panel.scales[first / BLOCK..],
+        };
+        widen(s, part, &mut wide);
         let columns = Whole(wide.as_ptr().cast(), PANEL);
         // SAFETY: as above, of the lines that were just written.
         unsafe { strip::<S, _, 2>(s, &job.strip(first, terms), columns) };

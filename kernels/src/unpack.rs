@@ -5,6 +5,7 @@
 
 use crate::Isa;
 use crate::packed::{BLOCK, Line, PANEL, Q8Lines, bf16_slot};
+use crate::simd::{Simd, dispatch};
 
 /// Where a panel's part goes: a line for each output.
 pub(crate) type Turned = [Line<f32>; PANEL];
@@ -43,16 +44,29 @@ pub(crate) fn f32(isa: Isa, from: &[Line<f32>], to: &mut Turned) {
 pub(crate) fn q8(isa: Isa, from: Q8Lines<'_>, to: &mut Turned) {
     // A block of inputs has one scale for each output.
     debug_assert!(from.codes.len() <= BLOCK, "one block at a time");
-    let Some(scales) = from.scales.first() else {
-        return;
-    };
     let mut wide = [Line([0.0; PANEL]); BLOCK];
-    for (wide, codes) in wide.iter_mut().zip(from.codes) {
-        for ((v, &code), &scale) in wide.0.iter_mut().zip(&codes.0).zip(&scales.0) {
-            *v = f32::from(code) * scale;
+    widened(isa, from, &mut wide);
+    f32(isa, &wide[..from.codes.len()], to);
+}
+
+/// Codes times their scales, line by line; the lines begin with a block.
+#[inline(always)]
+pub(crate) fn widen<S: Simd>(s: S, from: Q8Lines<'_>, to: &mut [Line<f32>]) {
+    let blocks = from.codes.chunks(BLOCK).zip(to.chunks_mut(BLOCK));
+    for ((codes, to), scales) in blocks.zip(from.scales) {
+        let scales = scales.0.as_chunks().0;
+        for (codes, to) in codes.iter().zip(to) {
+            // SAFETY: a line has 32 codes.
+            let codes = unsafe { s.load_i8(codes.0.as_ptr()) };
+            for ((to, codes), scales) in to.0.as_chunks_mut().0.iter_mut().zip(codes).zip(scales) {
+                s.store(to, s.mul(codes, s.load(scales)));
+            }
         }
     }
-    f32(isa, &wide[..from.codes.len()], to);
+}
+
+dispatch! {
+    fn widened(from: Q8Lines<'_>, to: &mut [Line<f32>]) = widen
 }
 
 #[cfg(target_arch = "x86_64")]
