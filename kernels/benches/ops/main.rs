@@ -1,5 +1,5 @@
 //! Every op at the shapes of SmolLM2-135M, against what the processor can do at most in the same run:
-//! `cargo bench -p kernels [-- THREADS] [NAME…]`.
+//! `cargo bench -p kernels [-- THREADS] [ISA] [NAME…]`, ISA one of `Portable`, `Avx2`, `Avx512`, `Avx512Bf16`, or the best.
 //!
 //! A row's figure is GFLOP/s against the measured peak of multiply-adds where an op computes, GB/s against the measured speed of
 //! reading where it moves; both are shown where it is not plain which one limits it (NAME picks rows by their beginning). Best of
@@ -16,7 +16,7 @@ mod products;
 mod rows;
 mod vocabulary;
 
-use kernels::{Pool, peak};
+use kernels::{Isa, Pool, peak};
 use std::time::Instant;
 
 /// Hidden, feed-forward, vocabulary, query heads, key heads, head size, adapter rank, layers.
@@ -107,8 +107,16 @@ fn main() {
         .filter(|a| a != "--bench")
         .collect();
     let threads = arguments.iter().find_map(|a| a.parse().ok());
-    let only = arguments.iter().filter(|a| a.parse::<usize>().is_err());
-    let pool = Pool::new(threads.unwrap_or_else(Pool::default_threads)).unwrap();
+    let isa = |name: &str| {
+        let mut all = Isa::available().iter();
+        all.find(|isa| format!("{isa:?}") == name).copied()
+    };
+    let chosen = arguments.iter().find_map(|a| isa(a));
+    let only = arguments
+        .iter()
+        .filter(|a| a.parse::<usize>().is_err() && isa(a).is_none());
+    let threads = threads.unwrap_or_else(Pool::default_threads);
+    let pool = Pool::with_isa(threads, chosen.unwrap_or_else(Isa::best)).unwrap();
     let bench = Bench::new(pool, only.cloned().collect());
     println!(
         "{:?}: peak {:.0} GFLOP/s of multiply-adds, {:.1} GB/s read",
