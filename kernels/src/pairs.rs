@@ -11,7 +11,7 @@ use crate::gemm::{Beside, ROWS, apart, split};
 use crate::packed::{Line, PANEL};
 use crate::pool::Shards;
 use crate::simd::{Isa, LANES, Portable, Simd, dispatch, fetch};
-use crate::tile::{Out, Sums};
+use crate::tile::{FEW, Out, Sums};
 use crate::{Packed, Pool};
 use lanes::{F, Pairs};
 use std::cell::Cell;
@@ -304,12 +304,30 @@ fn product_kernel<P: Pairs>(p: P, job: Job<'_>, panel: &[Line<u32>], sums: Sums)
     let words = panel.len() * P::WORDS;
     assert!(words <= ld && (m - 1) * ld + words <= x.len(), "rows");
     out.check(m, width);
+    if P::S::COLUMNS == 2 || m < FEW {
+        return strip::<P, 2>(p, job, 0, panel, sums);
+    }
+    strip::<P, 1>(p, job, 0, panel, sums);
+    if width > LANES {
+        strip::<P, 1>(p, job, 1, panel, sums);
+    }
+}
+
+/// All rows of `V` vectors of columns from vector `from` on, of which a column exists; sizes are checked by [`product_kernel`].
+#[inline(always)]
+fn strip<P: Pairs, const V: usize>(
+    p: P,
+    job: Job<'_>,
+    from: usize,
+    panel: &[Line<u32>],
+    sums: Sums,
+) {
     let mut first = 0;
     macro_rules! tiles_of {
         ($($rows:literal)*) => {$(
-            while P::ROWS >= $rows && m - first >= $rows {
+            while P::ROWS >= $rows && job.m - first >= $rows {
                 // SAFETY: rows `first..first + $rows` are below `m`, of which operands and output hold as many (asserted).
-                unsafe { tile::<P, $rows>(p, job, first, panel, sums) };
+                unsafe { tile::<P, V, $rows>(p, job, (first, from), panel, sums) };
                 first += $rows;
             }
         )*};
@@ -317,30 +335,30 @@ fn product_kernel<P: Pairs>(p: P, job: Job<'_>, panel: &[Line<u32>], sums: Sums)
     tiles_of!(14 12 8 4 3 2 1);
 }
 
-/// One register tile of `M` rows from row `first` on.
+/// One register tile of `M` rows from row `first` on and `V` vectors of columns from vector `from` on.
 ///
 /// # Safety
-/// The operands hold the elements that the job names.
+/// The operands hold the elements that the job names, the output a column of the first vector.
 #[inline(always)]
-unsafe fn tile<P: Pairs, const M: usize>(
+unsafe fn tile<P: Pairs, const V: usize, const M: usize>(
     p: P,
     job: Job<'_>,
-    first: usize,
+    (first, from): (usize, usize),
     panel: &[Line<u32>],
     sums: Sums,
 ) {
     let s = p.simd();
-    let lanes = |v: usize| job.width.saturating_sub(v * LANES).min(LANES);
-    let mut acc: [[F<P>; 2]; M] = [[s.splat(0.0); 2]; M];
+    let lanes = |v: usize| job.width.saturating_sub((from + v) * LANES).min(LANES);
+    let mut acc: [[F<P>; V]; M] = [[s.splat(0.0); V]; M];
     if sums == Sums::Resume {
         for (i, row) in acc.iter_mut().enumerate() {
             for (v, sum) in row.iter_mut().enumerate() {
                 // SAFETY: the caller promises the output's rows, whose first `width` columns exist.
                 *sum = unsafe {
-                    let from = job.out.row(first + i).add(v * LANES);
+                    let sums = job.out.row(first + i).add((from + v) * LANES);
                     match lanes(v) {
-                        LANES => s.load(&*from.cast()),
-                        n => s.load_first(from, n),
+                        LANES => s.load(&*sums.cast()),
+                        n => s.load_first(sums, n),
                     }
                 };
             }
@@ -349,10 +367,11 @@ unsafe fn tile<P: Pairs, const M: usize>(
     // SAFETY: the caller promises that row `first` exists.
     let rows = unsafe { job.x.as_ptr().add(first * job.ld) };
     for (k, line) in panel.iter().enumerate() {
-        let (Some(low), Some(high)) = (line.0.first_chunk(), line.0.last_chunk()) else {
-            continue;
-        };
-        let columns = [p.load(low), p.load(high)];
+        let halves = line.0.as_chunks().0;
+        let mut columns = [p.load(&halves[from]); V];
+        if V == 2 {
+            columns[V - 1] = p.load(&halves[1]);
+        }
         for (i, row) in acc.iter_mut().enumerate() {
             // SAFETY: the caller promises `M` rows with a pair for each line.
             let x = unsafe { p.splat(rows.add(i * job.ld + k * P::WORDS)) };
@@ -365,7 +384,7 @@ unsafe fn tile<P: Pairs, const M: usize>(
         for (v, sum) in row.into_iter().enumerate() {
             // SAFETY: as for the loads.
             unsafe {
-                let to = job.out.row(first + i).add(v * LANES);
+                let to = job.out.row(first + i).add((from + v) * LANES);
                 match lanes(v) {
                     LANES => s.store(&mut *to.cast(), sum),
                     n => s.store_first(to, sum, n),

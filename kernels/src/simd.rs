@@ -74,7 +74,8 @@ fn is_amd() -> bool {
 pub(crate) trait Simd: Copy {
     /// A vector.
     type F: Copy;
-    /// Rows of the register tile of a matrix product with 32 columns.
+    /// The register tile of a matrix product: vectors of columns, of 32 at a time or of 16, and rows.
+    const COLUMNS: usize;
     const ROWS: usize;
 
     fn splat(self, v: f32) -> Self::F;
@@ -194,6 +195,7 @@ fn each(f: impl Fn(usize) -> f32) -> [f32; LANES] {
 
 impl Simd for Portable {
     type F = [f32; LANES];
+    const COLUMNS: usize = 2;
     const ROWS: usize = 2;
 
     #[inline(always)]
@@ -322,6 +324,7 @@ mod x86 {
 
     impl Simd for Avx512 {
         type F = __m512;
+        const COLUMNS: usize = 2;
         const ROWS: usize = 14;
 
         #[inline(always)]
@@ -433,7 +436,9 @@ mod x86 {
 
     impl Simd for Avx2 {
         type F = [__m256; 2];
-        const ROWS: usize = 3;
+        // Twelve sums, two registers of columns, two of rows: all sixteen.
+        const COLUMNS: usize = 1;
+        const ROWS: usize = 6;
 
         #[inline(always)]
         fn splat(self, v: f32) -> Self::F {

@@ -202,6 +202,18 @@ impl<S: Simd> Columns<S, 1> for Part {
     }
 }
 
+/// The first or the second half of columns.
+#[derive(Clone, Copy)]
+struct Half<B, const H: usize>(B);
+
+impl<S: Simd, B: Columns<S, 2>, const H: usize> Columns<S, 1> for Half<B, H> {
+    #[inline(always)]
+    unsafe fn row(self, s: S, k: usize) -> [S::F; 1] {
+        // SAFETY: the caller's promise.
+        [unsafe { self.0.row(s, k) }[H]]
+    }
+}
+
 /// What a column of tiles needs besides its columns.
 #[derive(Clone, Copy)]
 struct Strip {
@@ -266,6 +278,11 @@ unsafe fn tile<S: Simd, B: Columns<S, V>, const V: usize, const M: usize>(
     }
 }
 
+/// Whether a tile of so many rows is next. The last eight are rather four and four than six and two, which have too few sums.
+const fn fits<S: Simd>(rows: usize, left: usize) -> bool {
+    S::ROWS >= rows && left >= rows && !(rows == 6 && left == 8)
+}
+
 /// All rows of a strip, in tiles as tall as the registers allow.
 ///
 /// # Safety
@@ -275,14 +292,37 @@ unsafe fn strip<S: Simd, B: Columns<S, V>, const V: usize>(s: S, t: &Strip, b: B
     let mut first = 0;
     macro_rules! tiles_of {
         ($($rows:literal)*) => {$(
-            while S::ROWS >= $rows && t.m - first >= $rows {
+            while fits::<S>($rows, t.m - first) {
                 // SAFETY: rows `first..first + $rows` are below `m`; the rest is the caller's promise.
                 unsafe { tile::<S, B, V, $rows>(s, t, b, first) };
                 first += $rows;
             }
         )*};
     }
-    tiles_of!(14 8 4 3 2 1);
+    tiles_of!(14 8 6 4 3 2 1);
+}
+
+/// Rows below which the sums of 16 columns are too few to keep the multiply-adds busy: each waits for the one before.
+pub(crate) const FEW: usize = 3;
+
+/// All rows of a strip of up to 32 columns.
+///
+/// # Safety
+/// As [`tile`].
+#[inline(always)]
+unsafe fn wide_strip<S: Simd, B: Columns<S, 2>>(s: S, t: &Strip, b: B) {
+    // SAFETY: of all of it: the caller's promise, of which each half has its columns.
+    unsafe {
+        if S::COLUMNS == 2 || t.m < FEW {
+            return strip::<S, _, 2>(s, t, b);
+        }
+        let width = t.width.min(LANES);
+        strip::<S, _, 1>(s, &Strip { width, ..*t }, Half::<B, 0>(b));
+        if t.width > LANES {
+            let (c, width) = (t.c.add(LANES), t.width - LANES);
+            strip::<S, _, 1>(s, &Strip { c, width, ..*t }, Half::<B, 1>(b));
+        }
+    }
 }
 
 /// Lines of the right operand that are gathered at most.
@@ -359,10 +399,10 @@ fn dense_kernel<S: Simd>(s: S, d: Dims, a: Lhs<'_>, b: Rhs<'_>, c: Out, sums: Su
         // SAFETY: the assertions above cover m rows, k terms and columns j..j + width of every operand.
         unsafe {
             if width == PANEL && gathers {
-                strip::<S, _, 2>(s, &t, gathered.fill(s, Whole(from, b.ld), k));
+                wide_strip(s, &t, gathered.fill(s, Whole(from, b.ld), k));
                 j += PANEL;
             } else if width == PANEL {
-                strip::<S, _, 2>(s, &t, Whole(from, b.ld));
+                wide_strip(s, &t, Whole(from, b.ld));
                 j += PANEL;
             } else if width >= LANES {
                 t.width = LANES;
@@ -448,7 +488,7 @@ fn bf16_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: &[Line<u16>]) {
         let terms = job.terms().min(job.k - first);
         let columns = Bf16Panel(panel[first..].as_ptr());
         // SAFETY: `check` proved m rows, k lines and `width` columns.
-        unsafe { strip::<S, _, 2>(s, &job.strip(first, terms), columns) };
+        unsafe { wide_strip(s, &job.strip(first, terms), columns) };
     }
 }
 
@@ -459,7 +499,7 @@ fn f32_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: &[Line<f32>]) {
         let terms = job.terms().min(job.k - first);
         let columns = Whole(panel[first..].as_ptr().cast(), PANEL);
         // SAFETY: `check` proved m rows, k lines and `width` columns.
-        unsafe { strip::<S, _, 2>(s, &job.strip(first, terms), columns) };
+        unsafe { wide_strip(s, &job.strip(first, terms), columns) };
     }
 }
 
@@ -482,7 +522,7 @@ fn q8_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: Q8Lines<'_>) {
                 panel.scales[first / BLOCK..].as_ptr(),
             );
             // SAFETY: `check` proved m rows, k lines with their blocks and `width` columns; a part begins with a block.
-            unsafe { strip::<S, _, 2>(s, &job.strip(first, terms), columns) };
+            unsafe { wide_strip(s, &job.strip(first, terms), columns) };
         }
         return;
     }
@@ -497,7 +537,7 @@ fn q8_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: Q8Lines<'_>) {
         widen(s, part, &mut wide);
         let columns = Whole(wide.as_ptr().cast(), PANEL);
         // SAFETY: as above, of the lines that were just written.
-        unsafe { strip::<S, _, 2>(s, &job.strip(first, terms), columns) };
+        unsafe { wide_strip(s, &job.strip(first, terms), columns) };
     }
     WIDE.set(wide);
 }

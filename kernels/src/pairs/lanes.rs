@@ -12,7 +12,7 @@ pub(super) trait Pairs: Copy {
     type S: Simd;
     /// Sixteen pairs.
     type P: Copy;
-    /// Rows of the register tile of a product with 32 columns.
+    /// Rows of the register tile, whose columns are [`Simd::COLUMNS`] vectors.
     const ROWS: usize;
     /// Words of a pair of activations, see [`super::words`].
     const WORDS: usize;
@@ -175,7 +175,7 @@ mod x86 {
         };
     }
 
-    by_multiply_adds!(Avx2, 3);
+    by_multiply_adds!(Avx2, 4);
     by_multiply_adds!(Avx512, 12);
 
     /// Proof of AVX-512 with BF16, whose instruction ignores MXCSR and always flushes.
