@@ -162,8 +162,8 @@ type Shrink = fn(&mut Config, &Facts, over: u64) -> Option<String>;
 /// In this order: what is missed least first.
 const SHRINK: [Shrink; 5] = [prefixes, versions, sequences, activations, operators];
 
-/// A version is published while replies of the one before it run, and nobody waits.
-const LEAST_VERSIONS: usize = 2;
+/// While replies of a version run, those of the next begin, and the one after that is examined; who would begin with it waits for the first.
+const LEAST_VERSIONS: usize = 3;
 
 /// Kept prefixes only save computing them again.
 fn prefixes(config: &mut Config, _: &Facts, over: u64) -> Option<String> {

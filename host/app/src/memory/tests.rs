@@ -63,8 +63,8 @@ fn what_is_missed_least_shrinks_first_and_the_budget_is_met() {
     let default = Config::default();
     let (running, one) = parts::running(&default, &facts.model);
     let (prefixes, mib) = (default.engine.prefix_bytes, 1 << 20);
-    // Twelve versions are planned, of which four can be less.
-    let versions = bytes("adapter: the versions") / 12 * 4;
+    // Twelve versions are planned, of which three can be less.
+    let versions = bytes("adapter: the versions") / 12 * 3;
     let activations = default.activation_bytes;
     let steps = [
         (prefixes / 2, 1),
@@ -87,7 +87,7 @@ fn what_is_missed_least_shrinks_first_and_the_budget_is_met() {
         let engine = &config.engine;
         assert_eq!(engine.prefix_bytes == 0, said > 1);
         assert_eq!(engine.max_versions < default.engine.max_versions, said > 1);
-        assert_eq!(engine.max_versions == 2, said > 2);
+        assert_eq!(engine.max_versions == 3, said > 2);
         assert_eq!(engine.kv_bytes < default.engine.kv_bytes, said > 2);
         assert!(engine.kv_bytes >= one, "one whole sequence always fits");
         assert_eq!(config.activation_bytes < activations, said > 3);
@@ -139,9 +139,9 @@ fn a_host_with_the_defaults_fits_three_gibibytes() {
 #[test]
 fn the_demo_fits_the_budget_that_the_readme_gives_it() {
     let mut config: Config = toml::from_str(include_str!("../demo/recipe.toml")).unwrap();
-    config.memory = Some("1720MiB".parse().unwrap());
+    config.memory = Some("1760MiB".parse().unwrap());
     let plan = fit(&mut config, &smollm2()).unwrap();
-    assert!(plan.total() <= 1720 << 20, "{}", plan.table());
+    assert!(plan.total() <= 1760 << 20, "{}", plan.table());
 }
 
 #[test]

@@ -16,8 +16,9 @@ pub struct Config {
     pub max_sequences: usize,
     /// Most of them for the loops' own work (votes, hints, teacher log-probs).
     pub max_loop_sequences: usize,
-    /// Most versions of trained adapters that running sequences hold at once: each keeps the one that it began with. A request for one more
-    /// waits until the last reply of one of them has ended.
+    /// Most versions of trained adapters that running sequences hold at once: each keeps the one that it began with. One of them is the
+    /// loops' own, for the version that the gate examines. A request for one more waits until the last reply of one of them has ended;
+    /// others pass it meanwhile. At least 2.
     pub max_versions: usize,
     /// Rows of prompts in one step. A long prompt is taken in pieces of this size, between the tokens of others.
     pub prefill_rows: usize,
@@ -40,7 +41,8 @@ impl Default for Config {
             context: 8192,
             max_sequences: 16,
             max_loop_sequences: 8,
-            // A reply of a minute sees a few steps of training on two cores; short ones beside it are of the newest versions.
+            // A reply of a minute sees a few steps of training on two cores; short ones beside it are of the newest versions. One more
+            // is examined.
             max_versions: 6,
             // On two cores a step of 128 rows of a 135M model takes about a quarter of a second.
             prefill_rows: 128,
@@ -63,7 +65,7 @@ impl Config {
             ("context", self.context, 2),
             ("max-sequences", self.max_sequences, 1),
             ("max-loop-sequences", self.max_loop_sequences, 1),
-            ("max-versions", self.max_versions, 1),
+            ("max-versions", self.max_versions, 2),
             ("prefill-rows", self.prefill_rows, 1),
             ("max-waiting", self.max_waiting, 1),
             ("max-waiting-per-tenant", self.max_waiting_per_tenant, 1),

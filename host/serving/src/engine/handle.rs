@@ -42,20 +42,6 @@ impl Inner {
         }
     }
 
-    /// The same with its digest.
-    pub(crate) fn load(&self, weights: &Weights, bucket: u64) -> Result<Loaded, Refusal> {
-        let Deployed { version, adapter } = self.find(weights, bucket)?.as_ref().clone();
-        // Every parameter is read for the first digest of a version; the adapter remembers it.
-        let digest = adapter.as_ref().map(|a| a.digest()).unwrap_or_default();
-        Ok(Loaded {
-            version,
-            digest: digest.into(),
-            adapter,
-        })
-    }
-}
-
-impl Inner {
     /// The digests of all weights that a request can get now.
     pub(crate) fn digests(&self) -> Vec<Arc<str>> {
         let tried = |slot: &Slot| slot.trial().and_then(|(version, _)| slot.recent(version));
@@ -180,9 +166,11 @@ impl EngineHandle {
     /// # Errors
     /// [`Refusal::UnknownAdapter`].
     pub fn deployed(&self, weights: &Weights) -> Result<(PolicyVersion, Arc<str>), Refusal> {
-        self.inner
-            .load(weights, NO_BUCKET)
-            .map(|loaded| (loaded.version, loaded.digest))
+        let found = self.inner.find(weights, NO_BUCKET)?;
+        let Loaded {
+            version, digest, ..
+        } = Loaded::from(&*found);
+        Ok((version, digest))
     }
 
     /// Most tokens that a reply to a prompt of this length can have.

@@ -60,6 +60,17 @@ pub(crate) struct Entry {
     pub(crate) submitted: Instant,
 }
 
+/// Whether a job can begin.
+#[derive(Debug)]
+pub(crate) enum Fit<T> {
+    /// It can, with this.
+    Now(T),
+    /// There is no room for its keys and values.
+    NoRoom,
+    /// Running replies hold as many versions as may be, and its version is another one.
+    NoPlace,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
@@ -243,35 +254,31 @@ impl Queue {
         forgotten
     }
 
-    /// The next job that `fits`: users first, then loops when `loops_allowed`.
+    /// The next job that can begin, with what it begins with: users first, then loops when `loops_allowed`.
     ///
-    /// The best user's job blocks the others when it does not fit: a large request is not passed over for ever.
-    pub(crate) fn pop(
+    /// The best job for which there is no room blocks the others: a large request is not passed over for ever. One whose version finds no
+    /// place is passed over: it waits for replies that run already, and nobody who begins meanwhile makes their number larger.
+    pub(crate) fn pop<T>(
         &self,
         running: impl Fn(&TenantId) -> usize,
         loops_allowed: bool,
-        mut fits: impl FnMut(&Work) -> bool,
-    ) -> Option<Entry> {
+        mut fits: impl FnMut(&Entry) -> Fit<T>,
+    ) -> Option<(Entry, T)> {
         let mut state = self.state.lock();
-        let best = state
-            .users
-            .iter()
-            .enumerate()
-            .min_by_key(|(index, entry)| (running(&entry.permit.tenant), *index))
-            .map(|(index, _)| index);
-        if let Some(index) = best {
-            let fits = state
-                .users
-                .get(index)
-                .is_some_and(|entry| fits(&entry.work));
-            return if fits {
-                state.users.remove(index)
-            } else {
-                None
-            };
+        let State { users, loops, .. } = &mut *state;
+        let running = |(index, entry): (usize, &Entry)| (running(&entry.permit.tenant), index);
+        let mut order: Vec<_> = users.iter().enumerate().map(running).collect();
+        order.sort_unstable();
+        match first(users, order.into_iter().map(|(_, index)| index), &mut fits) {
+            Fit::Now((index, with)) => return Some((users.remove(index)?, with)),
+            Fit::NoRoom => return None,
+            Fit::NoPlace if !loops_allowed => return None,
+            Fit::NoPlace => {}
         }
-        let fits = loops_allowed && state.loops.front().is_some_and(|entry| fits(&entry.work));
-        if fits { state.loops.pop_front() } else { None }
+        match first(loops, 0..loops.len(), &mut fits) {
+            Fit::Now((index, with)) => Some((loops.remove(index)?, with)),
+            Fit::NoRoom | Fit::NoPlace => None,
+        }
     }
 
     /// Blocks until there is a job, or nothing more will come. False when the thread should end.
@@ -339,6 +346,22 @@ impl Queue {
     }
 }
 
+/// The first of a lane, in this order, that can begin, or for which there is no room.
+fn first<T>(
+    lane: &VecDeque<Entry>,
+    order: impl Iterator<Item = usize>,
+    fits: &mut impl FnMut(&Entry) -> Fit<T>,
+) -> Fit<(usize, T)> {
+    for index in order {
+        match lane.get(index).map(&mut *fits) {
+            Some(Fit::Now(with)) => return Fit::Now((index, with)),
+            Some(Fit::NoRoom) => return Fit::NoRoom,
+            Some(Fit::NoPlace) | None => {}
+        }
+    }
+    Fit::NoPlace
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -374,7 +397,7 @@ mod tests {
                 .find(|(name, _)| *name == tenant.as_str())
                 .map_or(0, |(_, n)| *n)
         };
-        let entry = queue.pop(count, true, |_| true)?;
+        let (entry, ()) = queue.pop(count, true, |_| Fit::Now(()))?;
         Some((entry.permit.tenant().to_string(), entry.permit.priority()))
     }
 
@@ -397,6 +420,38 @@ mod tests {
         assert_eq!(pop(&queue, &[]).unwrap(), ("host".into(), Priority::Loop));
         assert!(pop(&queue, &[]).is_none());
         assert_eq!(queue.waiting(), 0);
+    }
+
+    #[test]
+    fn a_job_whose_version_finds_no_place_is_passed_over_and_one_without_room_is_not() {
+        let queue = queue(8, 8);
+        let _seen = [
+            put(&queue, Priority::User, "placeless"),
+            put(&queue, Priority::User, "large"),
+            put(&queue, Priority::User, "small"),
+            put(&queue, Priority::Loop, "gate"),
+            put(&queue, Priority::Loop, "judge"),
+        ];
+        let next = |placeless: &[&str], large: &str| {
+            let popped = queue.pop(
+                |_| 0,
+                true,
+                |entry| match entry.permit.tenant().as_str() {
+                    tenant if placeless.contains(&tenant) => Fit::NoPlace,
+                    tenant if tenant == large => Fit::NoRoom,
+                    _ => Fit::Now(()),
+                },
+            );
+            popped.map(|(entry, ())| entry.permit.tenant().to_string())
+        };
+        assert_eq!(next(&["placeless"], "large"), None);
+        assert_eq!(next(&["placeless"], "").unwrap(), "large");
+        assert_eq!(next(&["placeless"], "gate").unwrap(), "small");
+        // The loops' own work does not wait for a user who waits for a version, nor does a vote for the gate.
+        assert_eq!(next(&["placeless"], "gate"), None);
+        assert_eq!(next(&["placeless", "gate"], "").unwrap(), "judge");
+        assert_eq!(next(&[], "").unwrap(), "placeless");
+        assert_eq!(next(&[], "").unwrap(), "gate");
     }
 
     #[test]

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use policy::{Adapter, Detokenizer, Drawn, Kv, Logits, Model, Sampler, Segment, Tokenizer};
+use policy::{
+    Adapter, Deployed, Detokenizer, Drawn, Kv, Logits, Model, Sampler, Segment, Tokenizer,
+};
 use rl::{FinishReason, PolicyVersion, Sampling, ScoreRequest, TokenId};
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,6 +21,19 @@ pub(crate) struct Loaded {
     pub(crate) version: PolicyVersion,
     pub(crate) digest: Arc<str>,
     pub(crate) adapter: Option<Arc<Adapter>>,
+}
+
+impl From<&Deployed> for Loaded {
+    fn from(deployed: &Deployed) -> Self {
+        let Deployed { version, adapter } = deployed.clone();
+        // Every parameter is read for the first digest of a version; the adapter remembers it.
+        let digest = adapter.as_ref().map(|a| a.digest()).unwrap_or_default();
+        Self {
+            version,
+            digest: digest.into(),
+            adapter,
+        }
+    }
 }
 
 /// A sequence that is being computed.

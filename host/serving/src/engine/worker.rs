@@ -7,7 +7,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use policy::{Detokenizer, Kv, Model, NO_BUCKET, Sampler, Scratch, Segment};
+use policy::{Deployed, Detokenizer, Kv, Model, NO_BUCKET, Sampler, Scratch, Segment};
 use rl::{FinishReason, LEAST_TEMPERATURE, ScoreRequest, TokenId};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -16,15 +16,18 @@ use super::follow::follow;
 use super::handle::Inner;
 use super::job::{Event, Priority, Refusal, SampleJob, Started};
 use super::prefix::{PrefixCache, Scope};
-use super::queue::{Entry, Permit, Work};
-use super::sequence::{After, Machine, SampleTask, ScoreTask, Sequence, Task, broken};
-use super::versions;
+use super::queue::{Entry, Fit, Permit, Work};
+use super::sequence::{After, Loaded, Machine, SampleTask, ScoreTask, Sequence, Task, broken};
+use super::versions::Held;
 use crate::error::{Error, Result};
 
 /// While users wait for tokens, the loops' prompts get this share of a step's prompt rows.
 const LOOP_SHARE: usize = 4;
 /// Panics without a completed request between them, after which the engine gives up.
 const MAX_PANICS: u32 = 3;
+
+/// The weights that a job begins with.
+type Found = Result<Arc<Deployed>, Refusal>;
 
 /// The owner of everything that is computed.
 pub(crate) struct Worker {
@@ -102,6 +105,11 @@ impl Worker {
             sequence.cut_off();
         }
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn running(&self) -> &[Sequence] {
+        &self.live
     }
 
     /// Once around: admit, plan, compute, tell.
@@ -199,16 +207,22 @@ impl Worker {
             let running =
                 |tenant: &rl::TenantId| live.iter().filter(|s| s.scope.tenant == *tenant).count();
             let loops = live.iter().filter(|s| s.priority == Priority::Loop).count();
-            let room = self.config.kv_bytes - self.reserved;
-            let fits = |work: &Work| self.bytes_for(work) <= room && self.has_version(work);
             let allowed = loops < self.config.max_loop_sequences;
-            let Some(Entry { permit, work, .. }) = self.inner.queue.pop(running, allowed, fits)
-            else {
+            let held = Held::by(live, self.config.max_versions);
+            let fits = |entry: &Entry| self.fit(entry, &held);
+            let Some((entry, found)) = self.inner.queue.pop(running, allowed, fits) else {
                 return;
             };
+            let Entry { permit, work, .. } = entry;
             let reserved = self.bytes_for(&work);
             match work {
-                Work::Sample { job, events } => self.start_sample(&permit, job, events, reserved),
+                Work::Sample { job, events } => {
+                    match self.prepare_sample(&permit, job, &events, (found, reserved)) {
+                        Ok(Some(sequence)) => self.begin(sequence),
+                        Ok(None) => {}
+                        Err(refusal) => drop(events.send(Event::Failed(refusal))),
+                    }
+                }
                 Work::Score { request, answer } => {
                     let mut task = ScoreTask {
                         answer: Some(answer),
@@ -216,7 +230,7 @@ impl Worker {
                         request,
                         current: None,
                     };
-                    if let Err(refusal) = self.start_score(&permit, &mut task, reserved)
+                    if let Err(refusal) = self.start_score(&permit, &mut task, (found, reserved))
                         && let Some(answer) = task.answer.take()
                     {
                         let _ = answer.send(Err(refusal));
@@ -226,17 +240,24 @@ impl Worker {
         }
     }
 
-    /// Whether the version that this work gets is held already, or one more may be.
-    fn has_version(&self, work: &Work) -> bool {
-        let (weights, bucket) = match work {
+    /// Whether a job can begin now, and with which weights: what is published after this is not what it gets.
+    fn fit(&self, entry: &Entry, held: &Held) -> Fit<Found> {
+        let (weights, bucket) = match &entry.work {
             Work::Sample { job, .. } => (&job.weights, job.bucket),
             Work::Score { request, .. } => (&request.weights, NO_BUCKET),
         };
         // Weights that are not there are refused when it begins.
         let found = self.inner.find(weights, bucket);
-        found.map_or(true, |next| {
-            versions::fits(&self.live, &next, self.config.max_versions)
-        })
+        let placed = found
+            .as_ref()
+            .map_or(true, |next| held.has_place(next, entry.permit.priority()));
+        if !placed {
+            return Fit::NoPlace;
+        }
+        match self.bytes_for(&entry.work) <= self.config.kv_bytes - self.reserved {
+            true => Fit::Now(found),
+            false => Fit::NoRoom,
+        }
     }
 
     /// Most bytes of keys and values that this work can come to hold.
@@ -260,33 +281,18 @@ impl Worker {
         tokens.div_ceil(self.block_tokens) as u64 * self.block
     }
 
-    fn start_sample(
-        &mut self,
-        permit: &Permit,
-        job: SampleJob,
-        events: UnboundedSender<Event>,
-        reserved: u64,
-    ) {
-        match self.prepare_sample(permit, job, &events, reserved) {
-            Ok(Some(sequence)) => self.begin(sequence),
-            Ok(None) => {}
-            Err(refusal) => drop(events.send(Event::Failed(refusal))),
-        }
-    }
-
     fn prepare_sample(
         &mut self,
         permit: &Permit,
         job: SampleJob,
         events: &UnboundedSender<Event>,
-        reserved: u64,
+        (found, reserved): (Found, u64),
     ) -> Result<Option<Sequence>, Refusal> {
         let SampleJob {
-            weights,
-            bucket,
             prompt,
             sampling,
             top_logprobs,
+            ..
         } = job;
         self.check_ids(&prompt, 1)?;
         let vocab = self.inner.card.vocab_size;
@@ -296,7 +302,7 @@ impl Worker {
         if sampling.repetition_penalty != 1.0 {
             prompt.iter().for_each(|&id| sampler.observe(id));
         }
-        let weights = self.inner.load(&weights, bucket)?;
+        let weights = Loaded::from(&*found?);
         let scope = Scope {
             tenant: permit.tenant().clone(),
             digest: Arc::clone(&weights.digest),
@@ -351,13 +357,13 @@ impl Worker {
         &mut self,
         permit: &Permit,
         task: &mut ScoreTask,
-        reserved: u64,
+        (found, reserved): (Found, u64),
     ) -> Result<(), Refusal> {
         let ScoreRequest {
-            weights,
             prompt,
             continuations,
             temperature,
+            ..
         } = &task.request;
         let longest = continuations.iter().map(Vec::len).max().unwrap_or(0);
         self.check_ids(prompt, longest)?;
@@ -369,7 +375,7 @@ impl Worker {
                 why: format!("temperature is {temperature}, below {LEAST_TEMPERATURE}"),
             });
         }
-        let weights = self.inner.load(weights, NO_BUCKET)?;
+        let weights = Loaded::from(&*found?);
         let scope = Scope {
             tenant: permit.tenant().clone(),
             digest: Arc::clone(&weights.digest),
