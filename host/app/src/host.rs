@@ -81,7 +81,9 @@ impl Loaded {
         make_room(&mut config.model, &config.engine, &checkpoint);
         let kept = usize::try_from(config.activation_bytes).unwrap_or(usize::MAX);
         let context = config.engine.context.min(checkpoint.config.context);
-        let workspace = trainer::Workspace::new(kept).with_longest(context);
+        // The plan has as many rows as a pack takes, however small the context is.
+        let longest = context.max(trainer::PACK_ROWS);
+        let workspace = trainer::Workspace::new(kept).with_longest(longest);
         Self::read(&config.model, &checkpoint, workspace)
     }
 

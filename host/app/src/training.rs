@@ -54,9 +54,14 @@ pub fn bench(loaded: &Loaded, adapter: &AdapterName) -> MakeBench {
     Arc::new(move |run| on_bench(&loaded, &adapter, run))
 }
 
-/// The same for a host that serves: a bench waits for the operator's request that computes, and none begins while it is there.
+/// The same for a host that serves: a bench waits for the operator's request that computes, and none begins while it is there. It takes
+/// samples of any length: what is to be forgotten is forgotten, also where it was trained with more memory than is planned for now.
 fn in_turn(loaded: &Loaded, adapter: &AdapterName) -> MakeBench {
-    let (make, aside) = (bench(loaded, adapter), Arc::clone(&loaded.aside));
+    let whole = Loaded {
+        workspace: loaded.workspace.clone().without_longest(),
+        ..loaded.clone()
+    };
+    let (make, aside) = (bench(&whole, adapter), Arc::clone(&loaded.aside));
     Arc::new(move |run| {
         // Steps are computed again on a thread that may block.
         let turn = Arc::clone(&aside).blocking_lock_owned();
@@ -94,4 +99,52 @@ fn on_bench(loaded: &Loaded, adapter: &AdapterName, run: &RunRecord) -> rl::Resu
         policy: Arc::new(policy),
         turn: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use ledger::Seq;
+
+    use super::*;
+
+    #[test]
+    fn what_is_forgotten_is_taken_again_whatever_its_length_and_nothing_else_is() {
+        let mut config = Config::default();
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/fixtures/tiny-llama");
+        config.model.name = tiny.to_string_lossy().into_owned();
+        let mut loaded = Loaded::from_config(&config.model).unwrap();
+        loaded.workspace = loaded.workspace.with_longest(3);
+        let slot = || Arc::new(Slot::new(Deployed::default()));
+        let trained = trained(&config, &loaded, slot(), slot()).unwrap();
+        let run = RunRecord {
+            adapter: config.loops.adapter.to_string(),
+            model: loaded.name.clone(),
+            seed: config.loops.seed,
+            rules: config.loops.train.rules(),
+            learner: config.train.to_json(),
+            through: Seq::ZERO,
+        };
+        let long = rl::Sample {
+            id: "long".into(),
+            turn: "turn".into(),
+            adapter: config.loops.adapter.clone(),
+            version: rl::PolicyVersion::BASE,
+            prompt: vec![1, 2, 3],
+            response: vec![4, 5],
+            behaviour: vec![-1.0; 2],
+            advantage: vec![1.0; 2],
+            weight: vec![1.0; 2],
+            temperature: 1.0,
+        };
+        assert!(trained.learner.no_room_for(&long).is_some());
+        let of_operators = bench(&loaded, &config.loops.adapter)(&run).unwrap();
+        assert!(of_operators.learner.no_room_for(&long).is_some());
+        let mut again = (trained.bench)(&run).unwrap();
+        assert_eq!(again.learner.no_room_for(&long), None);
+        let samples = vec![long];
+        let taken = again.learner.step(&rl::Batch { samples });
+        assert!(taken.is_ok(), "{taken:?}");
+    }
 }

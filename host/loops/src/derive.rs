@@ -212,6 +212,7 @@ impl Fold<'_> {
                 let learned = line::learned(self.head.as_ref(), &find, &by_hash);
                 self.schedule.done(&learned);
             }
+            Event::SetAside { sample, .. } => self.schedule.done([&sample]),
         }
     }
 

@@ -384,9 +384,23 @@ impl Line {
     }
 
     pub(crate) fn spent(&mut self, spent: SpentRecord) {
-        if let Fate::Stale { .. } = spent.fate {
-            self.dropped.insert(spent.sample);
+        match spent.fate {
+            Fate::Stale { .. } => drop(self.dropped.insert(spent.sample)),
+            Fate::TooLong { through } if self.knows(&spent.sample) => {
+                self.read_through(through);
+                self.schedule.done([&spent.sample]);
+            }
+            _ => {}
         }
+    }
+
+    /// Whether a sample waits on this line: the ledger may hold other adapters'.
+    fn knows(&self, sample: &SampleId) -> bool {
+        let unread = self.unread.iter().filter_map(|u| u.sample.as_ref());
+        let waiting = self.schedule.waiting().map(|w| &w.sample);
+        waiting
+            .chain(unread.map(|(id, _)| id))
+            .any(|id| id == sample)
     }
 
     /// Reads on to a place, as the decision did that was made there.

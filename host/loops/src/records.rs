@@ -296,6 +296,12 @@ pub enum Fate {
     StepRefused,
     /// The gate held the version that it is in.
     Held(PolicyVersion),
+    /// It is longer than the learner's memory was planned for, and was taken out of the batch that was due at this record. Whoever takes
+    /// the steps again has perhaps more memory, and leaves it out all the same.
+    TooLong {
+        /// The last record that the batch had read.
+        through: Seq,
+    },
 }
 
 /// The end of a sample.
@@ -515,6 +521,7 @@ pub fn spent_key(spent: &SpentRecord) -> String {
         Fate::Trained(version) | Fate::Held(version) => format!("{SPENT}/{sample}/{version}"),
         Fate::Stale { newest } => format!("{SPENT}/{sample}/stale/{newest}"),
         Fate::StepRefused => format!("{SPENT}/{sample}/refused"),
+        Fate::TooLong { through } => format!("{SPENT}/{sample}/too-long/{through}"),
     }
 }
 

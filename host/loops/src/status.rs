@@ -72,6 +72,9 @@ pub struct Status {
     pub trained: u64,
     /// Steps that were refused.
     pub steps_refused: u64,
+    /// What training waits for, when something is due that it cannot do now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training_waits: Option<String>,
     /// Versions that a live guard took back, since the start.
     #[serde(default)]
     pub trips: u64,
@@ -280,6 +283,7 @@ impl Board {
             Fate::Stale { .. } => self.reason(Some(NotTrainable::Stale)),
             Fate::StepRefused => self.reason(Some(NotTrainable::StepRefused)),
             Fate::Held(_) => self.reason(Some(NotTrainable::Held)),
+            Fate::TooLong { .. } => self.reason(Some(NotTrainable::TooLong)),
         }
     }
 
@@ -336,6 +340,13 @@ impl Board {
 
     pub(crate) fn trial(&self, trial: Option<(PolicyVersion, f64)>) {
         self.edit(|status| status.trial = trial);
+    }
+
+    /// What training waits for; `None` when it goes on.
+    pub(crate) fn training_waits(&self, why: Option<String>) {
+        if self.status.lock().training_waits != why {
+            self.edit(|status| status.training_waits = why);
+        }
     }
 
     pub(crate) fn feedback(&self) {
@@ -429,6 +440,7 @@ impl Status {
             Fate::Stale { .. } => self.count(NotTrainable::Stale),
             Fate::StepRefused => self.count(NotTrainable::StepRefused),
             Fate::Held(_) => self.count(NotTrainable::Held),
+            Fate::TooLong { .. } => self.count(NotTrainable::TooLong),
         }
     }
 

@@ -12,7 +12,9 @@ use std::{collections::VecDeque, sync::Arc};
 
 use ledger::{Digest, Ledger, lineage::VersionRecord};
 use parking_lot::Mutex;
-use rl::{AdapterName, Batch, Learner, Policy, PolicyVersion, Proposal, Seed, Shelf};
+use rl::{
+    AdapterName, Batch, Learner, Policy, PolicyVersion, Proposal, Sample, SampleId, Seed, Shelf,
+};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{OwnedMutexGuard, mpsc},
@@ -165,12 +167,14 @@ impl Training {
                 continue;
             }
             if let Some(due) = self.due().await? {
-                if !self.train(due, &mut orders).await? {
-                    tokio::select! {
-                        () = shutdown.wait() => return Ok(()),
-                        Some(given) = orders.recv() => self.obey(given).await?,
-                        () = sleep(RETRY) => {}
-                    }
+                if self.train(due, &mut orders).await? {
+                    self.parts.board.training_waits(None);
+                    continue;
+                }
+                tokio::select! {
+                    () = shutdown.wait() => return Ok(()),
+                    Some(given) = orders.recv() => self.obey(given).await?,
+                    () = sleep(RETRY) => {}
                 }
                 continue;
             }
@@ -234,6 +238,9 @@ impl Training {
             self.with_line("reading samples", move |line| line.samples(&due))
                 .await?
         };
+        if self.set_aside(&due, &samples).await? {
+            return Ok(true);
+        }
         let learner = self.parts.learner.clone();
         let tokens = samples.iter().map(|s| s.response.len() as u64).sum();
         let batch = Batch { samples };
@@ -279,10 +286,44 @@ impl Training {
             }
             Outcome::Later(error) => {
                 tracing::warn!(%error, "the learner is not available");
-                self.parts.board.step("postponed");
+                self.postponed(&error);
                 Ok(false)
             }
         }
+    }
+
+    fn postponed(&self, error: &rl::Error) {
+        self.parts.board.step("postponed");
+        self.parts.board.training_waits(Some(error.to_string()));
+    }
+
+    /// Takes samples out of the batch that the learner has no memory for: the others need not wait for a host with more. Says whether there
+    /// were any; then another batch is due.
+    async fn set_aside(&mut self, due: &Due, samples: &[Sample]) -> Result<bool> {
+        let long = self.too_long(samples);
+        if long.is_empty() {
+            return Ok(false);
+        }
+        let (due, count) = (due.clone(), long.len());
+        let through = due.through;
+        self.with_line("setting samples aside", move |line| {
+            line.set_aside(&due, &long)
+        })
+        .await?;
+        self.spent(count, Fate::TooLong { through });
+        Ok(true)
+    }
+
+    fn too_long(&self, samples: &[Sample]) -> Vec<SampleId> {
+        let learner = self.parts.learner.lock();
+        let long = samples.iter().filter(|sample| {
+            let why = learner.no_room_for(sample);
+            if let Some(why) = &why {
+                tracing::error!(why, "a sample is set aside; the others are trained");
+            }
+            why.is_some()
+        });
+        long.map(|sample| sample.id.clone()).collect()
     }
 
     /// Asks the gate and commits; false when the gate cannot be asked now.
@@ -298,7 +339,7 @@ impl Training {
             // The step is taken again later: waiting here would hold up a shutdown for as long as nobody answers.
             Err(error) => {
                 tracing::warn!(%error, "the gate must wait");
-                self.parts.board.step("postponed");
+                self.postponed(&error);
                 return Ok(false);
             }
         };

@@ -52,6 +52,8 @@ pub enum NotTrainable {
     Stale,
     /// The optimizer refused the step that it was in: a loss, gradient or ratio was not finite.
     StepRefused,
+    /// It is longer than the samples that the host's memory was planned for when its batch was formed.
+    TooLong,
     /// It is in a version that the gate held: nobody is served by it, and nothing is trained from it.
     Held,
     /// Its reward rule pays an episode or a group as a whole, and that is not over yet.
@@ -84,6 +86,9 @@ impl NotTrainable {
             Self::RewardRefused => "the reward rule failed or gave numbers that the host refuses",
             Self::StepRefused => {
                 "the optimizer refused the step that it was in (see the log of refused steps)"
+            }
+            Self::TooLong => {
+                "longer than this host's memory is planned for: a larger `[engine] context`, with a `memory` that fits, trains such turns"
             }
             Self::Held => {
                 "the gate held the version that it was trained into (see `nextstate log`)"

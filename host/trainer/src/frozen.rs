@@ -112,6 +112,11 @@ impl rl::Learner for FrozenLearner {
             .map_err(|error| error.at_seam("the step"))
     }
 
+    fn no_room_for(&self, sample: &rl::Sample) -> Option<String> {
+        let room = self.walk.space.check_room(sample);
+        room.err().map(|error| error.to_string())
+    }
+
     fn stage(&mut self) -> rl::Result<()> {
         let proposed = self.proposed.then_some(&self.adapter);
         stage(self.candidate.as_deref(), proposed, self.version)

@@ -94,9 +94,29 @@ impl Workspace {
         self
     }
 
+    /// The same memory, for samples as long as the model takes: where a step must be what it was, whatever it needs.
+    #[must_use]
+    pub fn without_longest(mut self) -> Self {
+        self.longest = None;
+        self
+    }
+
     /// Most tokens of a sample, when that is not the model's context.
     pub fn longest(&self) -> Option<usize> {
         self.longest
+    }
+
+    /// Refuses a sample that is longer than the memory is planned for.
+    pub(crate) fn check_room(&self, sample: &Sample) -> Result<()> {
+        let tokens = rows(sample);
+        match self.longest {
+            Some(most) if tokens > most => Err(Error::TooLong {
+                sample: sample.id.to_string(),
+                tokens,
+                most,
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -333,6 +353,11 @@ fn inputs(sample: &Sample) -> (Vec<u32>, Vec<Target>) {
     fed(&sample.prompt, &sample.response)
 }
 
+/// Tokens that are fed.
+fn rows(sample: &Sample) -> usize {
+    (sample.prompt.len() + sample.response.len()).saturating_sub(1)
+}
+
 /// As [`inputs`], of a prompt and a response that both hold tokens.
 pub(crate) fn fed(prompt: &[u32], response: &[u32]) -> (Vec<u32>, Vec<Target>) {
     let mut tokens = prompt.to_vec();
@@ -388,22 +413,13 @@ pub(crate) fn check_sample(model: &Model, space: &Workspace, sample: &Sample) ->
             other => refuse(other.to_string()),
         };
     }
-    let (fed, context) = (
-        sample.prompt.len() + sample.response.len() - 1,
-        model.context(),
-    );
+    let (fed, context) = (rows(sample), model.context());
     if fed > context {
         return refuse(format!(
             "its {fed} tokens exceed the model's context of {context}"
         ));
     }
-    if let Some(most) = space.longest.filter(|most| fed > *most) {
-        return Err(Error::TooLong {
-            sample: sample.id.to_string(),
-            tokens: fed,
-            most,
-        });
-    }
+    space.check_room(sample)?;
     let mut ids = sample.prompt.iter().chain(&sample.response);
     if let Some(id) = ids.find(|id| **id as usize >= shape.vocab_size) {
         return refuse(format!(

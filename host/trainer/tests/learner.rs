@@ -489,8 +489,26 @@ fn a_sample_that_there_is_no_memory_for_is_put_off_not_refused_and_moves_nothing
         let space = trainer::Workspace::default().with_longest(tokens);
         lora(&model, config()).0.with_workspace(space)
     };
-    let error = with(longest - 1).step(&batch).unwrap_err();
+    let mut small = with(longest - 1);
+    let error = small.step(&batch).unwrap_err();
     assert!(error.is_retryable(), "{error}");
-    assert!(error.to_string().contains("[engine] context"), "{error}");
-    assert!(with(longest).step(&batch).is_ok());
+    // Who asks before is told which samples it is, and what to do.
+    for sample in &batch.samples {
+        let why = small.no_room_for(sample).unwrap_or_default();
+        assert_eq!(why.contains("[engine] context"), fed(sample) == longest);
+        assert_eq!(why.contains(sample.id.as_str()), fed(sample) == longest);
+    }
+    let mut enough = with(longest);
+    assert!(
+        batch
+            .samples
+            .iter()
+            .all(|s| enough.no_room_for(s).is_none())
+    );
+    assert!(enough.step(&batch).is_ok());
+    let whole = trainer::Workspace::default()
+        .with_longest(1)
+        .without_longest();
+    let mut whole = lora(&model, config()).0.with_workspace(whole);
+    assert!(whole.step(&batch).is_ok());
 }

@@ -79,6 +79,10 @@ impl Learner for Tampered {
         }
     }
 
+    fn no_room_for(&self, sample: &rl::Sample) -> Option<String> {
+        self.inner.no_room_for(sample)
+    }
+
     fn stage(&mut self) -> rl::Result<()> {
         self.inner.stage()
     }

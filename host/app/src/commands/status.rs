@@ -79,6 +79,9 @@ fn page(status: &Status) -> String {
         )),
         None => lines.push("last trainable none yet".to_owned()),
     }
+    if let Some(why) = &status.training_waits {
+        lines.push(format!("training waits {why}"));
+    }
     if status.steps_refused > 0 {
         lines.push(format!(
             "steps refused  {} (see the log: a loss, gradient or ratio was not sound)",
@@ -108,11 +111,13 @@ mod tests {
         status
             .not_trainable
             .insert(rl::NotTrainable::BaseWeights, 3);
+        status.training_waits = Some("for a request that computes".to_owned());
         let page = page(&status);
         assert!(
             page.contains("3  the client asked for the base model"),
             "{page}"
         );
         assert!(page.contains("last trainable none yet"), "{page}");
+        assert!(page.contains("training waits for a request"), "{page}");
     }
 }

@@ -201,6 +201,7 @@ fn one(ledger: &Ledger, turn: &TurnId, past: &mut Vec<Message>) -> anyhow::Resul
                 Fate::Stale { .. } => told.not_trainable = Some(rl::NotTrainable::Stale),
                 Fate::StepRefused => told.not_trainable = Some(rl::NotTrainable::StepRefused),
                 Fate::Held(_) => told.not_trainable = Some(rl::NotTrainable::Held),
+                Fate::TooLong { .. } => told.not_trainable = Some(rl::NotTrainable::TooLong),
             },
             _ => {}
         }

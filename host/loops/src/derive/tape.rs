@@ -16,8 +16,8 @@ use crate::{
     gating,
     line::JudgedHead,
     records::{
-        self, FORGOTTEN, ForgottenRecord, GATE, GateRecord, JUDGED, RUN, RunRecord, STEP_REFUSED,
-        StepRefusedRecord,
+        self, FORGOTTEN, Fate, ForgottenRecord, GATE, GateRecord, JUDGED, RUN, RunRecord, SPENT,
+        STEP_REFUSED, SpentRecord, StepRefusedRecord,
     },
     retreat::Stride,
 };
@@ -34,6 +34,11 @@ pub(super) enum Event {
         through: Seq,
         /// Something had been forgotten by then: who named a version of an older line meant its weights, not its place.
         later: bool,
+    },
+    /// A sample was taken out of the batch that was due at this place.
+    SetAside {
+        sample: SampleId,
+        through: Seq,
     },
 }
 
@@ -107,7 +112,7 @@ impl Event {
     pub(super) fn place(&self) -> Seq {
         match self {
             Self::Run(run) => run.through,
-            Self::Moved { through, .. } => *through,
+            Self::Moved { through, .. } | Self::SetAside { through, .. } => *through,
         }
     }
 }
@@ -167,6 +172,7 @@ impl Tape {
                         tape.is_over(through);
                     }
                 }
+                SPENT => tape.spent(records::decode(&record)?),
                 FORGOTTEN => {
                     let forgotten: ForgottenRecord = records::decode(&record)?;
                     if forgotten.adapter == adapter.as_str() {
@@ -207,6 +213,17 @@ impl Tape {
         }
         self.versions
             .insert(PolicyVersion::new(version.version), version);
+    }
+
+    fn spent(&mut self, spent: SpentRecord) {
+        let SpentRecord { sample, fate, .. } = spent;
+        let is_it = |heard: &Heard| heard.2.as_ref().is_some_and(|(id, _)| *id == sample);
+        // Another adapter's places say nothing of this line's.
+        if let Fate::TooLong { through } = fate
+            && self.judged.iter().any(is_it)
+        {
+            self.control(Event::SetAside { sample, through });
+        }
     }
 
     fn is_over(&mut self, through: Seq) {

@@ -205,6 +205,25 @@ impl Line {
         Ok(())
     }
 
+    /// Takes samples out of a batch that is due: the learner's memory is not planned for their length. The others go on waiting.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub fn set_aside(&mut self, due: &Due, samples: &[SampleId]) -> Result<()> {
+        let through = due.through;
+        let long = due.samples.iter().filter(|w| samples.contains(&w.sample));
+        let long = long.map(|w| SpentRecord {
+            sample: w.sample.clone(),
+            turn: w.turn.clone(),
+            fate: Fate::TooLong { through },
+        });
+        let long: Vec<SpentRecord> = long.collect();
+        let entries = long.iter().map(SpentRecord::to_entry);
+        self.write(entries.collect::<Result<_>>()?, "set samples aside")?;
+        long.into_iter().for_each(|spent| self.spent(spent));
+        Ok(())
+    }
+
     /// Records the end of samples that were too old.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 mod checkpoint;
 mod history;
 mod judging;
+mod long;
 mod moving;
 mod mutants;
 mod paying;

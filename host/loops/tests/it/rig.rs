@@ -169,6 +169,8 @@ pub(crate) struct Witness {
     pub(crate) live: Vec<(u64, Vec<u8>)>,
     /// The next steps fail like this.
     pub(crate) fail: Vec<Failure>,
+    /// There is memory for samples of so many tokens.
+    pub(crate) longest: Option<usize>,
     /// The next restoration fails.
     pub(crate) fail_restore: bool,
 }
@@ -299,6 +301,10 @@ impl Learner for HashLearner {
             uncompared: 5,
             ..StepMetrics::default()
         };
+        if let Some(why) = batch.samples.iter().find_map(|s| self.no_room_for(s)) {
+            let what = "step".into();
+            return Err(rl::Error::Unavailable { what, why });
+        }
         let failure = self.witness.lock().fail.pop();
         match failure {
             Some(Failure::NotFinite) => {
@@ -343,6 +349,12 @@ impl Learner for HashLearner {
             metrics,
             settings: serde_json::to_value(self.settings).unwrap(),
         })
+    }
+
+    fn no_room_for(&self, sample: &rl::Sample) -> Option<String> {
+        let tokens = sample.prompt.len() + sample.response.len();
+        let longest = self.witness.lock().longest?;
+        (tokens > longest).then(|| format!("{} has {tokens} tokens", sample.id))
     }
 
     fn stage(&mut self) -> rl::Result<()> {

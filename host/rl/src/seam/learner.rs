@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AdapterName, Batch, PolicyVersion, Result, StepMetrics};
+use crate::{AdapterName, Batch, PolicyVersion, Result, Sample, StepMetrics};
 
 /// What follows an adapter's name in the name of its candidate. Clients cannot ask for such a name.
 const CANDIDATE: &str = "@candidate";
@@ -50,6 +50,13 @@ pub trait Learner: Send {
     /// [`crate::Error::Refused`] when the loss, the gradient or a ratio is not finite, or a sample is
     /// malformed: the version does not move.
     fn step(&mut self, batch: &Batch) -> Result<Proposal>;
+
+    /// Why this host cannot train a sample that a host with more memory could, and what to change; `None` when it can.
+    /// Whoever trains sets such a sample aside: [`Learner::step`] would put its whole batch off for ever.
+    fn no_room_for(&self, sample: &Sample) -> Option<String> {
+        let _ = sample;
+        None
+    }
 
     /// Puts the last proposal where it can be asked under the name [`candidate_of`] of its adapter. It is not live, and it
     /// stays the proposal that [`Learner::deploy`] makes live.
