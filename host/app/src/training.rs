@@ -42,7 +42,8 @@ pub fn trained(
         settings: config.train.to_json(),
         model: loaded.name.clone(),
         shelf: Arc::new(shelf),
-        bench: in_turn(loaded, &config.loops.adapter),
+        bench: whole(loaded, &config.loops.adapter),
+        turn: Arc::clone(&loaded.aside),
         erased: Arc::new(|_| {}),
         forgotten: Arc::new(|_| {}),
     })
@@ -54,23 +55,15 @@ pub fn bench(loaded: &Loaded, adapter: &AdapterName) -> MakeBench {
     Arc::new(move |run| on_bench(&loaded, &adapter, run))
 }
 
-/// The same for a host that serves: a bench waits for the operator's request that computes, and none begins while it is there. It takes
-/// samples of any length: what is to be forgotten is forgotten, also where it was trained with more memory than is planned for now.
-fn in_turn(loaded: &Loaded, adapter: &AdapterName) -> MakeBench {
-    let whole = Loaded {
-        workspace: loaded.workspace.clone().without_longest(),
+/// The same for steps that forgetting takes again: with samples of any length. What is to be forgotten is forgotten, also where it was trained
+/// with more memory than is planned for now.
+fn whole(loaded: &Loaded, adapter: &AdapterName) -> MakeBench {
+    let workspace = loaded.workspace.clone().without_longest();
+    let loaded = Loaded {
+        workspace,
         ..loaded.clone()
     };
-    let (make, aside) = (bench(&whole, adapter), Arc::clone(&loaded.aside));
-    Arc::new(move |run| {
-        // Steps are computed again on a thread that may block.
-        let turn = Arc::clone(&aside).blocking_lock_owned();
-        let bench = make(run)?;
-        Ok(Bench {
-            turn: Some(turn),
-            ..bench
-        })
-    })
+    bench(&loaded, adapter)
 }
 
 fn on_bench(loaded: &Loaded, adapter: &AdapterName, run: &RunRecord) -> rl::Result<Bench> {
@@ -97,7 +90,6 @@ fn on_bench(loaded: &Loaded, adapter: &AdapterName, run: &RunRecord) -> rl::Resu
     Ok(Bench {
         learner: Box::new(learner),
         policy: Arc::new(policy),
-        turn: None,
     })
 }
 

@@ -6,7 +6,7 @@
 use std::{fmt, sync::Arc};
 
 use rl::{Learner, Policy};
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::Mutex;
 
 use crate::records::RunRecord;
 
@@ -17,8 +17,6 @@ pub struct Bench {
     /// Answers with the base weights, with the learner's live version (under the adapter's name) and with its staged proposal
     /// (under [`rl::candidate_of`] it).
     pub policy: Arc<dyn Policy>,
-    /// Kept while the bench is there: a host has memory for one.
-    pub turn: Option<OwnedMutexGuard<()>>,
 }
 
 impl fmt::Debug for Bench {
@@ -26,6 +24,9 @@ impl fmt::Debug for Bench {
         f.debug_struct("Bench").finish_non_exhaustive()
     }
 }
+
+/// Held by whoever computes beside serving and training: a host has memory for one.
+pub type Turn = Arc<Mutex<()>>;
 
 /// Makes a bench for a run's settings.
 pub type MakeBench = Arc<dyn Fn(&RunRecord) -> rl::Result<Bench> + Send + Sync>;

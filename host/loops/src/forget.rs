@@ -161,6 +161,26 @@ pub fn begin(line: &mut Line, selector: &Selector) -> Result<()> {
     })
 }
 
+/// Destroys the keys of the text of the request that was begun: nobody can read it any more. Gives how many there were.
+///
+/// # Errors
+/// The ledger's; [`Error::NothingToForget`] when nothing was begun.
+pub fn erase(line: &Line, progress: &(dyn Fn(&str, u64, u64) + Send + Sync)) -> Result<u64> {
+    let request = line.forgetting().ok_or(Error::NothingToForget)?;
+    let ledger = line.ledger();
+    let mut subjects: Vec<String> = request.turns.iter().map(ToString::to_string).collect();
+    subjects.extend(request.subjects.iter().cloned());
+    progress("keys", 0, subjects.len() as u64);
+    subjects.retain(|_| !ledger::mutant::on("forget-keeps-keys"));
+    // First: what was folded of the text must not be left when only the text is gone.
+    recovery::erase(ledger)?;
+    let keys = ledger
+        .destroy_keys(&subjects)
+        .map_err(Error::ledger("train", "destroy the keys of forgotten text"))?;
+    progress("keys", keys, subjects.len() as u64);
+    Ok(keys)
+}
+
 /// Finishes the request that was begun. Can be called again after it was interrupted: what it has computed is found.
 ///
 /// # Errors
@@ -173,16 +193,7 @@ pub fn finish(
 ) -> Result<Forgotten> {
     let request = line.forgetting().cloned().ok_or(Error::NothingToForget)?;
     let ledger = line.ledger().clone();
-    let mut subjects: Vec<String> = request.turns.iter().map(ToString::to_string).collect();
-    subjects.extend(request.subjects.iter().cloned());
-    progress("keys", 0, subjects.len() as u64);
-    subjects.retain(|_| !ledger::mutant::on("forget-keeps-keys"));
-    // First: what was folded of the text must not be left when only the text is gone.
-    recovery::erase(&ledger)?;
-    let keys = ledger
-        .destroy_keys(&subjects)
-        .map_err(Error::ledger("train", "destroy the keys of forgotten text"))?;
-    progress("keys", keys, subjects.len() as u64);
+    let keys = erase(line, progress)?;
 
     let before = line.version();
     let adapter = line.adapter().clone();

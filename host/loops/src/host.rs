@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Result, Shutdown,
-    bench::MakeBench,
+    bench::{MakeBench, Turn},
     forget::Forgotten,
     gate::GateConfig,
     guard::{GuardConfig, StageConfig},
@@ -125,6 +125,8 @@ pub struct Trained {
     pub shelf: Arc<dyn Shelf>,
     /// Makes a learner on which steps can be computed again.
     pub bench: MakeBench,
+    /// Held while that one computes; operators' requests that compute hold it, too.
+    pub turn: Turn,
     /// Called when turns are forgotten, before their text is erased: whoever keeps something of them in memory drops it.
     pub erased: OnErase,
     /// Called when a request to forget is through, also one that an earlier process had begun.
@@ -218,6 +220,7 @@ impl Loops {
             shelf: seams.trained.shelf,
             policy: seams.policy,
             bench: seams.trained.bench,
+            turn: seams.trained.turn,
             orders,
             erased,
             forgotten: seams.trained.forgotten,
@@ -311,7 +314,7 @@ impl Loops {
                     Some(line) => line,
                     None => read()?.line,
                 };
-                Training::new(parts, line).run(stop).await
+                Training::new(parts, line, stop).run().await
             })
         });
         supervisor.wait().await?;

@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{
     Error, Result, Shutdown,
-    bench::MakeBench,
+    bench::{MakeBench, Turn},
     forget,
     gate::GateConfig,
     gating,
@@ -102,6 +102,7 @@ pub(crate) struct Parts {
     pub(crate) shelf: Arc<dyn Shelf>,
     pub(crate) policy: Arc<dyn Policy>,
     pub(crate) bench: MakeBench,
+    pub(crate) turn: Turn,
     pub(crate) orders: Orders,
     pub(crate) erased: OnErase,
     pub(crate) forgotten: OnForgotten,
@@ -120,7 +121,11 @@ pub(crate) struct Training {
     busy: bool,
     /// Orders that must wait for the end of a step.
     later: VecDeque<Given>,
+    shutdown: Shutdown,
 }
+
+/// What orders come from.
+type Heard = OwnedMutexGuard<mpsc::Receiver<Given>>;
 
 /// What a step led to.
 enum Outcome {
@@ -130,7 +135,7 @@ enum Outcome {
 }
 
 impl Training {
-    pub(crate) fn new(parts: Parts, line: Line) -> Self {
+    pub(crate) fn new(parts: Parts, line: Line, shutdown: Shutdown) -> Self {
         expects(&parts.board, &line);
         Self {
             parts,
@@ -138,11 +143,13 @@ impl Training {
             strayed: false,
             busy: false,
             later: VecDeque::new(),
+            shutdown,
         }
     }
 
     /// Brings the head to life, then trains until the shutdown. A step that has begun is committed.
-    pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<()> {
+    pub(crate) async fn run(mut self) -> Result<()> {
+        let shutdown = self.shutdown.clone();
         let mut orders = self.parts.orders.clone().lock_owned().await;
         self.restore().await?;
         self.with_line("erasing", |line| forget::sweep(line).map(drop))
@@ -153,16 +160,20 @@ impl Training {
             if shutdown.is_now() {
                 return Ok(());
             }
-            self.forget_what_was_begun().await?;
+            self.forget_what_was_begun(&mut orders).await?;
+            // It may have waited until now, and nothing is trained before it.
+            if shutdown.is_now() {
+                return Ok(());
+            }
             if let Some(given) = self.later.pop_front() {
-                self.obey(given).await?;
+                self.obey(given, &mut orders).await?;
                 continue;
             }
             if self.line()?.waits_for_a_trial() {
                 // What comes next starts from the weights that win: until then batches wait, and the fold reads no further.
                 tokio::select! {
                     () = shutdown.wait() => return Ok(()),
-                    Some(given) = orders.recv() => self.obey(given).await?,
+                    Some(given) = orders.recv() => self.obey(given, &mut orders).await?,
                 }
                 continue;
             }
@@ -173,14 +184,14 @@ impl Training {
                 }
                 tokio::select! {
                     () = shutdown.wait() => return Ok(()),
-                    Some(given) = orders.recv() => self.obey(given).await?,
+                    Some(given) = orders.recv() => self.obey(given, &mut orders).await?,
                     () = sleep(RETRY) => {}
                 }
                 continue;
             }
             tokio::select! {
                 () = shutdown.wait() => return Ok(()),
-                Some(given) = orders.recv() => self.obey(given).await?,
+                Some(given) = orders.recv() => self.obey(given, &mut orders).await?,
                 () = self.parts.board.train.rung() => {}
             }
         }
@@ -223,11 +234,7 @@ impl Training {
     }
 
     /// One step; false when the learner or the gate asks for patience.
-    async fn train(
-        &mut self,
-        due: Due,
-        orders: &mut OwnedMutexGuard<mpsc::Receiver<Given>>,
-    ) -> Result<bool> {
+    async fn train(&mut self, due: Due, orders: &mut Heard) -> Result<bool> {
         if self.strayed {
             self.restore().await?;
         }
@@ -327,12 +334,7 @@ impl Training {
     }
 
     /// Asks the gate and commits; false when the gate cannot be asked now.
-    async fn publish(
-        &mut self,
-        due: Due,
-        proposal: Proposal,
-        orders: &mut OwnedMutexGuard<mpsc::Receiver<Given>>,
-    ) -> Result<bool> {
+    async fn publish(&mut self, due: Due, proposal: Proposal, orders: &mut Heard) -> Result<bool> {
         let head = self.line()?.version();
         let gate = match self.examine(orders).await? {
             Ok(gate) => gate,
@@ -426,7 +428,7 @@ impl Training {
     /// Asks the gate about the learner's last proposal, when there is a gate.
     async fn examine(
         &mut self,
-        orders: &mut OwnedMutexGuard<mpsc::Receiver<Given>>,
+        orders: &mut Heard,
     ) -> Result<rl::Result<Option<(bool, serde_json::Value)>>> {
         if !self.parts.gate.enabled {
             return Ok(Ok(None));
@@ -449,7 +451,7 @@ impl Training {
     async fn meanwhile<T>(
         &mut self,
         work: impl Future<Output = Result<T>>,
-        orders: &mut OwnedMutexGuard<mpsc::Receiver<Given>>,
+        orders: &mut Heard,
     ) -> Result<Result<T>> {
         let mut work = std::pin::pin!(work);
         self.busy = true;
@@ -461,7 +463,7 @@ impl Training {
                 }
                 Some(given) = orders.recv() => match given.order {
                     Order::Forget(_) => self.later.push_back(given),
-                    _ => self.obey(given).await?,
+                    _ => self.obey_now(given).await?,
                 },
             }
         }

@@ -75,8 +75,7 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use ledger::{Ledger, Seq};
-    use loops::records::RunRecord;
+    use ledger::Ledger;
     use policy::{Deployed, Slot};
 
     use super::*;
@@ -102,19 +101,11 @@ mod tests {
         let loaded = Loaded::from_config(&config.model).unwrap();
         let slot = || Arc::new(Slot::new(Deployed::default()));
         let trained = training::trained(&config, &loaded, slot(), slot()).unwrap();
-        let run = RunRecord {
-            adapter: config.loops.adapter.to_string(),
-            model: loaded.name.clone(),
-            seed: config.loops.seed,
-            rules: config.loops.train.rules(),
-            learner: config.train.to_json(),
-            through: Seq::ZERO,
-        };
         let ledger = Ledger::open(folder.path(), ledger::Options::default()).unwrap();
         let bench = Workbench::live(config, loaded, ledger, Control::Offline);
         let (heavy, light) = (Request::Replay { to: None }, Request::Log { limit: None });
 
-        let again = (trained.bench)(&run).unwrap();
+        let again = trained.turn.try_lock().unwrap();
         let said = first(&bench, &heavy);
         assert!(said.contains("something is being forgotten"), "{said}");
         assert!(!first(&bench, &light).contains("forgotten"));
@@ -133,5 +124,6 @@ mod tests {
         assert!(!first(&small, &light).contains("not planned"));
         // A request that computes keeps the steps waiting: it holds the same.
         let _request = bench.loaded().unwrap().aside.try_lock().unwrap();
+        assert!(trained.turn.try_lock().is_err());
     }
 }

@@ -6,20 +6,44 @@ use std::{collections::HashSet, sync::Arc};
 
 use ledger::lineage::VersionRecord;
 use rl::{PolicyVersion, Stored};
-use tokio::time::Instant;
+use tokio::{
+    sync::{OwnedMutexGuard, oneshot},
+    time::Instant,
+};
 
-use super::{Training, blocking, get};
+use super::{Heard, Training, blocking, get};
 use crate::{
     Error, Result,
     forget::{self, Forgotten},
     guard::Trip,
     line::Line,
-    orders::{Done, Given, Order},
+    orders::{Done, Given, Order, Progress},
 };
 
 impl Training {
     /// Obeys an order and answers it. Only the ledger's failure is an error here.
-    pub(super) async fn obey(&mut self, given: Given) -> Result<()> {
+    pub(super) async fn obey(&mut self, given: Given, orders: &mut Heard) -> Result<()> {
+        let Order::Forget(selector) = given.order else {
+            return self.obey_now(given).await;
+        };
+        let begun = self
+            .with_line("planning to forget", move |line| {
+                forget::begin(line, &selector)
+            })
+            .await;
+        let done = match begun {
+            Ok(()) => self.forget(given.progress, orders).await,
+            Err(error) => Err(error),
+        };
+        match done.transpose() {
+            Some(done) => self.answer(given.reply, done.map(|f| Done::Forgotten(Box::new(f)))),
+            // Whoever asked hears that the host stops.
+            None => Ok(()),
+        }
+    }
+
+    /// The same with an order that needs no bench: it can be obeyed while something else is waited for.
+    pub(super) async fn obey_now(&mut self, given: Given) -> Result<()> {
         let Given {
             order,
             progress,
@@ -38,21 +62,21 @@ impl Training {
                 .with_line("naming a version", move |line| line.name(name))
                 .await
                 .map(|()| Done::Named),
-            Order::Forget(selector) => {
-                let begun = self
-                    .with_line("planning to forget", move |line| {
-                        forget::begin(line, &selector)
-                    })
-                    .await;
-                match begun {
-                    Ok(()) => self
-                        .forget(progress)
-                        .await
-                        .map(|f| Done::Forgotten(Box::new(f))),
-                    Err(error) => Err(error),
-                }
+            // It waits for the end of what is waited for now.
+            Order::Forget(_) => {
+                let given = Given {
+                    order,
+                    progress,
+                    reply,
+                };
+                self.later.push_back(given);
+                return Ok(());
             }
         };
+        self.answer(reply, done)
+    }
+
+    fn answer(&self, reply: oneshot::Sender<Result<Done>>, done: Result<Done>) -> Result<()> {
         let fatal = match &done {
             Err(error) if self.parts.ledger.health().is_err() => Some(error.clone()),
             _ => None,
@@ -136,26 +160,45 @@ impl Training {
         Ok(())
     }
 
-    pub(super) async fn forget_what_was_begun(&mut self) -> Result<()> {
+    pub(super) async fn forget_what_was_begun(&mut self, orders: &mut Heard) -> Result<()> {
         if self.line()?.forgetting().is_some() && !ledger::mutant::on("begun-forgetting-dropped") {
-            let forgotten = self.forget(Arc::new(|_, _, _| {})).await?;
-            tracing::info!(id = %forgotten.record.id, "a request to forget was finished");
+            let progress = Arc::new(|_: &str, _, _| {});
+            if let Some(forgotten) = self.forget(progress, orders).await? {
+                tracing::info!(id = %forgotten.record.id, "a request to forget was finished");
+            }
         }
         Ok(())
     }
 
-    /// Finishes the request to forget that the ledger holds.
-    async fn forget(&mut self, progress: crate::orders::Progress) -> Result<Forgotten> {
+    /// Finishes the request to forget that the ledger holds; `None` when the host stops first: the next start finishes it.
+    async fn forget(
+        &mut self,
+        progress: Progress,
+        orders: &mut Heard,
+    ) -> Result<Option<Forgotten>> {
         if let Some(begun) = self.line()?.forgetting() {
             (self.parts.erased)(&begun.turns);
         }
+        let told = progress.clone();
+        // The text waits for nobody.
+        let keys = self
+            .with_line("erasing text", move |line| forget::erase(line, &*told))
+            .await?;
+        let Some(turn) = self.turn(&progress, orders).await? else {
+            return Ok(None);
+        };
         let bench = self.parts.bench.clone();
         let gate = self.parts.gate.clone();
         let forgotten = self
             .with_line("forgetting", move |line| {
+                let _turn = turn;
                 forget::finish(line, &bench, &gate, &*progress)
             })
             .await?;
+        let forgotten = Forgotten {
+            keys: keys + forgotten.keys,
+            ..forgotten
+        };
         let head = self.line()?.head().cloned();
         let moved = forgotten.record.after != forgotten.record.before;
         if moved && let Some(head) = head {
@@ -172,7 +215,33 @@ impl Training {
                 tracing::error!(error = %error.chain(), "the learner could not go on from what is left after forgetting");
             }
         }
-        Ok(forgotten)
+        Ok(Some(forgotten))
+    }
+
+    /// Waits for whoever computes aside, and obeys orders meanwhile; `None` when the host stops first.
+    async fn turn(
+        &mut self,
+        progress: &Progress,
+        orders: &mut Heard,
+    ) -> Result<Option<OwnedMutexGuard<()>>> {
+        let turn = self.parts.turn.clone();
+        if let Ok(free) = turn.clone().try_lock_owned() {
+            return Ok(Some(free));
+        }
+        let why = "an operator's request computes; what is to be forgotten is trained away when it is done";
+        tracing::warn!(why, "forgetting waits");
+        progress("waiting for another request", 0, 1);
+        self.parts.board.training_waits(Some(why.to_owned()));
+        let shutdown = self.shutdown.clone();
+        let free = async move {
+            tokio::select! {
+                () = shutdown.wait() => Ok(None),
+                free = turn.lock_owned() => Ok(Some(free)),
+            }
+        };
+        let free = self.meanwhile(free, orders).await?;
+        self.parts.board.training_waits(None);
+        free
     }
 }
 

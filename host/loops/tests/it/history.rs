@@ -355,6 +355,46 @@ async fn a_kill_while_forgetting_is_finished_at_the_next_start() {
 }
 
 #[tokio::test]
+async fn while_forgetting_waits_for_another_request_orders_are_obeyed_and_the_host_stops() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    two_people(&rig).await;
+    rig.handle.until(|s| s.live.get() == 4).await;
+    let busy = rig.turn.clone().lock_owned().await;
+    let control = rig.handle.control().clone();
+    let selector = Selector::User {
+        tenant: None,
+        user: "ann".to_owned(),
+    };
+    let asked = tokio::spawn(async move { control.forget(selector, |_, _, _| {}).await });
+    let waits = |s: &loops::Status| s.training_waits.is_some();
+    let status = rig.handle.until(waits).await;
+    assert!(status.training_waits.unwrap().contains("request computes"));
+    // Nobody can read what she said by then.
+    let erased = rig.ledger.scan(Seq::FIRST).map(Result::unwrap);
+    assert!(erased.filter(|record| record.erased).count() > 0);
+    let control = rig.handle.control();
+    let back = control.revert(PolicyVersion::new(2), "broken").await;
+    assert_eq!(back.unwrap().version, 5);
+    assert_eq!(rig.handle.status().live.get(), 5);
+    rig.stop().await;
+    assert!(asked.await.unwrap().is_err(), "the host stops first");
+    drop(busy);
+
+    // The next start finishes it, with the revert.
+    let rig = Rig::start(dir.path(), config());
+    let moved = |s: &loops::Status| s.live.get() > 5;
+    rig.handle.until(moved).await;
+    let lineage = Lineage::read(&rig.ledger).unwrap();
+    for old in lineage.all().iter().filter(|v| v.version <= 5) {
+        assert!(!rig.ledger.has_blob(&old.adapter_blob.unwrap()));
+    }
+    let again = replayed(&rig.ledger);
+    assert_eq!(again.adapter, Some(adapter(&rig.ledger)));
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_judge_that_comes_to_forgotten_turns_passes_them_over() {
     let dir = folder();
     let rig = Rig::start(dir.path(), config());

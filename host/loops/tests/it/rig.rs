@@ -11,7 +11,7 @@ use std::{
 use ledger::{Ledger, Options, Record, Seq};
 use loops::{
     Config, Handle, Loops, Seams, Stop, Trained,
-    bench::{Bench, MakeBench},
+    bench::{Bench, MakeBench, Turn},
     gate::GateConfig,
     records,
 };
@@ -282,7 +282,6 @@ pub(crate) fn bench() -> MakeBench {
         Ok(Bench {
             learner: Box::new(learner),
             policy: Arc::new(policy),
-            turn: None,
         })
     })
 }
@@ -447,6 +446,8 @@ pub(crate) struct Rig {
     pub(crate) handle: Handle,
     pub(crate) policy: Arithmetic,
     pub(crate) witness: Arc<Mutex<Witness>>,
+    /// Held while something is computed aside.
+    pub(crate) turn: Turn,
     stop: Stop,
     running: JoinHandle<loops::Result<()>>,
 }
@@ -518,12 +519,14 @@ impl Rig {
         let mut learner = HashLearner::new(policy.live.clone(), witness.clone());
         learner.settings = settings;
         learner.door = policy.step_door.clone();
+        let turn = Turn::default();
         let trained = Trained {
             learner: Box::new(learner),
             settings: serde_json::to_value(settings).unwrap(),
             model: "arithmetic".into(),
             shelf: Arc::new(NumberShelf(policy.clone())),
             bench: bench(),
+            turn: turn.clone(),
             erased: Arc::new(|_| {}),
             forgotten: Arc::new(|_| {}),
         };
@@ -544,6 +547,7 @@ impl Rig {
             policy,
             witness,
             metrics: registry,
+            turn,
             stop,
             running,
         })
