@@ -36,7 +36,10 @@ struct Event {
   Stream* stream = nullptr;
   size_t position = 0;             // tasks of the stream that were queued before it, counted from its creation
   double time = 0;
+  unsigned flags = 0;
 };
+// Of events: who waits sleeps; the place's time is not noted.
+enum { BLOCKING_SYNC = 1, DISABLE_TIMING = 2 };
 struct Graph { Tasks tasks; };
 struct Allocation { size_t bytes; u8* memory; void* context; };
 std::map<const u8*, size_t> pinned;   // of the host, read by the device when a copy's turn comes
@@ -57,6 +60,8 @@ struct Done {
   u64 ran;      // kernels that were run because it waited, whoever queued them
   u64 blocks;   // of the kernels that it queued
   u64 deepest;  // the most work that a stream had when it queued some
+  u64 waits;    // for events
+  u64 spins;    // those of them that keep a processor busy
 };
 thread_local Done done;
 int contexts[2];
@@ -297,9 +302,10 @@ API cuStreamSynchronize(Stream* s) {
   drain(s);
   return sticky;
 }
-API cuEventCreate(Event** e, unsigned) {
+API cuEventCreate(Event** e, unsigned flags) {
   GUARD;
   *e = new Event;
+  (*e)->flags = flags;
   events.insert(*e);
   return SUCCESS;
 }
@@ -326,10 +332,13 @@ API cuEventRecord(Event* e, Stream* s) {
 }
 API cuEventSynchronize(Event* e) {
   GUARD;
+  done.waits++;
+  done.spins += !(e->flags & BLOCKING_SYNC);
   if (e->stream) drain_to(e->stream, e->position);
   return sticky;
 }
 API cuEventElapsedTime_v2(float* ms, Event* from, Event* to) {
+  if ((from->flags | to->flags) & DISABLE_TIMING) return INVALID_HANDLE;
   *ms = (float)(to->time - from->time);
   return SUCCESS;
 }

@@ -65,7 +65,7 @@ impl Meter {
 
     fn round(&self, calls: usize, work: &mut impl FnMut(&Stream) -> Result<()>) -> Result<f64> {
         let gpu = self.on.gpu();
-        let (before, after) = (gpu.event()?, gpu.event()?);
+        let (before, after) = (gpu.timed_event()?, gpu.timed_event()?);
         self.on.record(&before)?;
         for _ in 0..calls {
             work(&self.on)?;

@@ -158,15 +158,30 @@ unsafe impl Send for Event {}
 unsafe impl Sync for Event {}
 
 impl Gpu {
-    /// A new mark.
+    /// A new mark. Who waits for it sleeps: training does for most of its time. It takes no time.
     ///
     /// # Errors
     /// [`crate::Error::Driver`].
     pub fn event(&self) -> Result<Event> {
+        let (sleeps, timeless) = (
+            CUevent_flags::CU_EVENT_BLOCKING_SYNC,
+            CUevent_flags::CU_EVENT_DISABLE_TIMING,
+        );
+        self.mark(sleeps as u32 | timeless as u32)
+    }
+
+    /// A new mark for [`Event::milliseconds_since`]. Who waits for it keeps a processor busy.
+    ///
+    /// # Errors
+    /// [`crate::Error::Driver`].
+    pub fn timed_event(&self) -> Result<Event> {
+        self.mark(CUevent_flags::CU_EVENT_DEFAULT as u32)
+    }
+
+    fn mark(&self, flags: u32) -> Result<Event> {
         self.bind()?;
         let mut raw = std::ptr::null_mut();
-        let flags = CUevent_flags::CU_EVENT_DEFAULT as u32;
-        // SAFETY: the context is the thread's; `raw` outlives the call.
+        // SAFETY: the context is the thread's; `raw` outlives the call; the flags are a mark's.
         unsafe { call!(cuEventCreate(&raw mut raw, flags)) }?;
         Ok(Event {
             gpu: self.clone(),
@@ -189,7 +204,7 @@ impl Event {
     /// Milliseconds from an earlier place to this; both must be reached.
     ///
     /// # Errors
-    /// [`crate::Error::Driver`].
+    /// [`crate::Error::Driver`], also for a mark that takes no time.
     pub fn milliseconds_since(&self, earlier: &Event) -> Result<f32> {
         self.gpu.bind()?;
         let mut time = 0.0;

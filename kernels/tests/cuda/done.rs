@@ -10,6 +10,8 @@ pub(crate) struct Done {
     pub(crate) ran: u64,
     pub(crate) blocks: u64,
     pub(crate) deepest: u64,
+    pub(crate) waits: u64,
+    pub(crate) spins: u64,
 }
 
 /// What this thread has had done so far; none on another driver, which does not count. A driver is loaded.

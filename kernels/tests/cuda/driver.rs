@@ -1,9 +1,10 @@
 //! The driver layer: copies, order of streams, graphs, and what is refused.
 
-use kernels::cuda::{Buffer, Priority, devices, rmsnorm};
+use kernels::cuda::{Buffer, Event, Priority, devices, rmsnorm};
 use kernels::{Error, cuda::Gpu};
 
 use crate::common::{bits, vector};
+use crate::done::done;
 use crate::setup::{driver, gpu, poisoned, stream, widened};
 
 #[test]
@@ -75,6 +76,29 @@ fn a_stream_waits_for_anothers_event() {
     train.record(&event).unwrap();
     serve.wait_for(&event).unwrap();
     assert_eq!(serve.download(buffer.view()).unwrap(), [0; 64]);
+}
+
+#[test]
+fn who_waits_for_an_event_sleeps_unless_it_takes_the_time() {
+    let Some(on) = stream() else { return };
+    let gpu = on.gpu();
+    let (plain, also) = (gpu.event().unwrap(), gpu.event().unwrap());
+    let (from, to) = (gpu.timed_event().unwrap(), gpu.timed_event().unwrap());
+    for event in [&plain, &from, &to, &also] {
+        on.record(event).unwrap();
+    }
+    let spins = |event: &Event| {
+        let before = done();
+        event.wait().unwrap();
+        done().zip(before).map(|(now, then)| now.spins - then.spins)
+    };
+    // On another driver only that it waits.
+    if let (Some(sleeping), Some(timed)) = (spins(&also), spins(&to)) {
+        assert_eq!((sleeping, timed), (0, 1));
+    }
+    assert!(to.milliseconds_since(&from).unwrap() >= 0.0);
+    let refused = also.milliseconds_since(&plain);
+    assert!(matches!(refused, Err(Error::Driver { .. })), "{refused:?}");
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn steps_that_were_recorded_are_repeated_while_training_takes_more_memory() {
 }
 
 #[test]
-fn training_runs_a_few_layers_ahead_of_the_gpu_however_many_there_are() {
+fn training_runs_a_few_layers_ahead_of_the_gpu_and_sleeps_meanwhile() {
     if !driver::present() {
         return;
     }
@@ -127,6 +127,7 @@ fn training_runs_a_few_layers_ahead_of_the_gpu_however_many_there_are() {
     // in the queue, never more.
     if let Some(done) = deepest(9) {
         assert!(done.deepest < 200, "{done:?}");
+        assert!(done.waits > 9 && done.spins == 0, "{done:?}");
     }
 }
 
