@@ -128,11 +128,10 @@ impl Side {
     pub(crate) fn new(meter: &Meter, map: Shape, rows: usize) -> Result<Side> {
         let on = &meter.on;
         let table = Table::new(on, rows, &[map], RANK)?;
-        let (a, b) = (
-            meter.noise(4, RANK * map.inputs)?,
-            meter.noise(5, map.outputs * RANK)?,
-        );
         for slot in 0..rows {
+            let seed = 4 + 2 * slot as u64;
+            let a = meter.noise(seed, RANK * map.inputs)?;
+            let b = meter.noise(seed + 1, map.outputs * RANK)?;
             let mut packed = Packed::new(on.gpu(), &[map], RANK, 2.0)?;
             packed.pack(on, 0, &[[a.view(), b.view()]])?;
             table.publish(on, slot, 0, Some(Arc::new(packed)))?;

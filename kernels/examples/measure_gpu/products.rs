@@ -85,25 +85,25 @@ pub(crate) fn output(meter: &Meter) -> Result<Vec<Row>> {
 }
 
 /// Compares every variant's rows with those of the largest call in tiles: up to 4,096 rows of one map, up to 128 of those that decoding
-/// multiplies with, the vocabulary, too, and with an adapter for each row.
-pub(crate) fn agreement(meter: &Meter) -> Result<()> {
+/// multiplies with, the vocabulary, too, and with an adapter for each row. How many elements differ.
+pub(crate) fn agreement(meter: &Meter) -> Result<usize> {
     let many = vec![1, 2, 7, 8, 16, 33, 64, 65, 127, 128, 129, 512, 1000, 4096];
     let map = |outputs, inputs| Shape { outputs, inputs };
     let counts = meter.size(many, vec![1, 17, 65]);
-    agree(meter, meter.size(map(2048, 2560), SMALL), &counts, false)?;
+    let mut differ = agree(meter, meter.size(map(2048, 2560), SMALL), &counts, false)?;
     let few: Vec<usize> = counts
         .into_iter()
         .filter(|n| *n <= Variant::HOPPER_FEW_ROWS)
         .collect();
     for map in meter.size(LAYER.to_vec(), vec![SMALL]) {
-        agree(meter, map, &few, false)?;
-        agree(meter, map, &few, true)?;
+        differ += agree(meter, map, &few, false)?;
+        differ += agree(meter, map, &few, true)?;
     }
-    agree(meter, meter.size(map(151_936, 2560), SMALL), &few, false)
+    Ok(differ + agree(meter, meter.size(map(151_936, 2560), SMALL), &few, false)?)
 }
 
 /// Every variant of one map, for these numbers of rows, ascending.
-fn agree(meter: &Meter, map: Shape, counts: &[usize], adapted: bool) -> Result<()> {
+fn agree(meter: &Meter, map: Shape, counts: &[usize], adapted: bool) -> Result<usize> {
     let most = counts.last().copied().unwrap_or(1);
     let (x, w) = (
         meter.narrow(1, most * map.inputs)?,
@@ -133,6 +133,7 @@ fn agree(meter: &Meter, map: Shape, counts: &[usize], adapted: bool) -> Result<(
         meter.on.download(y.view())
     };
     let whole = run(Variant::Tiles, most)?;
+    let mut all = 0;
     for variant in [
         Variant::Tiles,
         Variant::Few,
@@ -160,8 +161,9 @@ fn agree(meter: &Meter, map: Shape, counts: &[usize], adapted: bool) -> Result<(
         println!(
             "products {inputs} → {outputs}{with} by {variant:?}: {compared} compared, {differ} differ from tiles of {most} rows"
         );
+        all += differ;
     }
-    Ok(())
+    Ok(all)
 }
 
 fn row(op: &'static str, (n, map): (usize, Shape), us: f64, bytes: f64) -> Row {
