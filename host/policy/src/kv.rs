@@ -141,14 +141,19 @@ impl Kv {
         }
     }
 
-    /// The pages on a GPU; an empty sequence gets `new` ones.
-    pub(crate) fn pages_or(&mut self, new: impl FnOnce() -> Paged) -> Result<&mut Paged> {
-        if self.is_empty() && matches!(self.store, Store::Host(_)) {
+    /// The pages of one model on a GPU, which `own` tells from others'; an empty sequence gets `new` ones.
+    pub(crate) fn pages_or(
+        &mut self,
+        own: impl Fn(&Paged) -> bool,
+        new: impl FnOnce() -> Paged,
+    ) -> Result<&mut Paged> {
+        if self.is_empty() && !self.pages().is_some_and(&own) {
             self.store = Store::Gpu(new(), 0);
         }
+        let tokens = self.len();
         match &mut self.store {
-            Store::Gpu(cache, _) => Ok(cache),
-            Store::Host(cache) => Err(refuse(cache.len(), ELSEWHERE)),
+            Store::Gpu(cache, _) if own(cache) => Ok(cache),
+            _ => Err(refuse(tokens, ELSEWHERE)),
         }
     }
 
@@ -167,7 +172,7 @@ impl Kv {
     }
 }
 
-const ELSEWHERE: &str = "they were computed on another device";
+const ELSEWHERE: &str = "they were computed on another device, or by another model";
 
 fn refuse(tokens: usize, rule: &'static str) -> Error {
     Error::Compute(kernels::Error::Argument {

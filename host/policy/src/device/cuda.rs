@@ -372,8 +372,9 @@ impl Device for Cuda {
     }
 
     fn adopt(&self, kv: &mut Kv, tokens: usize) -> Result<()> {
-        let filled = kv.len();
-        kv.pages_or(|| Cache::new(Arc::clone(&self.shared.pages)))?
+        let (filled, pages) = (kv.len(), &self.shared.pages);
+        let own = |cache: &Cache| Arc::ptr_eq(cache.pages(), pages);
+        kv.pages_or(own, || Cache::new(Arc::clone(pages)))?
             .hold(self.stream(), filled, tokens)
     }
 

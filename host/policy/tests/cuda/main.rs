@@ -12,6 +12,7 @@ mod driver;
 mod load;
 #[path = "../../../../kernels/tests/cuda/standin.rs"]
 mod standin;
+mod two_models;
 mod wide_heads;
 
 use common::*;
@@ -545,35 +546,6 @@ fn a_pack_is_trained_as_its_sequences_are() {
         .train_pack(&mut Tape::new(), Some(&adapter), &pack, 1.0)
         .unwrap();
     assert!(bits(&together) == bits(&alone));
-}
-
-#[test]
-fn models_that_share_buffers_do_not_repeat_each_others_steps() {
-    if !driver::present() {
-        return;
-    }
-    let model = |seed| Model::random_on_gpu(config(true), seed, 0, 512, pool()).unwrap();
-    let models = [model(7), model(8)];
-    // A step is recorded when it comes for the second time.
-    let turns = [0, 0, 0, 0, 1, 1, 1, 0, 1, 0, 1];
-    let run = |scratches: &mut [Scratch]| {
-        let mut kvs = [Kv::new(&config(true)), Kv::new(&config(true))];
-        let step = |i: usize| {
-            let scratch = &mut scratches[i % scratches.len()];
-            let segment = Segment {
-                kv: &mut kvs[i],
-                tokens: &[5],
-                adapter: None,
-                logits: Logits::Last,
-            };
-            models[i].forward(scratch, &mut [segment]).unwrap();
-            scratch.logits(0).flat_map(bits).collect::<Vec<u32>>()
-        };
-        turns.map(step)
-    };
-    let expected = run(&mut [Scratch::new(), Scratch::new()]);
-    let found = run(&mut [Scratch::new()]);
-    assert!(found == expected);
 }
 
 /// Attempts at one task: what they share is longer than a page of keys, and ends in the middle of one.

@@ -1,0 +1,71 @@
+//! Two models on one GPU: a caller's buffers and gradients are each one's in turn, a sequence is one's for good.
+
+use super::*;
+
+#[test]
+fn models_that_share_buffers_do_not_repeat_each_others_steps() {
+    if !driver::present() {
+        return;
+    }
+    let model = |seed| Model::random_on_gpu(config(true), seed, 0, 512, pool()).unwrap();
+    let models = [model(7), model(8)];
+    // A step is recorded when it comes for the second time.
+    let turns = [0, 0, 0, 0, 1, 1, 1, 0, 1, 0, 1];
+    let run = |scratches: &mut [Scratch]| {
+        let mut kvs = [Kv::new(&config(true)), Kv::new(&config(true))];
+        let step = |i: usize| {
+            let scratch = &mut scratches[i % scratches.len()];
+            let segment = Segment {
+                kv: &mut kvs[i],
+                tokens: &[5],
+                adapter: None,
+                logits: Logits::Last,
+            };
+            models[i].forward(scratch, &mut [segment]).unwrap();
+            scratch.logits(0).flat_map(bits).collect::<Vec<u32>>()
+        };
+        turns.map(step)
+    };
+    let expected = run(&mut [Scratch::new(), Scratch::new()]);
+    let found = run(&mut [Scratch::new()]);
+    assert!(found == expected);
+}
+
+#[test]
+fn a_sequence_does_not_go_on_in_another_model_unless_it_is_empty() {
+    if !driver::present() {
+        return;
+    }
+    let model = |seed| Model::random_on_gpu(config(true), seed, 0, 128, pool()).unwrap();
+    let [first, second] = [model(7), model(8)];
+    let mut scratch = Scratch::new();
+    let mut step = |model: &Model, kv: &mut Kv, tokens: &[u32]| {
+        let logits = Logits::Last;
+        let segment = Segment {
+            kv,
+            tokens,
+            adapter: None,
+            logits,
+        };
+        model.forward(&mut scratch, &mut [segment])?;
+        Ok(scratch.logits(0).flat_map(bits).collect::<Vec<u32>>())
+    };
+    let mut kv = Kv::new(first.config());
+    step(&first, &mut kv, &[1, 2, 3]).unwrap();
+    let mut copy = Kv::new(first.config());
+    copy.copy_prefix_from(&kv, 2).unwrap();
+    for kv in [&mut kv, &mut copy] {
+        let refused = step(&second, kv, &[4]);
+        assert!(matches!(refused, Err(Error::Compute(_))), "{refused:?}");
+    }
+    assert_eq!((kv.len(), copy.len()), (3, 2));
+    drop(copy);
+    kv.truncate(0).unwrap();
+    let expected = step(&second, &mut Kv::new(second.config()), &[5, 6]).unwrap();
+    assert!(step(&second, &mut kv, &[5, 6]).unwrap() == expected);
+    // All pages of the first are free again.
+    step(&first, &mut Kv::new(first.config()), &[5; 128]).unwrap();
+}
+
+#[test]
+fn gradients_and
