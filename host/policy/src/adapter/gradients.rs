@@ -67,9 +67,9 @@ impl AdapterGrads {
         }
     }
 
-    /// Where they are on the GPU of a model, if they are on it and not zeros.
+    /// Where they are on the GPU of a model, if they are with that and not zeros.
     pub(crate) fn on_gpu_of(&self, device: &Cuda) -> Option<View<'_, f32>> {
-        let sums = self.gpu.as_ref().filter(|sums| sums.are_on(device));
+        let sums = self.gpu.as_ref().filter(|sums| sums.are_of(device));
         sums.and_then(Sums::view)
     }
 
@@ -93,10 +93,10 @@ impl AdapterGrads {
         Ok(HostGrads { layout, values })
     }
 
-    /// Brings them to the GPU of a model, if they are elsewhere.
+    /// Brings them to the GPU of a model, if they are not with that.
     pub(crate) fn on_gpu(&mut self, device: &Cuda) -> Result<&mut Sums> {
         let sums = match self.gpu.take() {
-            Some(sums) if sums.are_on(device) => sums,
+            Some(sums) if sums.are_of(device) => sums,
             // They stay where they are until they are there.
             Some(sums) => match sums.values().and_then(|values| Sums::of(device, &values)) {
                 Ok(there) => there,

@@ -392,7 +392,7 @@ impl Device for Cuda {
         &self,
         scratch: &'a mut Scratch,
     ) -> (&'a mut serve::Buffers<Cuda>, &'a mut serve::Results) {
-        (scratch.cuda.on(self.gpu()), &mut scratch.results)
+        (scratch.cuda.of(self), &mut scratch.results)
     }
 
     fn plan<S: Sequences<Cuda>>(

@@ -1,6 +1,7 @@
 //! Two models on one GPU: a caller's buffers and gradients are each one's in turn, a sequence is one's for good.
 
 use super::*;
+use driver::alone;
 
 #[test]
 fn models_that_share_buffers_do_not_repeat_each_others_steps() {
@@ -68,4 +69,40 @@ fn a_sequence_does_not_go_on_in_another_model_unless_it_is_empty() {
 }
 
 #[test]
-fn gradients_and
+fn gradients_and_a_tape_serve_models_of_two_vocabularies_in_turn() {
+    let name = "two_models::gradients_and_a_tape_serve_models_of_two_vocabularies_in_turn";
+    alone(name, || {
+        let wide = ModelConfig {
+            vocab_size: 352,
+            ..config(true)
+        };
+        let models = [config(true), wide]
+            .map(|config| Model::random_on_gpu(config, 7, 0, 256, pool()).unwrap());
+        let (adapter, tokens) = (adapter(4, 7), text(5, 12));
+        let targets = next_tokens(&tokens);
+        let add = |model: &Model, tape: &mut Tape, grads: &mut AdapterGrads| {
+            model
+                .train_forward(tape, Some(&adapter), &tokens, &targets, 1.0)
+                .unwrap();
+            model.backward(tape, &adapter, &[0.1; 11], grads).unwrap();
+        };
+        let alone = [0, 1].map(|which| {
+            let mut grads = AdapterGrads::zeros(&adapter);
+            add(&models[which], &mut Tape::new(), &mut grads);
+            grads.values().unwrap().into_owned()
+        });
+        let sum: Vec<f32> = (alone[0].iter().zip(&alone[1]))
+            .map(|(first, second)| 2.0 * (first + second))
+            .collect();
+        for shared in [false, true] {
+            let mut tapes = [Tape::new(), Tape::new()];
+            let mut grads = AdapterGrads::zeros(&adapter);
+            for which in [0, 1, 0, 1] {
+                let tape = if shared { 0 } else { which };
+                add(&models[which], &mut tapes[tape], &mut grads);
+            }
+            let error = relative(&grads.values().unwrap(), &sum);
+            assert!(error < 1e-6, "{error}, one tape: {shared}");
+        }
+    });
+}

@@ -79,9 +79,9 @@ impl Sums {
         (!self.empty).then(|| self.values.view())
     }
 
-    /// Whether they are on the GPU of a model.
-    pub(crate) fn are_on(&self, device: &Cuda) -> bool {
-        self.device.gpu().is(device.gpu())
+    /// Whether they are a model's: its queue, and no other, knows when they are added to.
+    pub(crate) fn are_of(&self, device: &Cuda) -> bool {
+        self.device.shared.number == device.shared.number
     }
 
     pub(crate) fn values(&self) -> Result<Vec<f32>> {
@@ -167,7 +167,7 @@ impl Trains for Cuda {
     }
 
     fn tape<'a>(&self, tape: &'a mut Tape) -> (&'a mut train::Buffers<Cuda>, &'a mut train::Asked) {
-        (tape.cuda.on(self.gpu()), &mut tape.asked)
+        (tape.cuda.of(self), &mut tape.asked)
     }
 
     fn inner(

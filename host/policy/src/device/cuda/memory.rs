@@ -2,7 +2,7 @@
 
 use super::Cuda;
 use crate::error::Result;
-use kernels::cuda::{Buffer, Element, Gpu, View, ViewMut};
+use kernels::cuda::{Buffer, Element, View, ViewMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How often rows of a queue's work got new memory: its launches that were recorded before may use the old. Those of training are none of
@@ -16,9 +16,9 @@ impl Growth {
     }
 }
 
-/// A caller's buffers on one GPU; a model on another gets new ones.
+/// A caller's buffers of one model; another gets new ones, on the same GPU, too: they have the shapes of the one, and its queues use them.
 #[derive(Debug)]
-pub(crate) struct There<T>(Option<(Gpu, Box<T>)>);
+pub(crate) struct There<T>(Option<(u64, Box<T>)>);
 
 impl<T> Default for There<T> {
     fn default() -> Self {
@@ -27,9 +27,10 @@ impl<T> Default for There<T> {
 }
 
 impl<T: Default> There<T> {
-    pub(super) fn on(&mut self, gpu: &Gpu) -> &mut T {
-        let there = self.0.take().filter(|(of, _)| of.is(gpu));
-        let there = there.unwrap_or_else(|| (gpu.clone(), Box::default()));
+    pub(super) fn of(&mut self, device: &Cuda) -> &mut T {
+        let number = device.shared.number;
+        let there = self.0.take().filter(|(of, _)| *of == number);
+        let there = there.unwrap_or_else(|| (number, Box::default()));
         &mut self.0.insert(there).1
     }
 }

@@ -20,8 +20,6 @@ use std::collections::btree_map::Entry;
 /// A pass's lists on the GPU; they stay for the next pass where they are large enough.
 #[derive(Default, Debug)]
 pub(crate) struct Plan {
-    /// Whose pass it was laid for.
-    owner: Option<u64>,
     pub(super) rows: usize,
     pub(super) tokens: Grown<u32>,
     /// Of each row.
@@ -49,7 +47,6 @@ pub(crate) struct Plan {
 /// What the launches of a step depend on, besides the memory of rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Kind {
-    owner: Option<u64>,
     rows: usize,
     keys: usize,
     adapted: Option<usize>,
@@ -64,7 +61,6 @@ impl Plan {
         batch: &S,
         tokens: &[u32],
     ) -> Result<()> {
-        self.own(device);
         let (mut positions, mut sequences, mut parts) = (Vec::new(), Vec::new(), Vec::new());
         for i in 0..batch.count() {
             let Span {
@@ -137,19 +133,6 @@ impl Plan {
             }
         }
         self.adapters(device, batch)
-    }
-
-    /// Forgets what was laid for another model: lists for heads of another shape, steps that were recorded with its weights.
-    fn own(&mut self, device: &Cuda) {
-        let owner = Some(device.shared.number);
-        if self.owner != owner {
-            let remade = self.remade + 1;
-            *self = Plan {
-                owner,
-                remade,
-                ..Plan::default()
-            };
-        }
     }
 
     /// The page table of the batch.
@@ -241,7 +224,6 @@ impl Plan {
     /// What kind of step this is, when every sequence has one row.
     pub(super) fn kind(&self) -> Option<Kind> {
         self.single.map(|keys| Kind {
-            owner: self.owner,
             rows: self.rows,
             keys,
             adapted: self.adapted,
