@@ -4,6 +4,7 @@
 
 use super::*;
 use done::done;
+use driver::alone;
 
 fn forward(model: &Model, scratch: &mut Scratch, batch: Vec<(&mut Kv, &[u32], Option<&Adapter>)>) {
     let segment = |(kv, tokens, adapter)| Segment {
@@ -162,6 +163,35 @@ fn an_adapter_that_takes_anothers_place_does_not_wait_for_what_training_has_queu
 
 /// Kernels that pack an adapter: one a layer.
 const PACKS: u64 = 2;
+
+#[test]
+fn an_adapter_that_takes_anothers_place_waits_for_what_was_queued_with_that() {
+    let name = "load::an_adapter_that_takes_anothers_place_waits_for_what_was_queued_with_that";
+    alone(name, || {
+        let (gpu, _) = models(true).unwrap();
+        let (own, other, tokens) = (adapter(4, 7), adapter(4, 8), text(5, 20));
+        let (targets, upstream) = (next_tokens(&tokens), [0.1; 19]);
+        let mut tape = Tape::new();
+        let mut train = |grads: &mut AdapterGrads| {
+            gpu.train_forward(&mut tape, Some(&own), &tokens, &targets, 1.0)
+                .unwrap();
+            gpu.backward(&mut tape, &own, &upstream, grads).unwrap();
+            // Goes on with another adapter, and queues nothing that anybody waits for.
+            let failed = gpu.train_forward(&mut tape, Some(&other), &tokens, &targets, 0.0);
+            assert!(failed.is_err(), "its temperature");
+        };
+        let mut expected = AdapterGrads::zeros(&own);
+        train(&mut expected);
+        let expected = expected.values().unwrap();
+        let mut grads = AdapterGrads::zeros(&own);
+        train(&mut grads);
+        // As many as there are places for.
+        for seed in 100..164 {
+            gpu.prepare(&adapter(4, seed)).unwrap();
+        }
+        assert!(bits(&grads.values().unwrap()) == bits(&expected));
+    });
+}
 
 /// The second GPU of the stand-in driver, which refuses copies from one's memory in another's queue.
 #[test]
