@@ -12,6 +12,7 @@
 #include <set>
 #include <memory>
 #include <mutex>
+#include <utility>
 
 typedef int Result;
 typedef u64 Pointer;
@@ -31,6 +32,7 @@ struct Stream {
   void* context;                   // whose work it is
   std::deque<Task> queue;
   std::shared_ptr<Tasks> capture;  // what is recorded instead of queued
+  bool lost = false;               // the recording: a call meanwhile was refused
 };
 struct Event {
   Stream* stream = nullptr;
@@ -53,6 +55,7 @@ std::set<Event*> events;
 std::map<Stream*, std::pair<size_t, size_t>> counts;  // queued, done
 Result sticky = SUCCESS;
 thread_local void* current;
+thread_local Stream* recorder;     // that this thread records on
 // By calls of a thread.
 struct Done {
   u64 frees;    // of memory: each waits for all streams
@@ -67,6 +70,11 @@ thread_local Done done;
 int contexts[2];
 
 #define GUARD std::lock_guard<std::recursive_mutex> guard(lock)
+
+// What a stream that records refuses ends the recording.
+Result unsupported(Stream* s) { s->lost = true; return CAPTURE_UNSUPPORTED; }
+// A thread that records is refused whatever may wait for the device; others are not.
+#define NOT_WHILE_RECORDING if (recorder) return unsupported(recorder)
 
 // Every allocation's margin is as it was made: no kernel wrote beyond its end.
 Result margins() {
@@ -106,6 +114,7 @@ void drain_all() { for (Stream* s : streams) drain(s); }
 
 Result enqueue(Stream* s, std::function<Result()> work) {
   if (!s) return INVALID_HANDLE;
+  if (s->lost) return CAPTURE_INVALIDATED;
   if (s->capture) { s->capture->push_back({std::move(work)}); return SUCCESS; }
   s->queue.push_back({std::move(work)});
   done.deepest = std::max(done.deepest, (u64)s->queue.size());
@@ -208,6 +217,7 @@ API cuGetErrorName(int code, const char** s) {
 
 API cuMemAlloc_v2(Pointer* p, size_t n) {
   GUARD;
+  NOT_WHILE_RECORDING;
   if (!current) return INVALID_CONTEXT;
   if (n == 0) return INVALID_VALUE;
   if (n > (size_t)1 << 30) return OUT_OF_MEMORY;
@@ -219,6 +229,7 @@ API cuMemAlloc_v2(Pointer* p, size_t n) {
 }
 API cuMemFree_v2(Pointer p) {
   GUARD;
+  NOT_WHILE_RECORDING;
   done.frees++;
   drain_all();
   auto it = device.find(p);
@@ -236,6 +247,7 @@ API cuMemGetInfo_v2(size_t* available, size_t* total) {
 }
 API cuMemHostAlloc(void** p, size_t n, unsigned flags) {
   GUARD;
+  NOT_WHILE_RECORDING;
   if (!current) return INVALID_CONTEXT;
   if (n == 0 || flags != 0) return INVALID_VALUE;
   *p = malloc(n);
@@ -244,6 +256,7 @@ API cuMemHostAlloc(void** p, size_t n, unsigned flags) {
 }
 API cuMemFreeHost(void* p) {
   GUARD;
+  NOT_WHILE_RECORDING;
   if (!pinned.erase((const u8*)p)) return INVALID_VALUE;
   free(p);
   return SUCCESS;
@@ -251,7 +264,7 @@ API cuMemFreeHost(void* p) {
 API cuMemcpyHtoDAsync_v2(Pointer d, const void* source, size_t n, Stream* s) {
   GUARD;
   if (!s || !inside(d, n, s->context)) return INVALID_VALUE;
-  if (s && s->capture) return CAPTURE_UNSUPPORTED;
+  if (s->capture) return unsupported(s);
   auto at = pinned.upper_bound((const u8*)source);
   if (at != pinned.begin() && (--at, (const u8*)source + n <= at->first + at->second))
     return enqueue(s, [=] { memcpy((void*)d, source, n); return SUCCESS; });
@@ -262,7 +275,7 @@ API cuMemcpyHtoDAsync_v2(Pointer d, const void* source, size_t n, Stream* s) {
 API cuMemcpyDtoHAsync_v2(void* to, Pointer d, size_t n, Stream* s) {
   GUARD;
   if (!s || !inside(d, n, s->context)) return INVALID_VALUE;
-  if (s && s->capture) return CAPTURE_UNSUPPORTED;
+  if (s->capture) return unsupported(s);
   return enqueue(s, [=] { memcpy(to, (void*)d, n); return SUCCESS; });
 }
 API cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t n, Stream* s) {
@@ -298,7 +311,7 @@ API cuStreamDestroy_v2(Stream* s) {
 }
 API cuStreamSynchronize(Stream* s) {
   GUARD;
-  if (s->capture) return CAPTURE_UNSUPPORTED;
+  if (s->capture) return unsupported(s);
   drain(s);
   return sticky;
 }
@@ -324,7 +337,7 @@ static double now() {
 }
 API cuEventRecord(Event* e, Stream* s) {
   GUARD;
-  if (s->capture) return CAPTURE_UNSUPPORTED;  // the host code refuses it before
+  if (s->capture) return unsupported(s);  // the host code refuses it before
   Result r = enqueue(s, [=] { e->time = now(); return SUCCESS; });
   e->stream = s;
   e->position = counts[s].first;
@@ -332,6 +345,7 @@ API cuEventRecord(Event* e, Stream* s) {
 }
 API cuEventSynchronize(Event* e) {
   GUARD;
+  NOT_WHILE_RECORDING;
   done.waits++;
   done.spins += !(e->flags & BLOCKING_SYNC);
   if (e->stream) drain_to(e->stream, e->position);
@@ -425,17 +439,22 @@ API cuTensorMapEncodeTiled(ns_tmap* map, int type, unsigned rank, void* base, co
 
 // ---- graphs
 
-API cuStreamBeginCapture_v2(Stream* s, int) {
+API cuStreamBeginCapture_v2(Stream* s, int mode) {
   GUARD;
-  if (s->capture) return CAPTURE_INVALIDATED;
+  const int THREAD_LOCAL = 1;
+  if (s->capture || recorder || mode != THREAD_LOCAL) return INVALID_VALUE;
   s->capture = std::make_shared<Tasks>();
+  recorder = s;
   return SUCCESS;
 }
 API cuStreamEndCapture(Stream* s, Graph** g) {
   GUARD;
   auto tasks = s->capture;
-  if (!tasks) return CAPTURE_INVALIDATED;
+  if (!tasks || recorder != s) return INVALID_VALUE;
   s->capture = nullptr;
+  recorder = nullptr;
+  *g = nullptr;
+  if (std::exchange(s->lost, false)) return CAPTURE_INVALIDATED;
   *g = new Graph{*tasks};
   return SUCCESS;
 }

@@ -1,6 +1,6 @@
 //! The driver layer: copies, order of streams, graphs, and what is refused.
 
-use kernels::cuda::{Buffer, Event, Priority, devices, rmsnorm};
+use kernels::cuda::{Buffer, Event, Graph, Priority, devices, rmsnorm};
 use kernels::{Error, cuda::Gpu};
 
 use crate::common::{bits, vector};
@@ -162,6 +162,47 @@ fn waits_and_marks_cannot_be_recorded_and_the_stream_goes_on() {
         on.download(on.upload(&[7u32]).unwrap().view()).unwrap(),
         [7]
     );
+}
+
+#[test]
+fn who_records_cannot_take_or_give_memory_or_wait_and_others_can() {
+    let Some(on) = stream() else { return };
+    let gpu = on.gpu();
+    let (event, taken) = (gpu.event().unwrap(), poisoned::<u32>(&on, 8));
+    on.record(&event).unwrap();
+    let memory = || gpu.buffer::<u32>(8).map(drop);
+    let check = |what, recorded: Result<Graph, Error>| {
+        assert!(
+            matches!(recorded, Err(Error::Driver { .. })),
+            "{what}: {recorded:?}"
+        );
+        let mut there = poisoned::<u32>(&on, 1);
+        on.zero(&mut there.view_mut()).unwrap();
+        assert_eq!(on.download(there.view()).unwrap(), [0], "{what}");
+    };
+    check("memory", on.capture(|_| memory()));
+    check(
+        "memory of the host",
+        on.capture(|_| gpu.staging::<u32>(8).map(drop)),
+    );
+    check("a wait", on.capture(|_| event.wait()));
+    // What is refused is not known to who drops it, and the recording is lost all the same.
+    check(
+        "memory that is given back",
+        on.capture(|_| {
+            drop(taken);
+            Ok(())
+        }),
+    );
+    check(
+        "what is refused and goes on",
+        on.capture(|_| {
+            assert!(memory().is_err());
+            Ok(())
+        }),
+    );
+    let beside = on.capture(|_| std::thread::scope(|scope| scope.spawn(memory).join().unwrap()));
+    beside.unwrap();
 }
 
 #[test]
