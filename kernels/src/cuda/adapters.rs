@@ -71,21 +71,27 @@ impl Packed {
         })
     }
 
-    /// The same memory for another adapter of these sizes. Whoever reads the old one must be done, or be waited for by the stream that
-    /// fills this.
-    #[must_use]
-    pub fn again(self, scale: f32) -> Packed {
-        Packed { scale, ..self }
+    /// Whether an adapter with these projections takes exactly this memory.
+    pub fn fits(&self, shapes: &[Shape], rank: usize) -> bool {
+        rank > 0 && self.shapes == shapes && self.padded() == rank.next_multiple_of(STEP)
     }
 
-    /// Its projections.
-    pub fn shapes(&self) -> &[Shape] {
-        &self.shapes
-    }
-
-    /// Its rank.
-    pub fn rank(&self) -> usize {
-        self.rank
+    /// The same memory for another adapter. Whoever reads the old one must be done, or be waited for by the stream that fills this.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a rank that this memory does not [fit](Packed::fits).
+    pub fn again(self, rank: usize, scale: f32) -> Result<Packed> {
+        require!(
+            "adapters.again",
+            rank = rank as f64,
+            self.fits(&self.shapes, rank),
+            "an adapter takes as much memory"
+        );
+        Ok(Packed {
+            rank,
+            scale,
+            ..self
+        })
     }
 
     /// Rounds the masters of projections from `first` on, once: seven a launch.

@@ -98,7 +98,13 @@ pub(super) struct Packing {
     /// One is filled while the GPU reads the other.
     staging: Option<[Staging<f32>; 2]>,
     masters: Option<Buffer<f32>>,
+    /// Memory of adapters that gave their place to one of another size, the newest last; nobody reads it.
+    spare: Vec<Packed>,
 }
+
+/// Adapters whose memory is kept while nobody has it: to give it back waits for everything that is queued, training, too. Ranks that come in
+/// turn take from here; of a model of 4 billion parameters and rank 16 it is half a gigabyte.
+const SPARE: usize = 4;
 
 /// An empty table for adapters up to a rank.
 pub(super) fn table(on: &Stream, config: &ModelConfig, rank: usize) -> Result<Table> {
@@ -159,19 +165,28 @@ impl Packing {
             stream: gpu.stream(Priority::High)?,
             staging: None,
             masters: None,
+            spare: Vec::new(),
         })
     }
 
-    /// Packs an adapter, layer by layer, and waits for it.
-    fn pack(&mut self, adapter: &Adapter, into: Option<Packed>) -> Result<Packed> {
-        let (on, gpu) = (&self.stream, self.stream.gpu());
+    /// Memory for an adapter.
+    fn room(&mut self, adapter: &Adapter) -> Result<Packed> {
         let shapes = shapes(adapter.layers(), |p| adapter.shape(p));
-        let mut packed = match into {
-            Some(old) if old.shapes() == shapes && old.rank() == adapter.rank() => {
-                old.again(adapter.scale())
-            }
-            _ => Packed::new(gpu, &shapes, adapter.rank(), adapter.scale())?,
+        let (rank, scale) = (adapter.rank(), adapter.scale());
+        let fits = |spare: &Packed| spare.fits(&shapes, rank);
+        let room = match self.spare.iter().rposition(fits) {
+            Some(place) => self.spare.remove(place).again(rank, scale)?,
+            None => Packed::new(self.stream.gpu(), &shapes, rank, scale)?,
         };
+        let more = self.spare.len().saturating_sub(SPARE);
+        self.spare.drain(..more);
+        Ok(room)
+    }
+
+    /// Packs an adapter, layer by layer, and waits for it.
+    fn pack(&mut self, adapter: &Adapter) -> Result<Packed> {
+        let mut packed = self.room(adapter)?;
+        let (on, gpu) = (&self.stream, self.stream.gpu());
         let len = adapter.params().len() / adapter.layers().max(1);
         let mut staging = match self.staging.take() {
             Some(staging) if staging[0].capacity() >= len => staging,
@@ -224,14 +239,13 @@ impl Cuda {
             return Ok(lease);
         }
         let (slot, before) = shared.shelf.lock().empty()?;
-        let mut old = None;
         if let Some(before) = before {
             // Whatever may still read it; not what training has queued since.
             shared.let_go.iter().try_for_each(Event::wait)?;
             shared.table.clear(&packing.stream, slot)?;
-            old = Arc::into_inner(before);
+            packing.spare.extend(Arc::into_inner(before));
         }
-        let packed = Arc::new(packing.pack(adapter, old)?);
+        let packed = Arc::new(packing.pack(adapter)?);
         let on = &packing.stream;
         shared
             .table
