@@ -2,7 +2,8 @@
 //
 // Device memory is host memory that starts as NaN and has a margin that is checked. Work on a stream is queued and done
 // only when somebody waits for it (or frees memory), so that a forgotten synchronisation shows. Calls that the host
-// code does not make are absent. NEXTSTATE_EMULATED_COMPUTE=8.0 changes the compute capability (9.0). What a thread had done is
+// code does not make are absent. NEXTSTATE_EMULATED_COMPUTE=8.0 changes the compute capability (9.0),
+// NEXTSTATE_EMULATED_HOST_PAGES=1 when pageable memory is read. What a thread had done is
 // counted (`ns_done`), for tests of what a step may not do.
 #include "emu.h"
 
@@ -135,6 +136,9 @@ int most_shared() {
   return (major == 8 && minor > 0 ? 99 : major == 8 ? 163 : 227) * 1024;
 }
 
+// Whether copies read pageable memory when their turn comes.
+bool reads_host() { return getenv("NEXTSTATE_EMULATED_HOST_PAGES"); }
+
 Result launch(const emu::Kernel* k, emu::Index grid, unsigned threads, size_t smem, Stream* s, void** params) {
   if (!k) return INVALID_HANDLE;
   if (grid.x < 1 || grid.y < 1 || grid.z < 1 || threads < 1 || threads > 1024) return INVALID_VALUE;
@@ -189,6 +193,7 @@ API cuDeviceGetAttribute(int* v, int attribute, int) {
     case 76: *v = compute().second; break;
     case 16: *v = 4; break;             // multiprocessors
     case 97: *v = most_shared(); break;    // shared memory a block may ask for
+    case 100: *v = reads_host(); break;    // uses the host's page tables
     default: return INVALID_VALUE;
   }
   return SUCCESS;
@@ -266,9 +271,9 @@ API cuMemcpyHtoDAsync_v2(Pointer d, const void* source, size_t n, Stream* s) {
   if (!s || !inside(d, n, s->context)) return INVALID_VALUE;
   if (s->capture) return unsupported(s);
   auto at = pinned.upper_bound((const u8*)source);
-  if (at != pinned.begin() && (--at, (const u8*)source + n <= at->first + at->second))
+  if (reads_host() || (at != pinned.begin() && (--at, (const u8*)source + n <= at->first + at->second)))
     return enqueue(s, [=] { memcpy((void*)d, source, n); return SUCCESS; });
-  // Pageable memory is staged before the call returns.
+  // Other pageable memory is staged before the call returns.
   auto staged = std::make_shared<std::vector<u8>>((const u8*)source, (const u8*)source + n);
   return enqueue(s, [=] { memcpy((void*)d, staged->data(), n); return SUCCESS; });
 }

@@ -256,7 +256,7 @@ impl Stream {
         Ok(buffer)
     }
 
-    /// Copies elements to the GPU; they may be dropped at once.
+    /// Copies elements to the GPU; they may be dropped at once. Waits for the copy where the GPU reads ordinary memory by itself.
     ///
     /// # Errors
     /// [`crate::Error::Shape`]; [`crate::Error::Driver`].
@@ -267,8 +267,8 @@ impl Stream {
         }
         self.gpu().bind()?;
         let from = elements.as_ptr().cast();
-        // SAFETY: both have as many bytes. Elements of the host are pageable, as nothing here allocates other memory:
-        // the driver has staged them when it returns.
+        // SAFETY: both have as many bytes. The memory is pageable, since a `Staging` lends no slice of its own: the driver has staged it when
+        // it returns, or the wait below ends before the borrow does.
         unsafe {
             call!(cuMemcpyHtoDAsync_v2(
                 to.address,
@@ -276,7 +276,11 @@ impl Stream {
                 size_of_val(elements),
                 self.raw()
             ))
+        }?;
+        if self.gpu().reads_host() {
+            return self.wait();
         }
+        Ok(())
     }
 
     /// Copies a buffer to the host, and waits for it and all that was queued before.

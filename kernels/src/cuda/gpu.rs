@@ -28,6 +28,10 @@ pub struct Compute {
 /// The architecture that has TMA and `wgmma` as our kernels use them.
 const TENSOR_COPIES: Compute = Compute { major: 9, minor: 0 };
 
+/// Asks whether it uses the host's page tables, as GPUs do that are on one package with the processor.
+const READS_HOST: sys::CUdevice_attribute =
+    sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES;
+
 impl fmt::Display for Compute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
@@ -44,6 +48,8 @@ struct Inner {
     device: i32,
     context: CUcontext,
     compute: Compute,
+    /// Whether it reads the host's ordinary memory by itself, when a copy's turn comes; else the driver stages it at once.
+    reads_host: bool,
     modules: Vec<CUmodule>,
     kernels: HashMap<&'static str, Kernel>,
     /// What is allocated, by address.
@@ -78,6 +84,7 @@ impl Gpu {
             device,
             context,
             compute,
+            reads_host: devices::attribute(device, READS_HOST)? != 0,
             modules: Vec::new(),
             kernels: HashMap::new(),
             memory: Mutex::default(),
@@ -124,9 +131,9 @@ impl Gpu {
         Ok((free as u64, total as u64))
     }
 
-    /// Whether both are the same GPU.
-    pub fn is(&self, other: &Gpu) -> bool {
-        self.inner.device == other.inner.device
+    /// Whether a copy of the host's ordinary memory may read that after the call that queues it.
+    pub(super) fn reads_host(&self) -> bool {
+        self.inner.reads_host
     }
 
     /// Its multiprocessors.

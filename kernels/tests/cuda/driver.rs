@@ -1,5 +1,8 @@
 //! The driver layer: copies, order of streams, graphs, and what is refused.
 
+use std::env;
+use std::process::Command;
+
 use kernels::cuda::{Buffer, Event, Graph, Priority, devices, rmsnorm};
 use kernels::{Error, cuda::Gpu};
 
@@ -35,6 +38,30 @@ fn what_was_copied_comes_back() {
         buffer.view().part(3..5),
         Err(Error::Argument { .. })
     ));
+}
+
+#[test]
+fn what_was_copied_may_be_dropped_at_once_also_where_a_gpu_reads_it_by_itself() {
+    const READS: &str = "NEXTSTATE_EMULATED_HOST_PAGES";
+    if env::var_os(READS).is_none() && env::var_os("NEXTSTATE_TEST_GPU").is_none() {
+        // A process opens its GPU once.
+        let name =
+            "driver::what_was_copied_may_be_dropped_at_once_also_where_a_gpu_reads_it_by_itself";
+        let run = Command::new(env::current_exe().unwrap())
+            .args(["--exact", name])
+            .env(READS, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&run.stdout);
+        assert!(text.contains("running 1 test"), "{text}");
+        assert!(run.status.success(), "{text}");
+    }
+    let Some(on) = stream() else { return };
+    let mut there = poisoned::<u32>(&on, 64);
+    let mut sent = vec![7; 64];
+    on.write(&sent, &mut there.view_mut()).unwrap();
+    sent.fill(9);
+    assert_eq!(on.download(there.view()).unwrap(), [7; 64]);
 }
 
 #[test]
