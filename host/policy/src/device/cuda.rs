@@ -73,7 +73,7 @@ struct Shared {
     packing: Mutex<Packing>,
     /// Space of one row's normalizer.
     one: Mutex<Option<output::One>>,
-    /// Of serving, of training: see [`shelf`].
+    /// Of serving, of training: reached when all that was queued there, before adapters were let go of for the last time, is done.
     let_go: [Event; 2],
     /// Of the layers that training queued last.
     paces: [Event; 2],

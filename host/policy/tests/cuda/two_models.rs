@@ -2,6 +2,7 @@
 
 use super::*;
 use driver::alone;
+use kernels::cuda::Gpu;
 
 #[test]
 fn models_that_share_buffers_do_not_repeat_each_others_steps() {
@@ -104,5 +105,38 @@ fn gradients_and_a_tape_serve_models_of_two_vocabularies_in_turn() {
             let error = relative(&grads.values().unwrap(), &sum);
             assert!(error < 1e-6, "{error}, one tape: {shared}");
         }
+    });
+}
+
+#[test]
+fn a_callers_buffers_do_not_keep_the_keys_and_values_of_a_model_that_is_gone() {
+    let name =
+        "two_models::a_callers_buffers_do_not_keep_the_keys_and_values_of_a_model_that_is_gone";
+    alone(name, || {
+        let gpu = Gpu::open(0).unwrap();
+        let free = || gpu.memory().unwrap().0;
+        let (mut scratch, mut tape, adapter) = (Scratch::new(), Tape::new(), adapter(4, 7));
+        // Two layers of keys and values of 64 numbers in bf16.
+        let tokens = 1 << 16;
+        let pages = tokens as u64 * 2 * 2 * 64 * 2;
+        let before = free();
+        let model = Model::random_on_gpu(config(true), 7, 0, tokens, pool()).unwrap();
+        let mut kv = Kv::new(model.config());
+        let segment = Segment {
+            kv: &mut kv,
+            tokens: &[1, 2],
+            adapter: Some(&adapter),
+            logits: Logits::Last,
+        };
+        model.forward(&mut scratch, &mut [segment]).unwrap();
+        let targets = next_tokens(&[1, 2]);
+        model
+            .train_forward(&mut tape, Some(&adapter), &[1, 2], &targets, 1.0)
+            .unwrap();
+        assert!(before - free() >= pages);
+        drop(kv);
+        drop(model);
+        let kept = before - free();
+        assert!(kept < pages / 2, "{kept} bytes of {pages}");
     });
 }

@@ -4,14 +4,14 @@
 //! queued before, no more. Packing has a queue and memory of its own, so that serving goes on meanwhile: a step that meets an adapter for
 //! the first time finds it in the table. Start at [`Cuda::lease`].
 
-use super::Cuda;
+use super::{Cuda, Shared};
 use crate::adapter::{Adapter, Projection};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use kernels::Error as Refused;
 use kernels::cuda::adapters::{Packed, Shape, Table};
 use kernels::cuda::{Buffer, Event, Gpu, Priority, Staging, Stream};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Adapters that are on a GPU at the same time.
 pub(super) const SLOTS: usize = 64;
@@ -43,8 +43,15 @@ pub(super) struct Lease {
 #[derive(Default, Debug)]
 pub(super) struct Leases {
     list: Vec<Lease>,
-    /// Whose queue reads the adapters.
-    queue: Option<Cuda>,
+    reader: Option<Reader>,
+}
+
+/// The queue that reads adapters. A caller's buffers have it as long as they like: it keeps no model.
+#[derive(Debug)]
+struct Reader {
+    model: Weak<Shared>,
+    stream: Arc<Stream>,
+    training: bool,
 }
 
 impl Leases {
@@ -55,17 +62,20 @@ impl Leases {
         if self.list.iter().all(stays) {
             return Ok(());
         }
-        if let Some(queue) = &self.queue {
+        let reader = self.reader.as_ref();
+        let model = reader.and_then(|reader| Some((reader, reader.model.upgrade()?)));
+        if let Some((reader, shared)) = model {
             // First of all: whoever finds a slot free also finds this mark.
-            queue.stream().record(queue.let_go())?;
-            let mut shelf = queue.shared.shelf.lock();
+            let mark = &shared.let_go[usize::from(reader.training)];
+            reader.stream.record(mark)?;
+            let mut shelf = shared.shelf.lock();
             for lease in self.list.iter().filter(|lease| !stays(lease)) {
                 shelf.touch(lease.slot);
             }
         }
         self.list.retain(stays);
         if self.list.is_empty() {
-            self.queue = None;
+            self.reader = None;
         }
         Ok(())
     }
@@ -78,7 +88,11 @@ impl Leases {
         }
         let lease = device.lease(adapter)?;
         let slot = lease.slot;
-        self.queue.get_or_insert_with(|| device.clone());
+        self.reader.get_or_insert_with(|| Reader {
+            model: Arc::downgrade(&device.shared),
+            stream: Arc::clone(&device.stream),
+            training: device.training,
+        });
         self.list.push(lease);
         Ok(slot)
     }
@@ -221,11 +235,6 @@ impl Packing {
 }
 
 impl Cuda {
-    /// Reached when all that was queued here, before adapters were let go of for the last time, is done.
-    fn let_go(&self) -> &Event {
-        &self.shared.let_go[usize::from(self.training)]
-    }
-
     /// The slot of an adapter, which is packed when it is met for the first time.
     pub(super) fn lease(&self, adapter: &Adapter) -> Result<Lease> {
         let digest = adapter.digest();
