@@ -1,6 +1,6 @@
 // The rows of attention.cu on Hopper, with the same bits (sm_90a only): the scores and the outputs are products of wgmma.
 //
-// Blocks stay, and take tile after tile. A warp fetches keys and values by TMA, two others queries; two warpgroups compute 64 rows
+// Blocks take tile after tile, as in gemm_wgmma.cu. A warp fetches keys and values by TMA, two others queries; two warpgroups compute 64 rows
 // each and take turns at the tensor cores: while one multiplies, the other makes weights of scores. Within a warpgroup, the next
 // block's scores, be it of this tile or of the next one, are products that go on beside those with the last one's values. Scores
 // lie in wgmma's accumulator as they do in mma.sync's, so that what becomes of them is attention_rows.cuh's, too; weights go from

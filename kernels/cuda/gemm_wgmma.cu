@@ -1,8 +1,8 @@
 // The products of gemm.cu on Hopper, with the same bits (sm_90a only): y = x·Wᵀ forward, dx = dy·W backward.
 //
 // Knows nothing of layers. The adapters' steps are mma.sync on wgmma's accumulator. K and N are multiples of 16. Boxes of the
-// tensor maps, all with a swizzle of 128 bytes: x and dy 128 x 64; w 256 x 64 forward, 64 x 64 backward. As many blocks as
-// multiprocessors, 384 threads. Start at `product`; the pipeline is in tile_wgmma.cuh.
+// tensor maps, all with a swizzle of 128 bytes: x and dy 128 x 64; w 256 x 64 forward, 64 x 64 backward. Blocks of 384 threads take
+// tile after tile; where others' work goes first, there is one for each tile. Start at `product`; the pipeline is in tile_wgmma.cuh.
 #include "adapter.cuh"
 #include "device.cuh"
 #include "store.cuh"

@@ -1,7 +1,7 @@
 // The kernels of output.cu whose logits are products, on Hopper, with the same bits (sm_90a only).
 //
-// Boxes of the tensor maps: hidden 128 x 64, w 256 x 64, both with a swizzle of 128 bytes. As many blocks as multiprocessors, 384
-// threads. A warp has whole tiles of 128 tokens of its rows. Start at `output_wgmma_tiles`; the pipeline is in tile_wgmma.cuh.
+// Boxes of the tensor maps: hidden 128 x 64, w 256 x 64, both with a swizzle of 128 bytes. Blocks of 384 threads, as in gemm_wgmma.cu.
+// A warp has whole tiles of 128 tokens of its rows. Start at `output_wgmma_tiles`; the pipeline is in tile_wgmma.cuh.
 #include "device.cuh"
 #include "output.cuh"
 #include "tile.cuh"

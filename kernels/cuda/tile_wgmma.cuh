@@ -1,6 +1,6 @@
 // The products of tile.cuh on Hopper: one warpgroup fetches by TMA, two multiply by wgmma (sm_90a only).
 //
-// Knows nothing of what becomes of the sums. Tiles of 128 x 256, 64 terms a stage, blocks that stay and take tile after tile. Terms
+// Knows nothing of what becomes of the sums. Tiles of 128 x 256, 64 terms a stage, blocks that take tile after tile. Terms
 // ascend in steps of 16 into one f32 accumulator, whose registers lie as mma.sync has them: the bits are those of tile.cuh (C1).
 // Start at `multiply`.
 #pragma once
