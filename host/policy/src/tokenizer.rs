@@ -196,6 +196,15 @@ impl Tokenizer {
         }
     }
 
+    /// Bytes of the longest token.
+    pub fn longest_token(&self) -> usize {
+        self.bytes
+            .iter()
+            .map(|bytes| bytes.len())
+            .max()
+            .unwrap_or(0)
+    }
+
     /// The bytes that a token stands for; nothing for an id that does not exist. Not always UTF-8 by itself.
     pub fn token_bytes(&self, id: u32) -> &[u8] {
         usize::try_from(id)

@@ -25,6 +25,8 @@ const LOOPS: &str = "(loops)";
 pub(crate) struct Inner {
     pub(crate) queue: Arc<Queue>,
     pub(crate) text: Text,
+    /// Bytes of its longest token.
+    pub(crate) longest_token: usize,
     pub(crate) card: PolicyCard,
     pub(crate) adapters: BTreeMap<AdapterName, Arc<Slot>>,
     pub(crate) metrics: EngineMetrics,
@@ -188,6 +190,12 @@ impl EngineHandle {
             None | Some(0) => Err(Refusal::PromptTooLong { prompt, context }),
             Some(room) => Ok(u32::try_from(room).unwrap_or(u32::MAX)),
         }
+    }
+
+    /// Fewer tokens than a text of so many bytes can have, without looking at it: each is the longest there is, of characters that
+    /// normalizing makes a quarter as long.
+    pub fn least_tokens(&self, bytes: usize) -> usize {
+        bytes / (4 * self.inner.longest_token)
     }
 
     /// Reserves a place in the queue, before anything about a request is recorded.

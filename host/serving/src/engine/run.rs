@@ -107,6 +107,7 @@ impl Engine {
         };
         let inner = Arc::new(Inner {
             queue,
+            longest_token: tokenizer.longest_token().max(1),
             text: Text {
                 tokenizer,
                 template,

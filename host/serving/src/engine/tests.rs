@@ -294,6 +294,23 @@ fn a_version_published_in_the_middle_of_a_reply_does_not_disturb_it() {
 }
 
 #[test]
+fn no_text_has_fewer_tokens_than_is_reckoned_without_looking_at_it() {
+    let bench = Bench::new(Config::default());
+    let words = "the cat sat on the mat ".repeat(40);
+    for text in [&*words, "a", "", &"ﷺ".repeat(300), &" ".repeat(2000)] {
+        let message = rl::Message::new(rl::Role::User, text);
+        let tokens = bench.handle.encode_chat(&[message], &[], "").unwrap().len();
+        let least = bench.handle.least_tokens(text.len());
+        assert!(least <= tokens, "{least} {tokens}");
+    }
+    assert_eq!(bench.handle.least_tokens(3), 0);
+    assert!(
+        bench.handle.least_tokens(1 << 20) > 100,
+        "a megabyte is too long"
+    );
+}
+
+#[test]
 fn recorded_log_probs_are_those_of_the_training_pass_bit_for_bit() {
     for temperature in [0.0, 1e-39, 0.7, 1.0] {
         let mut job = job(adapter("two"), prompt(5, 150), 25, 5);

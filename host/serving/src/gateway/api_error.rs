@@ -8,10 +8,13 @@
 //! | 403 | `permission_error` | `operators_only` | the tenant is not an operator of this host |
 //! | 404 | `not_found_error` | `model_not_found`, `reply_not_found`, `route_not_found` | there is no such thing |
 //! | 405 | `invalid_request_error` | `method_not_allowed` | the path exists, the method does not |
+//! | 408 | `invalid_request_error` | `body_too_slow` | the body did not arrive in time |
 //! | 413 | `invalid_request_error` | `body_too_large` | the body is over the limit |
 //! | 429 | `rate_limit_error` | `rate_limit_exceeded` | too many requests wait; carries `retry-after` |
 //! | 500 | `server_error` | `null` | the host failed; never because of an update |
 //! | 503 | `server_error` | `starting`, `draining`, `overloaded` | try again; carries `retry-after` |
+
+use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header::RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
@@ -75,6 +78,14 @@ impl ApiError {
     /// The body is not a JSON object.
     pub(crate) fn body(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message).code("invalid_body")
+    }
+
+    /// The body did not arrive in time; clients try such a request again.
+    pub(crate) fn slow(limit: Duration) -> Self {
+        let seconds = limit.as_secs();
+        let message = format!("The body took longer than {seconds} s to arrive; try again.");
+        let kind = "invalid_request_error";
+        Self::new(StatusCode::REQUEST_TIMEOUT, kind, message).code("body_too_slow")
     }
 
     pub(crate) fn too_large(limit: usize) -> Self {

@@ -20,7 +20,8 @@ pub struct Config {
     pub default_max_tokens: u32,
     /// Largest body of a request.
     pub max_body_bytes: usize,
-    /// Most bytes of bodies of all requests that are worked on, from their arrival until their turns are durable.
+    /// Most bytes of bodies of all requests that are worked on, from their arrival until their turns are durable. A tenant has half of it, or
+    /// one of the largest, at most.
     pub body_bytes: usize,
     /// How long a request may wait until there is room for its body; then it is told to try again (503).
     #[serde(with = "humantime_serde")]

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::api_error::ApiError;
+use super::bodies::declared;
 use super::routes::Shared;
 
 pub(super) async fn answer(State(service): Shared, request: Request) -> Result<Response, ApiError> {
@@ -23,8 +24,7 @@ pub(super) async fn answer(State(service): Shared, request: Request) -> Result<R
     if !(operator.admits)(&caller.tenant) {
         return Err(ApiError::operators_only(caller.tenant.as_str()));
     }
-    let length = request.headers().get(CONTENT_LENGTH);
-    let length: Option<usize> = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    let length = declared(&request);
     let is_large = length.is_none_or(|length| length > service.config.max_body_bytes);
     let alone = match is_large {
         true => Some(
@@ -48,7 +48,13 @@ pub(super) async fn answer(State(service): Shared, request: Request) -> Result<R
         })?;
         (bytes, None)
     } else {
-        let (bytes, room) = service.bodies.read(request).await?;
+        let in_words = length.is_some_and(|length| length <= service.words.most());
+        let bodies = if in_words {
+            &service.words
+        } else {
+            &service.bodies
+        };
+        let (bytes, room) = bodies.read(&caller.tenant, request).await?;
         (bytes, Some(room))
     };
     let asked: Value = serde_json::from_slice(&bytes)

@@ -17,6 +17,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::api_error::ApiError;
 use super::auth::Caller;
+use super::bodies::Room;
 use super::fields::Fields;
 use super::messages::ToolChoice;
 use super::operator;
@@ -84,11 +85,11 @@ async fn chat(State(service): Shared, request: Request) -> Result<Response, ApiE
     let caller = service.keys.check(request.headers())?;
     let backend = service.backend()?;
     let headers = request.headers().clone();
-    let (bytes, memory) = service.bodies.read(request).await?;
+    let (bytes, memory) = service.bodies.read(&caller.tenant, request).await?;
     let request = ChatRequest::read(&headers, &bytes, backend.engine.card().vocab_size)?;
     drop(bytes);
     let weights = backend.resolve(&request.model)?;
-    let (request, prompt, format) = encode(&backend, request).await?;
+    let (request, prompt, format, memory) = encode(&service, &backend, request, memory).await?;
     let room = backend.engine.room_for(prompt.len())?;
     let permit = backend.engine.reserve(Priority::User, &caller.tenant)?;
     let mut sampling = request.sampling.clone();
@@ -138,13 +139,25 @@ async fn chat(State(service): Shared, request: Request) -> Result<Response, ApiE
     Ok(response)
 }
 
-/// Renders the prompt on a blocking thread: a long conversation takes milliseconds.
+/// Renders the prompt on a blocking thread: a long conversation takes milliseconds. When the client goes away the thread goes on, and the
+/// room of the request with it.
 async fn encode(
+    service: &Service,
     backend: &Arc<Backend>,
     request: ChatRequest,
-) -> Result<(ChatRequest, Vec<rl::TokenId>, Format), ApiError> {
+    room: Room,
+) -> Result<(ChatRequest, Vec<rl::TokenId>, Format, Room), ApiError> {
+    // Texts that are certainly too long are not made tokens of, which takes twenty times their memory.
+    let text = request.messages.iter().map(|m| m.content.len()).sum();
+    let least = backend.engine.least_tokens(text);
+    if least > 0 {
+        backend.engine.room_for(least)?;
+    }
+    let alone = Arc::clone(&service.encoding).acquire_owned().await;
+    let alone = alone.map_err(|_| ApiError::internal("The prompt could not be rendered."))?;
     let backend = Arc::clone(backend);
     let encode = move || {
+        let _alone = alone;
         let format = Format::new(&backend.engine, &request.tool_choice, &request.tools);
         let tools = match request.tool_choice {
             ToolChoice::None => &[][..],
@@ -153,7 +166,7 @@ async fn encode(
         let prompt = backend
             .engine
             .encode_chat(&request.messages, tools, format.prefix())?;
-        Ok((request, prompt, format))
+        Ok((request, prompt, format, room))
     };
     let joined = tokio::task::spawn_blocking(encode).await;
     joined.map_err(|_| ApiError::internal("The prompt could not be rendered."))?
@@ -280,7 +293,7 @@ fn describe(
 async fn feedback(State(service): Shared, request: Request) -> Result<Response, ApiError> {
     let caller = service.keys.check(request.headers())?;
     let backend = service.backend()?;
-    let (bytes, _room) = service.bodies.read(request).await?;
+    let (bytes, _room) = service.bodies.read(&caller.tenant, request).await?;
     let object = request::object(&bytes)?;
     let root = Fields::root(&object);
     let id = root.required_text("id")?;

@@ -22,6 +22,8 @@ use crate::metrics::{GatewayMetrics, SharedRegistry};
 
 /// After the drain's time is over: how long turns may take to become durable.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Prompts that are made of messages at a time.
+const ENCODING: usize = 2;
 
 /// A gateway that listens, and does not answer yet.
 pub struct Gateway {
@@ -99,6 +101,8 @@ impl Gateway {
             turns: TaskTracker::new(),
             abort: CancellationToken::new(),
             bodies: Bodies::new(&config),
+            words: Bodies::of_operators(&config),
+            encoding: Arc::new(Semaphore::new(ENCODING)),
             large: Arc::new(Semaphore::new(1)),
             config,
         };

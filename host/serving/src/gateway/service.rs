@@ -94,6 +94,10 @@ pub(crate) struct Service {
     pub(crate) abort: CancellationToken,
     /// The memory of requests.
     pub(crate) bodies: Bodies,
+    /// That of what operators ask in few words.
+    pub(crate) words: Bodies,
+    /// Held while a prompt is made of messages: more at once would take memory and threads from others, and be no faster.
+    pub(crate) encoding: Arc<Semaphore>,
     /// Held by an operator's request that is larger than a client's may be.
     pub(crate) large: Arc<Semaphore>,
 }

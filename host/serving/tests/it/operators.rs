@@ -1,8 +1,12 @@
 //! Operators' requests to the application: who may ask, and how lines come back.
 
+use std::time::Duration;
+
 use serde_json::json;
 use serving::gateway::{self, KeyConfig};
 use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::bench::{Client, Host, Setup};
 
@@ -73,4 +77,44 @@ async fn an_operators_request_may_be_larger_than_a_clients_up_to_what_the_applic
         refused.body.contains("at most 1048576 bytes"),
         "{refused:?}"
     );
+}
+
+#[tokio::test]
+async fn bodies_that_never_arrive_keep_out_neither_another_tenant_nor_an_operator() {
+    let host = Host::start(Setup {
+        gateway: gateway::Config {
+            keys: vec![key("guest"), key("other"), key("ops")],
+            max_body_bytes: 4 << 10,
+            body_bytes: 8 << 10,
+            max_body_wait: Duration::from_millis(200),
+            ..Setup::default().gateway
+        },
+        ..Setup::default()
+    })
+    .await;
+    let chat =
+        json!({"model": "tiny", "max_tokens": 1, "messages": [{"role": "user", "content": "hi"}]});
+    let chat = chat.to_string();
+    let ask = async |who: &str, path: &str, body: &str| {
+        let bearer = format!("Bearer {who}");
+        host.post_with(path, &[("authorization", &bearer)], body)
+            .await
+    };
+    // As much as the guest gets, and then all that is left.
+    let mut stalled = Vec::new();
+    for who in ["guest", "other"] {
+        let answer = ask(who, "/v1/chat/completions", &chat).await;
+        assert_eq!(answer.status, 200, "{who}: {answer:?}");
+        let mut socket = TcpStream::connect(host.addr).await.unwrap();
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {who}\r\n\
+             content-length: 4096\r\n\r\n{{"
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        stalled.push(socket);
+        // Until the host has seen it.
+        while ask(who, "/v1/chat/completions", &chat).await.status != 503 {}
+    }
+    let history = ask("ops", "/v1/history", r#"{"log": {}}"#).await;
+    assert_eq!(history.status, 200, "{history:?}");
 }
