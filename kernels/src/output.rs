@@ -61,10 +61,6 @@ fn by_row(targets: &[Target]) -> impl Iterator<Item = &[Target]> {
 ///
 /// # Errors
 /// [`crate::Error::Shape`]; [`crate::Error::Argument`] for targets out of order or outside the logits, or a temperature that is not positive.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one fused op: product, softmax, choice"
-)]
 pub fn log_probs(
     pool: &Pool,
     x: &[f32],

@@ -79,10 +79,6 @@ pub(crate) trait Trains: Device {
     ) -> Result<()>;
 
     /// `out[i]`: the log-prob of target i, whose row counts rows of `x`. Lets others have their turn between tiles.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one fused op: product, softmax, choice"
-    )]
     fn log_probs(
         &self,
         turn: &mut Self::Turn<'_>,

@@ -3,8 +3,8 @@
 //! The stand-in driver counts what a thread had done; another does not, and then only the bits are compared.
 
 use super::*;
+use crate::alone::alone;
 use done::{Done, done};
-use driver::alone;
 
 fn forward(model: &Model, scratch: &mut Scratch, batch: Vec<(&mut Kv, &[u32], Option<&Adapter>)>) {
     let segment = |(kv, tokens, adapter)| Segment {

@@ -4,6 +4,7 @@
 //! unless `NEXTSTATE_REQUIRE_EMULATOR` is set.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod alone;
 #[path = "../common/mod.rs"]
 mod common;
 #[path = "../../../../kernels/tests/cuda/done.rs"]

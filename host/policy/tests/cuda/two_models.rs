@@ -1,7 +1,7 @@
 //! Two models on one GPU: a caller's buffers and gradients are each one's in turn, a sequence is one's for good.
 
 use super::*;
-use driver::alone;
+use crate::alone::alone;
 use kernels::cuda::Gpu;
 
 #[test]
