@@ -4,6 +4,7 @@
 //! budget evenly, so that a long prompt only slows a short one down and never blocks it.
 
 use std::any::Any;
+use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -208,8 +209,10 @@ impl Worker {
                 |tenant: &rl::TenantId| live.iter().filter(|s| s.scope.tenant == *tenant).count();
             let loops = live.iter().filter(|s| s.priority == Priority::Loop).count();
             let allowed = loops < self.config.max_loop_sequences;
-            let held = Held::by(live, self.config.max_versions);
-            let fits = |entry: &Entry| self.fit(entry, &held);
+            // Only when a job waits: most steps find none, and allocate nothing.
+            let held = OnceCell::new();
+            let by = || Held::by(live, self.config.max_versions);
+            let fits = |entry: &Entry| self.fit(entry, held.get_or_init(by));
             let Some((entry, found)) = self.inner.queue.pop(running, allowed, fits) else {
                 return;
             };
