@@ -229,18 +229,9 @@ mod tests {
     #[tokio::test]
     async fn what_was_kept_free_for_a_body_that_is_shorter_is_given_back_when_it_is_there() {
         let bodies = bodies();
-        let mut held = Vec::new();
-        for _ in 0..16 {
-            held.push(read(&bodies, text(1), false).await.unwrap());
-            let more = read(&bodies, "x".into(), false).await;
-            assert_eq!(
-                more.is_err(),
-                !held.is_empty(),
-                "as long as any, beside another"
-            );
-            drop(held.pop());
-        }
-        for _ in 0..16 {
+        // It may be as long as all of the room, until it is there.
+        let mut held = vec![read(&bodies, text(1), false).await.unwrap()];
+        for _ in 1..16 {
             held.push(read(&bodies, text(1), true).await.unwrap());
         }
         assert!(read(&bodies, text(1), true).await.is_err());
