@@ -9,10 +9,11 @@ mod backward;
 
 pub use backward::{Backward, backward};
 
+use crate::ahead::fetch;
 use crate::cache::{BLOCK, KvCache};
 use crate::error::{check, require};
 use crate::pool::Shards;
-use crate::simd::{Isa, Simd, dispatch, fetch};
+use crate::simd::{Isa, Simd, dispatch};
 use crate::softmax::exp_row;
 use crate::tile::{Dims, Lhs, Out, Rhs, Sums, dense};
 use crate::{Pool, Result};

@@ -5,11 +5,11 @@
 //! the instruction set. Weights stored in 16 or 8 bits are widened exactly. Another order, and operands of 16 bits: `Dtype::Bf16Pairs`,
 //! in `pairs.rs`. Small products of two f32 operands: [`crate::lora`].
 
+use crate::ahead::fetch;
 use crate::error::check;
 use crate::packed::{Line, PANEL, Packed, Panels};
 use crate::pairs::{self, Rounded};
 use crate::pool::Shards;
-use crate::simd::fetch;
 use crate::tile::{
     Dims, Lhs, Out, PanelJob, Rhs, Sums, bf16_panel, dense, f32_panel, meet, q8_panel,
 };

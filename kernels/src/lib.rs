@@ -14,6 +14,7 @@
 )]
 
 pub mod adamw;
+mod ahead;
 pub mod attention;
 mod cache;
 pub mod cuda;

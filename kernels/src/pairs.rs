@@ -7,10 +7,11 @@
 
 mod lanes;
 
+use crate::ahead::{Ahead, fetch};
 use crate::gemm::{Beside, ROWS, apart, split};
 use crate::packed::{Line, PANEL};
 use crate::pool::Shards;
-use crate::simd::{Isa, LANES, Portable, Simd, dispatch, fetch};
+use crate::simd::{Isa, LANES, Portable, Simd, dispatch};
 use crate::tile::{FEW, Out, Sums};
 use crate::{Packed, Pool};
 use lanes::{F, Pairs};
@@ -157,13 +158,18 @@ pub(crate) fn forward(
             m,
             width,
             out,
+            ahead: None,
         };
         let lines = &lines[panel * pairs..][..pairs];
         // Few rows read the panel once, in one go; many rows read it in parts that stay in the cache.
         let terms = if m <= 14 { pairs } else { TERMS };
         for (part, lines) in lines.chunks(terms).enumerate() {
             let sums = if part == 0 { Sums::Start } else { Sums::Resume };
-            product(pool.isa(), job.at(part * terms * x.each), lines, sums);
+            let job = Job {
+                ahead: Some(Ahead::behind(lines, m)),
+                ..job.at(part * terms * x.each)
+            };
+            product(pool.isa(), job, lines, sums);
         }
     });
 }
@@ -215,6 +221,7 @@ pub(crate) fn backward(
                     m: ROWS.min(mine.end - m0),
                     width: inputs,
                     out,
+                    ahead: None,
                 };
                 let sums = if n0 == 0 { Sums::Start } else { Sums::Resume };
                 product(pool.isa(), job, &turned[..outputs], sums);
@@ -235,6 +242,8 @@ struct Job<'a> {
     /// Columns that exist, of the panel's 32.
     width: usize,
     out: Out,
+    /// What is asked for meanwhile.
+    ahead: Option<Ahead>,
 }
 
 impl Job<'_> {
@@ -296,6 +305,7 @@ fn product_kernel<P: Pairs>(p: P, job: Job<'_>, panel: &[Line<u32>], sums: Sums)
         m,
         width,
         out,
+        ..
     } = job;
     assert!(
         m > 0 && width > 0 && width <= PANEL,
@@ -309,7 +319,7 @@ fn product_kernel<P: Pairs>(p: P, job: Job<'_>, panel: &[Line<u32>], sums: Sums)
     }
     strip::<P, 1>(p, job, 0, panel, sums);
     if width > LANES {
-        strip::<P, 1>(p, job, 1, panel, sums);
+        strip::<P, 1>(p, Job { ahead: None, ..job }, 1, panel, sums);
     }
 }
 
@@ -366,7 +376,12 @@ unsafe fn tile<P: Pairs, const V: usize, const M: usize>(
     }
     // SAFETY: the caller promises that row `first` exists.
     let rows = unsafe { job.x.as_ptr().add(first * job.ld) };
+    let mut ahead = match job.ahead {
+        Some(ahead) => ahead.of(first..first + M, job.m, panel.len()),
+        None => Ahead::nothing(job.x.as_ptr()),
+    };
     for (k, line) in panel.iter().enumerate() {
+        ahead.ask();
         let halves = line.0.as_chunks().0;
         let mut columns = [p.load(&halves[from]); V];
         if V == 2 {

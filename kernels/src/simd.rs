@@ -59,12 +59,15 @@ impl Isa {
 }
 
 /// Whether AMD made the processor.
-fn is_amd() -> bool {
+pub(crate) fn is_amd() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        let id = std::arch::x86_64::__cpuid(0);
-        let name = [*b"Auth", *b"enti", *b"cAMD"].map(u32::from_le_bytes);
-        [id.ebx, id.edx, id.ecx] == name
+        static AMD: OnceLock<bool> = OnceLock::new();
+        *AMD.get_or_init(|| {
+            let id = std::arch::x86_64::__cpuid(0);
+            let name = [*b"Auth", *b"enti", *b"cAMD"].map(u32::from_le_bytes);
+            [id.ebx, id.edx, id.ecx] == name
+        })
     }
     #[cfg(not(target_arch = "x86_64"))]
     false
@@ -277,18 +280,6 @@ impl Simd for Portable {
         // SAFETY: the caller promises `n` writable values.
         unsafe { std::slice::from_raw_parts_mut(to, n) }.copy_from_slice(&v[..n]);
     }
-}
-
-/// Asks for memory that will be read, all at once: what another core has just written comes slowly, line by line, else.
-pub(crate) fn fetch<T>(data: &[T]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in data.chunks(64 / size_of::<T>()) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: every x86-64 processor has the instruction, which reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = data;
 }
 
 #[cfg(target_arch = "x86_64")]

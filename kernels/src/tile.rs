@@ -4,6 +4,7 @@
 //! product of this crate is made of such tiles, so that an output never depends on how many rows or columns are
 //! computed beside it, on where a sum over k is interrupted and resumed, or on the instruction set.
 
+use crate::ahead::Ahead;
 use crate::packed::{BLOCK, Codes, Line, PANEL, Q8Lines};
 use crate::simd::{LANES, Simd, dispatch};
 use crate::unpack::widen;
@@ -227,6 +228,7 @@ struct Strip {
     /// Columns that exist, of the tile's vectors.
     width: usize,
     sums: Sums,
+    ahead: Ahead,
 }
 
 /// One register tile of `M` rows from row `first` on.
@@ -257,7 +259,9 @@ unsafe fn tile<S: Simd, B: Columns<S, V>, const V: usize, const M: usize>(
                 }
             }
         }
+        let mut ahead = t.ahead.of(first..first + M, t.m, t.k);
         for k in 0..t.k {
+            ahead.ask();
             let columns = b.row(s, k);
             for (i, row) in acc.iter_mut().enumerate() {
                 let x = s.splat(*a.add(i * t.row + k * t.step));
@@ -319,8 +323,13 @@ unsafe fn wide_strip<S: Simd, B: Columns<S, 2>>(s: S, t: &Strip, b: B) {
         let width = t.width.min(LANES);
         strip::<S, _, 1>(s, &Strip { width, ..*t }, Half::<B, 0>(b));
         if t.width > LANES {
-            let (c, width) = (t.c.add(LANES), t.width - LANES);
-            strip::<S, _, 1>(s, &Strip { c, width, ..*t }, Half::<B, 1>(b));
+            let second = Strip {
+                c: t.c.add(LANES),
+                width: t.width - LANES,
+                ahead: Ahead::nothing(t.a),
+                ..*t
+            };
+            strip::<S, _, 1>(s, &second, Half::<B, 1>(b));
         }
     }
 }
@@ -395,6 +404,7 @@ fn dense_kernel<S: Simd>(s: S, d: Dims, a: Lhs<'_>, b: Rhs<'_>, c: Out, sums: Su
             ld,
             width,
             sums,
+            ahead: Ahead::nothing(a.data.as_ptr()),
         };
         // SAFETY: the assertions above cover m rows, k terms and columns j..j + width of every operand.
         unsafe {
@@ -455,8 +465,8 @@ impl PanelJob<'_> {
         out.check(m, width);
     }
 
-    /// The rows, as a strip over the terms from `first` on.
-    fn strip(&self, first: usize, terms: usize) -> Strip {
+    /// The rows, as a strip over the terms from `first` on, whose weights end where those begin that are wanted next.
+    fn strip<T>(&self, first: usize, part: &[T]) -> Strip {
         let sums = if first == 0 {
             Sums::Start
         } else {
@@ -464,7 +474,7 @@ impl PanelJob<'_> {
         };
         Strip {
             m: self.m,
-            k: terms,
+            k: part.len(),
             a: self.x[first..].as_ptr(),
             row: self.k,
             step: 1,
@@ -472,6 +482,7 @@ impl PanelJob<'_> {
             ld: self.out.ld,
             width: self.width,
             sums,
+            ahead: Ahead::behind(part, self.m),
         }
     }
 
@@ -485,10 +496,9 @@ impl PanelJob<'_> {
 fn bf16_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: &[Line<u16>]) {
     job.check(panel.len());
     for first in (0..job.k).step_by(job.terms()) {
-        let terms = job.terms().min(job.k - first);
-        let columns = Bf16Panel(panel[first..].as_ptr());
+        let part = &panel[first..][..job.terms().min(job.k - first)];
         // SAFETY: `check` proved m rows, k lines and `width` columns.
-        unsafe { wide_strip(s, &job.strip(first, terms), columns) };
+        unsafe { wide_strip(s, &job.strip(first, part), Bf16Panel(part.as_ptr())) };
     }
 }
 
@@ -496,10 +506,10 @@ fn bf16_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: &[Line<u16>]) {
 fn f32_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: &[Line<f32>]) {
     job.check(panel.len());
     for first in (0..job.k).step_by(job.terms()) {
-        let terms = job.terms().min(job.k - first);
-        let columns = Whole(panel[first..].as_ptr().cast(), PANEL);
+        let part = &panel[first..][..job.terms().min(job.k - first)];
+        let columns = Whole(part.as_ptr().cast(), PANEL);
         // SAFETY: `check` proved m rows, k lines and `width` columns.
-        unsafe { wide_strip(s, &job.strip(first, terms), columns) };
+        unsafe { wide_strip(s, &job.strip(first, part), columns) };
     }
 }
 
@@ -516,13 +526,10 @@ fn q8_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: Q8Lines<'_>) {
     job.check(panel.codes.len().min(panel.scales.len() * BLOCK));
     if job.m < WIDENED {
         for first in (0..job.k).step_by(job.terms()) {
-            let terms = job.terms().min(job.k - first);
-            let columns = Q8Panel(
-                panel.codes[first..].as_ptr(),
-                panel.scales[first / BLOCK..].as_ptr(),
-            );
+            let part = &panel.codes[first..][..job.terms().min(job.k - first)];
+            let columns = Q8Panel(part.as_ptr(), panel.scales[first / BLOCK..].as_ptr());
             // SAFETY: `check` proved m rows, k lines with their blocks and `width` columns; a part begins with a block.
-            unsafe { wide_strip(s, &job.strip(first, terms), columns) };
+            unsafe { wide_strip(s, &job.strip(first, part), columns) };
         }
         return;
     }
@@ -537,7 +544,7 @@ fn q8_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: Q8Lines<'_>) {
         widen(s, part, &mut wide);
         let columns = Whole(wide.as_ptr().cast(), PANEL);
         // SAFETY: as above, of the lines that were just written.
-        unsafe { wide_strip(s, &job.strip(first, terms), columns) };
+        unsafe { wide_strip(s, &job.strip(first, part.codes), columns) };
     }
     WIDE.set(wide);
 }

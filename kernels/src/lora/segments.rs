@@ -5,10 +5,11 @@
 //! itself. Not here: the gradients, and whose adapter it is.
 
 use super::Pair;
+use crate::ahead::fetch;
 use crate::error::{check, require};
 use crate::gemm::{Beside, Input, SMALL, forward_and};
 use crate::pool::Shards;
-use crate::simd::{LANES, Simd, dispatch, fetch};
+use crate::simd::{LANES, Simd, dispatch};
 use crate::tile::{Dims, Lhs, Out, Rhs, Sums, dense};
 use crate::{Isa, Packed, Pool, Result};
 use std::cell::Cell;
