@@ -10,12 +10,13 @@ use crate::error::check;
 use crate::packed::{Line, PANEL, Packed, Panels};
 use crate::pairs::{self, Rounded};
 use crate::pool::Shards;
+use crate::simd::LANES;
 use crate::tile::{
     Dims, Lhs, Out, PanelJob, Rhs, Sums, bf16_panel, dense, f32_panel, meet, q8_panel,
 };
 use crate::unpack;
 use crate::{Isa, Pool, Result};
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ops::Range;
 
 /// Rows that are taken through all panels of a task before the next rows: they stay in the L2 cache.
@@ -27,11 +28,9 @@ const INPUTS: usize = 96;
 /// Outputs whose weights are transposed at a time in the backward product: for as many inputs 288 KiB, a part of the L2 cache.
 const OUTPUTS: usize = 768;
 
-/// Outputs of one job of the backward product: its tasks then end soon enough for whoever waits for a turn.
+/// Outputs and rows of one job of the backward product: its tasks then end soon enough for whoever waits for a turn.
 const JOB: usize = 6 * OUTPUTS;
-
-/// Distance of two rows of `dy` in its copy, see [`meet`].
-const COPIED: usize = OUTPUTS + 16;
+const TALL: usize = 4 * ROWS;
 
 /// Rows below which copying costs more than it saves.
 const MANY: usize = 8;
@@ -186,8 +185,10 @@ pub(crate) fn split(
 }
 
 thread_local! {
-    /// Transposed weights of one step of the backward product, and the part of `dy` that meets them.
-    static STEP: RefCell<(Vec<Line<f32>>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    /// Transposed weights of one step of the backward product.
+    static TURNED: Cell<Vec<Line<f32>>> = const { Cell::new(Vec::new()) };
+    /// The part of `dy` of one job that this thread has started.
+    static COPIED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 /// `dx = dy·W`, the gradient of [`forward`] by its input.
@@ -200,57 +201,144 @@ thread_local! {
 pub fn backward(pool: &Pool, rows: usize, dy: &[f32], w: &Packed, dx: &mut [f32]) -> Result<()> {
     let (k, n) = (w.inputs(), w.outputs());
     check!("gemm.backward", dy: rows * n, dx: rows * k);
-    if let Panels::Pairs(lines) = &w.panels {
+    backward_and(pool, rows, dy, w, dx, None);
+    Ok(())
+}
+
+/// Some rows of `dy`, and some of its columns, with the first of which each row begins.
+pub(crate) struct Block<'a> {
+    pub(crate) dy: &'a [f32],
+    /// Distance of two rows.
+    pub(crate) ld: usize,
+    pub(crate) rows: Range<usize>,
+    pub(crate) outputs: Range<usize>,
+}
+
+/// [`backward`], and what is done with `dy` beside, block by block: rows ascend, in each block of rows its outputs.
+pub(crate) fn backward_and(
+    pool: &Pool,
+    rows: usize,
+    dy: &[f32],
+    w: &Packed,
+    dx: &mut [f32],
+    mut beside: Option<&mut dyn FnMut(&Block<'_>)>,
+) {
+    let (k, n) = (w.inputs(), w.outputs());
+    let in_pairs = if let Panels::Pairs(lines) = &w.panels {
         pairs::backward(pool, rows, dy, (w, lines), dx);
-        return Ok(());
+        true
+    } else {
+        false
+    };
+    if in_pairs && beside.is_none() {
+        return;
     }
+    blocks(pool, rows, dy, n, &mut |block| {
+        if !in_pairs {
+            let some = block.rows.start * k..block.rows.end * k;
+            add_outputs(pool, block, w, &mut dx[some]);
+        }
+        if let Some(beside) = &mut beside {
+            beside(block);
+        }
+    });
+}
+
+/// Takes a matrix of gradients block by block; one whose rows would meet in the cache is copied.
+pub(crate) fn blocks(
+    pool: &Pool,
+    rows: usize,
+    dy: &[f32],
+    n: usize,
+    one: &mut dyn FnMut(&Block<'_>),
+) {
+    let mut copied = COPIED.take();
+    for row in (0..rows).step_by(TALL) {
+        let rows = row..rows.min(row + TALL);
+        for first in (0..n).step_by(JOB) {
+            let outputs = first..n.min(first + JOB);
+            let from = &dy[rows.start * n + first..rows.end * n];
+            let (dy, ld) = if rows.len() < MANY || !meet(n) {
+                (from, n)
+            } else {
+                let ld = copy(pool, from, n, outputs.len(), &mut copied);
+                (&copied[..], ld)
+            };
+            one(&Block {
+                dy,
+                ld,
+                rows: rows.clone(),
+                outputs,
+            });
+        }
+    }
+    COPIED.set(copied);
+}
+
+/// Copies the first columns of rows whose distance makes them meet to rows of another distance, which is returned.
+fn copy(pool: &Pool, from: &[f32], ld: usize, columns: usize, to: &mut Vec<f32>) -> usize {
+    let apart = columns.next_multiple_of(LANES) + if meet(columns) { LANES } else { 0 };
+    let rows = from.len().div_ceil(ld);
+    if to.len() < rows * apart {
+        to.resize(rows * apart, 0.0);
+    }
+    let to = Shards::new(to);
+    let tasks = rows.min(pool.threads() * 4);
+    pool.run(tasks, &|task| {
+        for row in rows * task / tasks..rows * (task + 1) / tasks {
+            // SAFETY: a row belongs to one task.
+            let to = unsafe { to.part(row * apart..row * apart + columns) };
+            to.copy_from_slice(&from[row * ld..][..columns]);
+        }
+    });
+    apart
+}
+
+/// Adds the terms of a block's outputs to the `dx` of its rows; the first outputs start the sums.
+fn add_outputs(pool: &Pool, block: &Block<'_>, w: &Packed, dx: &mut [f32]) {
+    let Block {
+        dy,
+        ld,
+        ref rows,
+        ref outputs,
+    } = *block;
+    let (k, rows) = (w.inputs(), rows.len());
     let room = dx.len();
     let dx = Shards::new(dx);
-    // A task is some columns of some rows, which are many enough that transposing the weights again does not matter.
-    let (wide, tall) = (k.div_ceil(INPUTS), (rows / ROWS).max(1));
+    let wide = k.div_ceil(INPUTS);
+    // Each part of the rows transposes the weights again.
+    let tall = if wide.is_multiple_of(pool.threads()) {
+        1
+    } else {
+        (rows / ROWS).max(1)
+    };
     let tasks = wide * tall;
-    for job in (0..n).step_by(JOB) {
-        let end = n.min(job + JOB);
-        pool.run(tasks, &|at| {
-            let task = apart(at, tasks, pool.threads());
-            let first = task % wide * INPUTS;
-            let inputs = first..k.min(first + INPUTS);
-            let mine = rows * (task / wide) / tall..rows * (task / wide + 1) / tall;
-            STEP.with_borrow_mut(|(turned, copied)| {
-                turned.resize(INPUTS / PANEL * OUTPUTS, Line([0.0; PANEL]));
-                copied.resize(ROWS * COPIED, 0.0);
-                for n0 in (job..end).step_by(OUTPUTS) {
-                    let outputs = OUTPUTS.min(end - n0);
-                    turn(pool.isa(), w, n0..n0 + outputs, inputs.clone(), turned);
-                    let sums = if n0 == 0 { Sums::Start } else { Sums::Resume };
-                    for m0 in mine.clone().step_by(ROWS) {
-                        let m = ROWS.min(mine.end - m0);
-                        let from = &dy[m0 * n + n0..];
-                        let a = if m < MANY || !meet(n) {
-                            Lhs::rows(from, n)
-                        } else {
-                            for (to, from) in copied.chunks_mut(COPIED).zip(from.chunks(n)).take(m)
-                            {
-                                to[..outputs].copy_from_slice(&from[..outputs]);
-                            }
-                            Lhs::rows(copied, COPIED)
-                        };
-                        for (column, lines) in
-                            inputs.clone().step_by(PANEL).zip(turned.chunks(OUTPUTS))
-                        {
-                            let at = m0 * k + column;
-                            // SAFETY: `at < rows * k`; these columns of these rows belong to this task.
-                            let out = unsafe { Out::raw(dx.as_mut_ptr().add(at), k, room - at) };
-                            let dims = Dims::new(m, PANEL.min(inputs.end - column), outputs);
-                            let b = Rhs::rows(Line::flat(lines), PANEL);
-                            dense(pool.isa(), dims, a, b, out, sums);
-                        }
-                    }
+    pool.run(tasks, &|at| {
+        let task = apart(at, tasks, pool.threads());
+        let first = task % wide * INPUTS;
+        let inputs = first..k.min(first + INPUTS);
+        let mine = rows * (task / wide) / tall..rows * (task / wide + 1) / tall;
+        let mut turned = TURNED.take();
+        turned.resize(INPUTS / PANEL * OUTPUTS, Line([0.0; PANEL]));
+        for n0 in outputs.clone().step_by(OUTPUTS) {
+            let terms = OUTPUTS.min(outputs.end - n0);
+            turn(pool.isa(), w, n0..n0 + terms, inputs.clone(), &mut turned);
+            let sums = if n0 == 0 { Sums::Start } else { Sums::Resume };
+            for m0 in mine.clone().step_by(ROWS) {
+                let m = ROWS.min(mine.end - m0);
+                let a = Lhs::rows(&dy[m0 * ld + n0 - outputs.start..], ld);
+                for (column, lines) in inputs.clone().step_by(PANEL).zip(turned.chunks(OUTPUTS)) {
+                    let at = m0 * k + column;
+                    // SAFETY: `at < rows * k`; these columns of these rows belong to this task.
+                    let out = unsafe { Out::raw(dx.as_mut_ptr().add(at), k, room - at) };
+                    let dims = Dims::new(m, PANEL.min(inputs.end - column), terms);
+                    let b = Rhs::rows(Line::flat(lines), PANEL);
+                    dense(pool.isa(), dims, a, b, out, sums);
                 }
-            });
-        });
-    }
-    Ok(())
+            }
+        }
+        TURNED.set(turned);
+    });
 }
 
 /// Transposes some weights, whole panels from the first output on: a strip of [`OUTPUTS`] lines for each 32 inputs.

@@ -4,8 +4,10 @@
 //! base product's sum with the r terms of the adapter. An adapter is kept in both orientations, because each of its four
 //! products wants its columns side by side; it is small. Serving calls [`linear`], for a whole batch at once.
 
+mod backward;
 mod segments;
 
+pub use backward::{Part, backward, linear_backward};
 pub use segments::{Segment, linear};
 
 use crate::error::{check, require};
@@ -119,94 +121,4 @@ pub fn up(
     let out = (&mut y[first..], at.ld);
     parallel_dense(pool, Dims::new(rows, o, r), a, b, out, Sums::Resume);
     Ok(())
-}
-
-/// The gradients of [`down`] and [`up`] by A, B and x; each is added to what is there.
-///
-/// # Shapes
-/// `x`: (N, I) · `u`: (N, R) · `dy`: (N, `at.ld`) · `du`: (N, R), overwritten · `da`: (R, I) · `db`: (O, R) · `dx`: (N, I).
-///
-/// # Errors
-/// [`crate::Error::Shape`], [`crate::Error::Argument`].
-pub fn backward(
-    pool: &Pool,
-    rows: usize,
-    pair: &Pair<'_>,
-    forward: Forward<'_>,
-    dy: (&[f32], Columns),
-    into: Into<'_>,
-) -> Result<()> {
-    pair.check()?;
-    check_backward(rows, pair, &forward, &dy, &into)?;
-    let (i, o, r) = (pair.inputs(), pair.outputs(), pair.rank);
-    let Forward { x, u } = forward;
-    let Into { du, da, db, dx } = into;
-    let (dy, Columns { first, ld }) = dy;
-    if rows == 0 {
-        return Ok(());
-    }
-    let dy = &dy[first..];
-    let (a, b) = (Lhs::columns(dy, ld), Rhs::rows(u, r));
-    parallel_dense(pool, Dims::new(o, r, rows), a, b, (db, r), Sums::Resume);
-    let (a, b) = (Lhs::rows(dy, ld), Rhs::rows(pair.b, r));
-    parallel_dense(
-        pool,
-        Dims::new(rows, r, o),
-        a,
-        b,
-        (&mut *du, r),
-        Sums::Start,
-    );
-    du.iter_mut().for_each(|v| *v *= pair.scale);
-    let (a, b) = (Lhs::columns(du, r), Rhs::rows(x, i));
-    parallel_dense(pool, Dims::new(r, i, rows), a, b, (da, i), Sums::Resume);
-    let (a, b) = (Lhs::rows(du, r), Rhs::rows(pair.a, i));
-    parallel_dense(pool, Dims::new(rows, i, r), a, b, (dx, i), Sums::Resume);
-    Ok(())
-}
-
-/// The door of [`backward`].
-fn check_backward(
-    rows: usize,
-    pair: &Pair<'_>,
-    forward: &Forward<'_>,
-    (dy, at): &(&[f32], Columns),
-    into: &Into<'_>,
-) -> Result<()> {
-    let (i, o, r) = (pair.inputs(), pair.outputs(), pair.rank);
-    let Forward { x, u } = forward;
-    let Into { du, da, db, dx } = into;
-    check!("lora.backward", x: rows * i, u: rows * r, dy: rows * at.ld);
-    check!("lora.backward", du: rows * r, da: r * i, db: o * r, dx: rows * i);
-    let first = at.first;
-    let inside = first + o <= at.ld;
-    require!(
-        "lora.backward",
-        first = first as f64,
-        inside,
-        "the columns end inside a row"
-    );
-    Ok(())
-}
-
-/// What the forward pass left for [`backward`].
-#[derive(Clone, Copy, Debug)]
-pub struct Forward<'a> {
-    /// The input.
-    pub x: &'a [f32],
-    /// The result of [`down`].
-    pub u: &'a [f32],
-}
-
-/// Where [`backward`] puts its results.
-#[derive(Debug)]
-pub struct Into<'a> {
-    /// Work space.
-    pub du: &'a mut [f32],
-    /// Gradient by A, added to.
-    pub da: &'a mut [f32],
-    /// Gradient by B, added to.
-    pub db: &'a mut [f32],
-    /// Gradient by x, added to.
-    pub dx: &'a mut [f32],
 }

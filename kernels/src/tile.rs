@@ -282,9 +282,10 @@ unsafe fn tile<S: Simd, B: Columns<S, V>, const V: usize, const M: usize>(
     }
 }
 
-/// Whether a tile of so many rows is next. The last eight are rather four and four than six and two, which have too few sums.
+/// Whether a tile of so many rows is next. The last eight are rather four and four than six and two, which have too few sums, and
+/// the last sixteen eight and eight.
 const fn fits<S: Simd>(rows: usize, left: usize) -> bool {
-    S::ROWS >= rows && left >= rows && !(rows == 6 && left == 8)
+    S::ROWS >= rows && left >= rows && !matches!((rows, left), (6, 8) | (14, 16))
 }
 
 /// All rows of a strip, in tiles as tall as the registers allow.

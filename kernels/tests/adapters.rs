@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use kernels::lora::{Columns, Forward, Into, Pair, Segment};
+use kernels::lora::{Columns, Pair, Part, Segment};
 use kernels::{Dtype, Error, Packed, Pool, gemm, lora, reference};
 
 /// A random adapter of a weight (o, i), with its transposes.
@@ -100,15 +100,14 @@ fn an_adapters_gradients_are_the_references() {
             lora::down(&pool, m, &x, &adapter.pair(), &mut u).unwrap();
             let (mut du, mut da) = (vec![0.0; m * rank], vec![1.0; rank * i]);
             let (mut db, mut dx) = (vec![2.0; o * rank], vec![3.0; m * i]);
-            let into = Into {
-                du: &mut du,
+            let part = Part {
+                pair: adapter.pair(),
+                first: 0,
+                u: &u,
                 da: &mut da,
                 db: &mut db,
-                dx: &mut dx,
             };
-            let at = Columns { first: 0, ld: o };
-            let forward = Forward { x: &x, u: &u };
-            lora::backward(&pool, m, &adapter.pair(), forward, (&dy, at), into).unwrap();
+            lora::backward(&pool, m, &x, &mut [part], (&dy, o), &mut du, &mut dx).unwrap();
             let narrow = |v: &[f64]| v.iter().map(|v| *v as f32).collect::<Vec<f32>>();
             let turned = |v: &[f32], rows: usize, columns: usize| {
                 (0..rows * columns)
@@ -134,6 +133,135 @@ fn an_adapters_gradients_are_the_references() {
             );
             let expected = reference::matmul(m, i, rank, &narrow(&expected_du), &adapter.a);
             close("dx", &dx, &plus(&expected, 3.0), 1e-4);
+        }
+    }
+}
+
+/// The gradients of three adapters of one product, which have columns of `dy` each, some of them nobody.
+struct Gradients {
+    u: Vec<f32>,
+    du: Vec<f32>,
+    da: Vec<Vec<f32>>,
+    db: Vec<Vec<f32>>,
+    dx: Vec<f32>,
+}
+
+impl Gradients {
+    fn new(rows: usize, inputs: usize, adapters: &[(Adapter, usize)]) -> Gradients {
+        let ranks: usize = adapters.iter().map(|(adapter, _)| adapter.rank).sum();
+        let of = |seed, len: fn(&Adapter) -> usize| {
+            let one = |(adapter, _): &(Adapter, usize)| vector(seed, len(adapter));
+            adapters.iter().map(one).collect()
+        };
+        Gradients {
+            u: vector(30, rows * ranks),
+            du: vec![f32::NAN; rows * ranks],
+            da: of(31, |adapter| adapter.a.len()),
+            db: of(32, |adapter| adapter.b.len()),
+            dx: vec![f32::NAN; rows * inputs],
+        }
+    }
+
+    fn parts<'a>(
+        u: &'a [f32],
+        (da, db): (&'a mut [Vec<f32>], &'a mut [Vec<f32>]),
+        rows: usize,
+        adapters: &'a [(Adapter, usize)],
+    ) -> Vec<Part<'a>> {
+        let mut before = 0;
+        let grads = da.iter_mut().zip(db);
+        (adapters.iter().zip(grads))
+            .map(|((adapter, first), (da, db))| {
+                let u = &u[before..][..rows * adapter.rank];
+                before += u.len();
+                let (pair, first) = (adapter.pair(), *first);
+                Part {
+                    pair,
+                    first,
+                    u,
+                    da,
+                    db,
+                }
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn a_products_gradient_with_adapters_has_the_bits_of_plain_loops_after_one_another() {
+    // Rows and outputs of more than one block, of rows that lie in the same sets of the cache, too; and the other sizes.
+    for (rows, inputs, outputs) in [(450, 40, 4700), (130, 70, 1024), (37, 33, 150), (1, 5, 8)] {
+        let third = outputs / 3;
+        let adapters = [
+            (Adapter::new(third, inputs, 16), 0),
+            (Adapter::new(third - 1, inputs, 3), third),
+            (Adapter::new(1, inputs, 17), outputs - 1),
+        ];
+        let (x, dy) = (vector(33, rows * inputs), vector(34, rows * outputs));
+        let weights = vector(35, outputs * inputs);
+        let alone = Pool::new(1).unwrap();
+        for dtype in [Dtype::F32, Dtype::Q8, Dtype::Bf16Pairs] {
+            let packed = Packed::pack(&alone, &[&weights], inputs, dtype).unwrap();
+            let mut expected = Gradients::new(rows, inputs, &adapters);
+            gemm::backward(&alone, rows, &dy, &packed, &mut expected.dx).unwrap();
+            one_after_another(&mut expected, &adapters, (&x, inputs), (&dy, outputs));
+            for pool in pools() {
+                let mut found = Gradients::new(rows, inputs, &adapters);
+                let grads = (&mut found.da[..], &mut found.db[..]);
+                let mut parts = Gradients::parts(&found.u, grads, rows, &adapters);
+                let (du, dx) = (&mut found.du, &mut found.dx);
+                lora::linear_backward(&pool, rows, &x, &packed, &mut parts, &dy, du, dx).unwrap();
+                let label = format!("{pool:?} {dtype:?} {rows} rows");
+                assert!(bits(&found.du) == bits(&expected.du), "{label}: du");
+                assert!(bits(&found.dx) == bits(&expected.dx), "{label}: dx");
+                for at in 0..adapters.len() {
+                    assert!(bits(&found.da[at]) == bits(&expected.da[at]), "{label}: da");
+                    assert!(bits(&found.db[at]) == bits(&expected.db[at]), "{label}: db");
+                }
+            }
+        }
+    }
+}
+
+/// The contract, written out: each sum one chain, terms ascending, adapters one after another.
+fn one_after_another(
+    to: &mut Gradients,
+    adapters: &[(Adapter, usize)],
+    (x, i): (&[f32], usize),
+    (dy, ld): (&[f32], usize),
+) {
+    let rows = x.len() / i;
+    let mut before = 0;
+    for (at, (adapter, first)) in adapters.iter().enumerate() {
+        let Adapter { a, b, rank, .. } = adapter;
+        let (r, o) = (*rank, b.len() / rank);
+        let dy = |row: usize, column: usize| dy[row * ld + first + column];
+        let u = &to.u[before..][..rows * r];
+        let du = &mut to.du[before..][..rows * r];
+        before += du.len();
+        for (row, du) in du.chunks_mut(r).enumerate() {
+            for (rank, du) in du.iter_mut().enumerate() {
+                let term = |sum: f32, c: usize| dy(row, c).mul_add(b[c * r + rank], sum);
+                *du = 0.5 * (0..o).fold(0.0, term);
+            }
+        }
+        for (c, db) in to.db[at].chunks_mut(r).enumerate() {
+            for (rank, db) in db.iter_mut().enumerate() {
+                let term = |sum: f32, row: usize| dy(row, c).mul_add(u[row * r + rank], sum);
+                *db = (0..rows).fold(*db, term);
+            }
+        }
+        for (rank, da) in to.da[at].chunks_mut(i).enumerate() {
+            for (c, da) in da.iter_mut().enumerate() {
+                let term = |sum: f32, row: usize| du[row * r + rank].mul_add(x[row * i + c], sum);
+                *da = (0..rows).fold(*da, term);
+            }
+        }
+        for (row, dx) in to.dx.chunks_mut(i).enumerate() {
+            for (c, dx) in dx.iter_mut().enumerate() {
+                let term = |sum: f32, rank: usize| du[row * r + rank].mul_add(a[rank * i + c], sum);
+                *dx = (0..r).fold(*dx, term);
+            }
         }
     }
 }
@@ -286,4 +414,18 @@ fn adapters_that_do_not_fit_are_refused() {
         ..adapter.pair()
     };
     assert!(lora::down(&pool, 1, &[0.0; 4], &none, &mut []).is_err());
+    // Gradients: columns outside of a row, work space for another number of ranks.
+    for (first, space) in [(1, 4), (0, 3)] {
+        let (mut da, mut db, mut du, mut dx) = ([0.0; 8], [0.0; 6], [0.0; 4], [0.0; 8]);
+        let part = Part {
+            pair: adapter.pair(),
+            first,
+            u: &[0.0; 4],
+            da: &mut da,
+            db: &mut db,
+        };
+        let (x, dy, du) = ([0.0; 8], [0.0; 6], &mut du[..space]);
+        let refused = lora::backward(&pool, 2, &x, &mut [part], (&dy, 3), du, &mut dx);
+        assert!(refused.is_err(), "column {first}, space {space}");
+    }
 }

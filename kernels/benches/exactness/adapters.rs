@@ -2,7 +2,7 @@
 
 use super::{C, QKV, RANK, Sums, add, halves, numbers};
 use kernels::Pool;
-use kernels::lora::{self, Columns, Forward, Into, Pair};
+use kernels::lora::{self, Columns, Pair, Part};
 use std::sync::Mutex;
 
 /// `u = x·Aᵀ` of an adapter against the two halves of its terms.
@@ -50,14 +50,16 @@ pub(crate) fn down_backward(sums: &mut Sums, pool: &Pool, rows: usize, times: f6
     let (x, u, dy) = (numbers(rows * C), numbers(rows * RANK), numbers(rows * QKV));
     let sizes = [rows * RANK, RANK * C, QKV * RANK, rows * C];
     let run = |rows: usize, from: usize, [du, da, db, dx]: [&mut [f32]; 4]| {
-        let forward = Forward {
-            x: &x[from * C..][..rows * C],
-            u: &u[from * RANK..][..rows * RANK],
-        };
+        let x = &x[from * C..][..rows * C];
         let dy = &dy[from * QKV..][..rows * QKV];
-        let at = Columns { first: 0, ld: QKV };
-        let into = Into { du, da, db, dx };
-        lora::backward(pool, rows, &pair, forward, (dy, at), into).unwrap();
+        let part = Part {
+            pair,
+            first: 0,
+            u: &u[from * RANK..][..rows * RANK],
+            da,
+            db,
+        };
+        lora::backward(pool, rows, x, &mut [part], (dy, QKV), du, dx).unwrap();
     };
     let mut exact = sizes.map(|len| vec![0.0; len]);
     let [_, mut da, mut db, _] = exact.clone();

@@ -1,7 +1,7 @@
 //! Products with packed weights, and the adapters beside them.
 
 use super::{Bench, C, D, F, HEADS, KV_HEADS, RANK, V, Work, numbers};
-use kernels::lora::{self, Columns, Pair, Segment};
+use kernels::lora::{self, Columns, Pair, Part, Segment};
 use kernels::{Dtype, Packed, gemm};
 
 pub(crate) fn products(bench: &Bench) {
@@ -81,14 +81,14 @@ pub(crate) fn adapters(bench: &Bench) {
         };
         let u = numbers(m * RANK);
         bench.row(&format!("lora-backward gate_up × {m}"), twice, || {
-            let into = lora::Into {
-                du: &mut du,
+            let part = Part {
+                pair,
+                first: 0,
+                u: &u,
                 da: &mut da,
                 db: &mut db,
-                dx: &mut dx,
             };
-            let forward = lora::Forward { x: &x, u: &u };
-            lora::backward(pool, m, &pair, forward, (&y, at), into).unwrap();
+            lora::backward(pool, m, &x, &mut [part], (&y, outputs), &mut du, &mut dx).unwrap();
         });
     }
 }

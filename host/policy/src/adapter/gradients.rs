@@ -116,14 +116,19 @@ impl AdapterGrads {
 }
 
 impl HostGrads<'_> {
-    /// The gradients of A and B of one projection.
-    pub(crate) fn pair(
+    /// The gradients of A and B of some projections of a layer, which ascend.
+    pub(crate) fn pairs(
         &mut self,
         layer: usize,
-        projection: Projection,
-    ) -> (&mut [f32], &mut [f32]) {
-        let (a, b) = self.layout.at(layer, projection);
-        let both = &mut self.values[a.start..b.end];
-        both.split_at_mut(a.len())
+        projections: impl Iterator<Item = Projection>,
+    ) -> impl Iterator<Item = (&mut [f32], &mut [f32])> {
+        let (layout, mut rest, mut skipped) = (self.layout, &mut *self.values, 0);
+        projections.map(move |projection| {
+            let (a, b) = layout.at(layer, projection);
+            let from = std::mem::take(&mut rest).split_at_mut(a.start - skipped).1;
+            let (both, later) = from.split_at_mut(b.end - a.start);
+            (rest, skipped) = (later, b.end);
+            both.split_at_mut(a.len())
+        })
     }
 }

@@ -8,10 +8,10 @@ use crate::device::{Attended, Map, Sequences, Site, Span, Trains};
 use crate::error::Result;
 use crate::model::{Tape, train};
 use kernels::attention::{self, Queries};
-use kernels::lora::{self, Columns, Forward, Into};
+use kernels::lora::{self, Part};
 use kernels::output::{self, Output, Wanted};
 use kernels::softmax::Target;
-use kernels::{CacheShape, KvCache, Packed, Slice, gemm, rmsnorm, rope, swiglu};
+use kernels::{CacheShape, KvCache, Packed, Slice, rmsnorm, rope, swiglu};
 
 impl Trains for Cpu {
     const SHARES: usize = 1;
@@ -140,21 +140,23 @@ impl Trains for Cpu {
         space: &mut Space,
     ) -> Result<()> {
         let weights = at.matrix(map);
-        let (k, n) = (weights.inputs(), weights.outputs());
-        let rows = x.len() / k;
-        let dx = dx.fit(rows * k);
-        gemm::backward(&self.0, rows, dy, weights, dx)?;
+        let rows = x.len() / weights.inputs();
         let (parts, count) = map.parts(at.config);
+        let parts = &parts[..count];
+        let grads = grads.pairs(at.layer, parts.iter().map(|(projection, _)| *projection));
         let inner = inner.of[map as usize].chunks(rows * adapter.rank());
-        for (&(projection, first), u) in parts[..count].iter().zip(inner) {
-            let pair = adapter.pair(at.layer, projection);
-            let (da, db) = grads.pair(at.layer, projection);
-            let du = space.dinner.fit(rows * pair.rank);
-            let dx = &mut *dx;
-            let into = Into { du, da, db, dx };
-            let columns = Columns { first, ld: n };
-            lora::backward(&self.0, rows, &pair, Forward { x, u }, (dy, columns), into)?;
-        }
+        let mut parts: Vec<Part<'_>> = (parts.iter().zip(inner).zip(grads))
+            .map(|((&(projection, first), u), (da, db))| Part {
+                pair: adapter.pair(at.layer, projection),
+                first,
+                u,
+                da,
+                db,
+            })
+            .collect();
+        let du = space.dinner.fit(rows * count * adapter.rank());
+        let dx = dx.fit(x.len());
+        lora::linear_backward(&self.0, rows, x, weights, &mut parts, dy, du, dx)?;
         Ok(())
     }
 

@@ -52,7 +52,7 @@ pub(crate) struct Inner {
 /// Space of the backward pass.
 #[derive(Default, Debug)]
 pub(crate) struct Space {
-    /// (N, R).
+    /// (N, R) of one projection after the other.
     pub(super) dinner: Numbers,
     /// Of one row's heads.
     pub(super) dheads: Numbers,

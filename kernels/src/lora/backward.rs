@@ -1,0 +1,303 @@
+//! The gradients of a product with the adapters beside it.
+//!
+//! The bits are those of one product after the other: `dx = dy·W`, then for each adapter `du = s·(dy·B)`, `dB += dyᵀ·u`,
+//! `dA += duᵀ·x`, `dx += du·A`, each sum ascending. What reads the same rows is one job: all of `dy` while the base product has it, then
+//! all of `x`.
+
+use super::Pair;
+use crate::error::{check, require};
+use crate::gemm::{Block, SMALL, backward_and, blocks};
+use crate::packed::PANEL;
+use crate::pool::Shards;
+use crate::tile::{Dims, Lhs, Out, Rhs, Sums, dense};
+use crate::{Packed, Pool, Result};
+use std::ops::Range;
+
+/// One adapter of a product: what its forward pass left, and where its gradients go.
+#[derive(Debug)]
+pub struct Part<'a> {
+    /// The adapter.
+    pub pair: Pair<'a>,
+    /// First column of `dy`.
+    pub first: usize,
+    /// (N, R), from [`super::down`].
+    pub u: &'a [f32],
+    /// Gradient by A, (R, I), added to.
+    pub da: &'a mut [f32],
+    /// Gradient by B, (O, R), added to.
+    pub db: &'a mut [f32],
+}
+
+/// `dx = dy·W`, then [`backward`].
+///
+/// # Shapes
+/// `w`: (O, I), else as [`backward`], `ld` = O.
+///
+/// # Errors
+/// [`crate::Error::Shape`], [`crate::Error::Argument`].
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one fused product: operands, adapters, work space, results"
+)]
+pub fn linear_backward(
+    pool: &Pool,
+    rows: usize,
+    x: &[f32],
+    w: &Packed,
+    parts: &mut [Part<'_>],
+    dy: &[f32],
+    du: &mut [f32],
+    dx: &mut [f32],
+) -> Result<()> {
+    let (i, o) = (w.inputs(), w.outputs());
+    check!("lora.linear_backward", dy: rows * o, dx: rows * i);
+    check_parts(rows, x, parts, (dy, o), du, dx)?;
+    let adapters = Adapters::new(pool, x, parts, du);
+    let mut beside = |block: &Block<'_>| adapters.outputs(block);
+    backward_and(pool, rows, dy, w, dx, Some(&mut beside));
+    adapters.inputs(rows, dx);
+    Ok(())
+}
+
+/// The gradients of [`super::down`] and [`super::up`] by A, B and x; each is added to what is there.
+///
+/// # Shapes
+/// `x`, `dx`: (N, I) · `dy`: (N, `ld`), with N = `rows` · `du`: (N, R) of one part after the other, overwritten.
+///
+/// # Errors
+/// [`crate::Error::Shape`], [`crate::Error::Argument`] for rank 0 or columns outside of a row.
+pub fn backward(
+    pool: &Pool,
+    rows: usize,
+    x: &[f32],
+    parts: &mut [Part<'_>],
+    (dy, ld): (&[f32], usize),
+    du: &mut [f32],
+    dx: &mut [f32],
+) -> Result<()> {
+    check_parts(rows, x, parts, (dy, ld), du, dx)?;
+    let adapters = Adapters::new(pool, x, parts, du);
+    blocks(pool, rows, dy, ld, &mut |block| adapters.outputs(block));
+    adapters.inputs(rows, dx);
+    Ok(())
+}
+
+/// The door.
+fn check_parts(
+    rows: usize,
+    x: &[f32],
+    parts: &[Part<'_>],
+    (dy, ld): (&[f32], usize),
+    du: &[f32],
+    dx: &[f32],
+) -> Result<()> {
+    let mut ranks = 0;
+    for Part {
+        pair,
+        first,
+        u,
+        da,
+        db,
+    } in parts
+    {
+        pair.check()?;
+        let (i, o, r) = (pair.inputs(), pair.outputs(), pair.rank);
+        check!("lora.backward", x: rows * i, dx: rows * i, u: rows * r, da: r * i, db: o * r);
+        let inside = first + o <= ld;
+        require!(
+            "lora.backward",
+            first = *first as f64,
+            inside,
+            "the columns end inside a row"
+        );
+        ranks += r;
+    }
+    check!("lora.backward", dy: rows * ld, du: rows * ranks);
+    Ok(())
+}
+
+/// Rows of a task that computes `du`: two register tiles.
+const ROWS: usize = 28;
+
+/// Columns of `dy` of a task that computes `dB`: nine register tiles.
+const COLUMNS: usize = 126;
+
+/// Work of `cost` multiply-adds: shared by the threads when it is worth it.
+fn run(pool: &Pool, tasks: usize, cost: usize, work: &(dyn Fn(usize) + Sync)) {
+    if cost < SMALL {
+        (0..tasks).for_each(work);
+    } else {
+        pool.run(tasks, work);
+    }
+}
+
+/// The adapters of one product.
+struct Adapters<'a> {
+    pool: &'a Pool,
+    x: &'a [f32],
+    parts: Vec<Shared<'a>>,
+}
+
+/// A part whose results are shared by tasks.
+struct Shared<'a> {
+    pair: Pair<'a>,
+    first: usize,
+    u: &'a [f32],
+    da: Shards<'a>,
+    db: Shards<'a>,
+    du: Shards<'a>,
+}
+
+/// A part whose `du` is known.
+struct Done<'a> {
+    pair: Pair<'a>,
+    da: Shards<'a>,
+    du: &'a [f32],
+}
+
+impl<'a> Adapters<'a> {
+    fn new(
+        pool: &'a Pool,
+        x: &'a [f32],
+        parts: &'a mut [Part<'_>],
+        mut du: &'a mut [f32],
+    ) -> Adapters<'a> {
+        let shared = |part: &'a mut Part<'_>| {
+            let own = du.split_off_mut(..part.u.len()).unwrap_or_default();
+            Shared {
+                pair: part.pair,
+                first: part.first,
+                u: part.u,
+                da: Shards::new(part.da),
+                db: Shards::new(part.db),
+                du: Shards::new(own),
+            }
+        };
+        let parts = parts.iter_mut().map(shared).collect();
+        Adapters { pool, x, parts }
+    }
+
+    /// What a block of `dy` gives to `du` and `dB`.
+    fn outputs(&self, block: &Block<'_>) {
+        let by_rows = block.rows.len().div_ceil(ROWS);
+        let each = |part: &Shared<'_>| part.columns(&block.outputs).len().div_ceil(COLUMNS);
+        let by_columns: usize = self.parts.iter().map(each).sum();
+        let ranks: usize = self.parts.iter().map(|part| part.pair.rank).sum();
+        let cost = block.rows.len() * block.outputs.len() * ranks;
+        run(self.pool, by_rows + by_columns, cost, &|task| {
+            let Some(mut task) = task.checked_sub(by_rows) else {
+                let rows = task * ROWS..block.rows.len().min((task + 1) * ROWS);
+                return self
+                    .parts
+                    .iter()
+                    .for_each(|part| self.du(part, block, &rows));
+            };
+            for part in &self.parts {
+                match task.checked_sub(each(part)) {
+                    Some(later) => task = later,
+                    None => {
+                        let all = part.columns(&block.outputs);
+                        let first = all.start + task * COLUMNS;
+                        return self.db(part, block, first..all.end.min(first + COLUMNS));
+                    }
+                }
+            }
+        });
+    }
+
+    /// Some rows of the block.
+    fn du(&self, part: &Shared<'_>, block: &Block<'_>, rows: &Range<usize>) {
+        let (r, all) = (part.pair.rank, part.columns(&block.outputs));
+        if all.is_empty() {
+            return;
+        }
+        let from = block.rows.start + rows.start;
+        // SAFETY: a row belongs to one task, the part's rows to nobody else.
+        let du = unsafe { part.du.part(from * r..(from + rows.len()) * r) };
+        let dy = &block.dy[rows.start * block.ld + all.start - block.outputs.start..];
+        let b = &part.pair.b[(all.start - part.first) * r..];
+        let sums = if all.start == part.first {
+            Sums::Start
+        } else {
+            Sums::Resume
+        };
+        dense(
+            self.pool.isa(),
+            Dims::new(rows.len(), r, all.len()),
+            Lhs::rows(dy, block.ld),
+            Rhs::rows(b, r),
+            Out::new(du, r),
+            sums,
+        );
+        if all.end == part.first + part.pair.outputs() {
+            du.iter_mut().for_each(|v| *v *= part.pair.scale);
+        }
+    }
+
+    /// Some columns of `dy`.
+    fn db(&self, part: &Shared<'_>, block: &Block<'_>, columns: Range<usize>) {
+        let r = part.pair.rank;
+        let own = columns.start - part.first..columns.end - part.first;
+        // SAFETY: these columns belong to this task.
+        let db = unsafe { part.db.part(own.start * r..own.end * r) };
+        dense(
+            self.pool.isa(),
+            Dims::new(columns.len(), r, block.rows.len()),
+            Lhs::columns(&block.dy[columns.start - block.outputs.start..], block.ld),
+            Rhs::rows(&part.u[block.rows.start * r..], r),
+            Out::new(db, r),
+            Sums::Resume,
+        );
+    }
+
+    /// `dA` and what is added to `dx`, from `du` and `x`.
+    fn inputs(self, rows: usize, dx: &mut [f32]) {
+        let Some(i) = self.parts.first().map(|part| part.pair.inputs()) else {
+            return;
+        };
+        let panels = i.div_ceil(PANEL);
+        let tasks = panels.min(self.pool.threads() * 4);
+        let ranks: usize = self.parts.iter().map(|part| part.pair.rank).sum();
+        let done = |part: Shared<'a>| Done {
+            pair: part.pair,
+            da: part.da,
+            // SAFETY: this is all that is left of it.
+            du: unsafe { part.du.part(0..rows * part.pair.rank) },
+        };
+        let parts: Vec<Done<'_>> = self.parts.into_iter().map(done).collect();
+        let room = dx.len();
+        let dx = Shards::new(dx);
+        run(self.pool, tasks, rows * i * ranks, &|task| {
+            let columns = panels * task / tasks * PANEL..i.min(panels * (task + 1) / tasks * PANEL);
+            if rows == 0 || columns.is_empty() {
+                return;
+            }
+            let (isa, at) = (self.pool.isa(), columns.start);
+            for Done { pair, da, du } in &parts {
+                let r = pair.rank;
+                let dims = Dims::new(r, columns.len(), rows);
+                let x = Rhs::rows(&self.x[at..], i);
+                // SAFETY: these columns belong to this task.
+                let da = unsafe { Out::raw(da.as_mut_ptr().add(at), i, r * i - at) };
+                dense(isa, dims, Lhs::columns(du, r), x, da, Sums::Resume);
+            }
+            for Done { pair, du, .. } in &parts {
+                let r = pair.rank;
+                let dims = Dims::new(rows, columns.len(), r);
+                let a = Rhs::rows(&pair.a[at..], i);
+                // SAFETY: as above.
+                let dx = unsafe { Out::raw(dx.as_mut_ptr().add(at), i, room - at) };
+                dense(isa, dims, Lhs::rows(du, r), a, dx, Sums::Resume);
+            }
+        });
+    }
+}
+
+impl Shared<'_> {
+    /// Those of its columns of `dy` that are among some.
+    fn columns(&self, some: &Range<usize>) -> Range<usize> {
+        let own = self.first..self.first + self.pair.outputs();
+        let start = own.start.max(some.start);
+        start..own.end.min(some.end).max(start)
+    }
+}
