@@ -49,6 +49,18 @@ impl Ahead {
         }
     }
 
+    /// What comes after some rows of f32 at this distance, if it is far: as many rows, in a step for each of a row's elements.
+    #[inline(always)]
+    pub(crate) fn rows(at: *const f32, row: usize, rows: usize, far: bool) -> Ahead {
+        if !far {
+            return Ahead::nothing(at);
+        }
+        Ahead {
+            at: at.wrapping_add(rows * row).cast(),
+            pace: rows * size_of::<f32>(),
+        }
+    }
+
     /// The share of some of `all` rows, for each of which there are as many steps.
     #[inline(always)]
     pub(crate) fn of(self, rows: Range<usize>, all: usize, steps: usize) -> Ahead {

@@ -22,6 +22,9 @@ use std::ops::Range;
 /// Rows that are taken through all panels of a task before the next rows: they stay in the L2 cache.
 pub(crate) const ROWS: usize = 112;
 
+/// Rows that the first register tile reads: asked for at once, the others one tile ahead.
+pub(crate) const SOON: usize = 14;
+
 /// Inputs (columns of `dx`) of one task of the backward product; whole blocks of [`crate::Dtype::Q8`].
 const INPUTS: usize = 96;
 
@@ -112,10 +115,13 @@ pub(crate) fn forward_and(
         (Input::Whole(x), _) => *x,
         (Input::Rounded(_), _) => unreachable!("rounded for weights in pairs alone"),
     };
-    let ready = |rows: Range<usize>| fetch(&x[rows.start * k..rows.end * k]);
-    split(pool, rows, w, y, beside, &ready, &|first, m, panel, out| {
+    split(pool, rows, w, y, beside, &|first, m, panel, far, out| {
+        if far {
+            fetch(&x[first * k..][..m.min(SOON) * k]);
+        }
         let job = PanelJob {
             x: &x[first * k..],
+            far,
             m,
             k,
             width: PANEL.min(n - panel * PANEL),
@@ -139,16 +145,15 @@ pub(crate) fn apart(at: usize, tasks: usize, threads: usize) -> usize {
     thread * each + thread.min(longer) + turn
 }
 
-/// Shares the panels of a product among the threads: `one` multiplies some rows (the first and how many) with a panel. Each
-/// thread's first task tells `ready` which rows come next.
+/// Shares the panels of a product among the threads: `one` multiplies some rows (the first and how many) with a panel, and is told whether
+/// the rows are still far from this thread: in memory, or where another core has written them.
 pub(crate) fn split(
     pool: &Pool,
     rows: usize,
     w: &Packed,
     y: &mut [f32],
     beside: &dyn Beside,
-    ready: &(dyn Fn(Range<usize>) + Sync),
-    one: &(dyn Fn(usize, usize, usize, Out) + Sync),
+    one: &(dyn Fn(usize, usize, usize, bool, Out) + Sync),
 ) {
     let (n, panels) = (w.outputs(), w.panel_count());
     let tasks = if rows * w.inputs() * n < SMALL {
@@ -173,11 +178,9 @@ pub(crate) fn split(
                 // SAFETY: `at < rows * n`, and the columns of a panel belong to one task.
                 unsafe { Out::raw(y.as_mut_ptr().add(at), n, room - at) }
             };
-            if at < pool.threads() {
-                ready(first..first + m);
-            }
             for panel in mine.clone() {
-                one(first, m, panel, out(panel * PANEL));
+                let far = at < pool.threads() && panel == mine.start;
+                one(first, m, panel, far, out(panel * PANEL));
             }
             beside.after(first..first + m, columns.clone(), out(columns.start));
         }

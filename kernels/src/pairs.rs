@@ -8,7 +8,7 @@
 mod lanes;
 
 use crate::ahead::{Ahead, fetch};
-use crate::gemm::{Beside, ROWS, apart, split};
+use crate::gemm::{Beside, ROWS, SOON, apart, split};
 use crate::packed::{Line, PANEL};
 use crate::pool::Shards;
 use crate::simd::{Isa, LANES, Portable, Simd, dispatch};
@@ -149,8 +149,10 @@ pub(crate) fn forward(
 ) {
     let (n, k) = (w.outputs(), w.inputs());
     let pairs = k.div_ceil(2);
-    let ready = |rows: std::ops::Range<usize>| fetch(&x.words[rows.start * x.ld..rows.end * x.ld]);
-    split(pool, rows, w, y, beside, &ready, &|first, m, panel, out| {
+    split(pool, rows, w, y, beside, &|first, m, panel, far, out| {
+        if far {
+            fetch(&x.words[first * x.ld..][..m.min(SOON) * x.ld]);
+        }
         let width = PANEL.min(n - panel * PANEL);
         let job = Job {
             x: &x.words[first * x.ld..],
@@ -159,6 +161,7 @@ pub(crate) fn forward(
             width,
             out,
             ahead: None,
+            far,
         };
         let lines = &lines[panel * pairs..][..pairs];
         // Few rows read the panel once, in one go; many rows read it in parts that stay in the cache.
@@ -167,6 +170,7 @@ pub(crate) fn forward(
             let sums = if part == 0 { Sums::Start } else { Sums::Resume };
             let job = Job {
                 ahead: Some(Ahead::behind(lines, m)),
+                far: far && part == 0,
                 ..job.at(part * terms * x.each)
             };
             product(pool.isa(), job, lines, sums);
@@ -222,6 +226,7 @@ pub(crate) fn backward(
                     width: inputs,
                     out,
                     ahead: None,
+                    far: false,
                 };
                 let sums = if n0 == 0 { Sums::Start } else { Sums::Resume };
                 product(pool.isa(), job, &turned[..outputs], sums);
@@ -244,6 +249,8 @@ struct Job<'a> {
     out: Out,
     /// What is asked for meanwhile.
     ahead: Option<Ahead>,
+    /// Whether a tile asks for the rows of the next one.
+    far: bool,
 }
 
 impl Job<'_> {
@@ -319,7 +326,12 @@ fn product_kernel<P: Pairs>(p: P, job: Job<'_>, panel: &[Line<u32>], sums: Sums)
     }
     strip::<P, 1>(p, job, 0, panel, sums);
     if width > LANES {
-        strip::<P, 1>(p, Job { ahead: None, ..job }, 1, panel, sums);
+        let second = Job {
+            ahead: None,
+            far: false,
+            ..job
+        };
+        strip::<P, 1>(p, second, 1, panel, sums);
     }
 }
 
@@ -376,12 +388,14 @@ unsafe fn tile<P: Pairs, const V: usize, const M: usize>(
     }
     // SAFETY: the caller promises that row `first` exists.
     let rows = unsafe { job.x.as_ptr().add(first * job.ld) };
-    let mut ahead = match job.ahead {
+    let mut next = Ahead::rows(rows.cast(), job.ld, M, job.far);
+    let mut weights = match job.ahead {
         Some(ahead) => ahead.of(first..first + M, job.m, panel.len()),
         None => Ahead::nothing(job.x.as_ptr()),
     };
     for (k, line) in panel.iter().enumerate() {
-        ahead.ask();
+        weights.ask();
+        next.ask();
         let halves = line.0.as_chunks().0;
         let mut columns = [p.load(&halves[from]); V];
         if V == 2 {

@@ -228,7 +228,10 @@ struct Strip {
     /// Columns that exist, of the tile's vectors.
     width: usize,
     sums: Sums,
+    /// The weights that are wanted next.
     ahead: Ahead,
+    /// Whether a tile asks for the rows of the next one.
+    far: bool,
 }
 
 /// One register tile of `M` rows from row `first` on.
@@ -259,9 +262,11 @@ unsafe fn tile<S: Simd, B: Columns<S, V>, const V: usize, const M: usize>(
                 }
             }
         }
-        let mut ahead = t.ahead.of(first..first + M, t.m, t.k);
+        let mut weights = t.ahead.of(first..first + M, t.m, t.k);
+        let mut rows = Ahead::rows(a, t.row, M, t.far);
         for k in 0..t.k {
-            ahead.ask();
+            weights.ask();
+            rows.ask();
             let columns = b.row(s, k);
             for (i, row) in acc.iter_mut().enumerate() {
                 let x = s.splat(*a.add(i * t.row + k * t.step));
@@ -328,6 +333,7 @@ unsafe fn wide_strip<S: Simd, B: Columns<S, 2>>(s: S, t: &Strip, b: B) {
                 c: t.c.add(LANES),
                 width: t.width - LANES,
                 ahead: Ahead::nothing(t.a),
+                far: false,
                 ..*t
             };
             strip::<S, _, 1>(s, &second, Half::<B, 1>(b));
@@ -406,6 +412,7 @@ fn dense_kernel<S: Simd>(s: S, d: Dims, a: Lhs<'_>, b: Rhs<'_>, c: Out, sums: Su
             width,
             sums,
             ahead: Ahead::nothing(a.data.as_ptr()),
+            far: false,
         };
         // SAFETY: the assertions above cover m rows, k terms and columns j..j + width of every operand.
         unsafe {
@@ -442,6 +449,8 @@ const TERMS: usize = 1536;
 pub(crate) struct PanelJob<'a> {
     /// Rows (m, k), contiguous.
     pub(crate) x: &'a [f32],
+    /// Whether they are far from this core.
+    pub(crate) far: bool,
     pub(crate) m: usize,
     pub(crate) k: usize,
     /// Columns that exist, of the panel's 32.
@@ -457,6 +466,7 @@ impl PanelJob<'_> {
             k,
             width,
             out,
+            ..
         } = *self;
         assert!(
             m > 0 && width > 0 && width <= PANEL,
@@ -484,6 +494,7 @@ impl PanelJob<'_> {
             width: self.width,
             sums,
             ahead: Ahead::behind(part, self.m),
+            far: self.far && first == 0,
         }
     }
 
