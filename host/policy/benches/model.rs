@@ -1,4 +1,4 @@
-//! Tokens per second of a real model: `cargo bench -p policy --bench model -- PATH [THREADS [bf16|f32|q8|bf16-pairs [decode|sample|prefill|train]]]`.
+//! Tokens per second of a real model: `cargo bench -p policy --bench model -- PATH [THREADS [bf16|f32|q8|bf16-pairs [decode|adapters|sample|prefill|train]]]`.
 //!
 //! PATH is a GGUF file or a Hugging Face folder; weights are bf16 in memory unless told otherwise. Reports the median of several runs: decoding in
 //! batches of 1, 8 and 32, without, with one and with eight adapters of rank 16; a prompt of 256 tokens; LoRA training steps of 4 × 256
@@ -80,7 +80,7 @@ fn main() {
             decode(&model, batch, std::slice::from_ref(&adapter));
         }
     }
-    if asked("decode") {
+    if asked("decode") || asked("adapters") {
         decode(&model, 32, &eight);
     }
     drop(eight);
