@@ -2,7 +2,7 @@
 //!
 //! Changes the time that something takes and nothing else. Where there is no such instruction, nothing is done.
 
-use crate::simd::is_amd;
+use crate::simd::{LANES, is_amd};
 use std::ops::Range;
 
 /// Asks for memory that will be read, all at once: what another core has just written comes slowly, line by line, else.
@@ -80,5 +80,47 @@ impl Ahead {
             unsafe { _mm_prefetch::<_MM_HINT_T1>(self.at.cast()) };
         }
         self.at = self.at.wrapping_add(self.pace);
+    }
+}
+
+/// Sums of two lines a row that a tile will write: a line that is far holds up the stores behind it.
+pub(crate) struct Written {
+    at: *const f32,
+    /// Distance of two rows.
+    row: usize,
+    rows: usize,
+    /// What is done of the steps between two rows.
+    done: usize,
+    steps: usize,
+}
+
+impl Written {
+    /// All are asked for in the first half of the steps, if these are many.
+    #[inline(always)]
+    pub(crate) fn new(at: *const f32, row: usize, rows: usize, steps: usize) -> Self {
+        Written {
+            at,
+            row,
+            rows,
+            done: steps,
+            steps,
+        }
+    }
+
+    /// A step.
+    #[inline(always)]
+    pub(crate) fn ask(&mut self) {
+        if self.done >= self.steps {
+            self.done -= self.steps;
+            #[cfg(target_arch = "x86_64")]
+            for line in 0..2 {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                let at = self.at.wrapping_add(line * LANES);
+                // SAFETY: every x86-64 processor has the instruction, which reads nothing, wherever it points.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+            }
+            self.at = self.at.wrapping_add(self.row);
+        }
+        self.done += 2 * self.rows;
     }
 }

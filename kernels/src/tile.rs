@@ -4,7 +4,7 @@
 //! product of this crate is made of such tiles, so that an output never depends on how many rows or columns are
 //! computed beside it, on where a sum over k is interrupted and resumed, or on the instruction set.
 
-use crate::ahead::Ahead;
+use crate::ahead::{Ahead, Written};
 use crate::packed::{BLOCK, Codes, Line, PANEL, Q8Lines};
 use crate::simd::{LANES, Simd, dispatch};
 use crate::unpack::widen;
@@ -264,9 +264,14 @@ unsafe fn tile<S: Simd, B: Columns<S, V>, const V: usize, const M: usize>(
         }
         let mut weights = t.ahead.of(first..first + M, t.m, t.k);
         let mut rows = Ahead::rows(a, t.row, M, t.far);
+        let mut written = Written::new(c, t.ld, M, t.k);
         for k in 0..t.k {
             weights.ask();
             rows.ask();
+            // Fewer rows are done before their lines have come.
+            if M >= 8 && V == 2 {
+                written.ask();
+            }
             let columns = b.row(s, k);
             for (i, row) in acc.iter_mut().enumerate() {
                 let x = s.splat(*a.add(i * t.row + k * t.step));
