@@ -1,26 +1,23 @@
 //! The memory of requests: a body is read only when there is room for it, and its request keeps the room to its end.
 //!
 //! A request holds its body several times over, as bytes, as messages and as the prompt's text, until its turn is durable, and any number of
-//! them can arrive at once. Room is counted in bytes of bodies and given in the order of arrival; whoever waits too long for it is told to
+//! them can arrive at once. Room is counted in bytes of bodies and given in turns by tenant ([`Shares`]); whoever waits too long for it is told to
 //! try again. A tenant has half of it at most, and what an operator asks in few words has some of its own, so that nobody can keep all others
 //! out. Not the queue: that is for computing, and is asked when the body has been read.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header::CONTENT_LENGTH};
-use parking_lot::Mutex;
 use rl::TenantId;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::Config;
 use super::api_error::ApiError;
+use super::shares::{Room, Shares};
 
-/// What room is counted in: bytes would be more than a semaphore counts.
+/// What room is counted in.
 const UNIT: usize = 1 << 10;
 /// Bytes that a JSON value takes beside its text; hostile bodies are nothing but values.
 const VALUE: usize = 128;
@@ -35,18 +32,9 @@ const WORDS_ROOM: usize = 256 << 10;
 /// The room for all bodies.
 #[derive(Debug)]
 pub(crate) struct Bodies {
-    room: Arc<Semaphore>,
-    /// Units that a tenant has at most, and the rest of them of those who have some.
-    share: usize,
-    tenants: Mutex<HashMap<TenantId, Weak<Semaphore>>>,
+    room: Shares,
     most: usize,
     wait: Duration,
-}
-
-/// The room of one request, given back when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Room {
-    _units: [OwnedSemaphorePermit; 2],
 }
 
 impl Bodies {
@@ -64,11 +52,9 @@ impl Bodies {
     }
 
     fn of(bytes: usize, most: usize, wait: Duration) -> Self {
-        let units = bytes.div_ceil(UNIT).min(Semaphore::MAX_PERMITS);
+        let units = bytes.div_ceil(UNIT);
         Self {
-            room: Arc::new(Semaphore::new(units)),
-            share: (units / 2).max(most.div_ceil(UNIT)).min(units),
-            tenants: Mutex::default(),
+            room: Shares::new(units, (units / 2).max(most.div_ceil(UNIT))),
             most,
             wait,
         }
@@ -87,14 +73,8 @@ impl Bodies {
     ) -> Result<(Bytes, Room), ApiError> {
         // A body that does not say how long it is may be as long as any.
         let length = declared(&request).unwrap_or(self.most).min(self.most);
-        let units = self.units_of(length);
-        let of_tenant = self.of_tenant(tenant);
-        let waiting = async {
-            let own = Arc::clone(&of_tenant).acquire_many_owned(units).await?;
-            let all = Arc::clone(&self.room).acquire_many_owned(units).await?;
-            Ok::<_, AcquireError>([own, all])
-        };
-        let Ok(Ok(mut room)) = timeout(self.wait, waiting).await else {
+        let waiting = self.room.take(tenant, self.units_of(length));
+        let Ok(mut room) = timeout(self.wait, waiting).await else {
             return Err(full());
         };
         let reading = timeout(ARRIVAL, Bytes::from_request(request, &()));
@@ -114,36 +94,16 @@ impl Bodies {
             return Err(ApiError::body(message));
         }
         let needed = self.units_of(bytes.len().max(values * VALUE));
-        // What was kept free for what did not come is others'; whoever has some room already does not wait for more: two of that kind
-        // would wait for each other.
-        for (held, from) in room.iter_mut().zip([&of_tenant, &self.room]) {
-            if needed > units {
-                let more = Arc::clone(from).try_acquire_many_owned(needed - units);
-                held.merge(more.map_err(|_| full())?);
-            } else {
-                let (needed, held_now) = (needed as usize, held.num_permits());
-                drop(held.split(held_now - needed));
-            }
+        // What was kept free for what did not come is others'.
+        match room.resize(needed) {
+            true => Ok((bytes, room)),
+            false => Err(full()),
         }
-        Ok((bytes, Room { _units: room }))
-    }
-
-    /// What is left of a tenant's share; it lives as long as somebody has or wants some of it.
-    fn of_tenant(&self, tenant: &TenantId) -> Arc<Semaphore> {
-        let mut tenants = self.tenants.lock();
-        if let Some(rest) = tenants.get(tenant).and_then(Weak::upgrade) {
-            return rest;
-        }
-        tenants.retain(|_, rest| rest.strong_count() > 0);
-        let rest = Arc::new(Semaphore::new(self.share));
-        tenants.insert(tenant.clone(), Arc::downgrade(&rest));
-        rest
     }
 
     /// All of a share at most: a larger body is refused when it is read.
-    fn units_of(&self, bytes: usize) -> u32 {
-        let units = bytes.div_ceil(UNIT).clamp(1, self.share);
-        u32::try_from(units).unwrap_or(u32::MAX)
+    fn units_of(&self, bytes: usize) -> usize {
+        bytes.div_ceil(UNIT).clamp(1, self.room.share())
     }
 }
 
@@ -252,7 +212,25 @@ mod tests {
         assert!(of(&bodies, "carl", post(1)).await.is_ok());
         drop(first);
         assert!(of(&bodies, "anna", post(8)).await.is_ok());
-        assert!(bodies.tenants.lock().len() <= 2, "who has none is not kept");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_body_that_waits_for_room_holds_up_no_small_one_of_another_tenant() {
+        let bodies = Bodies::of(16 << 10, 8 << 10, Duration::from_secs(10));
+        let post = |kib| {
+            let request = Request::builder().header(CONTENT_LENGTH, kib << 10);
+            request.body(Body::from(text(kib))).unwrap()
+        };
+        let _first = of(&bodies, "anna", post(8)).await.unwrap();
+        let _second = of(&bodies, "ben", post(4)).await.unwrap();
+        let large = of(&bodies, "carl", post(8));
+        let small = async {
+            tokio::task::yield_now().await;
+            timeout(Duration::from_secs(1), of(&bodies, "dora", post(1))).await
+        };
+        let (large, small) = tokio::join!(large, small);
+        assert!(large.is_err());
+        assert!(small.is_ok_and(|read| read.is_ok()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -31,6 +31,7 @@ mod request;
 mod routes;
 mod server;
 mod service;
+mod shares;
 mod stream;
 mod turn;
 

@@ -10,14 +10,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use rl::{Feedback, Rating, TurnId, TurnKind, TurnRequest, Weights};
+use rl::{Feedback, Rating, TenantId, TurnId, TurnKind, TurnRequest, Weights};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::api_error::ApiError;
 use super::auth::Caller;
-use super::bodies::Room;
 use super::fields::Fields;
 use super::messages::ToolChoice;
 use super::operator;
@@ -25,6 +24,7 @@ use super::parse::Format;
 use super::reply::{Delta, Envelope, TokenLogprob};
 use super::request::{self, ChatRequest};
 use super::service::{Backend, Service};
+use super::shares::Room;
 use super::stream::{self, Style};
 use super::turn::{Head, Piece, Turn};
 use crate::engine::Priority;
@@ -89,7 +89,8 @@ async fn chat(State(service): Shared, request: Request) -> Result<Response, ApiE
     let request = ChatRequest::read(&headers, &bytes, backend.engine.card().vocab_size)?;
     drop(bytes);
     let weights = backend.resolve(&request.model)?;
-    let (request, prompt, format, memory) = encode(&service, &backend, request, memory).await?;
+    let (request, prompt, format, memory) =
+        encode(&service, &backend, &caller.tenant, request, memory).await?;
     let room = backend.engine.room_for(prompt.len())?;
     let permit = backend.engine.reserve(Priority::User, &caller.tenant)?;
     let mut sampling = request.sampling.clone();
@@ -144,6 +145,7 @@ async fn chat(State(service): Shared, request: Request) -> Result<Response, ApiE
 async fn encode(
     service: &Service,
     backend: &Arc<Backend>,
+    tenant: &TenantId,
     request: ChatRequest,
     room: Room,
 ) -> Result<(ChatRequest, Vec<rl::TokenId>, Format, Room), ApiError> {
@@ -153,8 +155,7 @@ async fn encode(
     if least > 0 {
         backend.engine.room_for(least)?;
     }
-    let alone = Arc::clone(&service.encoding).acquire_owned().await;
-    let alone = alone.map_err(|_| ApiError::internal("The prompt could not be rendered."))?;
+    let alone = service.encoding.take(tenant, 1).await;
     let backend = Arc::clone(backend);
     let encode = move || {
         let _alone = alone;

@@ -17,6 +17,7 @@ use super::auth::Keys;
 use super::bodies::Bodies;
 use super::routes;
 use super::service::{Backend, Service, UnixSeconds};
+use super::shares::Shares;
 use crate::error::{Error, Result};
 use crate::metrics::{GatewayMetrics, SharedRegistry};
 
@@ -102,7 +103,7 @@ impl Gateway {
             abort: CancellationToken::new(),
             bodies: Bodies::new(&config),
             words: Bodies::of_operators(&config),
-            encoding: Arc::new(Semaphore::new(ENCODING)),
+            encoding: Shares::new(ENCODING, ENCODING),
             large: Arc::new(Semaphore::new(1)),
             config,
         };

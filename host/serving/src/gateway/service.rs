@@ -14,6 +14,7 @@ use super::Config;
 use super::api_error::ApiError;
 use super::auth::Keys;
 use super::bodies::Bodies;
+use super::shares::Shares;
 use crate::engine::EngineHandle;
 use crate::metrics::{GatewayMetrics, SharedRegistry};
 
@@ -97,7 +98,7 @@ pub(crate) struct Service {
     /// That of what operators ask in few words.
     pub(crate) words: Bodies,
     /// Held while a prompt is made of messages: more at once would take memory and threads from others, and be no faster.
-    pub(crate) encoding: Arc<Semaphore>,
+    pub(crate) encoding: Shares,
     /// Held by an operator's request that is larger than a client's may be.
     pub(crate) large: Arc<Semaphore>,
 }

@@ -14,10 +14,10 @@ use rl::{
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::api_error::ApiError;
-use super::bodies::Room;
 use super::parse::{Format, ReplyParser};
 use super::reply::{Counts, Delta, TokenLogprob, TopLogprob};
 use super::service::{Backend, Service};
+use super::shares::Room;
 use crate::engine::{Event, Permit, SampleJob, Started, Token, TokenStream};
 
 /// What the handler needs before the first byte of a reply.
