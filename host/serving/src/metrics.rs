@@ -28,6 +28,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) requests: Family<RequestLabels, Counter>,
     pub(crate) turns_in_flight: Gauge,
     pub(crate) turns_cancelled: Counter,
+    pub(crate) turns_unread: Counter,
     pub(crate) first_token_seconds: Histogram,
     pub(crate) turn_seconds: Histogram,
 }
@@ -40,6 +41,7 @@ impl GatewayMetrics {
             requests: Family::default(),
             turns_in_flight: Gauge::default(),
             turns_cancelled: Counter::default(),
+            turns_unread: Counter::default(),
             first_token_seconds: seconds(),
             turn_seconds: seconds(),
         };
@@ -59,6 +61,11 @@ impl GatewayMetrics {
             "turns_cancelled",
             "Turns whose client went away before the end",
             metrics.turns_cancelled.clone(),
+        );
+        registry.register(
+            "turns_unread",
+            "Turns cut off because their client did not read the reply",
+            metrics.turns_unread.clone(),
         );
         registry.register(
             "first_token_seconds",

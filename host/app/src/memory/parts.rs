@@ -89,6 +89,10 @@ pub fn parts(config: &Config, facts: &Facts) -> (Vec<Part>, u64) {
             "requests: bodies and messages",
             COPIES * config.gateway.body_bytes as u64,
         ),
+        part(
+            "requests: replies that are not read yet",
+            serving::gateway::UNREAD_BYTES as u64,
+        ),
         part("plugins", PLUGINS),
         part("the rest of the program", PROGRAM),
     ];

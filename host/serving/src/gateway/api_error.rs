@@ -9,6 +9,7 @@
 //! | 404 | `not_found_error` | `model_not_found`, `reply_not_found`, `route_not_found` | there is no such thing |
 //! | 405 | `invalid_request_error` | `method_not_allowed` | the path exists, the method does not |
 //! | 408 | `invalid_request_error` | `body_too_slow` | the body did not arrive in time |
+//! | in a stream | `invalid_request_error` | `reply_unread` | the client fell too far behind its reply |
 //! | 413 | `invalid_request_error` | `body_too_large` | the body is over the limit |
 //! | 429 | `rate_limit_error` | `rate_limit_exceeded` | too many requests wait; carries `retry-after` |
 //! | 500 | `server_error` | `null` | the host failed; never because of an update |
@@ -86,6 +87,17 @@ impl ApiError {
         let message = format!("The body took longer than {seconds} s to arrive; try again.");
         let kind = "invalid_request_error";
         Self::new(StatusCode::REQUEST_TIMEOUT, kind, message).code("body_too_slow")
+    }
+
+    /// The client does not read its reply; it is told so if it ever does.
+    pub(crate) fn unread() -> Self {
+        let message = "The reply was cut off: it was not read as fast as it was written.";
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "invalid_request_error",
+            message,
+        )
+        .code("reply_unread")
     }
 
     pub(crate) fn too_large(limit: usize) -> Self {

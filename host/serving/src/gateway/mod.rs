@@ -26,6 +26,8 @@ mod fields;
 mod messages;
 mod operator;
 mod parse;
+mod patience;
+mod pieces;
 mod reply;
 mod request;
 mod routes;
@@ -37,6 +39,7 @@ mod turn;
 
 pub use auth::KeyConfig;
 pub use config::Config;
+pub use pieces::UNREAD_BYTES;
 pub use request::understand;
 pub use server::{Gateway, Handle};
 pub use service::{AdmitFn, AnswerFn, Backend, Operator, StatusFn, UnixSeconds};

@@ -40,6 +40,25 @@ pub(crate) struct TopLogprob {
     pub(crate) bytes: Vec<u8>,
 }
 
+/// What a token or a few of its bytes take beside their own length, in memory of their own.
+const ALLOCATED: usize = 24;
+
+impl TokenLogprob {
+    /// What it takes, without the bytes of its tokens, with so many alternatives.
+    pub(crate) fn least_bytes(alternatives: usize) -> usize {
+        let each = size_of::<TopLogprob>() + 2 * ALLOCATED;
+        size_of::<Self>() + 2 * ALLOCATED + alternatives * each
+    }
+
+    /// What it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let alternatives = self.top_logprobs.iter();
+        let texts = alternatives.map(|top| top.token.len() + top.bytes.len());
+        let own = self.token.len() + self.bytes.len();
+        Self::least_bytes(self.top_logprobs.len()) + own + texts.sum::<usize>()
+    }
+}
+
 /// What one step of the engine adds to a reply.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Delta {
@@ -47,6 +66,19 @@ pub(crate) struct Delta {
     pub(crate) reasoning: String,
     pub(crate) calls: Vec<CallDelta>,
     pub(crate) logprobs: Option<Vec<TokenLogprob>>,
+}
+
+impl Delta {
+    /// What it takes beside itself.
+    pub(crate) fn bytes(&self) -> usize {
+        let calls = self.calls.iter().map(|call| {
+            let words = [&call.id, &call.name].map(|word| word.as_ref().map_or(0, String::len));
+            size_of_val(call) + words.iter().sum::<usize>() + call.arguments.len()
+        });
+        let logprobs = self.logprobs.iter().flatten().map(TokenLogprob::bytes);
+        let texts = self.content.len() + self.reasoning.len();
+        texts + calls.sum::<usize>() + logprobs.sum::<usize>()
+    }
 }
 
 /// A part of a tool call: the id and the name come first, the arguments in pieces.

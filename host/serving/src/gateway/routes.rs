@@ -12,7 +12,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use rl::{Feedback, Rating, TenantId, TurnId, TurnKind, TurnRequest, Weights};
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::api_error::ApiError;
@@ -21,7 +20,8 @@ use super::fields::Fields;
 use super::messages::ToolChoice;
 use super::operator;
 use super::parse::Format;
-use super::reply::{Delta, Envelope, TokenLogprob};
+use super::pieces::{self, Collected, Receiver};
+use super::reply::{Delta, Envelope};
 use super::request::{self, ChatRequest};
 use super::service::{Backend, Service};
 use super::shares::Room;
@@ -99,6 +99,15 @@ async fn chat(State(service): Shared, request: Request) -> Result<Response, ApiE
         .max_tokens
         .unwrap_or(service.config.default_max_tokens)
         .min(room);
+    let collected = match request.logprobs {
+        Some(alternatives) if !request.stream => {
+            let tokens = sampling.max_tokens;
+            let of_tenant = &caller.tenant;
+            Some(service.replies.collect(of_tenant, tokens, alternatives)?)
+        }
+        _ => None,
+    };
+    let (sender, mut pieces) = service.replies.channel(&caller.tenant);
     let (model, stream) = (request.model.clone(), request.stream);
     let include_usage = request.include_usage;
     let turn = Turn {
@@ -115,7 +124,6 @@ async fn chat(State(service): Shared, request: Request) -> Result<Response, ApiE
         request: turn_request(request, caller, &weights),
         arrived,
     };
-    let (sender, mut pieces) = mpsc::unbounded_channel();
     service.turns.spawn(turn.run(sender));
     let head = match pieces.recv().await {
         Some(Piece::Head(head)) => head,
@@ -134,7 +142,7 @@ async fn chat(State(service): Shared, request: Request) -> Result<Response, ApiE
             pieces,
         )
     } else {
-        whole(&envelope, pieces).await?
+        whole(&envelope, pieces, collected).await?
     };
     set_headers(response.headers_mut(), &head);
     Ok(response)
@@ -224,26 +232,29 @@ fn set_headers(headers: &mut HeaderMap, head: &Head) {
 
 async fn whole(
     envelope: &Envelope,
-    mut pieces: UnboundedReceiver<Piece>,
+    mut pieces: Receiver,
+    mut collected: Option<Collected>,
 ) -> Result<Response, ApiError> {
-    let mut logprobs: Option<Vec<TokenLogprob>> = None;
     while let Some(piece) = pieces.recv().await {
         match piece {
-            Piece::Head(_) => {}
             Piece::Delta(Delta {
                 logprobs: Some(more),
                 ..
             }) => {
-                logprobs.get_or_insert_default().extend(more);
+                if let Some(collected) = &mut collected {
+                    collected.add(more)?;
+                }
             }
-            Piece::Delta(_) => {}
+            Piece::Head(_) | Piece::Delta(_) => {}
             Piece::Done {
                 message,
                 finish,
                 counts,
             } => {
-                let json = envelope.whole(&message, finish, logprobs.as_deref(), counts);
-                return Ok(([(CONTENT_TYPE, "application/json")], json).into_response());
+                let logprobs = collected.as_ref().map(|all| &all.logprobs[..]);
+                let json = envelope.whole(&message, finish, logprobs, counts);
+                let body = pieces::body(json, collected);
+                return Ok(([(CONTENT_TYPE, "application/json")], body).into_response());
             }
             Piece::Failed(error) => return Err(error),
         }

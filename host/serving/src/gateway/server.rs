@@ -15,6 +15,8 @@ use tokio_util::task::TaskTracker;
 use super::Config;
 use super::auth::Keys;
 use super::bodies::Bodies;
+use super::patience::Patient;
+use super::pieces::Replies;
 use super::routes;
 use super::service::{Backend, Service, UnixSeconds};
 use super::shares::Shares;
@@ -103,6 +105,7 @@ impl Gateway {
             abort: CancellationToken::new(),
             bodies: Bodies::new(&config),
             words: Bodies::of_operators(&config),
+            replies: Replies::new(),
             encoding: Shares::new(ENCODING, ENCODING),
             large: Arc::new(Semaphore::new(1)),
             config,
@@ -143,8 +146,8 @@ impl Gateway {
         let told_to_stop = CancellationToken::new();
         let stopping = Arc::clone(&service);
         let signal = told_to_stop.clone();
-        let server =
-            axum::serve(listener, routes::router(&service)).with_graceful_shutdown(async move {
+        let server = axum::serve(Patient(listener), routes::router(&service))
+            .with_graceful_shutdown(async move {
                 shutdown.await;
                 stopping.draining.store(true, Ordering::Relaxed);
                 signal.cancel();

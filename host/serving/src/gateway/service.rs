@@ -14,6 +14,7 @@ use super::Config;
 use super::api_error::ApiError;
 use super::auth::Keys;
 use super::bodies::Bodies;
+use super::pieces::Replies;
 use super::shares::Shares;
 use crate::engine::EngineHandle;
 use crate::metrics::{GatewayMetrics, SharedRegistry};
@@ -97,6 +98,8 @@ pub(crate) struct Service {
     pub(crate) bodies: Bodies,
     /// That of what operators ask in few words.
     pub(crate) words: Bodies,
+    /// That of replies that are not read yet.
+    pub(crate) replies: Replies,
     /// Held while a prompt is made of messages: more at once would take memory and threads from others, and be no faster.
     pub(crate) encoding: Shares,
     /// Held by an operator's request that is larger than a client's may be.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt};
-use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::pieces::Receiver;
 use super::reply::Envelope;
 use super::turn::Piece;
 
@@ -20,7 +20,7 @@ pub(crate) struct Style {
 }
 
 /// The response: the role at once, then pieces as they come. Dropping it tells the turn that the client is gone.
-pub(crate) fn respond(style: Style, pieces: UnboundedReceiver<Piece>) -> Response {
+pub(crate) fn respond(style: Style, pieces: Receiver) -> Response {
     let keep_alive = KeepAlive::new()
         .interval(style.keep_alive)
         .text("keep-alive");
@@ -29,10 +29,7 @@ pub(crate) fn respond(style: Style, pieces: UnboundedReceiver<Piece>) -> Respons
         .into_response()
 }
 
-fn events(
-    style: Style,
-    pieces: UnboundedReceiver<Piece>,
-) -> impl Stream<Item = Result<Event, Infallible>> {
+fn events(style: Style, pieces: Receiver) -> impl Stream<Item = Result<Event, Infallible>> {
     let first = style.envelope.role(style.include_usage);
     let rest = stream::unfold(pieces, |mut pieces| async {
         pieces.recv().await.map(|piece| (piece, pieces))

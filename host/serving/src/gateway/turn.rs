@@ -11,10 +11,10 @@ use rl::{
     FinishReason, Message, Role, Sampling, Seed, Served, SessionId, TenantId, Ticket, TokenId,
     TurnRequest, Weights,
 };
-use tokio::sync::mpsc::UnboundedSender;
 
 use super::api_error::ApiError;
 use super::parse::{Format, ReplyParser};
+use super::pieces::{Behind, Sender};
 use super::reply::{Counts, Delta, TokenLogprob, TopLogprob};
 use super::service::{Backend, Service};
 use super::shares::Room;
@@ -42,6 +42,25 @@ pub(crate) enum Piece {
     },
     /// It cannot be completed.
     Failed(ApiError),
+}
+
+impl Piece {
+    /// About what it takes until it is read.
+    pub(crate) fn bytes(&self) -> usize {
+        let own = size_of::<Self>();
+        match self {
+            Self::Head(_) | Self::Failed(_) => own,
+            Self::Delta(delta) => own + delta.bytes(),
+            Self::Done { message, .. } => own + text_bytes(message),
+        }
+    }
+}
+
+fn text_bytes(message: &Message) -> usize {
+    let reasoning = message.reasoning.as_ref().map_or(0, String::len);
+    let calls = message.tool_calls.iter();
+    let calls = calls.map(|call| size_of_val(call) + call.arguments.len());
+    message.content.len() + reasoning + calls.sum::<usize>()
 }
 
 /// A turn that has not begun.
@@ -72,19 +91,19 @@ struct Record {
 
 impl Turn {
     /// Runs the turn to its end, whatever the client does.
-    pub(crate) async fn run(self, pieces: UnboundedSender<Piece>) {
+    pub(crate) async fn run(self, pieces: Sender) {
         let metrics = self.service.metrics.clone();
         metrics.turns_in_flight.inc();
-        let last = match self.serve(&pieces).await {
-            Ok(done) => done,
-            Err(error) => Piece::Failed(error),
-        };
+        let last = self.serve(&pieces).await;
         metrics.turns_in_flight.dec();
         // The client may be gone; the turn is recorded either way.
-        let _ = pieces.send(last);
+        let sent = last.and_then(|done| pieces.send(done).map_err(|Behind| ApiError::unread()));
+        if let Err(error) = sent {
+            pieces.fail(error);
+        }
     }
 
-    async fn serve(self, pieces: &UnboundedSender<Piece>) -> Result<Piece, ApiError> {
+    async fn serve(self, pieces: &Sender) -> Result<Piece, ApiError> {
         let tenant = self.request.tenant.clone();
         let ticket = self.backend.sink.begin(self.request).await?;
         let mut sampling = self.sampling;
@@ -112,9 +131,15 @@ impl Turn {
                 message: Message::new(Role::Assistant, ""),
             },
             arrived: self.arrived,
+            is_behind: false,
         };
-        let outcome = progress.follow(self.permit.submit(job)).await;
-        let record = progress.finish();
+        let mut outcome = progress.follow(self.permit.submit(job)).await;
+        let (record, is_behind) = progress.finish();
+        if is_behind {
+            self.service.metrics.turns_unread.inc();
+            tracing::info!(%tenant, "a reply is cut off: its client does not read it");
+            outcome = Err(ApiError::unread());
+        }
         let finish = match &outcome {
             Ok(FinishReason::Stop) if !record.message.tool_calls.is_empty() => {
                 FinishReason::ToolCalls
@@ -169,16 +194,18 @@ fn bucket(tenant: &TenantId, session: &SessionId) -> u64 {
 struct Progress<'a> {
     service: &'a Service,
     backend: &'a Backend,
-    pieces: &'a UnboundedSender<Piece>,
+    pieces: &'a Sender,
     ticket: &'a Ticket,
     with_logprobs: bool,
     parser: ReplyParser,
     record: Record,
     arrived: Instant,
+    /// The client did not take what it was sent, and gets nothing more.
+    is_behind: bool,
 }
 
 impl Progress<'_> {
-    /// Passes on what the engine says until it ends, the client goes away or the host must stop.
+    /// Passes on what the engine says until it ends, the client goes away or is too far behind, or the host must stop.
     async fn follow(&mut self, mut stream: TokenStream) -> Result<FinishReason, ApiError> {
         loop {
             let event = tokio::select! {
@@ -194,7 +221,12 @@ impl Progress<'_> {
                         started,
                     }));
                 }
-                Some(Event::Token(token)) => self.token(&token),
+                Some(Event::Token(token)) => {
+                    self.token(&token);
+                    if self.is_behind {
+                        return Ok(FinishReason::Cancelled);
+                    }
+                }
                 Some(Event::Done { finish, text }) => {
                     let delta = self.parser.push(&text);
                     self.add(delta);
@@ -247,14 +279,14 @@ impl Progress<'_> {
         }
     }
 
-    /// The record, with what the parser held back.
-    fn finish(mut self) -> Record {
+    /// The record, with what the parser held back, and whether the client did not take all of it.
+    fn finish(mut self) -> (Record, bool) {
         let delta = self.parser.finish();
         self.add(delta);
-        self.record
+        (self.record, self.is_behind)
     }
 
-    /// Adds to the recorded message exactly what the client is shown.
+    /// Adds to the recorded message exactly what the client is shown, if it reads it.
     fn add(&mut self, delta: Delta) {
         let message = &mut self.record.message;
         message.content.push_str(&delta.content);
@@ -288,8 +320,7 @@ impl Progress<'_> {
         }
     }
 
-    fn send(&self, piece: Piece) {
-        // A closed channel is noticed in `follow`.
-        let _ = self.pieces.send(piece);
+    fn send(&mut self, piece: Piece) {
+        self.is_behind = self.is_behind || self.pieces.send(piece).is_err();
     }
 }

@@ -341,7 +341,25 @@ impl Client {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Self {
-        let mut socket = TcpStream::connect(addr).await.unwrap();
+        Self::send_on(
+            TcpStream::connect(addr).await.unwrap(),
+            method,
+            path,
+            headers,
+            body,
+        )
+        .await
+    }
+
+    /// A request on a connection of the caller's making.
+    pub(crate) async fn send_on(
+        mut socket: TcpStream,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Self {
+        let addr = socket.peer_addr().unwrap();
         let extra: String = headers
             .iter()
             .map(|(name, value)| format!("{name}: {value}\r\n"))

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 
-use crate::bench::{Host, Setup, deployed, endless, hello, with};
+use crate::bench::{Client, Host, Setup, deployed, endless, hello, with};
 
 #[tokio::test]
 async fn a_stream_is_role_text_finish_usage_and_done() {
@@ -165,6 +166,36 @@ async fn a_client_that_goes_away_stops_the_computation_and_its_turn_is_recorded(
         "length"
     );
     assert_eq!(host.engine.stats().cancelled, 2);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_off_and_its_turn_is_recorded() {
+    let mut host = Host::random().await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let socket = socket.connect(host.addr).await.unwrap();
+    let body = with(endless(4000), json!({"logprobs": true, "top_logprobs": 20}));
+    let path = "/v1/chat/completions";
+    let stalled = Client::send_on(socket, "POST", path, &[], &body.to_string()).await;
+    let served = host.recorded().await;
+    assert_eq!(served.finish, rl::FinishReason::Cancelled);
+    assert!(served.response.len() < 4000);
+    assert_eq!(served.response.len(), served.logprobs.len());
+    // The next request finds the place free.
+    assert_eq!(host.chat(endless(3)).await.status, 200);
+    assert_eq!(host.engine.stats().cancelled, 1);
+    let metrics = host.get("/metrics").await.body;
+    assert!(
+        metrics.contains("gateway_turns_unread_total 1"),
+        "{metrics}"
+    );
+    // If it reads after all it is told.
+    let reply = stalled.whole().await;
+    let events = reply.events();
+    assert!(
+        events.last().unwrap().contains("reply_unread"),
+        "{events:?}"
+    );
 }
 
 #[tokio::test]
