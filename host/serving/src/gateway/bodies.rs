@@ -7,9 +7,9 @@
 
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::{FromRequest, Request};
-use axum::http::{StatusCode, header::CONTENT_LENGTH};
+use axum::extract::Request;
+use axum::http::header::CONTENT_LENGTH;
+use futures_util::StreamExt as _;
 use rl::TenantId;
 use tokio::time::timeout;
 
@@ -25,6 +25,8 @@ const VALUE: usize = 128;
 const MAX_VALUES: usize = 1 << 16;
 /// A body that takes longer keeps others out.
 const ARRIVAL: Duration = Duration::from_secs(30);
+/// And a large one at least so fast, in bytes.
+const PER_SECOND: usize = 128 << 10;
 /// The largest of an operator's requests that are in few words, and the room for all of them: too little to be planned.
 const WORDS: usize = 16 << 10;
 const WORDS_ROOM: usize = 256 << 10;
@@ -70,29 +72,15 @@ impl Bodies {
         &self,
         tenant: &TenantId,
         request: Request,
-    ) -> Result<(Bytes, Room), ApiError> {
+    ) -> Result<(Vec<u8>, Room), ApiError> {
         // A body that does not say how long it is may be as long as any.
         let length = declared(&request).unwrap_or(self.most).min(self.most);
         let waiting = self.room.take(tenant, self.units_of(length));
         let Ok(mut room) = timeout(self.wait, waiting).await else {
             return Err(full());
         };
-        let reading = timeout(ARRIVAL, Bytes::from_request(request, &()));
-        let Ok(read) = reading.await else {
-            return Err(ApiError::slow(ARRIVAL));
-        };
-        let bytes = read.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_large(self.most),
-            _ => ApiError::body("The body could not be read."),
-        })?;
-        if bytes.len() > self.most {
-            return Err(ApiError::too_large(self.most));
-        }
-        let values = values(&bytes);
-        if values > MAX_VALUES {
-            let message = format!("The body has more than {MAX_VALUES} JSON values.");
-            return Err(ApiError::body(message));
-        }
+        let bytes = arrived(request, self.most, ARRIVAL).await?;
+        let values = few_values(&bytes)?;
         let needed = self.units_of(bytes.len().max(values * VALUE));
         // What was kept free for what did not come is others'.
         match room.resize(needed) {
@@ -105,6 +93,47 @@ impl Bodies {
     fn units_of(&self, bytes: usize) -> usize {
         bytes.div_ceil(UNIT).clamp(1, self.room.share())
     }
+}
+
+/// A whole body of at most `most` bytes that comes within `limit`. Its pieces are not kept: they may be of one byte each.
+async fn arrived(request: Request, most: usize, limit: Duration) -> Result<Vec<u8>, ApiError> {
+    let length = declared(&request).unwrap_or_default();
+    if length > most {
+        return Err(ApiError::too_large(most));
+    }
+    let reading = async {
+        let mut pieces = request.into_body().into_data_stream();
+        let mut bytes = Vec::with_capacity(length);
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|_| ApiError::body("The body could not be read."))?;
+            if bytes.len() + piece.len() > most {
+                return Err(ApiError::too_large(most));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    };
+    let read = timeout(limit, reading).await;
+    read.unwrap_or_else(|_| Err(ApiError::slow(limit)))
+}
+
+/// As [`Bodies::read`] reads, of an operator's request that has more than there is room for; one at a time.
+pub(crate) async fn read_large(request: Request, most: usize) -> Result<Vec<u8>, ApiError> {
+    let length = declared(&request).unwrap_or(most).min(most);
+    let limit = ARRIVAL + Duration::from_secs((length / PER_SECOND) as u64);
+    let bytes = arrived(request, most, limit).await?;
+    few_values(&bytes)?;
+    Ok(bytes)
+}
+
+/// How many values a body has, which must be few.
+fn few_values(bytes: &[u8]) -> Result<usize, ApiError> {
+    let values = values(bytes);
+    if values > MAX_VALUES {
+        let message = format!("The body has more than {MAX_VALUES} JSON values.");
+        return Err(ApiError::body(message));
+    }
+    Ok(values)
 }
 
 /// The length that a request says its body has.
@@ -136,7 +165,11 @@ fn values(text: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use axum::body::{Body, Bytes};
+    use axum::http::StatusCode;
 
     use super::*;
 
@@ -149,7 +182,7 @@ mod tests {
         })
     }
 
-    async fn read(bodies: &Bodies, body: String, says: bool) -> Result<(Bytes, Room), ApiError> {
+    async fn read(bodies: &Bodies, body: String, says: bool) -> Result<(Vec<u8>, Room), ApiError> {
         let request = Request::builder();
         let request = match says {
             true => request.header(CONTENT_LENGTH, body.len()),
@@ -162,7 +195,7 @@ mod tests {
         bodies: &Bodies,
         tenant: &str,
         request: Request,
-    ) -> Result<(Bytes, Room), ApiError> {
+    ) -> Result<(Vec<u8>, Room), ApiError> {
         bodies.read(&TenantId::new(tenant), request).await
     }
 
@@ -244,6 +277,51 @@ mod tests {
         assert_eq!(slow.status(), StatusCode::REQUEST_TIMEOUT);
         assert!(slow.json().contains("30 s"), "{}", slow.json());
         assert!(read(&bodies, text(16), true).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_body_of_an_operators_has_as_much_time_as_its_length_asks_for_and_few_values() {
+        let endless = || {
+            let never = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
+            let request = Request::builder().header(CONTENT_LENGTH, 10 * PER_SECOND);
+            request.body(Body::from_stream(never)).unwrap()
+        };
+        let slow = read_large(endless(), 1 << 30);
+        let slow = timeout(Duration::from_secs(60), slow).await;
+        let slow = slow.expect("it ends").unwrap_err();
+        assert_eq!(slow.status(), StatusCode::REQUEST_TIMEOUT);
+        assert!(slow.json().contains("40 s"), "{}", slow.json());
+        let zeros = format!("[{}0]", "0,".repeat(MAX_VALUES));
+        let many = read_large(Request::new(Body::from(zeros)), 1 << 30).await;
+        assert!(many.unwrap_err().json().contains("JSON values"));
+        let long = Request::new(Body::from(text(2)));
+        let long = read_large(long, 1 << 10).await.unwrap_err();
+        assert_eq!(long.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn the_pieces_of_a_body_are_not_kept() {
+        struct Piece {
+            _kept: Arc<()>,
+        }
+        impl AsRef<[u8]> for Piece {
+            fn as_ref(&self) -> &[u8] {
+                b"x"
+            }
+        }
+        let (kept, most) = (Arc::new(()), Arc::new(AtomicUsize::new(0)));
+        let (counted, seen) = (kept.clone(), most.clone());
+        let pieces = (0..1000).map(move |_| {
+            let held = Arc::strong_count(&counted);
+            seen.fetch_max(held, Relaxed);
+            Ok::<_, std::io::Error>(Bytes::from_owner(Piece {
+                _kept: counted.clone(),
+            }))
+        });
+        let body = Body::from_stream(futures_util::stream::iter(pieces));
+        let (bytes, _room) = of(&bodies(), "anna", Request::new(body)).await.unwrap();
+        assert_eq!(bytes.len(), 1000);
+        assert!(most.load(Relaxed) < 10);
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::api_error::ApiError;
-use super::bodies::declared;
+use super::bodies::{declared, read_large};
 use super::routes::Shared;
 
 pub(super) async fn answer(State(service): Shared, request: Request) -> Result<Response, ApiError> {
@@ -39,13 +39,7 @@ pub(super) async fn answer(State(service): Shared, request: Request) -> Result<R
         false => None,
     };
     let (bytes, room) = if is_large {
-        let bytes = to_bytes(request.into_body(), operator.largest).await;
-        let bytes = bytes.map_err(|_| {
-            let most = operator.largest;
-            ApiError::body(format!(
-                "The body could not be read; it may have at most {most} bytes."
-            ))
-        })?;
+        let bytes = read_large(request, operator.largest).await?;
         (bytes, None)
     } else {
         let in_words = length.is_some_and(|length| length <= service.words.most());

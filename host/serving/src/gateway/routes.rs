@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -37,7 +37,6 @@ pub(super) type Shared = State<Arc<Service>>;
 
 /// All routes.
 pub(crate) fn router(service: &Arc<Service>) -> Router {
-    let limit = service.config.max_body_bytes;
     Router::new()
         .route("/v1/chat/completions", post(chat))
         .route("/v1/models", get(models))
@@ -52,7 +51,6 @@ pub(crate) fn router(service: &Arc<Service>) -> Router {
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(middleware::from_fn_with_state(Arc::clone(service), count))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(DefaultBodyLimit::max(limit))
         .with_state(Arc::clone(service))
 }
 

@@ -72,9 +72,9 @@ async fn an_operators_request_may_be_larger_than_a_clients_up_to_what_the_applic
     assert_eq!(host.post("/v1/history", &text(900)).await.status, 200);
     assert_eq!(host.post("/v1/history", &text(100_000)).await.status, 200);
     let refused = host.post("/v1/history", &text(2 << 20)).await;
-    assert_eq!(refused.status, 400);
+    assert_eq!(refused.status, 413);
     assert!(
-        refused.body.contains("at most 1048576 bytes"),
+        refused.body.contains("larger than 1048576 bytes"),
         "{refused:?}"
     );
 }
