@@ -6,6 +6,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::template::PromptSize;
+
 /// What this crate's fallible functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -96,6 +98,12 @@ pub enum Error {
     TemplateOutput {
         /// The cap, in bytes.
         limit: usize,
+    },
+    /// A conversation is longer than its caller takes.
+    #[error("the prompt has more than {} tokens, or {} bytes of text", most.tokens, most.bytes)]
+    PromptTooLong {
+        /// What it takes.
+        most: PromptSize,
     },
     /// A message cannot be rendered.
     #[error("message {index}: {problem}")]

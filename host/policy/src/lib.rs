@@ -39,6 +39,6 @@ pub use model::{Logits, Model, Pack, SHARED, Scratch, Segment, Tape, Target};
 pub use sample::{Draw, Drawn, Sampler};
 pub use shelf::SlotShelf;
 pub use slot::{Deployed, NO_BUCKET, Slot};
-pub use template::ChatTemplate;
+pub use template::{ChatTemplate, PromptSize};
 pub use tokenizer::{Special, Tokenizer};
 pub use trainee::Trainee;

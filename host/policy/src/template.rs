@@ -46,6 +46,15 @@ pub struct ChatTemplate {
     eos: String,
 }
 
+/// How long a prompt may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PromptSize {
+    /// Bytes of its text.
+    pub bytes: usize,
+    /// Its tokens.
+    pub tokens: usize,
+}
+
 /// A rendered conversation, and which parts of it are data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
@@ -134,7 +143,9 @@ impl ChatTemplate {
         tools: &[ToolSpec],
         add_generation_prompt: bool,
     ) -> Result<String> {
-        self.run(messages, tools, add_generation_prompt, &mut Places::none())
+        let limit = OUTPUT + OUTPUT_FACTOR * values::size(messages, tools);
+        let places = &mut Places::none();
+        self.run(messages, tools, add_generation_prompt, places, limit)
     }
 
     /// The conversation as text, with the parts that are data.
@@ -147,9 +158,11 @@ impl ChatTemplate {
         tools: &[ToolSpec],
         add_generation_prompt: bool,
     ) -> Result<Rendered> {
+        let limit = OUTPUT + OUTPUT_FACTOR * values::size(messages, tools);
         let mut places = Places::of(messages, tools);
-        let text = self.run(messages, tools, add_generation_prompt, &mut places)?;
-        Ok(places.put_back(&text))
+        let text = self.run(messages, tools, add_generation_prompt, &mut places, limit)?;
+        let whole = places.put_back(&text, usize::MAX);
+        whole.ok_or(Error::TemplateOutput { limit })
     }
 
     /// The conversation as token ids. Special tokens come only from the template itself. For texts without anything that looks like a
@@ -168,12 +181,39 @@ impl ChatTemplate {
         tokenizer.encode_spans(&rendered.text, &rendered.untrusted)
     }
 
+    /// As [`ChatTemplate::encode`], of a conversation that is not longer than `most`: of one that is, no more is held than of one that is not.
+    ///
+    /// # Errors
+    /// And [`Error::PromptTooLong`].
+    pub fn encode_within(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        tools: &[ToolSpec],
+        add_generation_prompt: bool,
+        most: PromptSize,
+    ) -> Result<Vec<u32>> {
+        let too_long = || Error::PromptTooLong { most };
+        let mut places = Places::of(messages, tools);
+        // Here are white space, placeholders and the template's own words; other texts are put back.
+        let limit = OUTPUT + most.bytes;
+        let text = match self.run(messages, tools, add_generation_prompt, &mut places, limit) {
+            Err(Error::TemplateOutput { .. }) => return Err(too_long()),
+            text => text?,
+        };
+        let rendered = places.put_back(&text, most.bytes).ok_or_else(too_long)?;
+        drop((places, text));
+        let ids = tokenizer.encode_at_most(&rendered.text, &rendered.untrusted, most.tokens)?;
+        ids.ok_or_else(too_long)
+    }
+
     fn run(
         &self,
         messages: &[Message],
         tools: &[ToolSpec],
         add_generation_prompt: bool,
         places: &mut Places,
+        limit: usize,
     ) -> Result<String> {
         let finds_reasoning = places.are_used()
             && self.source.contains("reasoning_content")
@@ -195,7 +235,6 @@ impl ChatTemplate {
             source,
         };
         let template = environment.get_template(NAME).map_err(fail)?;
-        let limit = OUTPUT + OUTPUT_FACTOR * values::size(messages, tools);
         let mut out = functions::Capped::new(limit);
         match template.render_captured_to(context, &mut out) {
             Ok(_) => Ok(out.into_text()),

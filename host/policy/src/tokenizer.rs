@@ -15,6 +15,9 @@ mod gguf;
 
 pub(crate) use gguf::{from_gguf, standalone};
 
+/// Bytes of a text that are made tokens of at once to see whether it is too long.
+const PART: usize = 32 << 10;
+
 /// Whether special tokens are recognised in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Special {
@@ -151,22 +154,62 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_spans(&self, text: &str, untrusted: &[Range<usize>]) -> Result<Vec<u32>> {
-        let mut ids = Vec::with_capacity(text.len() / 3);
+        let ids = self.encode_at_most(text, untrusted, usize::MAX)?;
+        // More than that there cannot be.
+        Ok(ids.unwrap_or_default())
+    }
+
+    /// As [`Tokenizer::encode_spans`]; none for a text that has more than `most` ids.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub(crate) fn encode_at_most(
+        &self,
+        text: &str,
+        untrusted: &[Range<usize>],
+        most: usize,
+    ) -> Result<Option<Vec<u32>>> {
+        let mut ids = Vec::new();
         let mut done = 0;
         while let Some((range, marker)) = self.markers.next(text, done, untrusted) {
             let mut before = &text[done..range.start];
             if marker.lstrip {
                 before = before.trim_end();
             }
+            if self.has_more_than(before, most)? {
+                return Ok(None);
+            }
             ids.extend(self.encode_plain(before)?);
             ids.push(marker.id);
+            if ids.len() > most {
+                return Ok(None);
+            }
             done = range.end;
             if marker.rstrip {
                 done = text.len() - text[done..].trim_start().len();
             }
         }
-        ids.extend(self.encode_plain(&text[done..])?);
-        Ok(ids)
+        let rest = &text[done..];
+        if self.has_more_than(rest, most)? {
+            return Ok(None);
+        }
+        ids.extend(self.encode_plain(rest)?);
+        Ok((ids.len() <= most).then_some(ids))
+    }
+
+    /// Whether a text surely has more tokens than `most`, found out in little memory: the library holds up to some 300 bytes for each byte
+    /// of a text of many tokens. Cut into parts a text has few more tokens than whole, at the cuts; never twice as many.
+    fn has_more_than(&self, text: &str, most: usize) -> Result<bool> {
+        if text.len() <= PART.max(most) {
+            return Ok(false);
+        }
+        let (mut rest, mut tokens) = (text, 0_usize);
+        while !rest.is_empty() && tokens / 2 <= most {
+            let (part, after) = rest.split_at(rest.floor_char_boundary(PART));
+            tokens += self.encode_plain(part)?.len();
+            rest = after;
+        }
+        Ok(tokens / 2 > most)
     }
 
     fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {

@@ -5,6 +5,8 @@
 use kernels::output::TILE;
 use kernels::{BLOCK, Floats, unfilled};
 use policy::{Adapter, Kv, ModelConfig};
+use serving::engine::prompt_bytes;
+use serving::gateway::{PROMPTS_AT_ONCE, UNREAD_BYTES};
 use trainer::PACK_ROWS;
 
 use super::Facts;
@@ -91,7 +93,11 @@ pub fn parts(config: &Config, facts: &Facts) -> (Vec<Part>, u64) {
         ),
         part(
             "requests: replies that are not read yet",
-            serving::gateway::UNREAD_BYTES as u64,
+            UNREAD_BYTES as u64,
+        ),
+        part(
+            "requests: prompts that are made tokens of",
+            (PROMPTS_AT_ONCE * prompt_bytes(config.engine.context.min(facts.model.context))) as u64,
         ),
         part("plugins", PLUGINS),
         part("the rest of the program", PROGRAM),

@@ -315,6 +315,39 @@ fn templates_that_spin_or_flood_or_recurse_are_stopped() {
 }
 
 #[test]
+fn a_conversation_is_encoded_up_to_its_limit_and_refused_beyond() {
+    let (tokenizer, template) = (tokenizer(), chatml());
+    let messages = [Message::user("The cat sat. ".repeat(20_000))];
+    let text = template.render(&messages, &[], true).unwrap();
+    let whole = template.encode(&tokenizer, &messages, &[], true).unwrap();
+    let within = |bytes, tokens| {
+        let most = PromptSize { bytes, tokens };
+        template.encode_within(&tokenizer, &messages, &[], true, most)
+    };
+    let exact = within(text.len(), whole.len()).unwrap();
+    assert!(exact == whole, "not a token differs");
+    for (bytes, tokens) in [
+        (text.len() - 1, usize::MAX),
+        (usize::MAX >> 1, whole.len() - 1),
+        // Found out before all of it is made tokens of.
+        (usize::MAX >> 1, 1000),
+    ] {
+        let error = within(bytes, tokens).unwrap_err();
+        assert!(matches!(error, Error::PromptTooLong { .. }), "{error:?}");
+    }
+    // A template that repeats a text is not let.
+    let twice = "{% for i in range(1000) %}{{ messages[0].content }}{% endfor %}";
+    let twice = ChatTemplate::new(twice, None, None).unwrap();
+    let messages = [Message::user("x".repeat(1 << 20))];
+    let most = PromptSize {
+        bytes: 2 << 20,
+        tokens: 1 << 20,
+    };
+    let error = twice.encode_within(&tokenizer, &messages, &[], true, most);
+    assert!(matches!(error, Err(Error::PromptTooLong { .. })));
+}
+
+#[test]
 fn a_template_refuses_a_conversation_with_its_own_words() {
     let template =
         ChatTemplate::new("{{ raise_exception('roles must alternate') }}", None, None).unwrap();

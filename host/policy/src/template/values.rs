@@ -61,8 +61,8 @@ impl Places {
         ))
     }
 
-    /// The text with the placeholders' texts back in place.
-    pub(super) fn put_back(&self, rendered: &str) -> Rendered {
+    /// The text with the placeholders' texts back in place; none when it would have more than `most` bytes.
+    pub(super) fn put_back(&self, rendered: &str, most: usize) -> Option<Rendered> {
         let open = format!(
             "{BEGIN}{}{MIDDLE}",
             self.nonce.as_deref().unwrap_or_default()
@@ -72,19 +72,23 @@ impl Places {
             untrusted: Vec::new(),
         };
         let mut pieces = rendered.split(&open);
-        result.text.push_str(pieces.next().unwrap_or_default());
+        let push = |to: &mut String, text: &str| {
+            let fits = to.len() + text.len() <= most;
+            fits.then(|| to.push_str(text))
+        };
+        push(&mut result.text, pieces.next().unwrap_or_default())?;
         for piece in pieces {
             // A template that cut a placeholder in two loses the text, and nothing else.
             let Some((text, after)) = self.text_of(piece) else {
-                result.text.push_str(piece);
+                push(&mut result.text, piece)?;
                 continue;
             };
             let start = result.text.len();
-            result.text.push_str(&text);
+            push(&mut result.text, &text)?;
             result.untrusted.push(start..result.text.len());
-            result.text.push_str(after);
+            push(&mut result.text, after)?;
         }
-        result
+        Some(result)
     }
 
     /// The text of the placeholder whose rest the piece begins with, and what follows it.

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::job::{Event, Priority, Refusal, SampleJob};
 use super::queue::{Permit, Queue, Work};
 use super::sequence::Loaded;
-use super::text::{Text, failed};
+use super::text::{Text, failed, refused};
 use crate::metrics::EngineMetrics;
 
 /// The tenant of the loops' own work. Users' prompts are never reused for it, nor the other way round.
@@ -209,13 +209,13 @@ impl EngineHandle {
     /// Renders a conversation ready for a reply that begins with `reply_prefix`, which the host vouches for.
     ///
     /// # Errors
-    /// [`rl::Error::Refused`] when the template refuses the messages.
+    /// When the template refuses the messages; [`policy::Error::PromptTooLong`].
     pub fn encode_chat(
         &self,
         messages: &[Message],
         tools: &[ToolSpec],
         reply_prefix: &str,
-    ) -> rl::Result<Vec<TokenId>> {
+    ) -> policy::Result<Vec<TokenId>> {
         self.inner
             .text
             .encode(messages, tools, reply_prefix, Special::Parse)
@@ -280,6 +280,7 @@ impl Policy for EngineHandle {
         self.inner
             .text
             .encode(messages, tools, reply_prefix, Special::Plain)
+            .map_err(refused)
     }
 
     fn encode_text(&self, text: &str) -> rl::Result<Vec<TokenId>> {

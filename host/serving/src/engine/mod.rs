@@ -29,3 +29,5 @@ pub use handle::{EngineHandle, Stats, TokenStream};
 pub use job::{Event, Priority, Refusal, SampleJob, Started, Token};
 pub use queue::Permit;
 pub use run::{Engine, Parts, Running};
+pub(crate) use text::refused;
+pub use text::{longest_prompt, prompt_bytes};

@@ -4,14 +4,38 @@
 
 use std::sync::Arc;
 
-use policy::{ChatTemplate, Special, Tokenizer};
+use policy::{ChatTemplate, PromptSize, Special, Tokenizer};
 use rl::{Message, Role, TokenId, ToolSpec};
+
+/// Most bytes of a prompt's text for each token of the context: three times what languages and code have. Only pages of spaces have more.
+const TEXT: usize = 16;
+/// What making tokens of a prompt takes (`tests/prompts.rs`): for each byte of its text, for each of its tokens, and to see whether it is too
+/// long.
+const FOR_BYTE: usize = 120;
+const FOR_TOKEN: usize = 300;
+const FOR_LOOK: usize = 12 << 20;
+
+/// How long a prompt is made tokens of. One that is up to half as long again as the context is told its length.
+pub fn longest_prompt(context: usize) -> PromptSize {
+    PromptSize {
+        bytes: context * TEXT,
+        tokens: context + context / 2,
+    }
+}
+
+/// Most bytes that making tokens of a prompt takes.
+pub fn prompt_bytes(context: usize) -> usize {
+    let most = longest_prompt(context);
+    FOR_LOOK.max(most.bytes * FOR_BYTE + 2 * most.tokens * FOR_TOKEN)
+}
 
 /// The tokenizer and the chat template of a model.
 #[derive(Debug, Clone)]
 pub(crate) struct Text {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) template: Arc<ChatTemplate>,
+    /// How long a prompt may be.
+    pub(crate) most: PromptSize,
 }
 
 impl Text {
@@ -23,31 +47,29 @@ impl Text {
         tools: &[ToolSpec],
         reply_prefix: &str,
         special: Special,
-    ) -> rl::Result<Vec<TokenId>> {
+    ) -> policy::Result<Vec<TokenId>> {
         let has_tools = !tools.is_empty()
             || messages
                 .iter()
                 .any(|m| m.role == Role::Tool || !m.tool_calls.is_empty());
+        let encode = |messages: &[Message], tools: &[ToolSpec]| {
+            let (template, tokenizer) = (&self.template, &self.tokenizer);
+            template.encode_within(tokenizer, messages, tools, true, self.most)
+        };
         let mut ids = if has_tools && !self.template.supports_tools() {
-            let messages = with_tools_in_words(messages, tools);
-            self.template.encode(&self.tokenizer, &messages, &[], true)
+            encode(&with_tools_in_words(messages, tools), &[])
         } else {
-            self.template.encode(&self.tokenizer, messages, tools, true)
-        }
-        .map_err(refused)?;
+            encode(messages, tools)
+        }?;
         if !reply_prefix.is_empty() {
-            ids.extend(
-                self.tokenizer
-                    .encode(reply_prefix, special)
-                    .map_err(failed)?,
-            );
+            ids.extend(self.tokenizer.encode(reply_prefix, special)?);
         }
         Ok(ids)
     }
 }
 
-/// The template said no to these messages.
-fn refused(error: policy::Error) -> rl::Error {
+/// The template said no to these messages, or they are too long.
+pub(crate) fn refused(error: policy::Error) -> rl::Error {
     if matches!(error, policy::Error::Tokenizer { .. }) {
         return failed(error);
     }

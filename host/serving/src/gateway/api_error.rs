@@ -21,7 +21,7 @@ use axum::http::{HeaderValue, StatusCode, header::RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::engine::Refusal;
+use crate::engine::{Refusal, refused};
 
 /// Seconds that a client should wait before it tries again. Clients of the official library double it themselves.
 const RETRY_SECONDS: u64 = 1;
@@ -254,6 +254,17 @@ impl From<Refusal> for ApiError {
             Refusal::WaitedTooLong { .. } => Self::unavailable("overloaded", message),
             Refusal::Draining => Self::unavailable("draining", message),
             Refusal::Stopped { .. } => Self::internal(message),
+        }
+    }
+}
+
+impl From<policy::Error> for ApiError {
+    fn from(error: policy::Error) -> Self {
+        match error {
+            policy::Error::PromptTooLong { .. } => {
+                Self::invalid("messages", error.to_string()).code("context_length_exceeded")
+            }
+            error => refused(error).into(),
         }
     }
 }

@@ -41,5 +41,5 @@ pub use auth::KeyConfig;
 pub use config::Config;
 pub use pieces::UNREAD_BYTES;
 pub use request::understand;
-pub use server::{Gateway, Handle};
+pub use server::{Gateway, Handle, PROMPTS_AT_ONCE};
 pub use service::{AdmitFn, AnswerFn, Backend, Operator, StatusFn, UnixSeconds};

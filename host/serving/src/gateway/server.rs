@@ -25,8 +25,8 @@ use crate::metrics::{GatewayMetrics, SharedRegistry};
 
 /// After the drain's time is over: how long turns may take to become durable.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// Prompts that are made of messages at a time.
-const ENCODING: usize = 2;
+/// Prompts that are made tokens of at a time: what each takes is planned.
+pub const PROMPTS_AT_ONCE: usize = 1;
 
 /// A gateway that listens, and does not answer yet.
 pub struct Gateway {
@@ -106,7 +106,7 @@ impl Gateway {
             bodies: Bodies::new(&config),
             words: Bodies::of_operators(&config),
             replies: Replies::new(),
-            encoding: Shares::new(ENCODING, ENCODING),
+            encoding: Shares::new(PROMPTS_AT_ONCE, PROMPTS_AT_ONCE),
             large: Arc::new(Semaphore::new(1)),
             config,
         };
