@@ -53,6 +53,41 @@ fn without_a_budget_nothing_changes_and_the_plan_is_the_whole() {
 }
 
 #[test]
+fn the_plan_of_the_defaults_has_these_parts() {
+    let plan = fit(&mut Config::default(), &smollm2()).unwrap();
+    let parts = plan.parts.iter();
+    let parts: Vec<(&str, u64)> = parts.map(|part| (part.name, part.bytes >> 20)).collect();
+    // What a part is computed from is measured in `tests/memory.rs`; here none is left out, or counted less than it was.
+    let expected = [
+        ("weights", 258),
+        ("pages that they do not fill", 18),
+        (
+            "adapter: the versions that are kept, and those of running replies",
+            463,
+        ),
+        ("adapters that are served only", 0),
+        ("training: gradient, moments, and a proposal's", 204),
+        ("aside: a second learner (forget, replay)", 209),
+        ("aside: what operators have computed", 246),
+        ("aside: an adapter that is imported", 94),
+        ("training: inputs of the layers", 558),
+        ("training: one layer, forward and backward", 580),
+        ("training: keys and values of a pack", 188),
+        ("training: tile of the vocabulary", 21),
+        ("training: activations that are kept", 256),
+        ("serving: keys and values", 1024),
+        ("serving: kept prefixes", 256),
+        ("serving: rows of a step, and samplers", 44),
+        ("requests: bodies and messages", 48),
+        ("requests: replies that are not read yet", 16),
+        ("requests: prompts that are made tokens of", 22),
+        ("plugins", 32),
+        ("the rest of the program", 160),
+    ];
+    assert_eq!(parts, expected);
+}
+
+#[test]
 fn what_is_missed_least_shrinks_first_and_the_budget_is_met() {
     let facts = smollm2();
     let whole = fit(&mut Config::default(), &facts).unwrap();
