@@ -17,8 +17,8 @@ pub(crate) fn fetch<T>(data: &[T]) {
     let _ = data;
 }
 
-/// Rows that are multiplied faster than their weights can be read.
-const FEW: usize = 4;
+/// Rows below which a product waits for its weights.
+const WAITING: usize = 4;
 
 /// Memory that will be read next, asked for little by little by what is computed before: both at once take the time of the longer one.
 #[derive(Clone, Copy)]
@@ -37,10 +37,10 @@ impl Ahead {
         }
     }
 
-    /// As much as `part` has, from its end on, in one step for each element and row.
-    pub(crate) fn behind<T>(part: &[T], rows: usize) -> Ahead {
-        // Measured on an EPYC: with few rows it gets memory as fast as it can by itself, and asking costs time.
-        if rows < FEW && is_amd() {
+    /// As much as `part` has, from its end on, in one step for each element and row, if it is wanted.
+    pub(crate) fn behind<T>(part: &[T], rows: usize, wanted: bool) -> Ahead {
+        // Measured on an EPYC: with few rows the processor reads as fast as it can by itself, and asking costs time.
+        if !wanted || rows < WAITING && is_amd() {
             return Ahead::nothing(part.as_ptr());
         }
         Ahead {
@@ -49,15 +49,21 @@ impl Ahead {
         }
     }
 
-    /// What comes after some rows of f32 at this distance, if it is far: as many rows, in a step for each of a row's elements.
+    /// What comes after some rows at this distance, if it is wanted: as many rows, in steps of so many of a row's elements.
     #[inline(always)]
-    pub(crate) fn rows(at: *const f32, row: usize, rows: usize, far: bool) -> Ahead {
-        if !far {
+    pub(crate) fn rows<T>(
+        at: *const T,
+        row: usize,
+        rows: usize,
+        step: usize,
+        wanted: bool,
+    ) -> Ahead {
+        if !wanted {
             return Ahead::nothing(at);
         }
         Ahead {
             at: at.wrapping_add(rows * row).cast(),
-            pace: rows * size_of::<f32>(),
+            pace: rows * step * size_of::<T>(),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::pairs::{self, Rounded};
 use crate::pool::Shards;
 use crate::simd::LANES;
 use crate::tile::{
-    Dims, Lhs, Out, PanelJob, Rhs, Sums, bf16_panel, dense, f32_panel, meet, q8_panel,
+    self, Dims, Lhs, Out, PanelJob, Rhs, Sums, bf16_panel, dense, f32_panel, meet, q8_panel,
 };
 use crate::unpack;
 use crate::{Isa, Pool, Result};
@@ -33,7 +33,7 @@ const OUTPUTS: usize = 768;
 
 /// Outputs and rows of one job of the backward product: its tasks then end soon enough for whoever waits for a turn.
 const JOB: usize = 6 * OUTPUTS;
-const TALL: usize = 4 * ROWS;
+const TALL: usize = 256;
 
 /// Rows below which copying costs more than it saves.
 const MANY: usize = 8;
@@ -115,13 +115,18 @@ pub(crate) fn forward_and(
         (Input::Whole(x), _) => *x,
         (Input::Rounded(_), _) => unreachable!("rounded for weights in pairs alone"),
     };
-    split(pool, rows, w, y, beside, &|first, m, panel, far, out| {
-        if far {
-            fetch(&x[first * k..][..m.min(SOON) * k]);
+    let whole = k <= tile::whole(w);
+    split(pool, rows, w, y, beside, &|first, m, panel, wants, out| {
+        if wants.rows {
+            let soon = if whole { m.min(SOON) } else { m };
+            fetch(&x[first * k..][..soon * k]);
         }
         let job = PanelJob {
             x: &x[first * k..],
-            far,
+            wants: Wants {
+                rows: wants.rows && whole,
+                ..wants
+            },
             m,
             k,
             width: PANEL.min(n - panel * PANEL),
@@ -145,15 +150,23 @@ pub(crate) fn apart(at: usize, tasks: usize, threads: usize) -> usize {
     thread * each + thread.min(longer) + turn
 }
 
-/// Shares the panels of a product among the threads: `one` multiplies some rows (the first and how many) with a panel, and is told whether
-/// the rows are still far from this thread: in memory, or where another core has written them.
+/// What a thread should ask for while it multiplies with a panel.
+#[derive(Clone, Copy)]
+pub(crate) struct Wants {
+    /// The rows, which are far: in memory, or where another core has written them.
+    pub(crate) rows: bool,
+    /// The next panel, which is this thread's, too.
+    pub(crate) panel: bool,
+}
+
+/// Shares the panels of a product among the threads: `one` multiplies some rows (the first and how many) with a panel.
 pub(crate) fn split(
     pool: &Pool,
     rows: usize,
     w: &Packed,
     y: &mut [f32],
     beside: &dyn Beside,
-    one: &(dyn Fn(usize, usize, usize, bool, Out) + Sync),
+    one: &(dyn Fn(usize, usize, usize, Wants, Out) + Sync),
 ) {
     let (n, panels) = (w.outputs(), w.panel_count());
     let tasks = if rows * w.inputs() * n < SMALL {
@@ -179,8 +192,11 @@ pub(crate) fn split(
                 unsafe { Out::raw(y.as_mut_ptr().add(at), n, room - at) }
             };
             for panel in mine.clone() {
-                let far = at < pool.threads() && panel == mine.start;
-                one(first, m, panel, far, out(panel * PANEL));
+                let wants = Wants {
+                    rows: at < pool.threads() && panel == mine.start,
+                    panel: panel + 1 < mine.end || at + pool.threads() < tasks,
+                };
+                one(first, m, panel, wants, out(panel * PANEL));
             }
             beside.after(first..first + m, columns.clone(), out(columns.start));
         }
@@ -206,6 +222,14 @@ pub fn backward(pool: &Pool, rows: usize, dy: &[f32], w: &Packed, dx: &mut [f32]
     check!("gemm.backward", dy: rows * n, dx: rows * k);
     backward_and(pool, rows, dy, w, dx, None);
     Ok(())
+}
+
+/// Bytes that [`backward`] keeps for the next time, of so many rows and a matrix with so many outputs.
+pub fn backward_bytes(rows: usize, outputs: usize) -> usize {
+    if !meet(outputs) {
+        return 0;
+    }
+    rows.min(TALL) * (outputs.min(JOB) + LANES) * size_of::<f32>()
 }
 
 /// Some rows of `dy`, and some of its columns, with the first of which each row begins.
@@ -280,7 +304,8 @@ pub(crate) fn blocks(
 
 /// Copies the first columns of rows whose distance makes them meet to rows of another distance, which is returned.
 fn copy(pool: &Pool, from: &[f32], ld: usize, columns: usize, to: &mut Vec<f32>) -> usize {
-    let apart = columns.next_multiple_of(LANES) + if meet(columns) { LANES } else { 0 };
+    // What is copied is a multiple of what makes rows meet; a line more, and they do not.
+    let apart = columns + LANES;
     let rows = from.len().div_ceil(ld);
     if to.len() < rows * apart {
         to.resize(rows * apart, 0.0);
@@ -309,8 +334,8 @@ fn add_outputs(pool: &Pool, block: &Block<'_>, w: &Packed, dx: &mut [f32]) {
     let room = dx.len();
     let dx = Shards::new(dx);
     let wide = k.div_ceil(INPUTS);
-    // Each part of the rows transposes the weights again.
-    let tall = if wide.is_multiple_of(pool.threads()) {
+    // Each part of the rows transposes the weights again: no more parts than it takes to keep the threads busy.
+    let tall = if wide.is_multiple_of(pool.threads()) && wide >= 2 * pool.threads() {
         1
     } else {
         (rows / ROWS).max(1)

@@ -149,9 +149,11 @@ pub(crate) fn forward(
 ) {
     let (n, k) = (w.outputs(), w.inputs());
     let pairs = k.div_ceil(2);
-    split(pool, rows, w, y, beside, &|first, m, panel, far, out| {
-        if far {
-            fetch(&x.words[first * x.ld..][..m.min(SOON) * x.ld]);
+    split(pool, rows, w, y, beside, &|first, m, panel, wants, out| {
+        let whole = pairs <= TERMS;
+        if wants.rows {
+            let soon = if whole { m.min(SOON) } else { m };
+            fetch(&x.words[first * x.ld..][..soon * x.ld]);
         }
         let width = PANEL.min(n - panel * PANEL);
         let job = Job {
@@ -161,7 +163,7 @@ pub(crate) fn forward(
             width,
             out,
             ahead: None,
-            far,
+            rows_ahead: wants.rows && whole,
         };
         let lines = &lines[panel * pairs..][..pairs];
         // Few rows read the panel once, in one go; many rows read it in parts that stay in the cache.
@@ -169,8 +171,11 @@ pub(crate) fn forward(
         for (part, lines) in lines.chunks(terms).enumerate() {
             let sums = if part == 0 { Sums::Start } else { Sums::Resume };
             let job = Job {
-                ahead: Some(Ahead::behind(lines, m)),
-                far: far && part == 0,
+                ahead: Some(Ahead::behind(
+                    lines,
+                    m,
+                    wants.panel || (part + 1) * terms < pairs,
+                )),
                 ..job.at(part * terms * x.each)
             };
             product(pool.isa(), job, lines, sums);
@@ -226,7 +231,7 @@ pub(crate) fn backward(
                     width: inputs,
                     out,
                     ahead: None,
-                    far: false,
+                    rows_ahead: false,
                 };
                 let sums = if n0 == 0 { Sums::Start } else { Sums::Resume };
                 product(pool.isa(), job, &turned[..outputs], sums);
@@ -249,8 +254,8 @@ struct Job<'a> {
     out: Out,
     /// What is asked for meanwhile.
     ahead: Option<Ahead>,
-    /// Whether a tile asks for the rows of the next one.
-    far: bool,
+    /// A tile asks for the rows of the next one.
+    rows_ahead: bool,
 }
 
 impl Job<'_> {
@@ -328,7 +333,7 @@ fn product_kernel<P: Pairs>(p: P, job: Job<'_>, panel: &[Line<u32>], sums: Sums)
     if width > LANES {
         let second = Job {
             ahead: None,
-            far: false,
+            rows_ahead: false,
             ..job
         };
         strip::<P, 1>(p, second, 1, panel, sums);
@@ -388,7 +393,7 @@ unsafe fn tile<P: Pairs, const V: usize, const M: usize>(
     }
     // SAFETY: the caller promises that row `first` exists.
     let rows = unsafe { job.x.as_ptr().add(first * job.ld) };
-    let mut next = Ahead::rows(rows.cast(), job.ld, M, job.far);
+    let mut next = Ahead::rows(rows, job.ld, M, P::WORDS, job.rows_ahead);
     let mut weights = match job.ahead {
         Some(ahead) => ahead.of(first..first + M, job.m, panel.len()),
         None => Ahead::nothing(job.x.as_ptr()),

@@ -5,9 +5,11 @@
 //! computed beside it, on where a sum over k is interrupted and resumed, or on the instruction set.
 
 use crate::ahead::{Ahead, Written};
+use crate::gemm::Wants;
 use crate::packed::{BLOCK, Codes, Line, PANEL, Q8Lines};
 use crate::simd::{LANES, Simd, dispatch};
 use crate::unpack::widen;
+use crate::{Dtype, Packed};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 
@@ -230,8 +232,8 @@ struct Strip {
     sums: Sums,
     /// The weights that are wanted next.
     ahead: Ahead,
-    /// Whether a tile asks for the rows of the next one.
-    far: bool,
+    /// A tile asks for the rows of the next one.
+    rows_ahead: bool,
 }
 
 /// One register tile of `M` rows from row `first` on.
@@ -263,7 +265,7 @@ unsafe fn tile<S: Simd, B: Columns<S, V>, const V: usize, const M: usize>(
             }
         }
         let mut weights = t.ahead.of(first..first + M, t.m, t.k);
-        let mut rows = Ahead::rows(a, t.row, M, t.far);
+        let mut rows = Ahead::rows(a, t.row, M, 1, t.rows_ahead);
         let mut written = Written::new(c, t.ld, M, t.k);
         for k in 0..t.k {
             weights.ask();
@@ -338,7 +340,7 @@ unsafe fn wide_strip<S: Simd, B: Columns<S, 2>>(s: S, t: &Strip, b: B) {
                 c: t.c.add(LANES),
                 width: t.width - LANES,
                 ahead: Ahead::nothing(t.a),
-                far: false,
+                rows_ahead: false,
                 ..*t
             };
             strip::<S, _, 1>(s, &second, Half::<B, 1>(b));
@@ -417,7 +419,7 @@ fn dense_kernel<S: Simd>(s: S, d: Dims, a: Lhs<'_>, b: Rhs<'_>, c: Out, sums: Su
             width,
             sums,
             ahead: Ahead::nothing(a.data.as_ptr()),
-            far: false,
+            rows_ahead: false,
         };
         // SAFETY: the assertions above cover m rows, k terms and columns j..j + width of every operand.
         unsafe {
@@ -449,13 +451,20 @@ dispatch! {
 /// come back. Whole blocks of eight-bit weights.
 const TERMS: usize = 1536;
 
+/// Terms of a panel that many rows are multiplied with in one go.
+pub(crate) fn whole(w: &Packed) -> usize {
+    match w.dtype() {
+        Dtype::Q8 => TERMS / 2,
+        _ => TERMS,
+    }
+}
+
 /// What a panel product needs besides the panel.
 #[derive(Clone, Copy)]
 pub(crate) struct PanelJob<'a> {
     /// Rows (m, k), contiguous.
     pub(crate) x: &'a [f32],
-    /// Whether they are far from this core.
-    pub(crate) far: bool,
+    pub(crate) wants: Wants,
     pub(crate) m: usize,
     pub(crate) k: usize,
     /// Columns that exist, of the panel's 32.
@@ -481,7 +490,7 @@ impl PanelJob<'_> {
         out.check(m, width);
     }
 
-    /// The rows, as a strip over the terms from `first` on, whose weights end where those begin that are wanted next.
+    /// The rows, as a strip over the terms from `first` on. The weights that are wanted next begin where those of its terms end.
     fn strip<T>(&self, first: usize, part: &[T]) -> Strip {
         let sums = if first == 0 {
             Sums::Start
@@ -498,8 +507,12 @@ impl PanelJob<'_> {
             ld: self.out.ld,
             width: self.width,
             sums,
-            ahead: Ahead::behind(part, self.m),
-            far: self.far && first == 0,
+            ahead: Ahead::behind(
+                part,
+                self.m,
+                self.wants.panel || first + part.len() < self.k,
+            ),
+            rows_ahead: self.wants.rows,
         }
     }
 

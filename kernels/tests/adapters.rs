@@ -137,7 +137,7 @@ fn an_adapters_gradients_are_the_references() {
     }
 }
 
-/// The gradients of three adapters of one product, which have columns of `dy` each, some of them nobody.
+/// The gradients of three adapters of one product. Each has columns of `dy`; some columns have none.
 struct Gradients {
     u: Vec<f32>,
     du: Vec<f32>,
@@ -189,12 +189,18 @@ impl Gradients {
 
 #[test]
 fn a_products_gradient_with_adapters_has_the_bits_of_plain_loops_after_one_another() {
-    // Rows and outputs of more than one block, of rows that lie in the same sets of the cache, too; and the other sizes.
-    for (rows, inputs, outputs) in [(450, 40, 4700), (130, 70, 1024), (37, 33, 150), (1, 5, 8)] {
+    // Rows and outputs of more than one block, the second adapter's in both; 4864 and 1024 are distances of rows that are copied.
+    for (rows, inputs, outputs) in [
+        (265, 40, 4864),
+        (257, 33, 4700),
+        (130, 70, 1024),
+        (37, 33, 150),
+        (1, 5, 8),
+    ] {
         let third = outputs / 3;
         let adapters = [
             (Adapter::new(third, inputs, 16), 0),
-            (Adapter::new(third - 1, inputs, 3), third),
+            (Adapter::new(outputs - third - 2, inputs, 3), third),
             (Adapter::new(1, inputs, 17), outputs - 1),
         ];
         let (x, dy) = (vector(33, rows * inputs), vector(34, rows * outputs));
@@ -203,7 +209,11 @@ fn a_products_gradient_with_adapters_has_the_bits_of_plain_loops_after_one_anoth
         for dtype in [Dtype::F32, Dtype::Q8, Dtype::Bf16Pairs] {
             let packed = Packed::pack(&alone, &[&weights], inputs, dtype).unwrap();
             let mut expected = Gradients::new(rows, inputs, &adapters);
-            gemm::backward(&alone, rows, &dy, &packed, &mut expected.dx).unwrap();
+            if dtype == Dtype::F32 {
+                plain_product(&mut expected.dx, &weights, (&dy, outputs));
+            } else {
+                gemm::backward(&alone, rows, &dy, &packed, &mut expected.dx).unwrap();
+            }
             one_after_another(&mut expected, &adapters, (&x, inputs), (&dy, outputs));
             for pool in pools() {
                 let mut found = Gradients::new(rows, inputs, &adapters);
@@ -218,6 +228,19 @@ fn a_products_gradient_with_adapters_has_the_bits_of_plain_loops_after_one_anoth
                     assert!(bits(&found.da[at]) == bits(&expected.da[at]), "{label}: da");
                     assert!(bits(&found.db[at]) == bits(&expected.db[at]), "{label}: db");
                 }
+            }
+        }
+    }
+}
+
+/// `dx = dy·W`, each sum one chain, terms ascending.
+fn plain_product(dx: &mut [f32], weights: &[f32], (dy, outputs): (&[f32], usize)) {
+    let inputs = weights.len() / outputs;
+    for (dx, dy) in dx.chunks_mut(inputs).zip(dy.chunks(outputs)) {
+        dx.fill(0.0);
+        for (dy, weights) in dy.iter().zip(weights.chunks(inputs)) {
+            for (dx, weight) in dx.iter_mut().zip(weights) {
+                *dx = dy.mul_add(*weight, *dx);
             }
         }
     }
@@ -414,18 +437,67 @@ fn adapters_that_do_not_fit_are_refused() {
         ..adapter.pair()
     };
     assert!(lora::down(&pool, 1, &[0.0; 4], &none, &mut []).is_err());
-    // Gradients: columns outside of a row, work space for another number of ranks.
-    for (first, space) in [(1, 4), (0, 3)] {
-        let (mut da, mut db, mut du, mut dx) = ([0.0; 8], [0.0; 6], [0.0; 4], [0.0; 8]);
-        let part = Part {
-            pair: adapter.pair(),
+}
+
+#[test]
+fn gradients_that_do_not_fit_are_refused() {
+    let pool = Pool::new(1).unwrap();
+    let adapter = Adapter::new(3, 4, 2);
+    let packed = Packed::pack(&pool, &[&[1.0; 12]], 4, Dtype::F32).unwrap();
+    let nothing = Pair {
+        b: &[],
+        b_t: &[],
+        ..adapter.pair()
+    };
+    // The adapter, its first column; lengths of x, u, dA, dB, du, dx.
+    let run = |pair, first, [x, u, da, db, du, dx]: [usize; 6]| {
+        let (mut da, mut db) = (vec![0.0; da], vec![0.0; db]);
+        let (mut du, mut dx) = (vec![0.0; du], vec![0.0; dx]);
+        let (x, u, dy) = (vec![0.0; x], vec![0.0; u], [0.0; 6]);
+        let mut part = [Part {
+            pair,
             first,
-            u: &[0.0; 4],
+            u: &u,
             da: &mut da,
             db: &mut db,
-        };
-        let (x, dy, du) = ([0.0; 8], [0.0; 6], &mut du[..space]);
-        let refused = lora::backward(&pool, 2, &x, &mut [part], (&dy, 3), du, &mut dx);
-        assert!(refused.is_err(), "column {first}, space {space}");
+        }];
+        let alone = lora::backward(&pool, 2, &x, &mut part, (&dy, 3), &mut du, &mut dx);
+        let both = lora::linear_backward(&pool, 2, &x, &packed, &mut part, &dy, &mut du, &mut dx);
+        assert_eq!(alone.is_err(), both.is_err());
+        alone.and(both)
+    };
+    let sizes = [8, 4, 8, 6, 4, 8];
+    run(adapter.pair(), 0, sizes).unwrap();
+    for wrong in 0..sizes.len() {
+        let mut sizes = sizes;
+        sizes[wrong] -= 1;
+        let refused = run(adapter.pair(), 0, sizes);
+        assert!(matches!(refused, Err(Error::Shape { .. })), "{wrong}");
     }
+    for first in [1, usize::MAX] {
+        let refused = run(adapter.pair(), first, sizes);
+        assert!(matches!(
+            refused,
+            Err(Error::Argument { what: "first", .. })
+        ));
+    }
+    let refused = run(nothing, 0, [8, 4, 8, 0, 4, 8]);
+    assert!(matches!(
+        refused,
+        Err(Error::Argument {
+            what: "outputs",
+            ..
+        })
+    ));
+    let x = lora::linear_backward(
+        &pool,
+        2,
+        &[0.0; 7],
+        &packed,
+        &mut [],
+        &[0.0; 6],
+        &mut [],
+        &mut [0.0; 8],
+    );
+    assert!(matches!(x, Err(Error::Shape { what: "x", .. })));
 }

@@ -59,6 +59,7 @@ pub(crate) fn adapters(bench: &Bench) {
         rank: RANK,
         scale: 2.0,
     };
+    let weights = Packed::pack(pool, &[&numbers(outputs * C)], C, Dtype::Bf16).unwrap();
     for m in [1usize, 4, 32, 256] {
         let (x, mut u, mut y) = (numbers(m * C), vec![0.0; m * RANK], vec![0.0; m * outputs]);
         let at = Columns {
@@ -89,6 +90,23 @@ pub(crate) fn adapters(bench: &Bench) {
                 db: &mut db,
             };
             lora::backward(pool, m, &x, &mut [part], (&y, outputs), &mut du, &mut dx).unwrap();
+        });
+        let product = 2.0 * (m * C * outputs) as f64;
+        let weights_bytes = (weights.bytes() + 4 * m * (C + outputs)) as f64;
+        let whole = Work {
+            flops: twice.flops + product,
+            bytes: twice.bytes + weights_bytes,
+        };
+        bench.row(&format!("linear-backward gate_up × {m}"), whole, || {
+            let part = Part {
+                pair,
+                first: 0,
+                u: &u,
+                da: &mut da,
+                db: &mut db,
+            };
+            let parts = &mut [part];
+            lora::linear_backward(pool, m, &x, &weights, parts, &y, &mut du, &mut dx).unwrap();
         });
     }
 }

@@ -50,7 +50,7 @@ pub fn linear_backward(
     dx: &mut [f32],
 ) -> Result<()> {
     let (i, o) = (w.inputs(), w.outputs());
-    check!("lora.linear_backward", dy: rows * o, dx: rows * i);
+    check!("lora.linear_backward", x: rows * i, dy: rows * o, dx: rows * i);
     check_parts(rows, x, parts, (dy, o), du, dx)?;
     let adapters = Adapters::new(pool, x, parts, du);
     let mut beside = |block: &Block<'_>| adapters.outputs(block);
@@ -103,12 +103,18 @@ fn check_parts(
         pair.check()?;
         let (i, o, r) = (pair.inputs(), pair.outputs(), pair.rank);
         check!("lora.backward", x: rows * i, dx: rows * i, u: rows * r, da: r * i, db: o * r);
-        let inside = first + o <= ld;
+        let inside = o <= ld && *first <= ld - o;
         require!(
             "lora.backward",
             first = *first as f64,
             inside,
             "the columns end inside a row"
+        );
+        require!(
+            "lora.backward",
+            outputs = o as f64,
+            o > 0,
+            "an adapter has outputs"
         );
         ranks += r;
     }
@@ -118,6 +124,9 @@ fn check_parts(
 
 /// Rows of a task that computes `du`: two register tiles.
 const ROWS: usize = 28;
+
+/// Multiply-adds of a task that takes some 0.2 ms: whoever waits for a turn does not wait long.
+const LONG: usize = 1 << 24;
 
 /// Columns of `dy` of a task that computes `dB`: nine register tiles.
 const COLUMNS: usize = 126;
@@ -256,18 +265,19 @@ impl<'a> Adapters<'a> {
             return;
         };
         let panels = i.div_ceil(PANEL);
-        let tasks = panels.min(self.pool.threads() * 4);
         let ranks: usize = self.parts.iter().map(|part| part.pair.rank).sum();
+        let cost = rows * i * ranks;
+        let tasks = panels.min((self.pool.threads() * 4).max(cost / LONG));
         let done = |part: Shared<'a>| Done {
             pair: part.pair,
             da: part.da,
-            // SAFETY: this is all that is left of it.
+            // SAFETY: the parts that tasks had of it are gone.
             du: unsafe { part.du.part(0..rows * part.pair.rank) },
         };
         let parts: Vec<Done<'_>> = self.parts.into_iter().map(done).collect();
         let room = dx.len();
         let dx = Shards::new(dx);
-        run(self.pool, tasks, rows * i * ranks, &|task| {
+        run(self.pool, tasks, cost, &|task| {
             let columns = panels * task / tasks * PANEL..i.min(panels * (task + 1) / tasks * PANEL);
             if rows == 0 || columns.is_empty() {
                 return;
@@ -277,7 +287,7 @@ impl<'a> Adapters<'a> {
                 let r = pair.rank;
                 let dims = Dims::new(r, columns.len(), rows);
                 let x = Rhs::rows(&self.x[at..], i);
-                // SAFETY: these columns belong to this task.
+                // SAFETY: these columns belong to this task, and are in all of the r rows (the door).
                 let da = unsafe { Out::raw(da.as_mut_ptr().add(at), i, r * i - at) };
                 dense(isa, dims, Lhs::columns(du, r), x, da, Sums::Resume);
             }
@@ -285,7 +295,7 @@ impl<'a> Adapters<'a> {
                 let r = pair.rank;
                 let dims = Dims::new(rows, columns.len(), r);
                 let a = Rhs::rows(&pair.a[at..], i);
-                // SAFETY: as above.
+                // SAFETY: as above, of as many rows as `dx` has (the door).
                 let dx = unsafe { Out::raw(dx.as_mut_ptr().add(at), i, room - at) };
                 dense(isa, dims, Lhs::rows(du, r), a, dx, Sums::Resume);
             }

@@ -2,6 +2,7 @@
 //!
 //! Every formula says what it counts; `host/app/tests/memory.rs` compares them with what is really allocated.
 
+use kernels::gemm::backward_bytes;
 use kernels::output::TILE;
 use kernels::{BLOCK, Floats, unfilled};
 use policy::{Adapter, Kv, ModelConfig};
@@ -257,13 +258,23 @@ impl<'a> Sizes<'a> {
     fn gradients(&self) -> u64 {
         let wide = self.queries.max(self.hidden);
         let attention = 3 * self.queries + 4 * self.keys + 3 * self.model.heads as u64;
-        5 * self.hidden + 3 * self.ffn + wide + attention + self.rank
+        5 * self.hidden + 3 * self.ffn + wide + attention + 3 * self.rank
     }
 
     fn layer(&self) -> u64 {
         let rounded = self.pack_rows() * self.rounded(2 * self.ffn);
         let output = TILE as u64 * self.rounded(self.vocabulary);
-        self.pack_rows() * (self.activations() + self.gradients()) * F32 + rounded.max(output)
+        let row = self.activations() + self.gradients();
+        self.pack_rows() * row * F32 + rounded.max(output) + self.copied()
+    }
+
+    /// What gradients of products copy.
+    fn copied(&self) -> u64 {
+        let (qkv, rows) = (self.queries + 2 * self.keys, self.pack_rows() as usize);
+        let layers = [qkv, self.hidden, 2 * self.ffn].map(|width| (rows, width));
+        let all = layers.into_iter().chain([(TILE, self.vocabulary)]);
+        let bytes = all.map(|(rows, width)| backward_bytes(rows, width as usize) as u64);
+        bytes.max().unwrap_or(0)
     }
 
     /// Bytes of a row that is rounded to 16 bits before it is multiplied.
