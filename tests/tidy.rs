@@ -166,6 +166,7 @@ fn unsafe_code_lives_in_kernels_and_behind_the_guests_macro() {
                 // Tests: allocators that count, and what loads the stand-in driver.
                 "host/app/tests/memory.rs",
                 "host/serving/tests/allocations.rs",
+                "host/serving/tests/prompts.rs",
                 "host/policy/tests/cuda/driver.rs",
             ];
             !exempt.iter().any(|folder| path.starts_with(folder))

@@ -224,14 +224,6 @@ pub fn backward(pool: &Pool, rows: usize, dy: &[f32], w: &Packed, dx: &mut [f32]
     Ok(())
 }
 
-/// Bytes that [`backward`] keeps for the next time, of so many rows and a matrix with so many outputs.
-pub fn backward_bytes(rows: usize, outputs: usize) -> usize {
-    if !meet(outputs) {
-        return 0;
-    }
-    rows.min(TALL) * (outputs.min(JOB) + LANES) * size_of::<f32>()
-}
-
 /// Some rows of `dy`, and some of its columns, with the first of which each row begins.
 pub(crate) struct Block<'a> {
     pub(crate) dy: &'a [f32],

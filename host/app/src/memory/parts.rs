@@ -2,7 +2,6 @@
 //!
 //! Every formula says what it counts; `host/app/tests/memory.rs` compares them with what is really allocated.
 
-use kernels::gemm::backward_bytes;
 use kernels::output::TILE;
 use kernels::{BLOCK, Floats, unfilled};
 use policy::{Adapter, Kv, ModelConfig};
@@ -23,8 +22,8 @@ pub struct Part {
     pub bytes: u64,
 }
 
-/// The program's own pages, its threads, the ledger, the tokenizer, the gateway, what two cores compute in, and what the allocator
-/// holds back: a demo's host of SmolLM2 before its first step held 137 MB beside weights, learner, keys and values (2026-11-27), 62 MB of them
+/// The program's own pages, its threads, the ledger, the tokenizer, the gateway, what two cores compute in (at most 5 MB of it copies of
+/// gradients), and what the allocator holds back: a demo's host of SmolLM2 before its first step held 137 MB beside weights, learner, keys and values (2026-11-27), 62 MB of them
 /// pages of the program's file.
 const PROGRAM: u64 = 160 << 20;
 /// Instances of plugins: pools are lazy, so that a shipped plugin holds what it has touched, 0.1 MB; compiled code is mapped from
@@ -264,17 +263,7 @@ impl<'a> Sizes<'a> {
     fn layer(&self) -> u64 {
         let rounded = self.pack_rows() * self.rounded(2 * self.ffn);
         let output = TILE as u64 * self.rounded(self.vocabulary);
-        let row = self.activations() + self.gradients();
-        self.pack_rows() * row * F32 + rounded.max(output) + self.copied()
-    }
-
-    /// What gradients of products copy.
-    fn copied(&self) -> u64 {
-        let (qkv, rows) = (self.queries + 2 * self.keys, self.pack_rows() as usize);
-        let layers = [qkv, self.hidden, 2 * self.ffn].map(|width| (rows, width));
-        let all = layers.into_iter().chain([(TILE, self.vocabulary)]);
-        let bytes = all.map(|(rows, width)| backward_bytes(rows, width as usize) as u64);
-        bytes.max().unwrap_or(0)
+        self.pack_rows() * (self.activations() + self.gradients()) * F32 + rounded.max(output)
     }
 
     /// Bytes of a row that is rounded to 16 bits before it is multiplied.

@@ -19,7 +19,7 @@ use super::turn::Piece;
 /// What room is counted in.
 const UNIT: usize = 1 << 10;
 /// Bytes of all replies that wait, and of log-probs that are collected for a reply that is sent whole.
-const ROOM: usize = 6 << 20;
+const ROOM: usize = 8 << 20;
 /// Bytes of a reply that wait without room: about what a connection takes anyway.
 const AHEAD: usize = 16 << 10;
 /// Most bytes of a reply that wait: some thousand pieces of text, or a thousand with 20 alternatives.
