@@ -2,7 +2,7 @@
 
 use super::{C, QKV, RANK, Sums, add, halves, numbers};
 use kernels::Pool;
-use kernels::lora::{self, Columns, Pair, Part};
+use kernels::lora::{self, Pair, Part};
 use std::sync::Mutex;
 
 /// `u = x·Aᵀ` of an adapter against the two halves of its terms.

@@ -92,6 +92,29 @@ impl Targets {
         vocabulary: usize,
         rows: impl IntoIterator<Item = &'a [u32]>,
     ) -> Result<Targets> {
+        let gpu = on.gpu();
+        let mut targets = Targets {
+            first: gpu.buffer(0)?,
+            token: gpu.buffer(0)?,
+            rows: 0,
+            count: 0,
+            vocabulary,
+        };
+        targets.replace(on, vocabulary, rows)?;
+        Ok(targets)
+    }
+
+    /// Others instead, in the same memory where there is room: what is freed waits for everything that was queued. None are left after an error.
+    ///
+    /// # Errors
+    /// As [`Targets::upload`].
+    pub fn replace<'a>(
+        &mut self,
+        on: &Stream,
+        vocabulary: usize,
+        rows: impl IntoIterator<Item = &'a [u32]>,
+    ) -> Result<()> {
+        (self.rows, self.count, self.vocabulary) = (0, 0, vocabulary);
         let (mut first, mut tokens) = (vec![0], Vec::new());
         for row in rows {
             for &token in row {
@@ -105,19 +128,24 @@ impl Targets {
             }
             first.extend(ints("output.targets", [tokens.len()])?);
         }
-        Ok(Targets {
-            rows: first.len() - 1,
-            count: tokens.len(),
-            first: on.upload(&first)?,
-            token: on.upload(&tokens)?,
-            vocabulary,
-        })
+        put(on, &first, &mut self.first)?;
+        put(on, &tokens, &mut self.token)?;
+        (self.rows, self.count) = (first.len() - 1, tokens.len());
+        Ok(())
     }
 
     /// All rows' targets.
     pub fn count(&self) -> usize {
         self.count
     }
+}
+
+/// Writes to a buffer, or to a new one when it has no room.
+fn put(on: &Stream, numbers: &[i32], to: &mut Buffer<i32>) -> Result<()> {
+    if to.len() < numbers.len() {
+        *to = on.gpu().buffer(numbers.len())?;
+    }
+    on.write(numbers, &mut to.view_mut().part(0..numbers.len())?)
 }
 
 /// What the last map multiplies.

@@ -96,6 +96,31 @@ fn steps_that_were_recorded_are_repeated_while_training_takes_more_memory() {
 }
 
 #[test]
+fn a_training_pass_as_long_as_one_before_frees_no_memory() {
+    let Some((gpu, _)) = models(true) else { return };
+    let adapter = adapter(4, 7);
+    let (mut tape, mut grads) = (Tape::new(), AdapterGrads::zeros(&adapter));
+    let mut pass = |seed, len| {
+        let tokens = text(seed, len);
+        let targets = next_tokens(&tokens);
+        gpu.train_forward(&mut tape, Some(&adapter), &tokens, &targets, 1.0)
+            .unwrap();
+        let upstream = vec![0.1; targets.len()];
+        gpu.backward(&mut tape, &adapter, &upstream, &mut grads)
+            .unwrap();
+    };
+    pass(5, 20);
+    let before = done();
+    // A shorter one, too.
+    for (seed, len) in [(6, 20), (7, 12), (8, 20)] {
+        pass(seed, len);
+    }
+    if let (Some(before), Some(after)) = (before, done()) {
+        assert_eq!(after.frees, before.frees);
+    }
+}
+
+#[test]
 fn training_runs_a_few_layers_ahead_of_the_gpu_and_sleeps_meanwhile() {
     if !driver::present() {
         return;

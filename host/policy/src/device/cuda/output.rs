@@ -50,7 +50,12 @@ impl Output {
             _ => (asked, Work::new(gpu, rows, vocabulary, asked[1])?),
         };
         device.put(&vec![inverse; rows], &mut self.inverse)?;
-        let targets = Targets::upload(on, vocabulary, (0..rows).map(of))?;
+        let targets = match self.targets.take() {
+            Some(mut targets) => targets
+                .replace(on, vocabulary, (0..rows).map(of))
+                .map(|()| targets)?,
+            None => Targets::upload(on, vocabulary, (0..rows).map(of))?,
+        };
         let mut normalizers = self.normalizers.fit(device, rows)?;
         let mut found = self.found.fit(device, asked[1])?;
         let head = head(x, w, &self.inverse)?;
