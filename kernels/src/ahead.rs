@@ -130,3 +130,82 @@ impl Written {
         self.done += 2 * self.rows;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tiles of as many rows as each of these, one after another.
+    fn tiles(heights: &[usize]) -> impl Iterator<Item = Range<usize>> {
+        heights.iter().scan(0, |done, height| {
+            let first = std::mem::replace(done, *done + height);
+            Some(first..*done)
+        })
+    }
+
+    #[test]
+    fn all_tiles_of_a_product_together_ask_for_every_line_of_the_next_panel_in_order_and_hardly_more()
+     {
+        let panel = vec![[0_u16; 32]; 576];
+        for heights in [&[14, 14, 4][..], &[14; 8], &[8], &[1], &[6, 6, 3]] {
+            let all = heights.iter().sum();
+            let mut lines = Vec::new();
+            for rows in tiles(heights) {
+                // Of few rows nothing is asked on some processors.
+                let ahead = Ahead {
+                    at: panel.as_ptr_range().end.cast(),
+                    pace: size_of::<[u16; 32]>(),
+                };
+                let mut ahead = ahead.of(rows, all, panel.len());
+                for _ in 0..panel.len() {
+                    lines.push((ahead.at.addr() - panel.as_ptr_range().end.addr()) / 64);
+                    ahead.ask();
+                }
+            }
+            assert!(lines.windows(2).all(|two| two[1] <= two[0] + 1), "{all}");
+            let most = lines.iter().copied().max().unwrap();
+            lines.sort_unstable();
+            lines.dedup();
+            assert!(lines.len() >= panel.len(), "{all}: {}", lines.len());
+            assert!(most <= panel.len() + panel.len() / 10, "{all}: {most}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_not_asked_for() {
+        let part = [0.0_f32; 64];
+        for ahead in [
+            Ahead::behind(&part, 32, false),
+            Ahead::rows(part.as_ptr(), 4, 4, 1, false),
+        ] {
+            let mut share = ahead.of(8..16, 16, 4);
+            share.ask();
+            assert_eq!(share.at, part.as_ptr().cast());
+        }
+        let wanted = Ahead::behind(&part, 32, true);
+        assert_eq!(wanted.at, part.as_ptr_range().end.cast());
+    }
+
+    #[test]
+    fn the_next_tiles_rows_are_asked_for_whole() {
+        let x = vec![0.0_f32; 28 * 96];
+        let mut rows = Ahead::rows(x.as_ptr(), 96, 14, 1, true);
+        assert_eq!(rows.at, x[14 * 96..].as_ptr().cast());
+        (0..96).for_each(|_| rows.ask());
+        assert_eq!(rows.at, x.as_ptr_range().end.cast());
+    }
+
+    #[test]
+    fn every_row_of_sums_is_asked_for_in_the_first_half_of_the_steps() {
+        let sums = vec![0.0_f32; 14 * 96];
+        for (rows, steps) in [(14, 576), (8, 64), (14, 28)] {
+            let mut written = Written::new(sums.as_ptr(), 96, rows, steps);
+            (0..steps / 2 + 1).for_each(|_| written.ask());
+            let asked = (written.at.addr() - sums.as_ptr().addr()) / (96 * size_of::<f32>());
+            assert!(
+                (rows..=rows + 1).contains(&asked),
+                "{asked} of {rows} rows in {steps} steps"
+            );
+        }
+    }
+}

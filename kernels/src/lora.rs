@@ -2,7 +2,8 @@
 //!
 //! The contract of [`crate::gemm`] holds: one chain for each output, terms ascending. The update of `y` goes on from the
 //! base product's sum with the r terms of the adapter. An adapter is kept in both orientations, because each of its four
-//! products wants its columns side by side; it is small. Serving calls [`linear`], for a whole batch at once, training [`linear_backward`], for all adapters of a product.
+//! products wants its columns side by side; it is small. Serving calls [`linear`], for a whole batch at once, training
+//! [`linear_backward`], for all adapters of a product.
 
 mod backward;
 mod segments;

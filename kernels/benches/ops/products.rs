@@ -47,6 +47,17 @@ pub(crate) fn products(bench: &Bench) {
     }
 }
 
+/// What an adapter of the first columns needs for its gradients.
+fn part<'a>(pair: Pair<'a>, u: &'a [f32], da: &'a mut [f32], db: &'a mut [f32]) -> Part<'a> {
+    Part {
+        pair,
+        first: 0,
+        u,
+        da,
+        db,
+    }
+}
+
 pub(crate) fn adapters(bench: &Bench) {
     let (pool, outputs) = (&bench.pool, 2 * F);
     let (a, b) = (numbers(RANK * C), numbers(outputs * RANK));
@@ -82,14 +93,8 @@ pub(crate) fn adapters(bench: &Bench) {
         };
         let u = numbers(m * RANK);
         bench.row(&format!("lora-backward gate_up × {m}"), twice, || {
-            let part = Part {
-                pair,
-                first: 0,
-                u: &u,
-                da: &mut da,
-                db: &mut db,
-            };
-            lora::backward(pool, m, &x, &mut [part], (&y, outputs), &mut du, &mut dx).unwrap();
+            let parts = &mut [part(pair, &u, &mut da, &mut db)];
+            lora::backward(pool, m, &x, parts, (&y, outputs), &mut du, &mut dx).unwrap();
         });
         let product = 2.0 * (m * C * outputs) as f64;
         let weights_bytes = (weights.bytes() + 4 * m * (C + outputs)) as f64;
@@ -98,14 +103,7 @@ pub(crate) fn adapters(bench: &Bench) {
             bytes: twice.bytes + weights_bytes,
         };
         bench.row(&format!("linear-backward gate_up × {m}"), whole, || {
-            let part = Part {
-                pair,
-                first: 0,
-                u: &u,
-                da: &mut da,
-                db: &mut db,
-            };
-            let parts = &mut [part];
+            let parts = &mut [part(pair, &u, &mut da, &mut db)];
             lora::linear_backward(pool, m, &x, &weights, parts, &y, &mut du, &mut dx).unwrap();
         });
     }
