@@ -11,7 +11,7 @@ use ledger::{
     Digest, Ledger, Seq,
     lineage::{Origin, VersionRecord},
 };
-use rl::{AdapterName, Batch, PolicyVersion, TurnId};
+use rl::{AdapterName, Batch, PolicyVersion, SampleId, TurnId};
 
 use self::tape::{Control, Event, Gated, Inputs, Tape, Trials, inputs};
 use crate::{
@@ -111,6 +111,7 @@ impl Task<'_> {
             task: &self,
             bank,
             schedule,
+            set_aside: tape.set_aside,
             over: (Seq::ZERO, 0),
             head: None,
             path: Vec::new(),
@@ -171,6 +172,8 @@ struct Fold<'a> {
     known: HashMap<Inputs, PolicyVersion>,
     steps: HashMap<PolicyVersion, u64>,
     schedule: Schedule,
+    /// Never trained, wherever they come to be due: without what is left out that may be earlier than it was.
+    set_aside: HashSet<SampleId>,
     /// Batches that are over at the place where the fold stands.
     over: (Seq, u64),
     head: Option<VersionRecord>,
@@ -269,8 +272,16 @@ impl Fold<'_> {
                 self.control(next.event);
                 continue;
             }
+            let samples = || due.samples.iter().map(|w| &w.sample);
+            let mut long = samples()
+                .filter(|sample| self.set_aside.contains(*sample))
+                .peekable();
+            if long.peek().is_some() {
+                self.schedule.done(long);
+                continue;
+            }
             self.step(&due)?;
-            self.schedule.done(due.samples.iter().map(|w| &w.sample));
+            self.schedule.done(samples());
             self.over.1 = over.saturating_add(1);
         }
         Ok(())

@@ -55,6 +55,8 @@ pub(super) type Heard = (Seq, TurnId, Option<(SampleId, PolicyVersion)>);
 pub(super) struct Tape {
     pub(super) judged: VecDeque<Heard>,
     pub(super) controls: VecDeque<Control>,
+    /// Samples that were found too long for the host's memory, whenever that was.
+    pub(super) set_aside: HashSet<SampleId>,
     /// Batches that were over when the fold stood at a place.
     pub(super) over: HashMap<Seq, u64>,
     pub(super) versions: BTreeMap<PolicyVersion, VersionRecord>,
@@ -122,6 +124,7 @@ impl Tape {
         let mut tape = Self {
             judged: VecDeque::new(),
             controls: VecDeque::new(),
+            set_aside: HashSet::new(),
             over: HashMap::new(),
             versions: BTreeMap::new(),
             gates: HashMap::new(),
@@ -222,6 +225,7 @@ impl Tape {
         if let Fate::TooLong { through } = fate
             && self.judged.iter().any(is_it)
         {
+            self.set_aside.insert(sample.clone());
             self.control(Event::SetAside { sample, through });
         }
     }

@@ -73,9 +73,9 @@ async fn a_start_finds_the_same_with_a_checkpoint_and_without_and_with_a_damaged
     let dir = folder();
     let rig = Rig::start(dir.path(), often());
     two_people(&rig).await;
-    rig.handle.until(|s| s.live.get() == 4).await;
+    rig.until(|s| s.live.get() == 4).await;
     rig.talk_as("eve", "open", &["hi", "hm", "well"]).await;
-    rig.handle.until(|s| s.judged == 10).await;
+    rig.until(|s| s.judged == 10).await;
     rig.stop().await;
 
     let ledger = open(dir.path());
@@ -95,7 +95,7 @@ async fn a_start_finds_the_same_with_a_checkpoint_and_without_and_with_a_damaged
     // Whoever starts there goes on as if nothing had been; a conversation that was open is gone on with, and trained.
     let rig = Rig::start(dir.path(), often());
     rig.talk("t", &["hi", "great", "thank you"]).await;
-    let status = rig.handle.until(|s| s.live.get() >= 5).await;
+    let status = rig.until(|s| s.live.get() >= 5).await;
     assert_eq!(status.turns.values().sum::<u64>(), 22);
     assert!(replayed(&rig.ledger).is_exact());
     rig.stop().await;
@@ -107,7 +107,7 @@ async fn checkpoints_of_other_rules_or_of_another_chain_are_not_believed() {
     let dir = folder();
     let rig = Rig::start(dir.path(), often());
     two_people(&rig).await;
-    rig.handle.until(|s| s.live.get() == 4).await;
+    rig.until(|s| s.live.get() == 4).await;
     rig.stop().await;
     let ledger = open(dir.path());
     let whole = found(&ledger);
@@ -147,10 +147,10 @@ async fn forgetting_takes_every_checkpoint_away_and_the_next_one_knows_nothing_o
     let dir = folder();
     let rig = Rig::start(dir.path(), often());
     two_people(&rig).await;
-    rig.handle.until(|s| s.live.get() == 4).await;
+    rig.until(|s| s.live.get() == 4).await;
     rig.stop().await;
     let rig = Rig::start(dir.path(), often());
-    rig.handle.until(|s| s.live.get() == 4).await;
+    rig.until(|s| s.live.get() == 4).await;
     let (before, blob) = newest(&rig.ledger).unwrap();
     let names = |who: &str| -> Vec<String> {
         let turns = rig.records::<records::TurnRecord>(TURN).into_iter();

@@ -42,7 +42,7 @@ pub(crate) async fn two_people(rig: &Rig) {
             rig.talk_as(person, &session, &["hi", "thank you"]).await;
         }
         let judged = 2 * (round + 1);
-        rig.handle.until(|s| s.judged == judged).await;
+        rig.until(|s| s.judged == judged).await;
     }
 }
 
@@ -69,7 +69,7 @@ async fn a_revert_brings_back_weights_and_optimizer_bit_for_bit_and_is_live_at_o
     let rig = Rig::start(dir.path(), config());
     rig.talk("s", &["hi", "thank you", "great", "nice", "perfect"])
         .await;
-    rig.handle.until(|s| s.live.get() == 2).await;
+    rig.until(|s| s.live.get() == 2).await;
     let version = rig
         .handle
         .control()
@@ -77,7 +77,7 @@ async fn a_revert_brings_back_weights_and_optimizer_bit_for_bit_and_is_live_at_o
         .await
         .unwrap();
     assert_eq!(version.version, 3);
-    let status = rig.handle.until(|s| s.live.get() == 3).await;
+    let status = rig.until(|s| s.live.get() == 3).await;
     assert_eq!(status.version.get(), 3);
     let lineage = Lineage::read(&rig.ledger).unwrap();
     let (first, live) = (
@@ -95,7 +95,7 @@ async fn a_revert_brings_back_weights_and_optimizer_bit_for_bit_and_is_live_at_o
     );
     // Training goes on from the old weights, and trains nothing of the reverted version again.
     rig.talk("t", &["hi", "thank you", "great"]).await;
-    rig.handle.until(|s| s.live.get() == 4).await;
+    rig.until(|s| s.live.get() == 4).await;
     let batches = rig.witness.lock().batches.clone();
     let all: Vec<&String> = batches.iter().flatten().collect();
     assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
@@ -112,7 +112,7 @@ async fn a_revert_to_the_base_and_a_promotion_of_what_was_reverted() {
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
     rig.talk("s", &["hi", "thank you", "great"]).await;
-    rig.handle.until(|s| s.live.get() == 1).await;
+    rig.until(|s| s.live.get() == 1).await;
     let control = rig.handle.control();
     let base = control.revert(PolicyVersion::BASE, "off").await.unwrap();
     assert_eq!((base.version, base.adapter_blob), (2, None));
@@ -138,7 +138,7 @@ async fn a_live_guard_takes_a_broken_version_back_at_once_and_says_why() {
     config.guard.enabled = true;
     let rig = Rig::start(dir.path(), config);
     rig.talk("s", &["hi", "thank you", "great"]).await;
-    rig.handle.until(|s| s.live.get() == 1).await;
+    rig.until(|s| s.live.get() == 1).await;
     // Version 1 answers nothing but one token again and again.
     for n in 0..20 {
         if rig.handle.status().live.get() != 1 {
@@ -146,7 +146,7 @@ async fn a_live_guard_takes_a_broken_version_back_at_once_and_says_why() {
         }
         rig.say_broken(&format!("b{n}")).await;
     }
-    let status = rig.handle.until(|s| s.live.get() == 2).await;
+    let status = rig.until(|s| s.live.get() == 2).await;
     assert_eq!(status.trips, 1);
     let lineage = Lineage::read(&rig.ledger).unwrap();
     let head = lineage.heads().last().unwrap();
@@ -162,7 +162,7 @@ async fn versions_that_follow_each_other_fast_inherit_what_speaks_against_them()
     config.guard.enabled = true;
     let rig = Rig::start(dir.path(), config);
     rig.talk("s", &["hi", "thank you", "great"]).await;
-    rig.handle.until(|s| s.live.get() == 1).await;
+    rig.until(|s| s.live.get() == 1).await;
     // No version lives long enough for five broken replies in a row.
     for n in 0..5_u64 {
         let turn = rig.say_broken(&format!("b{n}")).await;
@@ -175,10 +175,10 @@ async fn versions_that_follow_each_other_fast_inherit_what_speaks_against_them()
         rig.sink().feedback(feedback).await.unwrap();
         let next = 1 + n.div_ceil(2);
         if n % 2 == 1 {
-            rig.handle.until(|s| s.live.get() == next).await;
+            rig.until(|s| s.live.get() == next).await;
         }
     }
-    let status = rig.handle.until(|s| s.live.get() == 4).await;
+    let status = rig.until(|s| s.live.get() == 4).await;
     assert_eq!(status.trips, 1);
     let lineage = Lineage::read(&rig.ledger).unwrap();
     let head = lineage.heads().last().unwrap();
@@ -196,7 +196,7 @@ async fn a_replay_gives_every_version_again() {
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
     two_people(&rig).await;
-    rig.handle.until(|s| s.live.get() == 4).await;
+    rig.until(|s| s.live.get() == 4).await;
     let replayed = replayed(&rig.ledger);
     assert_eq!(replayed.steps.len(), 4);
     assert!(replayed.is_exact(), "{:?}", replayed.steps);
@@ -209,7 +209,7 @@ async fn the_adapter_after_forgetting_is_the_one_of_a_ledger_in_which_the_user_n
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
     two_people(&rig).await;
-    rig.handle.until(|s| s.live.get() == 4).await;
+    rig.until(|s| s.live.get() == 4).await;
     let anns: HashSet<String> = rig
         .records::<TurnRecord>(TURN)
         .iter()
@@ -269,7 +269,7 @@ async fn the_adapter_after_forgetting_is_the_one_of_a_ledger_in_which_the_user_n
     rig.talk_as("ann", "ann-again", &["hi", "thank you", "great"])
         .await;
     let next = forgotten.record.after.get();
-    rig.handle.until(|s| s.live.get() > next).await;
+    rig.until(|s| s.live.get() > next).await;
     assert!(replayed(&rig.ledger).is_exact());
     let audit = loops::audit::audit(&rig.ledger, &"main".into()).unwrap();
     assert!(audit.is_sound(), "{audit:?}");
@@ -289,9 +289,7 @@ async fn a_batch_that_other_rules_make_due_is_replayed_where_it_was() {
     let rig = Rig::start(dir.path(), config());
     rig.talk_as("ann", "a", &["hi", "thank you"]).await;
     rig.talk_as("bob", "b", &["hi", "thank you", "great"]).await;
-    rig.handle
-        .until(|s| s.live.get() == 1 && s.judged == 3)
-        .await;
+    rig.until(|s| s.live.get() == 1 && s.judged == 3).await;
     rig.stop().await;
     // One sample has been read, and waits; with smaller batches it is one, without anybody's saying another word.
     let ledger = open(dir.path());
@@ -303,7 +301,7 @@ async fn a_batch_that_other_rules_make_due_is_replayed_where_it_was() {
     let mut smaller = config();
     smaller.train.batch_size = 1;
     let rig = Rig::start(dir.path(), smaller.clone());
-    rig.handle.until(|s| s.live.get() == 3).await;
+    rig.until(|s| s.live.get() == 3).await;
     let again = replayed(&rig.ledger);
     assert_eq!((again.steps.len(), again.is_exact()), (2, true));
     assert_eq!(again.adapter, Some(adapter(&rig.ledger)));
@@ -329,7 +327,7 @@ async fn a_kill_while_forgetting_is_finished_at_the_next_start() {
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
     two_people(&rig).await;
-    rig.handle.until(|s| s.live.get() == 4).await;
+    rig.until(|s| s.live.get() == 4).await;
     rig.stop().await;
     let ledger = Ledger::open(dir.path(), Options::default()).unwrap();
     let mut begun = line(&ledger);
@@ -347,7 +345,7 @@ async fn a_kill_while_forgetting_is_finished_at_the_next_start() {
     assert!(forget::begin(&mut begun, &selector).is_err());
     drop((begun, ledger));
     let rig = Rig::start(dir.path(), config());
-    rig.handle.until(|s| s.live.get() > 4).await;
+    rig.until(|s| s.live.get() > 4).await;
     let done: Vec<loops::records::ForgottenRecord> = rig.records(FORGOTTEN);
     assert_eq!(done.len(), 1);
     assert!(replayed(&rig.ledger).is_exact());
@@ -359,7 +357,7 @@ async fn while_forgetting_waits_for_another_request_orders_are_obeyed_and_the_ho
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
     two_people(&rig).await;
-    rig.handle.until(|s| s.live.get() == 4).await;
+    rig.until(|s| s.live.get() == 4).await;
     let busy = rig.turn.clone().lock_owned().await;
     let control = rig.handle.control().clone();
     let selector = Selector::User {
@@ -368,7 +366,7 @@ async fn while_forgetting_waits_for_another_request_orders_are_obeyed_and_the_ho
     };
     let asked = tokio::spawn(async move { control.forget(selector, |_, _, _| {}).await });
     let waits = |s: &loops::Status| s.training_waits.is_some();
-    let status = rig.handle.until(waits).await;
+    let status = rig.until(waits).await;
     assert!(status.training_waits.unwrap().contains("request computes"));
     // Nobody can read what she said by then.
     let erased = rig.ledger.scan(Seq::FIRST).map(Result::unwrap);
@@ -384,7 +382,7 @@ async fn while_forgetting_waits_for_another_request_orders_are_obeyed_and_the_ho
     // The next start finishes it, with the revert.
     let rig = Rig::start(dir.path(), config());
     let moved = |s: &loops::Status| s.live.get() > 5;
-    rig.handle.until(moved).await;
+    rig.until(moved).await;
     let lineage = Lineage::read(&rig.ledger).unwrap();
     for old in lineage.all().iter().filter(|v| v.version <= 5) {
         assert!(!rig.ledger.has_blob(&old.adapter_blob.unwrap()));
@@ -423,7 +421,7 @@ async fn a_judge_that_comes_to_forgotten_turns_passes_them_over() {
     forget::finish(&mut line, &bench(), &no_gate(), NONE).unwrap();
     drop((line, ledger));
     let rig = Rig::start(dir.path(), config());
-    let status = rig.handle.until(|s| s.live.get() == 1).await;
+    let status = rig.until(|s| s.live.get() == 1).await;
     assert_eq!(
         (status.judged, status.loops["judge"].clone()),
         (2, LoopState::Running)
@@ -438,7 +436,7 @@ async fn forgetting_a_sample_takes_the_later_turns_that_quote_it() {
     let turns = rig
         .talk("s", &["hi", "thank you", "great", "nice", "perfect"])
         .await;
-    rig.handle.until(|s| s.live.get() == 2).await;
+    rig.until(|s| s.live.get() == 2).await;
     let selector = Selector::Sample(format!("sample-{}", turns[2]).as_str().into());
     let plan = forget::plan(&line(&rig.ledger), &selector).unwrap();
     assert_eq!(plan.turns, turns[2..]);
@@ -453,7 +451,7 @@ async fn forgetting_a_sample_takes_the_later_turns_that_quote_it() {
         (forgotten.record.computed, forgotten.record.after.get()),
         (0, 1)
     );
-    assert_eq!(rig.handle.until(|s| s.live.get() == 1).await.live.get(), 1);
+    assert_eq!(rig.until(|s| s.live.get() == 1).await.live.get(), 1);
     let judged: Vec<JudgedRecord> = rig
         .ledger
         .by_kind(JUDGED, Seq::FIRST)
@@ -471,7 +469,7 @@ async fn forgetting_a_sample_takes_what_quotes_it_when_the_conversation_went_on_
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
     let turns = rig.talk("s", &["hi", "thank you", "great"]).await;
-    rig.handle.until(|s| s.judged == 2).await;
+    rig.until(|s| s.judged == 2).await;
     let control = rig.handle.control();
     let sample = |turn: &rl::TurnId| Selector::Sample(format!("sample-{turn}").as_str().into());
     control
@@ -512,9 +510,9 @@ async fn a_revert_right_after_forgetting_comes_after_the_steps_that_were_taken_a
         .enumerate()
     {
         rig.talk_as(user, session, &["hi", "thank you"]).await;
-        rig.handle.until(|s| s.judged == judged as u64 + 1).await;
+        rig.until(|s| s.judged == judged as u64 + 1).await;
     }
-    rig.handle.until(|s| s.live.get() == 1).await;
+    rig.until(|s| s.live.get() == 1).await;
     // Without her the batch is over one sample later: at a place where none was over before.
     assert_eq!(forget_ann(&rig).await, 2);
     let control = rig.handle.control();
@@ -530,14 +528,14 @@ async fn the_base_model_that_forgetting_led_to_stays_the_base_model_in_a_replay(
     let control = rig.handle.control();
     let lines = ["hi", "thank you", "great"];
     rig.talk_as("bob", "b", &lines).await;
-    rig.handle.until(|s| s.live.get() == 1).await;
+    rig.until(|s| s.live.get() == 1).await;
     control.revert(PolicyVersion::BASE, "off").await.unwrap();
     rig.talk_as("ann", "a", &lines).await;
-    rig.handle.until(|s| s.live.get() == 3).await;
+    rig.until(|s| s.live.get() == 3).await;
     let base = forget_ann(&rig).await;
     assert_eq!(base, 4);
     rig.talk_as("cat", "c", &lines).await;
-    rig.handle.until(|s| s.live.get() == 5).await;
+    rig.until(|s| s.live.get() == 5).await;
     control
         .revert(PolicyVersion::new(base), "off")
         .await
@@ -553,15 +551,15 @@ async fn a_sample_of_a_step_that_forgetting_took_back_is_trained_again_and_the_a
     let rig = Rig::start(dir.path(), config());
     for (judged, user) in ["ann", "bob"].into_iter().enumerate() {
         rig.talk_as(user, user, &["hi", "thank you"]).await;
-        rig.handle.until(|s| s.judged == judged as u64 + 1).await;
+        rig.until(|s| s.judged == judged as u64 + 1).await;
     }
-    rig.handle.until(|s| s.live.get() == 1).await;
+    rig.until(|s| s.live.get() == 1).await;
     let control = rig.handle.control();
     control.revert(PolicyVersion::BASE, "off").await.unwrap();
     // The base answers already: no head moves, and what comes next has the step of both of them behind it.
     assert_eq!(forget_ann(&rig).await, 2);
     rig.talk_as("cat", "cat", &["hi", "thank you"]).await;
-    rig.handle.until(|s| s.live.get() == 3).await;
+    rig.until(|s| s.live.get() == 3).await;
     let audit = loops::audit::audit(&rig.ledger, &"main".into()).unwrap();
     assert!(audit.is_sound(), "{audit:?}");
     rig.stop().await;
@@ -573,15 +571,15 @@ async fn whoever_goes_back_to_a_version_after_forgetting_gets_its_weights_also_i
     let rig = Rig::start(dir.path(), config());
     let thanks = ["hi", "thank you"];
     rig.talk_as("ann", "ann", &thanks).await;
-    rig.handle.until(|s| s.judged == 1).await;
+    rig.until(|s| s.judged == 1).await;
     rig.talk_as("bob", "bob-0", &thanks).await;
-    rig.handle.until(|s| s.live.get() == 1).await;
+    rig.until(|s| s.live.get() == 1).await;
     let control = rig.handle.control();
     control.revert(PolicyVersion::BASE, "off").await.unwrap();
     rig.talk_as("bob", "bob-1", &thanks).await;
-    rig.handle.until(|s| s.judged == 3).await;
+    rig.until(|s| s.judged == 3).await;
     rig.talk_as("bob", "bob-2", &thanks).await;
-    rig.handle.until(|s| s.live.get() == 3).await;
+    rig.until(|s| s.live.get() == 3).await;
     let third = adapter(&rig.ledger);
     let user = "ann".to_owned();
     let ann = Selector::User { tenant: None, user };
@@ -596,9 +594,9 @@ async fn whoever_goes_back_to_a_version_after_forgetting_gets_its_weights_also_i
     assert_eq!(again.adapter.unwrap(), third);
     // What it has learned already is not trained again on top of it.
     rig.talk_as("bob", "bob-3", &thanks).await;
-    rig.handle.until(|s| s.judged == 5).await;
+    rig.until(|s| s.judged == 5).await;
     rig.talk_as("bob", "bob-4", &thanks).await;
-    rig.handle.until(|s| s.live.get() == 6).await;
+    rig.until(|s| s.live.get() == 6).await;
     let audit = loops::audit::audit(&rig.ledger, &"main".into()).unwrap();
     assert!(audit.is_sound(), "{audit:?}");
     assert!(replayed(&rig.ledger).is_exact());
@@ -611,7 +609,7 @@ async fn a_learner_that_could_not_be_restored_after_forgetting_is_restored_befor
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
     two_people(&rig).await;
-    rig.handle.until(|s| s.live.get() == 4).await;
+    rig.until(|s| s.live.get() == 4).await;
     rig.witness.lock().fail_restore = true;
     let user = "ann".to_owned();
     let ann = Selector::User { tenant: None, user };
@@ -624,7 +622,7 @@ async fn a_learner_that_could_not_be_restored_after_forgetting_is_restored_befor
         rig.talk_as("bob", session, &["hi", "thank you"]).await;
     }
     let before = line(&rig.ledger).version();
-    let status = rig.handle.until(|s| s.live > before).await;
+    let status = rig.until(|s| s.live > before).await;
     assert_eq!(status.steps_refused, 0);
     assert!(replayed(&rig.ledger).is_exact());
     rig.stop().await;

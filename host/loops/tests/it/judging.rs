@@ -24,7 +24,7 @@ async fn a_complaint_becomes_votes_a_verdict_a_hint_and_a_sample_with_both_terms
             &["hi", "That is too long, please answer in one sentence."],
         )
         .await;
-    rig.handle.until(|s| s.judged == 1).await;
+    rig.until(|s| s.judged == 1).await;
     let judged = rig.judged(&turns[0]).remove(0);
     assert_eq!(judged.votes.len(), 3);
     assert!(
@@ -72,7 +72,7 @@ async fn praise_and_silence_make_a_positive_sample_and_a_stated_reason() {
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
     let turns = rig.talk("s", &["hi", "thank you", "hm", "hm"]).await;
-    let status = rig.handle.until(|s| s.judged == 3).await;
+    let status = rig.until(|s| s.judged == 3).await;
     assert_eq!(
         rig.judged(&turns[0])[0].sample.as_ref().unwrap().advantage,
         [1.0; 6]
@@ -149,7 +149,7 @@ async fn a_failed_vote_is_absent_and_the_others_decide() {
     };
     let rig = Rig::with(dir.path(), config(), plugins);
     let turns = rig.talk("s", &["hi", "ok"]).await;
-    rig.handle.until(|s| s.judged == 1).await;
+    rig.until(|s| s.judged == 1).await;
     let judged = rig.judged(&turns[0]).remove(0);
     assert_eq!(judged.votes[0].value, None);
     assert!(judged.votes[0].absent.as_ref().unwrap().contains("trap"));
@@ -204,7 +204,7 @@ async fn evidence_that_decides_is_one_vote_however_many_are_asked_for() {
     };
     let rig = Rig::with(dir.path(), config(), plugins);
     let turns = rig.talk("s", &["hi", "thank you"]).await;
-    rig.handle.until(|s| s.judged == 1).await;
+    rig.until(|s| s.judged == 1).await;
     let judged = rig.judged(&turns[0]).remove(0);
     let [vote] = judged.votes.as_slice() else {
         panic!("{:?}", judged.votes);
@@ -224,7 +224,7 @@ async fn no_vote_present_is_no_verdict_and_never_a_reward_of_zero() {
     };
     let rig = Rig::with(dir.path(), config(), plugins);
     let turns = rig.talk("s", &["hi", "thank you"]).await;
-    let status = rig.handle.until(|s| s.judged == 1).await;
+    let status = rig.until(|s| s.judged == 1).await;
     let judged = rig.judged(&turns[0]).remove(0);
     assert_eq!(
         (judged.verdict, judged.reward.unwrap().reward),
@@ -268,7 +268,7 @@ async fn a_reward_rule_with_impossible_numbers_makes_no_sample() {
         };
         let rig = Rig::with(dir.path(), config(), plugins);
         let turns = rig.talk("s", &["hi", "thank you"]).await;
-        rig.handle.until(|s| s.judged == 1).await;
+        rig.until(|s| s.judged == 1).await;
         let judged = rig.judged(&turns[0]).remove(0);
         assert_eq!(judged.not_trainable, Some(NotTrainable::RewardRefused));
         assert!(judged.notes[0].contains("no reward"), "{:?}", judged.notes);
@@ -332,7 +332,7 @@ async fn a_rule_that_turns_round_what_was_said_trains_nothing() {
         let turns = rig
             .talk("s", &["hi", "thank you", "That is too long."])
             .await;
-        rig.handle.until(|s| s.judged == 2).await;
+        rig.until(|s| s.judged == 2).await;
         for turn in &turns[..2] {
             let judged = rig.judged(turn).remove(0);
             assert_eq!(judged.not_trainable, Some(NotTrainable::RewardRefused));
@@ -355,7 +355,7 @@ async fn a_rule_that_is_meant_to_decide_otherwise_may() {
     config.judge.contrary_rewards = true;
     let rig = Rig::with(dir.path(), config, plugins);
     let turns = rig.talk("s", &["hi", "thank you"]).await;
-    rig.handle.until(|s| s.judged == 1).await;
+    rig.until(|s| s.judged == 1).await;
     let judged = rig.judged(&turns[0]).remove(0);
     assert_eq!(judged.reward.unwrap().reward, Some(-1.0));
     assert!(judged.sample.is_some(), "{:?}", judged.notes);
@@ -374,7 +374,7 @@ async fn praise_of_everything_counts_less_and_less_also_after_a_restart() {
     rig.talk_as("ben", "b", &["hi", "That is too long."]).await;
     let all = ["hi"; 1].into_iter().chain(["thank you"; 8]);
     let turns = rig.talk("s", &all.collect::<Vec<_>>()).await;
-    rig.handle.until(|s| s.judged == 9).await;
+    rig.until(|s| s.judged == 9).await;
     let mut sorted = weights(&rig, &turns[..8]);
     sorted.sort_by(f32::total_cmp);
     assert_eq!(sorted[3..], [1.0; 5], "{sorted:?}");
@@ -384,7 +384,7 @@ async fn praise_of_everything_counts_less_and_less_also_after_a_restart() {
     let turns = rig
         .talk("t", &["hi", "thank you", "That is too long."])
         .await;
-    rig.handle.until(|s| s.judged == 11).await;
+    rig.until(|s| s.judged == 11).await;
     let judged = rig.judged(&turns[0]).remove(0);
     assert!(
         judged.notes[0].contains("praise counts"),
@@ -415,7 +415,7 @@ async fn explicit_feedback_outranks_the_judge_before_and_after_it_has_judged() {
     big.train.batch_size = 100;
     let rig = Rig::start(dir.path(), big);
     let turns = rig.talk("s", &["hi", "thank you", "thank you"]).await;
-    rig.handle.until(|s| s.judged == 2).await;
+    rig.until(|s| s.judged == 2).await;
     // After: the first turn was judged positive.
     rig.sink()
         .feedback(feedback(&turns[0], Some(Rating::Down), None))
@@ -427,7 +427,6 @@ async fn explicit_feedback_outranks_the_judge_before_and_after_it_has_judged() {
         .await
         .unwrap();
     let status = rig
-        .handle
         .until(|s| s.judged == 3 && s.queues["judge"].depth == 0)
         .await;
     let history = rig.judged(&turns[0]);
@@ -481,7 +480,7 @@ async fn a_correction_is_the_hint_and_feedback_to_a_turn_of_another_tenant_is_un
         .unwrap_err();
     assert!(error.to_string().contains("2001 characters"), "{error}");
     rig.sink().feedback(correction).await.unwrap();
-    rig.handle.until(|s| s.judged == 1).await;
+    rig.until(|s| s.judged == 1).await;
     let judged = rig.judged(&turns[0]).remove(0);
     assert_eq!(judged.teachers[0].hint.text, "Greet me by my name.");
     assert_eq!((judged.verdict, judged.votes.len()), (None, 0));
@@ -498,7 +497,7 @@ async fn each_method_asks_only_for_what_it_uses() {
         let rig = Rig::start(dir.path(), config);
         rig.talk("s", &["hi", "That is too long, please shorten it."])
             .await;
-        rig.handle.until(|s| s.judged == 1).await;
+        rig.until(|s| s.judged == 1).await;
         let judged = rig.records::<JudgedRecord>(JUDGED).remove(0);
         assert_eq!(
             (judged.votes.len(), judged.asks.len()),
@@ -515,7 +514,7 @@ async fn a_judge_that_never_answers_does_not_stop_training() {
     let rig = Rig::start(dir.path(), config());
     let turns = rig.talk("s", &["a", "b", "c", "d"]).await;
     // The first three are judged; then the model hangs.
-    rig.handle.until(|s| s.judged == 3).await;
+    rig.until(|s| s.judged == 3).await;
     rig.policy.door.shut();
     let lost = rig.talk("hung", &["x", "thank you"]).await.remove(0);
     // A person's word needs no model: two samples and a step, while the judge hangs.
@@ -523,12 +522,12 @@ async fn a_judge_that_never_answers_does_not_stop_training() {
         let up = feedback(turn, Some(Rating::Up), None);
         rig.sink().feedback(up).await.unwrap();
     }
-    let status = rig.handle.until(|s| s.live.get() == 1).await;
+    let status = rig.until(|s| s.live.get() == 1).await;
     assert_eq!((status.trained, status.judged), (2, 3));
     // The turn that hangs is given up after the time limit, not before. (The hanging calls keep the paused clock still.)
     pause();
     advance(Duration::from_secs(121)).await;
-    rig.handle.until(|s| s.judged == 4).await;
+    rig.until(|s| s.judged == 4).await;
     let judged = rig.judged(&lost).remove(0);
     assert_eq!(judged.not_trainable, Some(NotTrainable::NoVerdict));
     assert!(

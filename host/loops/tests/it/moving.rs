@@ -34,7 +34,7 @@ async fn a_version_that_the_gate_cannot_examine_is_kept_and_never_answers() {
         .store(true, std::sync::atomic::Ordering::SeqCst);
     rig.talk("s", &THANKS).await;
     let held = |s: &loops::Status| s.not_trainable.contains_key(&rl::NotTrainable::Held);
-    let status = rig.handle.until(held).await;
+    let status = rig.until(held).await;
     assert_eq!(status.live, PolicyVersion::BASE);
     let found: Vec<GateRecord> = rig.records(GATE);
     assert!(!found[0].passed);
@@ -56,7 +56,7 @@ async fn a_revert_in_the_middle_of_a_step_answers_at_once_and_the_step_is_taken_
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
     rig.talk("s", &THANKS).await;
-    rig.handle.until(|s| s.live.get() == 1).await;
+    rig.until(|s| s.live.get() == 1).await;
     rig.policy.step_door.shut();
     rig.talk("t", &THANKS).await;
     while rig.witness.lock().batches.len() < 2 {
@@ -66,7 +66,7 @@ async fn a_revert_in_the_middle_of_a_step_answers_at_once_and_the_step_is_taken_
     control.revert(PolicyVersion::BASE, "now").await.unwrap();
     assert_eq!(rig.handle.status().live.get(), 2, "the step still runs");
     rig.policy.step_door.open();
-    rig.handle.until(|s| s.live.get() == 3).await;
+    rig.until(|s| s.live.get() == 3).await;
     let lineage = Lineage::read(&rig.ledger).unwrap();
     assert_eq!(lineage.live("main").unwrap().steps(), 1, "from the base");
     assert!(replayed(&rig.ledger).is_exact());
@@ -81,13 +81,13 @@ async fn a_batch_that_is_due_and_not_trained_yet_is_no_difference_of_a_replay() 
     let rig = Rig::start(dir.path(), config());
     rig.policy.step_door.shut();
     rig.talk("s", &THANKS).await;
-    rig.handle.until(|s| s.judged == 2).await;
+    rig.until(|s| s.judged == 2).await;
     let before = replayed(&rig.ledger);
     // Before anything can fail: a step behind a shut door would keep the test from ending.
     rig.policy.step_door.open();
     let last = before.steps.last().unwrap();
     assert!(before.is_exact() && last.pending, "{:?}", before.steps);
-    rig.handle.until(|s| s.live.get() == 1).await;
+    rig.until(|s| s.live.get() == 1).await;
     let after = replayed(&rig.ledger);
     let pending = after.steps.iter().any(|step| step.pending);
     assert!(after.is_exact() && !pending, "{:?}", after.steps);
@@ -99,7 +99,7 @@ async fn a_version_that_was_not_trained_from_what_the_ledger_says_is_a_differenc
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
     rig.talk("s", &THANKS).await;
-    rig.handle.until(|s| s.live.get() == 1).await;
+    rig.until(|s| s.live.get() == 1).await;
     let lineage = Lineage::read(&rig.ledger).unwrap();
     let mut other = lineage.get("main", 1).unwrap().clone();
     rig.stop().await;
@@ -125,9 +125,9 @@ async fn a_trip_takes_back_what_was_made_from_its_version_meanwhile_and_nothing_
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
     rig.talk("s", &THANKS).await;
-    rig.handle.until(|s| s.live.get() == 1).await;
+    rig.until(|s| s.live.get() == 1).await;
     rig.talk("t", &THANKS).await;
-    rig.handle.until(|s| s.live.get() == 2).await;
+    rig.until(|s| s.live.get() == 2).await;
     let trip = Trip {
         version: PolicyVersion::new(1),
         since: PolicyVersion::new(1),
@@ -157,7 +157,7 @@ async fn a_trip_after_a_revert_goes_to_older_weights_and_not_to_what_was_gone_ba
     let rig = Rig::start(dir.path(), config());
     for (session, version) in [("s", 1), ("t", 2), ("u", 3)] {
         rig.talk(session, &THANKS).await;
-        rig.handle.until(|s| s.live.get() == version).await;
+        rig.until(|s| s.live.get() == version).await;
     }
     let control = rig.handle.control();
     control.revert(PolicyVersion::new(2), "bad").await.unwrap();
@@ -182,7 +182,7 @@ async fn a_revert_has_the_optimizer_state_of_its_source() {
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
     rig.talk("s", &THANKS).await;
-    rig.handle.until(|s| s.live.get() == 1).await;
+    rig.until(|s| s.live.get() == 1).await;
     let control = rig.handle.control();
     control.revert(PolicyVersion::BASE, "off").await.unwrap();
     let again = control.promote(PolicyVersion::new(1), "on").await.unwrap();
@@ -218,7 +218,7 @@ async fn a_replay_without_somebody_gives_the_weights_of_a_world_in_which_she_nev
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
     two_people(&rig).await;
-    rig.handle.until(|s| s.live.get() == 4).await;
+    rig.until(|s| s.live.get() == 4).await;
     let turns: Vec<TurnRecord> = rig.records(TURN);
     let hers = turns.into_iter().map(|t| t.turn);
     let hers = hers.filter(|turn| turn.user.as_deref() == Some("ann"));

@@ -127,7 +127,7 @@ async fn a_group_is_paid_when_all_its_attempts_are_over_and_judged() {
     config.algorithm.method = Method::Binary;
     let rig = Rig::with(dir.path(), config, plugins(StepwiseRule));
     play(&rig, &[9, 2, 13]).await;
-    rig.handle.until(|s| s.samples == 4).await;
+    rig.until(|s| s.samples == 4).await;
     let paid: PaidRecord = rig.records(PAID).remove(0);
     // By name, not by which ended first; the one that failed is no part of it.
     let names: Vec<_> = paid.attempts.iter().map(|a| a.episode.as_str()).collect();
@@ -150,7 +150,7 @@ async fn a_group_is_paid_when_all_its_attempts_are_over_and_judged() {
         assert!(sample.advantage.iter().all(|a| *a == advantage));
         assert_eq!(record.not_trainable, None);
     }
-    let status = rig.handle.until(|s| s.trained == 4).await;
+    let status = rig.until(|s| s.trained == 4).await;
     assert_eq!(
         status.not_trainable.get(&NotTrainable::AwaitsGroup),
         Some(&0)
@@ -177,7 +177,7 @@ async fn a_group_that_was_over_before_a_kill_is_paid_once_after_it() {
     rig.kill().await;
     for _ in 0..2 {
         let rig = Rig::with(dir.path(), config(), plugins(StepwiseRule));
-        rig.handle.until(|s| s.trained == 4).await;
+        rig.until(|s| s.trained == 4).await;
         // Played again, it is found as it is.
         play(&rig, &[9, 2]).await;
         assert_eq!(rig.records::<PaidRecord>(PAID).len(), 1);
@@ -196,13 +196,13 @@ async fn turns_that_another_rule_has_paid_already_are_not_paid_again() {
     config.train.batch_size = 100;
     let rig = Rig::with(dir.path(), config.clone(), plugins(MajorityRule));
     play(&rig, &[9, 2]).await;
-    rig.handle.until(|s| s.samples == 2).await;
+    rig.until(|s| s.samples == 2).await;
     let before = rig.records::<JudgedRecord>(JUDGED);
     rig.stop().await;
     let rig = Rig::with(dir.path(), config, plugins(StepwiseRule));
     play(&rig, &[9, 2]).await;
     // The last turns, which nobody had judged, are paid by the outcome.
-    rig.handle.until(|s| s.samples == 4).await;
+    rig.until(|s| s.samples == 4).await;
     let after = rig.records::<JudgedRecord>(JUDGED);
     assert_eq!(after[..before.len()], before);
     assert_eq!(after.len(), before.len() + 2);
@@ -221,7 +221,7 @@ async fn feedback_after_the_payment_changes_nothing() {
     config.train.batch_size = 100;
     let rig = Rig::with(dir.path(), config, plugins(StepwiseRule));
     play(&rig, &[9, 2]).await;
-    rig.handle.until(|s| s.samples == 4).await;
+    rig.until(|s| s.samples == 4).await;
     let paid: PaidRecord = rig.records(PAID).remove(0);
     let turn = paid.attempts[0].turns[0].clone();
     let before = rig.judged(&turn);
@@ -234,9 +234,7 @@ async fn feedback_after_the_payment_changes_nothing() {
     rig.sink().feedback(feedback).await.unwrap();
     // Something that is judged later than it: by then it has been looked at.
     rig.talk("s", &["hi", "thank you"]).await;
-    rig.handle
-        .until(|s| s.samples == 5 && s.feedback == 1)
-        .await;
+    rig.until(|s| s.samples == 5 && s.feedback == 1).await;
     assert_eq!(rig.judged(&turn), before);
     rig.stop().await;
 }
@@ -248,7 +246,7 @@ async fn live_turns_are_paid_at_once_whatever_the_rule_sees() {
     // The session has the name of a hosted episode: that alone makes nobody wait.
     play(&rig, &[9, 2]).await;
     let turns = rig.talk("try-9", &["hi", "thank you"]).await;
-    rig.handle.until(|s| s.samples == 5).await;
+    rig.until(|s| s.samples == 5).await;
     let judged = rig.judged(&turns[0]).pop().unwrap();
     assert_eq!((judged.revision, judged.paid), (0, None));
     assert_eq!(judged.reward.unwrap().reward, Some(1.0));
@@ -264,7 +262,6 @@ async fn attempts_that_did_equally_well_teach_nothing() {
         let rig = Rig::with(dir.path(), config, plugins(StepwiseRule));
         play(&rig, &[7]).await;
         let status = rig
-            .handle
             .until(|s| s.not_trainable.get(&NotTrainable::NoAdvantage) == Some(&2))
             .await;
         assert_eq!(status.samples, 0, "one attempt alone is better than none");
@@ -278,7 +275,6 @@ async fn attempts_that_did_equally_well_teach_nothing() {
         play(&rig, &[2, 102]).await;
         let nothing = if drop_equal_groups { 4 } else { 2 };
         let status = rig
-            .handle
             .until(|s| s.not_trainable.get(&NotTrainable::NoAdvantage) == Some(&nothing))
             .await;
         assert_eq!(status.samples, 4 - nothing);
@@ -369,7 +365,6 @@ async fn a_rule_that_gives_impossible_advantages_pays_nobody_and_says_why() {
         let rig = Rig::with(dir.path(), config(), plugins(Odd(odd)));
         play(&rig, &[9, 2]).await;
         let status = rig
-            .handle
             .until(|s| s.not_trainable.get(&NotTrainable::RewardRefused) == Some(&4))
             .await;
         assert_eq!(status.samples, 0);
@@ -388,7 +383,7 @@ async fn a_rule_may_decide_the_advantage_of_every_token() {
     let dir = folder();
     let rig = Rig::with(dir.path(), config(), plugins(Odd("by token")));
     play(&rig, &[9, 2]).await;
-    rig.handle.until(|s| s.samples == 4).await;
+    rig.until(|s| s.samples == 4).await;
     let paid: PaidRecord = rig.records(PAID).remove(0);
     for record in last(&rig, &paid) {
         let sample = record.sample.unwrap();
@@ -409,7 +404,7 @@ async fn who_forgets_an_attempt_forgets_its_whole_group() {
     let dir = folder();
     let rig = Rig::with(dir.path(), config(), plugins(StepwiseRule));
     play(&rig, &[9, 2]).await;
-    rig.handle.until(|s| s.trained == 4).await;
+    rig.until(|s| s.trained == 4).await;
     let selector = Selector::Session {
         tenant: None,
         session: "try-9".into(),

@@ -131,7 +131,7 @@ async fn forget(rig: &Rig, session: &str) {
 async fn the_judge_goes_on(rig: &Rig) {
     let before = rig.handle.status().judged;
     rig.talk("another", &["hi", "thank you"]).await;
-    rig.handle.until(|s| s.judged > before).await;
+    rig.until(|s| s.judged > before).await;
     let failed = rig.counter("loops_restarts_total{value=\"judge\"}");
     assert_eq!(failed, 0, "the judge loop failed");
 }

@@ -60,10 +60,10 @@ async fn killed_after_any_record_the_loops_lose_nothing_and_train_nothing_twice(
         rating,
         correction: None,
     };
-    rig.handle.until(|s| s.judged == 3).await;
+    rig.until(|s| s.judged == 3).await;
     rig.sink().feedback(feedback).await.unwrap();
     rig.talk("t", &["hello", "great"]).await;
-    let before = rig.handle.until(|s| s.live.get() == 2).await;
+    let before = rig.until(|s| s.live.get() == 2).await;
     assert_eq!(before.trained, 4);
     let records: Vec<Record> = rig.ledger.scan(Seq::FIRST).map(Result::unwrap).collect();
     let last = Lineage::read(&rig.ledger)
@@ -95,7 +95,6 @@ async fn check(records: &[Record], count: usize, from: &Path, last: &VersionReco
     // Whatever had been recorded is worked through without any new request.
     let due = due(kept);
     let status = rig
-        .handle
         .until(|s| {
             s.judged >= due
                 && s.live == s.version
@@ -159,13 +158,10 @@ async fn a_restart_counts_what_the_running_host_counted() {
     let rig = Rig::start(dir.path(), config());
     rig.talk("s", &["hi", "thank you", "hm", "great", "nice"])
         .await;
-    let before = rig
-        .handle
-        .until(|s| s.judged == 4 && s.live.get() == 1)
-        .await;
+    let before = rig.until(|s| s.judged == 4 && s.live.get() == 1).await;
     rig.stop().await;
     let rig = Rig::start(dir.path(), config());
-    let mut after = rig.handle.until(|s| s.live.get() == 1).await;
+    let mut after = rig.until(|s| s.live.get() == 1).await;
     after.loops.clone_from(&before.loops);
     let seconds = |status: &mut loops::Status| {
         for queue in status.queues.values_mut() {

@@ -30,7 +30,7 @@ async fn train(rig: &Rig, (far, broken): (bool, usize), done: impl Fn(&Status) -
     rig.policy.broken.store(broken, Ordering::SeqCst);
     let session = format!("after {}", rig.ledger.durable().get());
     rig.talk(&session, &THANKS).await;
-    rig.handle.until(done).await;
+    rig.until(done).await;
 }
 
 fn answers(version: u64) -> impl Fn(&Status) -> bool {
@@ -108,13 +108,13 @@ async fn a_step_back_survives_a_kill_and_whoever_is_forgotten_takes_hers_along()
     train(&rig, (true, 0), answers(2)).await;
     rig.policy.far.store(false, Ordering::SeqCst);
     rig.talk_as("bob", "slide 1", &THANKS).await;
-    rig.handle.until(answers(3)).await;
+    rig.until(answers(3)).await;
     rig.policy.broken.store(3, Ordering::SeqCst);
     rig.talk_as("bob", "slide 2", &THANKS).await;
-    rig.handle.until(answers(1)).await;
+    rig.until(answers(1)).await;
     rig.kill().await;
     let rig = Rig::start(dir.path(), gated(NATS));
-    rig.handle.until(answers(1)).await;
+    rig.until(answers(1)).await;
     sound(&rig);
     // Had he never been, nothing would have been held, and nobody would have gone back.
     let bob = Selector::User {
@@ -124,7 +124,7 @@ async fn a_step_back_survives_a_kill_and_whoever_is_forgotten_takes_hers_along()
     let control = rig.handle.control();
     let forgotten = control.forget(bob, |_, _, _| {}).await.unwrap();
     assert_eq!(forgotten.record.after.get(), 2, "{forgotten:?}");
-    rig.handle.until(answers(2)).await;
+    rig.until(answers(2)).await;
     sound(&rig);
     rig.stop().await;
 }

@@ -5,12 +5,13 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        mpsc::RecvTimeoutError,
     },
 };
 
 use ledger::{Ledger, Options, Record, Seq};
 use loops::{
-    Config, Handle, Loops, Seams, Stop, Trained,
+    Config, Handle, Loops, Seams, Status, Stop, Trained,
     bench::{Bench, MakeBench, Turn},
     gate::GateConfig,
     records,
@@ -27,6 +28,9 @@ use rl::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::Duration};
+
+/// Far more than anything here takes, on any machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A door that calls of the policy wait behind.
 #[derive(Clone, Default)]
@@ -561,6 +565,24 @@ impl Rig {
         text.lines().find_map(line).unwrap_or(0)
     }
 
+    /// Waits until the status is as wanted. A test that would wait for ever says what there was instead.
+    pub(crate) async fn until(&self, wanted: impl Fn(&Status) -> bool + Send) -> Status {
+        let (_found, stopped) = std::sync::mpsc::channel::<()>();
+        let (late, too_late) = tokio::sync::oneshot::channel();
+        // Not the runtime's clock, which some tests move.
+        std::thread::spawn(move || {
+            if stopped.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                let _ = late.send(());
+            }
+        });
+        tokio::select! {
+            status = self.handle.until(wanted) => status,
+            _ = too_late => {
+                panic!("not as wanted after {PATIENCE:?}: {:#?}", self.handle.status())
+            }
+        }
+    }
+
     /// A clean shutdown: the ledger is free when this returns.
     pub(crate) async fn stop(self) {
         self.stop.stop();
@@ -637,30 +659,41 @@ impl Rig {
 
     /// The same as [`Rig::talk`], for somebody.
     pub(crate) async fn talk_as(&self, user: &str, session: &str, lines: &[&str]) -> Vec<TurnId> {
+        self.converse((Some(user), session), lines, false).await
+    }
+
+    /// The same, and every turn is judged before the next but one: turns that end together are judged in any order.
+    pub(crate) async fn talk_in_order(&self, user: &str, lines: &[&str]) -> Vec<TurnId> {
+        self.converse((Some(user), user), lines, true).await
+    }
+
+    /// One session: each line is a user's message; the replies are `re: <line>`. The turns' ids.
+    pub(crate) async fn talk(&self, session: &str, lines: &[&str]) -> Vec<TurnId> {
+        self.converse((None, session), lines, false).await
+    }
+
+    async fn converse(
+        &self,
+        (user, session): (Option<&str>, &str),
+        lines: &[&str],
+        in_order: bool,
+    ) -> Vec<TurnId> {
+        let before = self.handle.status().judged;
         let mut messages = Vec::new();
         let mut turns = Vec::new();
         for line in lines {
             messages.push(Message::user(*line));
             let reply = format!("re: {line}");
             let request = TurnRequest {
-                user: Some(user.to_owned()),
+                user: user.map(str::to_owned),
                 ..request(session, messages.clone())
             };
             turns.push(self.say(request, &reply).await);
             messages.push(Message::assistant(reply));
-        }
-        turns
-    }
-
-    /// One session: each line is a user's message; the replies are `re: <line>`. The turns' ids.
-    pub(crate) async fn talk(&self, session: &str, lines: &[&str]) -> Vec<TurnId> {
-        let mut messages = Vec::new();
-        let mut turns = Vec::new();
-        for line in lines {
-            messages.push(Message::user(*line));
-            let reply = format!("re: {line}");
-            turns.push(self.say(request(session, messages.clone()), &reply).await);
-            messages.push(Message::assistant(reply));
+            if in_order {
+                let ended = turns.len() as u64 - 1;
+                self.until(|s| s.judged == before + ended).await;
+            }
         }
         turns
     }

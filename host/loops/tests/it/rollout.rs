@@ -117,7 +117,7 @@ async fn episodes_are_played_to_their_end_and_their_last_turn_is_reacted_to() {
     );
     assert_eq!(events.lock().len(), 8);
     assert_eq!(events.lock()[0], "episode-0 re: hi");
-    let status = rig.handle.until(|s| s.judged == 4).await;
+    let status = rig.until(|s| s.judged == 4).await;
     assert_eq!(
         status.reacted, 4,
         "two reactions an episode; after the last line nothing comes"
@@ -153,7 +153,7 @@ async fn an_episode_that_the_host_cuts_short_still_gives_its_last_turn_what_came
             .iter()
             .all(|r| r.turns.len() == 1 && r.done.is_none())
     );
-    let status = rig.handle.until(|s| s.judged == 2).await;
+    let status = rig.until(|s| s.judged == 2).await;
     assert_eq!(
         status.reacted, 2,
         "a reaction that had come was thrown away"

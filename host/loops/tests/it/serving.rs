@@ -227,7 +227,7 @@ async fn a_session_that_goes_idle_is_closed_without_a_next_state_but_not_during_
     let slow = request("slow", vec![Message::user("write a book")]);
     let begun = rig.sink().begin(slow).await;
     rig.talk("idle", &["hi"]).await;
-    let status = rig.handle.until(|s| !s.not_trainable.is_empty()).await;
+    let status = rig.until(|s| !s.not_trainable.is_empty()).await;
     assert_eq!(
         status.not_trainable,
         [(NotTrainable::NoNextState, 1)].into()
@@ -289,7 +289,7 @@ async fn a_reaction_that_no_request_brings_can_be_handed_over() {
         .react(&turn, vec![Message::user("thank you")], true)
         .await
         .unwrap();
-    let status = rig.handle.until(|s| s.judged == 1).await;
+    let status = rig.until(|s| s.judged == 1).await;
     assert_eq!((status.reacted, status.samples), (1, 1));
     assert_eq!(rig.handle.serve().sessions(), 0);
     rig.stop().await;
@@ -311,7 +311,7 @@ async fn a_reply_of_other_weights_than_the_ledger_has_for_its_version_is_recorde
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
     rig.talk("s", &["hi", "thank you", "great"]).await;
-    rig.handle.until(|s| s.live.get() == 1).await;
+    rig.until(|s| s.live.get() == 1).await;
     let lineage = ledger::lineage::Lineage::read(&rig.ledger).unwrap();
     let newest = lineage.newest("main").unwrap();
     let right = newest.fingerprint().unwrap().to_owned();

@@ -506,7 +506,7 @@ async fn what_a_forgotten_user_made_a_turn_store_is_gone_with_the_turns_that_rea
         .await;
     rig.talk_as("cleo", "s-2", &["hi", "store put l mine"])
         .await;
-    rig.handle.until(|s| s.reacted == 4).await;
+    rig.until(|s| s.reacted == 4).await;
     let ann = Selector::User {
         tenant: None,
         user: "ann".into(),

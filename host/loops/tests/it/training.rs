@@ -13,7 +13,7 @@ async fn samples_become_versions_that_are_live_as_soon_as_they_are_committed() {
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
     let turns = rig.talk("s", &THANKS).await;
-    let status = rig.handle.until(|s| s.live.get() == 2).await;
+    let status = rig.until(|s| s.live.get() == 2).await;
     assert_eq!((status.version.get(), status.trained), (2, 4));
     let lineage = Lineage::read(&rig.ledger).unwrap();
     let newest = lineage.newest("main").unwrap();
@@ -54,7 +54,7 @@ async fn a_sample_that_lags_too_far_behind_is_dropped_and_counted() {
     // Served by version 0, its reaction comes after version 1.
     let early = rig.talk("late", &["slow"]).await;
     rig.talk("s", &THANKS[..3]).await;
-    rig.handle.until(|s| s.live.get() == 1).await;
+    rig.until(|s| s.live.get() == 1).await;
     let messages = vec![
         rl::Message::user("slow"),
         rl::Message::assistant("re: slow"),
@@ -64,7 +64,6 @@ async fn a_sample_that_lags_too_far_behind_is_dropped_and_counted() {
         .await;
     rig.talk("fresh", &THANKS[..2]).await;
     let status = rig
-        .handle
         .until(|s| s.not_trainable.contains_key(&NotTrainable::Stale))
         .await;
     assert_eq!(status.not_trainable[&NotTrainable::Stale], 1);
@@ -95,15 +94,12 @@ async fn a_refused_step_is_recorded_and_the_version_does_not_move() {
         let rig = Rig::start(dir.path(), config());
         rig.witness.lock().fail.push(failure);
         rig.talk("s", &THANKS).await;
-        let status = rig
-            .handle
-            .until(|s| s.trained == 2 && s.steps_refused == 1)
-            .await;
+        let status = rig.until(|s| s.trained == 2 && s.steps_refused == 1).await;
         assert_eq!(
             status.not_trainable,
             [(NotTrainable::StepRefused, 2)].into()
         );
-        let status = rig.handle.until(|s| s.live.get() == 1).await;
+        let status = rig.until(|s| s.live.get() == 1).await;
         assert_eq!(status.version.get(), 1);
         let refused: Vec<StepRefusedRecord> = rig.records(STEP_REFUSED);
         assert_eq!(
@@ -128,7 +124,7 @@ async fn a_learner_that_is_busy_is_asked_again_and_nothing_is_lost() {
     let rig = Rig::start(dir.path(), config());
     rig.witness.lock().fail.push(Failure::NotNow);
     rig.talk("s", &THANKS[..3]).await;
-    let status = rig.handle.until(|s| s.live.get() == 1).await;
+    let status = rig.until(|s| s.live.get() == 1).await;
     assert_eq!((status.trained, status.steps_refused), (2, 0));
     rig.stop().await;
 }
@@ -140,7 +136,7 @@ async fn after_a_panic_or_a_failed_swap_the_loop_starts_again_and_trains_nothing
         let rig = Rig::start(dir.path(), config());
         rig.witness.lock().fail.push(failure);
         rig.talk("s", &THANKS).await;
-        let status = rig.handle.until(|s| s.live.get() == 2).await;
+        let status = rig.until(|s| s.live.get() == 2).await;
         assert_eq!(
             (status.trained, status.version.get()),
             (4, 2),

@@ -544,7 +544,7 @@ impl World {
         let Some(life) = &mut self.life else { return };
         life.rig.policy.step_door.open();
         patiently(async { while life.tasks.join_next().await.is_some() {} }).await;
-        let idle = patiently(life.rig.handle.until(|s| is_idle(s, rules))).await;
+        let idle = patiently(life.rig.until(|s| is_idle(s, rules))).await;
         if idle.is_some() && !self.is_over() {
             self.head_answers().await;
         }
