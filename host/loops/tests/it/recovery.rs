@@ -158,10 +158,13 @@ async fn a_restart_counts_what_the_running_host_counted() {
     let rig = Rig::start(dir.path(), config());
     rig.talk("s", &["hi", "thank you", "hm", "great", "nice"])
         .await;
-    let before = rig.until(|s| s.judged == 4 && s.live.get() == 1).await;
+    // A turn is counted as judged a moment before it leaves the queue.
+    let done =
+        |s: &loops::Status| s.judged == 4 && s.live.get() == 1 && s.queues["judge"].depth == 0;
+    let before = rig.until(done).await;
     rig.stop().await;
     let rig = Rig::start(dir.path(), config());
-    let mut after = rig.until(|s| s.live.get() == 1).await;
+    let mut after = rig.until(done).await;
     after.loops.clone_from(&before.loops);
     let seconds = |status: &mut loops::Status| {
         for queue in status.queues.values_mut() {
