@@ -115,7 +115,7 @@ pub(crate) fn forward_and(
         (Input::Whole(x), _) => *x,
         (Input::Rounded(_), _) => unreachable!("rounded for weights in pairs alone"),
     };
-    let whole = k <= tile::whole(w);
+    let whole = k <= tile::TERMS;
     split(pool, rows, w, y, beside, &|first, m, panel, wants, out| {
         if wants.rows {
             let soon = if whole { m.min(SOON) } else { m };

@@ -8,10 +8,9 @@ use crate::ahead::{Ahead, Written};
 use crate::gemm::Wants;
 use crate::packed::{BLOCK, Codes, Line, PANEL, Q8Lines};
 use crate::simd::{LANES, Simd, dispatch};
-use crate::unpack::widen;
-use crate::{Dtype, Packed};
 use std::cell::Cell;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// Whether rows of this many elements lie in the same few sets of the L1 cache, which a tile that reads one element of each of its rows at a
 /// time then throws out again and again: their distance is a multiple of 1 KiB.
@@ -177,6 +176,25 @@ impl<S: Simd> Columns<S, 2> for Q8Panel {
     }
 }
 
+/// Columns that are also written down as f32, line by line, for whoever reads them after.
+#[derive(Clone, Copy)]
+struct Kept<B>(B, *mut Line<f32>);
+
+impl<S: Simd, B: Columns<S, 2>> Columns<S, 2> for Kept<B> {
+    #[inline(always)]
+    unsafe fn row(self, s: S, k: usize) -> [S::F; 2] {
+        // SAFETY: the caller promises that row k exists, in what is read and in what is written.
+        unsafe {
+            let columns = self.0.row(s, k);
+            let to = self.1.add(k).cast::<f32>();
+            for (v, &columns) in columns.iter().enumerate() {
+                s.store(&mut *to.add(v * LANES).cast(), columns);
+            }
+            columns
+        }
+    }
+}
+
 /// `V` whole vectors.
 #[derive(Clone, Copy)]
 struct Whole(*const f32, usize);
@@ -300,17 +318,22 @@ const fn fits<S: Simd>(rows: usize, left: usize) -> bool {
     S::ROWS >= rows && left >= rows && !matches!((rows, left), (6, 8) | (14, 16))
 }
 
-/// All rows of a strip, in tiles as tall as the registers allow.
+/// Rows of a strip, in tiles as tall as the registers allow.
 ///
 /// # Safety
-/// As [`tile`].
+/// As [`tile`]; the rows are the strip's.
 #[inline(always)]
-unsafe fn strip<S: Simd, B: Columns<S, V>, const V: usize>(s: S, t: &Strip, b: B) {
-    let mut first = 0;
+unsafe fn strip<S: Simd, B: Columns<S, V>, const V: usize>(
+    s: S,
+    t: &Strip,
+    b: B,
+    rows: Range<usize>,
+) {
+    let mut first = rows.start;
     macro_rules! tiles_of {
         ($($rows:literal)*) => {$(
-            while fits::<S>($rows, t.m - first) {
-                // SAFETY: rows `first..first + $rows` are below `m`; the rest is the caller's promise.
+            while fits::<S>($rows, rows.end - first) {
+                // SAFETY: rows `first..first + $rows` are below `rows.end`; the rest is the caller's promise.
                 unsafe { tile::<S, B, V, $rows>(s, t, b, first) };
                 first += $rows;
             }
@@ -322,19 +345,20 @@ unsafe fn strip<S: Simd, B: Columns<S, V>, const V: usize>(s: S, t: &Strip, b: B
 /// Rows below which the sums of 16 columns are too few to keep the multiply-adds busy: each waits for the one before.
 pub(crate) const FEW: usize = 3;
 
-/// All rows of a strip of up to 32 columns.
+/// Rows of a strip of up to 32 columns.
 ///
 /// # Safety
-/// As [`tile`].
+/// As [`strip`].
 #[inline(always)]
-unsafe fn wide_strip<S: Simd, B: Columns<S, 2>>(s: S, t: &Strip, b: B) {
+unsafe fn wide_strip<S: Simd, B: Columns<S, 2>>(s: S, t: &Strip, b: B, rows: Range<usize>) {
     // SAFETY: of all of it: the caller's promise, of which each half has its columns.
     unsafe {
         if S::COLUMNS == 2 || t.m < FEW {
-            return strip::<S, _, 2>(s, t, b);
+            return strip::<S, _, 2>(s, t, b, rows);
         }
         let width = t.width.min(LANES);
-        strip::<S, _, 1>(s, &Strip { width, ..*t }, Half::<B, 0>(b));
+        let first = Strip { width, ..*t };
+        strip::<S, _, 1>(s, &first, Half::<B, 0>(b), rows.clone());
         if t.width > LANES {
             let second = Strip {
                 c: t.c.add(LANES),
@@ -343,8 +367,39 @@ unsafe fn wide_strip<S: Simd, B: Columns<S, 2>>(s: S, t: &Strip, b: B) {
                 rows_ahead: false,
                 ..*t
             };
-            strip::<S, _, 1>(s, &second, Half::<B, 1>(b));
+            strip::<S, _, 1>(s, &second, Half::<B, 1>(b), rows);
         }
+    }
+}
+
+/// Rows from which on it is worth to widen a panel's weights once, and not for each tile of rows.
+const MANY: usize = 28;
+
+thread_local! {
+    /// The widened weights of the part of a panel at hand.
+    static WIDE: Cell<Vec<Line<f32>>> = const { Cell::new(Vec::new()) };
+}
+
+/// All rows of a strip. Of many rows those of the first tile, which waits for the weights most, widen them for the others: to widen and
+/// to multiply want the same units, but the others' turn then is shorter.
+///
+/// # Safety
+/// As [`tile`].
+#[inline(always)]
+unsafe fn widening_strip<S: Simd, B: Columns<S, 2>>(s: S, t: &Strip, b: B) {
+    // SAFETY: of all of it: the caller's promise; there are as many lines as terms, all of which the first rows write.
+    unsafe {
+        if t.m < MANY {
+            return wide_strip(s, t, b, 0..t.m);
+        }
+        let mut wide = WIDE.take();
+        if wide.len() < t.k {
+            wide.resize(t.k, Line([0.0; PANEL]));
+        }
+        let lines = wide.as_mut_ptr();
+        wide_strip(s, t, Kept(b, lines), 0..S::ROWS);
+        wide_strip(s, t, Whole(lines.cast(), PANEL), S::ROWS..t.m);
+        WIDE.set(wide);
     }
 }
 
@@ -424,17 +479,17 @@ fn dense_kernel<S: Simd>(s: S, d: Dims, a: Lhs<'_>, b: Rhs<'_>, c: Out, sums: Su
         // SAFETY: the assertions above cover m rows, k terms and columns j..j + width of every operand.
         unsafe {
             if width == PANEL && gathers {
-                wide_strip(s, &t, gathered.fill(s, Whole(from, b.ld), k));
+                wide_strip(s, &t, gathered.fill(s, Whole(from, b.ld), k), 0..m);
                 j += PANEL;
             } else if width == PANEL {
-                wide_strip(s, &t, Whole(from, b.ld));
+                wide_strip(s, &t, Whole(from, b.ld), 0..m);
                 j += PANEL;
             } else if width >= LANES {
                 t.width = LANES;
-                strip::<S, _, 1>(s, &t, Whole(from, b.ld));
+                strip::<S, _, 1>(s, &t, Whole(from, b.ld), 0..m);
                 j += LANES;
             } else {
-                strip::<S, _, 1>(s, &t, Part(from, b.ld, width));
+                strip::<S, _, 1>(s, &t, Part(from, b.ld, width), 0..m);
                 j += width;
             }
         }
@@ -449,15 +504,7 @@ dispatch! {
 /// Terms of a sum that are done before the next rows of the left operand: a panel's part then stays in the L2 cache, which gives a line
 /// in less time than a tile of rows multiplies with one. Shorter parts, for the L1 cache, cost more in sums that go to memory and
 /// come back. Whole blocks of eight-bit weights.
-const TERMS: usize = 1536;
-
-/// Terms of a panel that many rows are multiplied with in one go.
-pub(crate) fn whole(w: &Packed) -> usize {
-    match w.dtype() {
-        Dtype::Q8 => TERMS / 2,
-        _ => TERMS,
-    }
-}
+pub(crate) const TERMS: usize = 1536;
 
 /// What a panel product needs besides the panel.
 #[derive(Clone, Copy)]
@@ -528,7 +575,7 @@ fn bf16_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: &[Line<u16>]) {
     for first in (0..job.k).step_by(job.terms()) {
         let part = &panel[first..][..job.terms().min(job.k - first)];
         // SAFETY: `check` proved m rows, k lines and `width` columns.
-        unsafe { wide_strip(s, &job.strip(first, part), Bf16Panel(part.as_ptr())) };
+        unsafe { widening_strip(s, &job.strip(first, part), Bf16Panel(part.as_ptr())) };
     }
 }
 
@@ -539,44 +586,19 @@ fn f32_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: &[Line<f32>]) {
         let part = &panel[first..][..job.terms().min(job.k - first)];
         let columns = Whole(part.as_ptr().cast(), PANEL);
         // SAFETY: `check` proved m rows, k lines and `width` columns.
-        unsafe { wide_strip(s, &job.strip(first, part), columns) };
+        unsafe { wide_strip(s, &job.strip(first, part), columns, 0..job.m) };
     }
-}
-
-/// Rows from which on a panel's codes are widened once and not for each tile of rows.
-const WIDENED: usize = 28;
-
-thread_local! {
-    /// Widened codes: of half as many terms as others have, which take as much of the L2 cache.
-    static WIDE: Cell<Vec<Line<f32>>> = const { Cell::new(Vec::new()) };
 }
 
 #[inline(always)]
 fn q8_kernel<S: Simd>(s: S, job: PanelJob<'_>, panel: Q8Lines<'_>) {
     job.check(panel.codes.len().min(panel.scales.len() * BLOCK));
-    if job.m < WIDENED {
-        for first in (0..job.k).step_by(job.terms()) {
-            let part = &panel.codes[first..][..job.terms().min(job.k - first)];
-            let columns = Q8Panel(part.as_ptr(), panel.scales[first / BLOCK..].as_ptr());
-            // SAFETY: `check` proved m rows, k lines with their blocks and `width` columns; a part begins with a block.
-            unsafe { wide_strip(s, &job.strip(first, part), columns) };
-        }
-        return;
+    for first in (0..job.k).step_by(job.terms()) {
+        let part = &panel.codes[first..][..job.terms().min(job.k - first)];
+        let columns = Q8Panel(part.as_ptr(), panel.scales[first / BLOCK..].as_ptr());
+        // SAFETY: `check` proved m rows, k lines with their blocks and `width` columns; a part begins with a block.
+        unsafe { widening_strip(s, &job.strip(first, part), columns) };
     }
-    let mut wide = WIDE.take();
-    wide.resize(TERMS / 2, Line([0.0; PANEL]));
-    for first in (0..job.k).step_by(TERMS / 2) {
-        let terms = (TERMS / 2).min(job.k - first);
-        let part = Q8Lines {
-            codes: &panel.codes[first..][..terms],
-            scales: &panel.scales[first / BLOCK..],
-        };
-        widen(s, part, &mut wide);
-        let columns = Whole(wide.as_ptr().cast(), PANEL);
-        // SAFETY: as above, of the lines that were just written.
-        unsafe { wide_strip(s, &job.strip(first, part.codes), columns) };
-    }
-    WIDE.set(wide);
 }
 
 dispatch! {
