@@ -233,33 +233,38 @@ pub(crate) struct Block<'a> {
     pub(crate) outputs: Range<usize>,
 }
 
-/// [`backward`], and what is done with `dy` beside, block by block: rows ascend, in each block of rows its outputs.
+/// What is computed from the rows of a gradient, too.
+pub(crate) trait Around: Sync {
+    /// With a block of `dy`: rows ascend, in each block of rows its outputs.
+    fn block(&self, block: &Block<'_>);
+    /// With some columns of `dx` once all terms are added, on the thread that added them: in the rows `mine` of `rows`, all of whose blocks
+    /// have come. `dx` begins with the first of both. No two calls have an element in common.
+    fn columns(&self, rows: &Range<usize>, mine: &Range<usize>, columns: Range<usize>, dx: Out);
+}
+
+/// [`backward`], and what is around it.
 pub(crate) fn backward_and(
     pool: &Pool,
     rows: usize,
     dy: &[f32],
     w: &Packed,
     dx: &mut [f32],
-    mut beside: Option<&mut dyn FnMut(&Block<'_>)>,
+    around: Option<&dyn Around>,
 ) {
     let (k, n) = (w.inputs(), w.outputs());
-    let in_pairs = if let Panels::Pairs(lines) = &w.panels {
-        pairs::backward(pool, rows, dy, (w, lines), dx);
-        true
-    } else {
-        false
-    };
-    if in_pairs && beside.is_none() {
-        return;
+    if let Panels::Pairs(lines) = &w.panels {
+        if let Some(around) = around {
+            blocks(pool, rows, dy, n, &mut |block| around.block(block));
+        }
+        return pairs::backward(pool, rows, dy, (w, lines), dx, around);
     }
     blocks(pool, rows, dy, n, &mut |block| {
-        if !in_pairs {
-            let some = block.rows.start * k..block.rows.end * k;
-            add_outputs(pool, block, w, &mut dx[some]);
+        if let Some(around) = around {
+            around.block(block);
         }
-        if let Some(beside) = &mut beside {
-            beside(block);
-        }
+        let some = block.rows.start * k..block.rows.end * k;
+        let last = block.outputs.end == n;
+        add_outputs(pool, block, w, &mut dx[some], around.filter(|_| last));
     });
 }
 
@@ -315,14 +320,20 @@ fn copy(pool: &Pool, from: &[f32], ld: usize, columns: usize, to: &mut Vec<f32>)
 }
 
 /// Adds the terms of a block's outputs to the `dx` of its rows; the first outputs start the sums.
-fn add_outputs(pool: &Pool, block: &Block<'_>, w: &Packed, dx: &mut [f32]) {
+fn add_outputs(
+    pool: &Pool,
+    block: &Block<'_>,
+    w: &Packed,
+    dx: &mut [f32],
+    after: Option<&dyn Around>,
+) {
     let Block {
         dy,
         ld,
-        ref rows,
+        rows: ref all,
         ref outputs,
     } = *block;
-    let (k, rows) = (w.inputs(), rows.len());
+    let (k, rows) = (w.inputs(), all.len());
     let room = dx.len();
     let dx = Shards::new(dx);
     let wide = k.div_ceil(INPUTS);
@@ -358,6 +369,13 @@ fn add_outputs(pool: &Pool, block: &Block<'_>, w: &Packed, dx: &mut [f32]) {
             }
         }
         TURNED.set(turned);
+        if let Some(after) = after {
+            let at = mine.start * k + inputs.start;
+            // SAFETY: as above.
+            let out = unsafe { Out::raw(dx.as_mut_ptr().add(at), k, room - at) };
+            let mine = all.start + mine.start..all.start + mine.end;
+            after.columns(all, &mine, inputs, out);
+        }
     });
 }
 

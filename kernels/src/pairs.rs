@@ -8,7 +8,7 @@
 mod lanes;
 
 use crate::ahead::{Ahead, fetch};
-use crate::gemm::{Beside, ROWS, SOON, apart, split};
+use crate::gemm::{Around, Beside, ROWS, SOON, apart, split};
 use crate::packed::{Line, PANEL};
 use crate::pool::Shards;
 use crate::simd::{Isa, LANES, Portable, Simd, dispatch};
@@ -193,6 +193,7 @@ pub(crate) fn backward(
     dy: &[f32],
     (w, lines): (&Packed, &[Line<u32>]),
     dx: &mut [f32],
+    after: Option<&dyn Around>,
 ) {
     let (n, k) = (w.outputs(), w.inputs());
     let (pairs, terms) = (k.div_ceil(2), n.div_ceil(2));
@@ -238,6 +239,12 @@ pub(crate) fn backward(
             }
         }
         TURNED.set(turned);
+        if let Some(after) = after {
+            let at = mine.start * k + column;
+            // SAFETY: as above.
+            let out = unsafe { Out::raw(dx.as_mut_ptr().add(at), k, room - at) };
+            after.columns(&(0..rows), &mine, column..column + inputs, out);
+        }
     });
 }
 

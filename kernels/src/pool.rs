@@ -389,6 +389,18 @@ impl<'a, T> Shards<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.data.add(range.start), range.len()) }
     }
 
+    /// The elements of `range`, for any number of readers.
+    ///
+    /// # Safety
+    /// No live part overlaps.
+    ///
+    /// # Panics
+    /// When the range is outside the slice.
+    pub(crate) unsafe fn shared(&self, range: std::ops::Range<usize>) -> &'a [T] {
+        // SAFETY: the caller's promise, of which a reader needs less.
+        unsafe { std::slice::from_raw_parts(self.part(range.clone()).as_ptr(), range.len()) }
+    }
+
     /// The start of the slice, for kernels that write rows of a column range.
     pub(crate) fn as_mut_ptr(&self) -> *mut T {
         self.data

@@ -1,12 +1,12 @@
 //! The gradients of a product with the adapters beside it.
 //!
 //! The bits are those of one product after the other: `dx = dy·W`, then for each adapter `du = s·(dy·B)`, `dB += dyᵀ·u`,
-//! `dA += duᵀ·x`, `dx += du·A`, each sum ascending. What reads the same rows is one job: all of `dy` while the base product has it, then
-//! all of `x`.
+//! `dA += duᵀ·x`, `dx += du·A`, each sum ascending. What reads `dy` is one job, before the base product; what concerns some columns of `x` and
+//! `dx` is done where the base product has just computed them.
 
 use super::Pair;
 use crate::error::{check, require};
-use crate::gemm::{Block, SMALL, backward_and, blocks};
+use crate::gemm::{Around, Block, SMALL, backward_and, blocks};
 use crate::packed::PANEL;
 use crate::pool::Shards;
 use crate::tile::{Dims, Lhs, Out, Rhs, Sums, dense};
@@ -53,9 +53,8 @@ pub fn linear_backward(
     check!("lora.linear_backward", x: rows * i, dy: rows * o, dx: rows * i);
     check_parts(rows, x, parts, (dy, o), du, dx)?;
     let adapters = Adapters::new(pool, x, parts, du);
-    let mut beside = |block: &Block<'_>| adapters.outputs(block);
-    backward_and(pool, rows, dy, w, dx, Some(&mut beside));
-    adapters.inputs(rows, dx);
+    let around = (!adapters.parts.is_empty()).then_some(&adapters as &dyn Around);
+    backward_and(pool, rows, dy, w, dx, around);
     Ok(())
 }
 
@@ -77,7 +76,7 @@ pub fn backward(
 ) -> Result<()> {
     check_parts(rows, x, parts, (dy, ld), du, dx)?;
     let adapters = Adapters::new(pool, x, parts, du);
-    blocks(pool, rows, dy, ld, &mut |block| adapters.outputs(block));
+    blocks(pool, rows, dy, ld, &mut |block| adapters.block(block));
     adapters.inputs(rows, dx);
     Ok(())
 }
@@ -157,13 +156,6 @@ struct Shared<'a> {
     du: Shards<'a>,
 }
 
-/// A part whose `du` is known.
-struct Done<'a> {
-    pair: Pair<'a>,
-    da: Shards<'a>,
-    du: &'a [f32],
-}
-
 impl<'a> Adapters<'a> {
     fn new(
         pool: &'a Pool,
@@ -184,34 +176,6 @@ impl<'a> Adapters<'a> {
         };
         let parts = parts.iter_mut().map(shared).collect();
         Adapters { pool, x, parts }
-    }
-
-    /// What a block of `dy` gives to `du` and `dB`.
-    fn outputs(&self, block: &Block<'_>) {
-        let by_rows = block.rows.len().div_ceil(ROWS);
-        let each = |part: &Shared<'_>| part.columns(&block.outputs).len().div_ceil(COLUMNS);
-        let by_columns: usize = self.parts.iter().map(each).sum();
-        let ranks: usize = self.parts.iter().map(|part| part.pair.rank).sum();
-        let cost = block.rows.len() * block.outputs.len() * ranks;
-        run(self.pool, by_rows + by_columns, cost, &|task| {
-            let Some(mut task) = task.checked_sub(by_rows) else {
-                let rows = task * ROWS..block.rows.len().min((task + 1) * ROWS);
-                return self
-                    .parts
-                    .iter()
-                    .for_each(|part| self.du(part, block, &rows));
-            };
-            for part in &self.parts {
-                match task.checked_sub(each(part)) {
-                    Some(later) => task = later,
-                    None => {
-                        let all = part.columns(&block.outputs);
-                        let first = all.start + task * COLUMNS;
-                        return self.db(part, block, first..all.end.min(first + COLUMNS));
-                    }
-                }
-            }
-        });
     }
 
     /// Some rows of the block.
@@ -259,8 +223,8 @@ impl<'a> Adapters<'a> {
         );
     }
 
-    /// `dA` and what is added to `dx`, from `du` and `x`.
-    fn inputs(self, rows: usize, dx: &mut [f32]) {
+    /// `dA` and what is added to `dx`, where nobody else computes that.
+    fn inputs(&self, rows: usize, dx: &mut [f32]) {
         let Some(i) = self.parts.first().map(|part| part.pair.inputs()) else {
             return;
         };
@@ -268,13 +232,6 @@ impl<'a> Adapters<'a> {
         let ranks: usize = self.parts.iter().map(|part| part.pair.rank).sum();
         let cost = rows * i * ranks;
         let tasks = panels.min((self.pool.threads() * 4).max(cost / LONG));
-        let done = |part: Shared<'a>| Done {
-            pair: part.pair,
-            da: part.da,
-            // SAFETY: the parts that tasks had of it are gone.
-            du: unsafe { part.du.part(0..rows * part.pair.rank) },
-        };
-        let parts: Vec<Done<'_>> = self.parts.into_iter().map(done).collect();
         let room = dx.len();
         let dx = Shards::new(dx);
         run(self.pool, tasks, cost, &|task| {
@@ -282,24 +239,66 @@ impl<'a> Adapters<'a> {
             if rows == 0 || columns.is_empty() {
                 return;
             }
-            let (isa, at) = (self.pool.isa(), columns.start);
-            for Done { pair, da, du } in &parts {
-                let r = pair.rank;
-                let dims = Dims::new(r, columns.len(), rows);
-                let x = Rhs::rows(&self.x[at..], i);
-                // SAFETY: these columns belong to this task, and are in all of the r rows (the door).
-                let da = unsafe { Out::raw(da.as_mut_ptr().add(at), i, r * i - at) };
-                dense(isa, dims, Lhs::columns(du, r), x, da, Sums::Resume);
-            }
-            for Done { pair, du, .. } in &parts {
-                let r = pair.rank;
-                let dims = Dims::new(rows, columns.len(), r);
-                let a = Rhs::rows(&pair.a[at..], i);
-                // SAFETY: as above, of as many rows as `dx` has (the door).
-                let dx = unsafe { Out::raw(dx.as_mut_ptr().add(at), i, room - at) };
-                dense(isa, dims, Lhs::rows(du, r), a, dx, Sums::Resume);
+            let at = columns.start;
+            // SAFETY: these columns belong to this task.
+            let dx = unsafe { Out::raw(dx.as_mut_ptr().add(at), i, room - at) };
+            self.columns(&(0..rows), &(0..rows), columns, dx);
+        });
+    }
+}
+
+impl Around for Adapters<'_> {
+    /// What it gives to `du` and `dB`.
+    fn block(&self, block: &Block<'_>) {
+        let by_rows = block.rows.len().div_ceil(ROWS);
+        let each = |part: &Shared<'_>| part.columns(&block.outputs).len().div_ceil(COLUMNS);
+        let by_columns: usize = self.parts.iter().map(each).sum();
+        let ranks: usize = self.parts.iter().map(|part| part.pair.rank).sum();
+        let cost = block.rows.len() * block.outputs.len() * ranks;
+        run(self.pool, by_rows + by_columns, cost, &|task| {
+            let Some(mut task) = task.checked_sub(by_rows) else {
+                let rows = task * ROWS..block.rows.len().min((task + 1) * ROWS);
+                return self
+                    .parts
+                    .iter()
+                    .for_each(|part| self.du(part, block, &rows));
+            };
+            for part in &self.parts {
+                match task.checked_sub(each(part)) {
+                    Some(later) => task = later,
+                    None => {
+                        let all = part.columns(&block.outputs);
+                        let first = all.start + task * COLUMNS;
+                        return self.db(part, block, first..all.end.min(first + COLUMNS));
+                    }
+                }
             }
         });
+    }
+
+    /// `dA`, and what is added to `dx`, from `du` and `x`.
+    fn columns(&self, rows: &Range<usize>, mine: &Range<usize>, columns: Range<usize>, dx: Out) {
+        let (isa, at) = (self.pool.isa(), columns.start);
+        // A sum over rows is one task's.
+        let sums_rows = mine.start == rows.start;
+        for part in self.parts.iter().filter(|_| sums_rows) {
+            let (r, i) = (part.pair.rank, part.pair.inputs());
+            // SAFETY: all of the rows' blocks have come, so that nobody writes to it.
+            let du = unsafe { part.du.shared(rows.start * r..rows.end * r) };
+            let dims = Dims::new(r, columns.len(), rows.len());
+            let x = Rhs::rows(&self.x[rows.start * i + at..], i);
+            // SAFETY: these columns belong to this task, and are in all of the r rows (the door).
+            let da = unsafe { Out::raw(part.da.as_mut_ptr().add(at), i, r * i - at) };
+            dense(isa, dims, Lhs::columns(du, r), x, da, Sums::Resume);
+        }
+        for part in &self.parts {
+            let (r, i) = (part.pair.rank, part.pair.inputs());
+            // SAFETY: as above.
+            let du = unsafe { part.du.shared(mine.start * r..mine.end * r) };
+            let dims = Dims::new(mine.len(), columns.len(), r);
+            let a = Rhs::rows(&part.pair.a[at..], i);
+            dense(isa, dims, Lhs::rows(du, r), a, dx, Sums::Resume);
+        }
     }
 }
 
