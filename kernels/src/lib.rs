@@ -40,7 +40,7 @@ mod unpack;
 
 pub use cache::{BLOCK, CacheShape, KvCache};
 pub use error::{Error, Result};
-pub use memory::{Floats, unfilled};
+pub use memory::{Buffer, Floats, unfilled};
 pub use packed::{Dtype, Packed};
 pub use pool::{Pool, Slice};
 pub use simd::Isa;

@@ -45,8 +45,15 @@ unsafe impl Sync for Block {}
 impl Block {
     /// Of at least so many bytes, in huge pages where it fills half of one.
     fn new(bytes: usize) -> Block {
-        let unit = unit(bytes);
-        let size = bytes.max(1).next_multiple_of(unit);
+        Block::sized(bytes.max(1).next_multiple_of(unit(bytes)), unit(bytes))
+    }
+
+    /// The same without more bytes than a line more.
+    fn exact(bytes: usize) -> Block {
+        Block::sized(bytes.max(1).next_multiple_of(LINE), unit(bytes))
+    }
+
+    fn sized(size: usize, unit: usize) -> Block {
         let Ok(layout) = Layout::from_size_align(size, unit) else {
             // What no address can reach cannot be allocated either.
             handle_alloc_error(Layout::new::<u8>());
@@ -216,6 +223,85 @@ impl DerefMut for Floats {
     }
 }
 
+/// Numbers that keep their memory when they become fewer: alone, or beside others that are written in the same pass.
+#[derive(Default)]
+pub struct Buffer {
+    room: Option<Numbers<f32>>,
+    len: usize,
+}
+
+impl Buffer {
+    /// Exactly `len` numbers; what was there before stays as far as it reaches, what is new is zero or was there once.
+    pub fn fit(&mut self, len: usize) -> &mut [f32] {
+        if self.room() < len {
+            let mut room = Numbers::within(len, |bytes| (Arc::new(Block::exact(bytes)), 0));
+            if let Some(old) = &self.room {
+                room[..old.len()].copy_from_slice(old);
+            }
+            self.room = Some(room);
+        }
+        self.len = len;
+        self
+    }
+
+    /// How many there is room for.
+    fn room(&self) -> usize {
+        self.room.as_ref().map_or(0, |room| room.len())
+    }
+
+    /// Gives each of some buffers room for so many numbers, in one block when one of them has less; what was in them is lost then. A pass over many
+    /// layers goes through tens of megabytes again and again: in huge pages it finds them in less time.
+    pub fn side_by_side(buffers: &mut [(&mut Buffer, usize)]) {
+        if buffers.iter().all(|(buffer, len)| buffer.room() >= *len) {
+            return;
+        }
+        let lines = |len: usize| len.next_multiple_of(LINE / size_of::<f32>());
+        let mut all = 0;
+        for (buffer, len) in &mut *buffers {
+            *len = lines(buffer.room().max(*len));
+            all += *len;
+            **buffer = Buffer::default();
+        }
+        let block = Arc::new(Block::exact(all * size_of::<f32>()));
+        let mut first = 0;
+        for (buffer, len) in buffers {
+            let place = |_| (block.clone(), first * size_of::<f32>());
+            buffer.room = Some(Numbers::within(*len, place));
+            first += *len;
+        }
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        let mut same = Buffer::default();
+        same.fit(self.len).copy_from_slice(self);
+        same
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        self.room.as_ref().map_or(&[], |room| &room[..self.len])
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        self.room
+            .as_mut()
+            .map_or(&mut [], |room| &mut room[..self.len])
+    }
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Buffer").field(&self.len).finish()
+    }
+}
+
 impl std::fmt::Debug for Floats {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Floats").field(&self.len()).finish()
@@ -243,6 +329,51 @@ mod tests {
             for (i, numbers) in all.iter().enumerate() {
                 assert!(numbers.iter().all(|v| *v == round * 10 + i as u64), "{i}");
             }
+        }
+    }
+
+    #[test]
+    fn a_buffer_keeps_its_numbers_when_it_grows_and_its_memory_when_it_shrinks() {
+        let mut buffer = Buffer::default();
+        assert!(buffer.is_empty());
+        buffer.fit(3).copy_from_slice(&[1.0, 2.0, 3.0]);
+        assert_eq!(buffer.fit(5), [1.0, 2.0, 3.0, 0.0, 0.0]);
+        let at = buffer.as_ptr();
+        assert_eq!((buffer.fit(2).len(), buffer.as_ptr()), (2, at));
+        assert_eq!(
+            (buffer.clone().to_vec(), buffer.fit(0).len()),
+            (vec![1.0, 2.0], 0)
+        );
+    }
+
+    #[test]
+    fn buffers_side_by_side_have_room_and_nothing_in_common_and_move_only_to_grow() {
+        let lens = [1, 40, 0, 1 << 20, 17];
+        let mut all: Vec<Buffer> = lens.iter().map(|_| Buffer::default()).collect();
+        let place = |all: &mut Vec<Buffer>, times: usize| {
+            let mut list: Vec<_> = all.iter_mut().zip(lens.map(|len| len * times)).collect();
+            Buffer::side_by_side(&mut list);
+        };
+        for times in [1, 2] {
+            place(&mut all, times);
+            let at = |all: &[Buffer]| -> Vec<_> { all.iter().map(|b| b.as_ptr()).collect() };
+            for (i, (buffer, len)) in all.iter_mut().zip(lens).enumerate() {
+                buffer.fit(len * times).fill(i as f32);
+            }
+            for (i, buffer) in all.iter().enumerate() {
+                assert!(buffer.iter().all(|v| *v == i as f32), "{i}");
+                assert_eq!(buffer.as_ptr().addr() % LINE, 0);
+            }
+            let before = at(&all);
+            place(&mut all, 1);
+            assert_eq!(at(&all), before);
+            let blocks = all.iter().filter_map(|b| b.room.as_ref());
+            let first = all[0].room.as_ref().unwrap();
+            assert!(
+                blocks
+                    .into_iter()
+                    .all(|room| Arc::ptr_eq(&room._block, &first._block))
+            );
         }
     }
 

@@ -7,6 +7,7 @@
 //! the vocabulary is not computed a second time. Logits of a row with several targets are computed again.
 
 use crate::error::{check, require};
+use crate::memory::Buffer;
 use crate::packed::Packed;
 use crate::softmax::{self, Normalizer, Target};
 use crate::{Pool, Result, gemm};
@@ -17,9 +18,9 @@ pub const TILE: usize = 112;
 /// One tile's logits, and what the forward pass leaves for the gradient; grows once and stays.
 #[derive(Clone, Debug, Default)]
 pub struct Output {
-    logits: Vec<f32>,
+    logits: Buffer,
     /// (N, K): of each row with one target, the gradient of its log-prob.
-    slopes: Vec<f32>,
+    slopes: Buffer,
     /// Rows of the last forward pass that can be followed by its gradient, and its temperature.
     rows: usize,
     temperature: f32,
@@ -35,7 +36,7 @@ struct Tile {
     /// Rows with several targets, their input and its gradient.
     several: Vec<usize>,
     x: Vec<f32>,
-    dx: Vec<f32>,
+    dx: Buffer,
 }
 
 /// What is asked of hidden rows.
@@ -82,7 +83,7 @@ pub fn log_probs(
     check!("output.log_probs", x: rows * k, out: targets.len());
     check_targets(targets, rows, v)?;
     if gradient {
-        fit(&mut output.slopes, rows * k);
+        output.slopes.fit(rows * k);
     }
     let mut done = 0;
     for first in (0..rows).step_by(TILE) {
@@ -212,7 +213,7 @@ fn again(
         &tile.targets,
         &tile.upstream,
     )?;
-    let dx = fit(&mut tile.dx, rows.len() * k);
+    let dx = tile.dx.fit(rows.len() * k);
     gemm::backward(pool, rows.len(), logits, w, dx)?;
     for (dx, row) in dx.chunks_exact(k).zip(rows) {
         all[row * k..][..k].copy_from_slice(dx);
@@ -220,23 +221,10 @@ fn again(
     Ok(())
 }
 
-/// The first `len` of some numbers, which grow once and stay.
-fn fit(numbers: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if numbers.len() < len {
-        numbers.resize(len, 0.0);
-    }
-    &mut numbers[..len]
-}
-
 /// The logits of some rows.
-fn logits<'a>(
-    pool: &Pool,
-    x: &[f32],
-    w: &Packed,
-    space: &'a mut Vec<f32>,
-) -> Result<&'a mut [f32]> {
+fn logits<'a>(pool: &Pool, x: &[f32], w: &Packed, space: &'a mut Buffer) -> Result<&'a mut [f32]> {
     let rows = x.len() / w.inputs();
-    let logits = fit(space, rows * w.outputs());
+    let logits = space.fit(rows * w.outputs());
     gemm::forward(pool, rows, x, w, logits)?;
     Ok(logits)
 }

@@ -23,7 +23,7 @@ use kernels::softmax::Normalizer;
 use kernels::{Dtype, Pool};
 use std::fmt::Debug;
 
-pub(crate) use cpu::Cpu;
+pub(crate) use cpu::{Cpu, Numbers};
 pub(crate) use cuda::{Cuda, Optimizer, Paged, Sums, There};
 pub(crate) use trains::{Attended, Trains};
 
@@ -166,6 +166,8 @@ pub(crate) trait Device: Clone + Debug + Send + Sync + Sized + 'static {
     fn cached(kv: &Kv) -> &Self::Cache;
     /// The same, to be written.
     fn cached_mut(kv: &mut Kv) -> &mut Self::Cache;
+    /// Makes room for what a pass over so many rows writes, where it is worth to do so for all of it at once. Whoever writes makes room, too.
+    fn settle(&self, _: &ModelConfig, _: usize, _: &mut serve::Buffers<Self>) {}
     /// This device's buffers among those of a caller, and where results go.
     fn scratch<'a>(
         &self,

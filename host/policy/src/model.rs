@@ -6,8 +6,8 @@
 //!
 //! Read `weights`, then `block` (the arithmetic of one layer), `serve`, `pack`, `train` and `backward`.
 
-mod backward;
-mod block;
+pub(crate) mod backward;
+pub(crate) mod block;
 mod pack;
 pub(crate) mod serve;
 pub(crate) mod train;

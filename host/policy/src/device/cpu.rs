@@ -18,7 +18,8 @@ use kernels::{embed, gemm, lora, rmsnorm, rope, swiglu};
 use std::cell::RefCell;
 use std::sync::Arc;
 
-pub(crate) use parts::{Inner, Numbers};
+pub(crate) use kernels::Buffer as Numbers;
+pub(crate) use parts::Inner;
 use parts::{emptied, segments_of, widths, write};
 
 /// The threads that compute.
@@ -90,6 +91,10 @@ impl Device for Cpu {
         scratch: &'a mut Scratch,
     ) -> (&'a mut serve::Buffers<Cpu>, &'a mut serve::Results) {
         (&mut scratch.cpu, &mut scratch.results)
+    }
+
+    fn settle(&self, config: &ModelConfig, rows: usize, buffers: &mut serve::Buffers<Cpu>) {
+        Numbers::side_by_side(&mut buffers.sizes(config, rows));
     }
 
     fn plan<S: Sequences<Cpu>>(

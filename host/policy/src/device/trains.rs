@@ -6,6 +6,7 @@ use super::{Device, Map, Sequences, Site};
 use crate::adapter::{Adapter, AdapterGrads};
 use crate::config::ModelConfig;
 use crate::error::Result;
+use crate::model::backward::Gradients;
 use crate::model::{Tape, train};
 use kernels::CacheShape;
 use kernels::output::Wanted;
@@ -44,6 +45,12 @@ pub(crate) trait Trains: Device {
     /// How many layers of a pass may keep their intermediate results, which take `bytes` a row and layer on the CPU, when the host's memory
     /// has `budget` for them. No result depends on it.
     fn keeps(&self, budget: usize, rows: usize, bytes: usize) -> Result<usize>;
+
+    /// As [`Device::settle`], for a pass of training.
+    fn settle_tape(&self, _: &ModelConfig, _: usize, _: &mut train::Buffers<Self>) {}
+
+    /// As [`Device::settle`], for a backward pass.
+    fn settle_gradients(&self, _: &ModelConfig, _: usize, _: &mut Gradients<Self>) {}
 
     /// A cache for each sequence, with room for so many tokens; what is there is used again.
     fn caches(

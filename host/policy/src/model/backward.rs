@@ -4,9 +4,10 @@
 //! computed again from its input; names are those of [`super::block::Activations`] with a `d` in front.
 
 use crate::adapter::{Adapter, AdapterGrads};
-use crate::device::{Attended, Map, Site, Trains, Turn};
+use crate::config::ModelConfig;
+use crate::device::{Attended, Cpu, Map, Site, Trains, Turn};
 use crate::error::{Error, Result};
-use crate::model::block::{self, Activations};
+use crate::model::block::{self, Activations, Sizes};
 use crate::model::train::{Asked, Buffers, Forest, Tape};
 use crate::model::weights::on;
 use crate::model::{Model, Net};
@@ -43,6 +44,21 @@ impl<D: Trains> Default for Gradients<D> {
             narrow: D::Narrow::default(),
             space: D::Space::default(),
         }
+    }
+}
+
+impl Gradients<Cpu> {
+    pub(crate) fn sizes(&mut self, config: &ModelConfig, rows: usize) -> Sizes<'_> {
+        let queries = config.heads * config.head_dim;
+        let qkv = queries + 2 * config.kv_heads * config.head_dim;
+        vec![
+            (&mut self.dx, rows * config.hidden),
+            (&mut self.dnormed, rows * config.hidden),
+            (&mut self.dgated, rows * config.ffn),
+            (&mut self.dgate_up, rows * 2 * config.ffn),
+            (&mut self.dattended, rows * queries),
+            (&mut self.dqkv, rows * qkv),
+        ]
     }
 }
 
@@ -95,6 +111,7 @@ impl<D: Trains> Net<D> {
             return Ok(());
         }
         let device = &self.device.background();
+        device.settle_gradients(&self.config, asked.rows, &mut buffers.grads);
         let mut turn = device.enter();
         self.output_backward(device, buffers, asked, dlog_probs, &mut turn)?;
         let mut plan = std::mem::take(&mut buffers.plan);

@@ -3,7 +3,8 @@
 //! `mid = x + o(attention(q, k, v of norm(x)))`, then `x' = mid + down(silu(gate)·up of norm(mid))`. Every step is kept in
 //! [`Activations`], because the backward pass wants them; serving overwrites them in the next layer.
 
-use crate::device::{Device, Map, Sequences, Site};
+use crate::config::ModelConfig;
+use crate::device::{Cpu, Device, Map, Numbers, Sequences, Site};
 use crate::error::Result;
 
 /// The intermediate results of a layer; buffers grow to the largest batch and stay.
@@ -44,6 +45,29 @@ impl<D: Device> Default for Activations<D> {
             gated: D::Narrow::default(),
             inner: D::Inner::default(),
         }
+    }
+}
+
+/// Buffers, and how many numbers will be in each.
+pub(crate) type Sizes<'a> = Vec<(&'a mut Numbers, usize)>;
+
+impl Activations<Cpu> {
+    /// Those of a layer but the adapters', which are small.
+    pub(super) fn sizes(&mut self, config: &ModelConfig, rows: usize) -> Sizes<'_> {
+        let (hidden, ffn) = (config.hidden, config.ffn);
+        let queries = config.heads * config.head_dim;
+        let qkv = queries + 2 * config.kv_heads * config.head_dim;
+        let raw = if config.qk_norm { qkv } else { 0 };
+        vec![
+            (&mut self.attention_in, rows * hidden),
+            (&mut self.qkv, rows * qkv),
+            (&mut self.beside, rows * raw),
+            (&mut self.attended, rows * queries),
+            (&mut self.mid, rows * hidden),
+            (&mut self.ffn_in, rows * hidden),
+            (&mut self.gate_up, rows * 2 * ffn),
+            (&mut self.gated, rows * ffn),
+        ]
     }
 }
 

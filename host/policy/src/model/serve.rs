@@ -4,10 +4,11 @@
 //! in any batch, in one chunk or in many, and whatever adapters its neighbours use.
 
 use crate::adapter::Adapter;
+use crate::config::ModelConfig;
 use crate::device::{Cpu, Cuda, Device, EachCache, Sequences, Span, There};
 use crate::error::{Error, Result};
 use crate::kv::Kv;
-use crate::model::block::{self, Activations};
+use crate::model::block::{self, Activations, Sizes};
 use crate::model::weights::on;
 use crate::model::{Model, Net};
 use crate::sample::{Draw, Drawn};
@@ -114,6 +115,16 @@ impl<D: Device> Default for Buffers<D> {
             plan: D::Plan::default(),
             steps: D::Steps::default(),
         }
+    }
+}
+
+impl Buffers<Cpu> {
+    /// What every layer of a pass goes through.
+    pub(crate) fn sizes(&mut self, config: &ModelConfig, rows: usize) -> Sizes<'_> {
+        let mut sizes = self.acts.sizes(config, rows);
+        sizes.push((&mut self.x, rows * config.hidden));
+        sizes.push((&mut self.next, rows * config.hidden));
+        sizes
     }
 }
 
@@ -289,6 +300,8 @@ impl<D: Device> Net<D> {
         }
         let device = &self.device;
         let (buffers, results) = device.scratch(scratch);
+        let count = segments.iter().map(|segment| segment.tokens.len()).sum();
+        device.settle(&self.config, count, buffers);
         let Buffers {
             acts,
             x,

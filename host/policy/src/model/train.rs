@@ -4,9 +4,10 @@
 //! others are computed again when their gradients are. The vocabulary's logits never exist as a whole.
 
 use crate::adapter::Adapter;
+use crate::config::ModelConfig;
 use crate::device::{Cpu, Cuda, EachCache, Sequences, Site, Span, There, Trains, Turn};
 use crate::error::Result;
-use crate::model::block::{self, Activations};
+use crate::model::block::{self, Activations, Sizes};
 use crate::model::pack::{Node, Pack};
 use crate::model::weights::on;
 use crate::model::{Model, Net};
@@ -70,6 +71,17 @@ impl<D: Trains> Default for Buffers<D> {
             plan: D::Plan::default(),
             grads: super::backward::Gradients::default(),
         }
+    }
+}
+
+impl Buffers<Cpu> {
+    /// What every layer of a pass goes through.
+    pub(crate) fn sizes(&mut self, config: &ModelConfig, rows: usize) -> Sizes<'_> {
+        let layers = self.acts.iter_mut();
+        let mut sizes: Sizes<'_> = layers.flat_map(|a| a.sizes(config, rows)).collect();
+        let wide = self.inputs.iter_mut();
+        sizes.extend(wide.map(|input| (input, rows * config.hidden)));
+        sizes
     }
 }
 
@@ -314,6 +326,15 @@ impl<D: Trains> Net<D> {
         tokens: &[u32],
         turn: &mut D::Turn<'_>,
     ) -> Result<()> {
+        let places = asked.place(self.layers.len());
+        if buffers.acts.len() != places {
+            // Buffers of a pass that kept more, or longer rows, would exceed the budget together with this one's.
+            buffers.acts.clear();
+        }
+        buffers.acts.resize_with(places, Activations::default);
+        let wide = self.layers.len() + 1;
+        buffers.inputs.resize_with(wide, D::Wide::default);
+        device.settle_tape(&self.config, asked.rows, buffers);
         let Buffers {
             acts,
             inputs,
@@ -321,13 +342,6 @@ impl<D: Trains> Net<D> {
             plan,
             ..
         } = buffers;
-        let places = asked.place(self.layers.len());
-        if acts.len() != places {
-            // Buffers of a pass that kept more, or longer rows, would exceed the budget together with this one's.
-            acts.clear();
-        }
-        acts.resize_with(places, Activations::default);
-        inputs.resize_with(self.layers.len() + 1, D::Wide::default);
         let lengths: Vec<usize> = asked.nodes.iter().map(|n| n.start + n.count).collect();
         device.caches(self.one_layer(), &lengths, caches)?;
         let mut batch = Forest {

@@ -1,11 +1,12 @@
 //! The training half of the CPU: log-probs of given tokens, and gradients.
 
-use super::Cpu;
-use super::parts::{Inner, Numbers, Space, hand_back, widths, write};
+use super::parts::{Inner, Space, hand_back, widths, write};
+use super::{Cpu, Numbers};
 use crate::adapter::{Adapter, AdapterGrads, HostGrads};
 use crate::config::ModelConfig;
 use crate::device::{Attended, Map, Sequences, Site, Span, Trains};
 use crate::error::Result;
+use crate::model::backward::Gradients;
 use crate::model::{Tape, train};
 use kernels::attention::{self, Queries};
 use kernels::lora::{self, Part};
@@ -40,6 +41,14 @@ impl Trains for Cpu {
             cache.reserve(*tokens);
         }
         Ok(())
+    }
+
+    fn settle_tape(&self, config: &ModelConfig, rows: usize, buffers: &mut train::Buffers<Cpu>) {
+        Numbers::side_by_side(&mut buffers.sizes(config, rows));
+    }
+
+    fn settle_gradients(&self, config: &ModelConfig, rows: usize, grads: &mut Gradients<Cpu>) {
+        Numbers::side_by_side(&mut grads.sizes(config, rows));
     }
 
     fn tape<'a>(&self, tape: &'a mut Tape) -> (&'a mut train::Buffers<Cpu>, &'a mut train::Asked) {

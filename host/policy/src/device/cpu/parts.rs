@@ -5,41 +5,8 @@ use crate::config::ModelConfig;
 use crate::device::{Map, Sequences, Site, Span};
 use crate::error::Result;
 use kernels::lora::Segment;
-use kernels::{KvCache, Pool, rmsnorm};
+use kernels::{Buffer as Numbers, KvCache, Pool, rmsnorm};
 use parking_lot::Mutex;
-use std::ops::{Deref, DerefMut};
-
-/// Numbers that keep their memory when they become fewer.
-#[derive(Clone, Default, Debug)]
-pub(crate) struct Numbers {
-    data: Vec<f32>,
-    len: usize,
-}
-
-impl Numbers {
-    /// Exactly `len` numbers; what was there before stays as far as it reaches.
-    pub(super) fn fit(&mut self, len: usize) -> &mut [f32] {
-        if self.data.len() < len {
-            self.data.resize(len, 0.0);
-        }
-        self.len = len;
-        &mut self.data[..len]
-    }
-}
-
-impl Deref for Numbers {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        &self.data[..self.len]
-    }
-}
-
-impl DerefMut for Numbers {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.data[..self.len]
-    }
-}
 
 /// The inner results of a layer's adapters, one buffer for each fused matrix: (N, R) of its first projection, then of the next.
 #[derive(Default, Debug)]
