@@ -23,11 +23,12 @@ const FLOORS: [(&str, u8); 13] = [
 ];
 
 /// Heavy dependencies and the only crate of ours that may name them.
-const FENCES: [(&str, &[&str]); 10] = [
+const FENCES: [(&str, &[&str]); 11] = [
     ("wasmtime", &["plugin"]),
     ("seccompiler", &["worker"]),
     ("rusqlite", &["ledger"]),
     ("axum", &["serving"]),
+    ("hyper", &["serving"]),
     ("tokenizers", &["policy"]),
     ("safetensors", &["policy", "trainer"]),
     ("minijinja", &["policy"]),

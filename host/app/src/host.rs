@@ -144,7 +144,7 @@ pub struct Host {
     ledger: Ledger,
     stop: loops::Stop,
     shutdown: loops::Shutdown,
-    gateway: Option<JoinHandle<serving::Result<()>>>,
+    gateway: Option<JoinHandle<()>>,
     loops: Option<JoinHandle<loops::Result<()>>>,
     failures: mpsc::Receiver<anyhow::Error>,
 }
@@ -345,7 +345,7 @@ impl Host {
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.stop.stop();
         if let Some(gateway) = self.gateway.take() {
-            gateway.await.context("the gateway panicked")??;
+            gateway.await.context("the gateway panicked")?;
         }
         if let Some(loops) = self.loops.take() {
             loops.await.context("the loops panicked")??;

@@ -91,7 +91,7 @@ async fn main() {
         let mut rest = Vec::new();
         let _ = tokio::io::stdin().read_to_end(&mut rest).await;
     };
-    gateway.run(end_of_input).await.unwrap();
+    gateway.run(end_of_input).await;
     tokio::task::spawn_blocking(|| running.shutdown())
         .await
         .unwrap()

@@ -48,13 +48,6 @@ pub enum Error {
         /// The rule that it breaks.
         rule: &'static str,
     },
-    /// The accept loop failed.
-    #[error("failed to accept connections")]
-    Accept {
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
     /// The engine's thread could not be started.
     #[error("failed to start the engine's thread")]
     Thread {

@@ -29,6 +29,9 @@ pub(crate) struct GatewayMetrics {
     pub(crate) turns_in_flight: Gauge,
     pub(crate) turns_cancelled: Counter,
     pub(crate) turns_unread: Counter,
+    pub(crate) connections: Gauge,
+    pub(crate) connections_displaced: Counter,
+    pub(crate) connections_refused: Counter,
     pub(crate) first_token_seconds: Histogram,
     pub(crate) turn_seconds: Histogram,
 }
@@ -42,6 +45,9 @@ impl GatewayMetrics {
             turns_in_flight: Gauge::default(),
             turns_cancelled: Counter::default(),
             turns_unread: Counter::default(),
+            connections: Gauge::default(),
+            connections_displaced: Counter::default(),
+            connections_refused: Counter::default(),
             first_token_seconds: seconds(),
             turn_seconds: seconds(),
         };
@@ -66,6 +72,21 @@ impl GatewayMetrics {
             "turns_unread",
             "Turns cut off because their client did not read the reply",
             metrics.turns_unread.clone(),
+        );
+        registry.register(
+            "connections_open",
+            "Connections that are open",
+            metrics.connections.clone(),
+        );
+        registry.register(
+            "connections_displaced",
+            "Connections without a request that were closed for new ones",
+            metrics.connections_displaced.clone(),
+        );
+        registry.register(
+            "connections_refused",
+            "New connections that were closed because all others had a request",
+            metrics.connections_refused.clone(),
         );
         registry.register(
             "first_token_seconds",

@@ -6,7 +6,7 @@ use kernels::output::TILE;
 use kernels::{BLOCK, Floats, unfilled};
 use policy::{Adapter, Kv, ModelConfig};
 use serving::engine::prompt_bytes;
-use serving::gateway::{PROMPTS_AT_ONCE, UNREAD_BYTES};
+use serving::gateway::{CONNECTION_BYTES, PROMPTS_AT_ONCE, UNREAD_BYTES};
 use trainer::PACK_ROWS;
 
 use super::Facts;
@@ -22,10 +22,10 @@ pub struct Part {
     pub bytes: u64,
 }
 
-/// The program's own pages, its threads, the ledger, the tokenizer, the gateway, what two cores compute in (at most 5 MB of it copies of
-/// gradients), and what the allocator holds back: a demo's host of SmolLM2 before its first step held 137 MB beside weights, learner, keys and values (2026-11-27), 62 MB of them
-/// pages of the program's file.
-const PROGRAM: u64 = 160 << 20;
+/// The program's own pages, its threads, the ledger, the tokenizer, what two cores compute in (at most 5 MB of it copies of
+/// gradients) and read bodies' values in (8 MiB each), and what the allocator holds back: a demo's host of SmolLM2 before its first step held 137 MB beside
+/// weights, learner, keys and values (2026-11-27), 62 MB of them pages of the program's file.
+const PROGRAM: u64 = 152 << 20;
 /// Instances of plugins: pools are lazy, so that a shipped plugin holds what it has touched, 0.1 MB; compiled code is mapped from
 /// its file. A plugin in Python holds some 20 MB, one in JavaScript 4.
 const PLUGINS: u64 = 32 << 20;
@@ -87,6 +87,10 @@ pub fn parts(config: &Config, facts: &Facts) -> (Vec<Part>, u64) {
         part("serving: keys and values", running(config, &facts.model).0),
         part("serving: kept prefixes", config.engine.prefix_bytes),
         part("serving: rows of a step, and samplers", sizes.step()),
+        part(
+            "requests: connections",
+            (config.gateway.max_connections * CONNECTION_BYTES) as u64,
+        ),
         part(
             "requests: bodies and messages",
             COPIES * config.gateway.body_bytes as u64,

@@ -78,11 +78,12 @@ fn the_plan_of_the_defaults_has_these_parts() {
         ("serving: keys and values", 1024),
         ("serving: kept prefixes", 256),
         ("serving: rows of a step, and samplers", 44),
+        ("requests: connections", 8),
         ("requests: bodies and messages", 48),
         ("requests: replies that are not read yet", 16),
         ("requests: prompts that are made tokens of", 22),
         ("plugins", 32),
-        ("the rest of the program", 160),
+        ("the rest of the program", 152),
     ];
     assert_eq!(parts, expected);
 }

@@ -11,7 +11,7 @@
 //! | 408 | `invalid_request_error` | `body_too_slow` | the body did not arrive in time |
 //! | in a stream | `invalid_request_error` | `reply_unread` | the client fell too far behind its reply |
 //! | 413 | `invalid_request_error` | `body_too_large` | the body is over the limit |
-//! | 429 | `rate_limit_error` | `rate_limit_exceeded` | too many requests wait; carries `retry-after` |
+//! | 429 | `rate_limit_error` | `rate_limit_exceeded` | too many requests wait, or are open; carries `retry-after` |
 //! | 500 | `server_error` | `null` | the host failed; never because of an update |
 //! | 503 | `server_error` | `starting`, `draining`, `overloaded` | try again; carries `retry-after` |
 
@@ -181,7 +181,7 @@ impl ApiError {
         }
     }
 
-    fn busy(message: impl Into<String>) -> Self {
+    pub(crate) fn busy(message: impl Into<String>) -> Self {
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message)
             .code("rate_limit_exceeded");
         Self {

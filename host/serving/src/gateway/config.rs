@@ -16,6 +16,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// API keys; when there are any, every caller needs one.
     pub keys: Vec<KeyConfig>,
+    /// Most connections that are open at once. When there are as many, a new one takes the place of one without a
+    /// request. At least 2.
+    pub max_connections: usize,
     /// Most tokens of a reply whose request names no limit.
     pub default_max_tokens: u32,
     /// Largest body of a request.
@@ -39,6 +42,8 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8321)),
             keys: Vec::new(),
+            // A tenant's half is more than it may have wait and run at once (64 and 16).
+            max_connections: 256,
             // Longer than nearly every chat reply; a small model that loops is stopped after about a minute on a CPU.
             default_max_tokens: 1024,
             // A context of 128k tokens is about half a megabyte; agents repeat it with tools and JSON around it.
@@ -79,6 +84,13 @@ impl Config {
                     rule: "above 0",
                 });
             }
+        }
+        if self.max_connections < 2 {
+            return Err(Error::Setting {
+                key: "max-connections",
+                value: self.max_connections.to_string(),
+                rule: "at least 2",
+            });
         }
         if self.body_bytes < self.max_body_bytes {
             return Err(Error::Setting {

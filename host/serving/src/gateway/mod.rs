@@ -22,7 +22,9 @@ mod api_error;
 mod auth;
 mod bodies;
 mod config;
+mod connections;
 mod fields;
+mod http;
 mod messages;
 mod operator;
 mod parse;
@@ -39,6 +41,7 @@ mod turn;
 
 pub use auth::KeyConfig;
 pub use config::Config;
+pub use http::CONNECTION_BYTES;
 pub use pieces::UNREAD_BYTES;
 pub use request::understand;
 pub use server::{Gateway, Handle, PROMPTS_AT_ONCE};

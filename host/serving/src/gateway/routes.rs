@@ -16,6 +16,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::api_error::ApiError;
 use super::auth::Caller;
+use super::connections::holding;
 use super::fields::Fields;
 use super::messages::ToolChoice;
 use super::operator;
@@ -81,6 +82,7 @@ async fn count(State(service): Shared, request: Request, next: Next) -> Response
 async fn chat(State(service): Shared, request: Request) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     let caller = service.keys.check(request.headers())?;
+    let open = service.open.begin(&caller.tenant)?;
     let backend = service.backend()?;
     let headers = request.headers().clone();
     let (bytes, memory) = service.bodies.read(&caller.tenant, request).await?;
@@ -143,7 +145,7 @@ async fn chat(State(service): Shared, request: Request) -> Result<Response, ApiE
         whole(&envelope, pieces, collected).await?
     };
     set_headers(response.headers_mut(), &head);
-    Ok(response)
+    Ok(holding(response, open))
 }
 
 /// Renders the prompt on a blocking thread: a long conversation takes milliseconds. When the client goes away the thread goes on, and the
@@ -302,6 +304,7 @@ fn describe(
 
 async fn feedback(State(service): Shared, request: Request) -> Result<Response, ApiError> {
     let caller = service.keys.check(request.headers())?;
+    let _open = service.open.begin(&caller.tenant)?;
     let backend = service.backend()?;
     let (bytes, _room) = service.bodies.read(&caller.tenant, request).await?;
     let object = request::object(&bytes)?;

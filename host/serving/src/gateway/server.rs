@@ -15,6 +15,8 @@ use tokio_util::task::TaskTracker;
 use super::Config;
 use super::auth::Keys;
 use super::bodies::Bodies;
+use super::connections::{Connections, Open};
+use super::http;
 use super::patience::Patient;
 use super::pieces::Replies;
 use super::routes;
@@ -93,9 +95,12 @@ impl Gateway {
         };
         let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
         let addr = listener.local_addr().map_err(refused)?;
+        let metrics = GatewayMetrics::register(&registry);
         let service = Service {
             keys,
-            metrics: GatewayMetrics::register(&registry),
+            connections: Connections::new(config.max_connections, &metrics),
+            open: Open::new(config.max_connections),
+            metrics,
             registry,
             started: now(),
             now,
@@ -127,10 +132,7 @@ impl Gateway {
 
     /// Serves until `shutdown`, then answers new requests with 503, lets running turns finish (for as long as
     /// `drain` says) and returns when every turn is durable.
-    ///
-    /// # Errors
-    /// [`Error::Accept`] when the listener breaks.
-    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) {
         let Self {
             listener,
             addr,
@@ -146,19 +148,22 @@ impl Gateway {
         let told_to_stop = CancellationToken::new();
         let stopping = Arc::clone(&service);
         let signal = told_to_stop.clone();
-        let server = axum::serve(Patient(listener), routes::router(&service))
-            .with_graceful_shutdown(async move {
-                shutdown.await;
-                stopping.draining.store(true, Ordering::Relaxed);
-                signal.cancel();
-            });
+        let told = async move {
+            shutdown.await;
+            stopping.draining.store(true, Ordering::Relaxed);
+            signal.cancel();
+        };
+        let router = routes::router(&service);
+        let stop = told_to_stop.clone();
+        let server = http::serve(Patient(listener), router, &service.connections, stop);
         let limit = service.config.drain;
         let overdue = async {
             told_to_stop.cancelled().await;
             tokio::time::sleep(limit).await;
         };
+        let served = async { tokio::join!(told, server) };
         tokio::select! {
-            served = server => served.map_err(|source| Error::Accept { source })?,
+            _ = served => {}
             () = overdue => tracing::warn!("streams are cut off: the drain took too long"),
         }
         service.turns.close();
@@ -169,6 +174,5 @@ impl Gateway {
         {
             tracing::error!(turns = service.turns.len(), "turns did not become durable");
         }
-        Ok(())
     }
 }

@@ -14,6 +14,7 @@ use super::Config;
 use super::api_error::ApiError;
 use super::auth::Keys;
 use super::bodies::Bodies;
+use super::connections::{Connections, Open};
 use super::pieces::Replies;
 use super::shares::Shares;
 use crate::engine::EngineHandle;
@@ -94,6 +95,10 @@ pub(crate) struct Service {
     pub(crate) turns: TaskTracker,
     /// Ends every turn at its next token: the drain took too long.
     pub(crate) abort: CancellationToken,
+    /// The places of connections.
+    pub(crate) connections: Connections,
+    /// The requests of tenants that keep theirs.
+    pub(crate) open: Open,
     /// The memory of requests.
     pub(crate) bodies: Bodies,
     /// That of what operators ask in few words.

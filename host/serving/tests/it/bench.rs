@@ -97,7 +97,7 @@ pub(crate) struct Host {
     pub(crate) idle: Option<Engine>,
     running: Option<Running>,
     stop: Option<oneshot::Sender<()>>,
-    served: JoinHandle<serving::Result<()>>,
+    served: JoinHandle<()>,
     _folder: tempfile::TempDir,
 }
 
@@ -222,7 +222,7 @@ impl Host {
 
     pub(crate) async fn stopped(mut self) {
         self.stop();
-        (&mut self.served).await.unwrap().unwrap();
+        (&mut self.served).await.unwrap();
         if let Some(running) = self.running.take() {
             tokio::task::spawn_blocking(|| running.shutdown())
                 .await

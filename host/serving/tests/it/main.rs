@@ -5,6 +5,7 @@
 mod tiny;
 
 mod bench;
+mod connections;
 mod lifecycle;
 mod operators;
 mod requests;

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::bench::{Client, Host, Setup};
 
-fn key(name: &str) -> KeyConfig {
+pub(crate) fn key(name: &str) -> KeyConfig {
     KeyConfig {
         name: name.into(),
         tenant: name.into(),
