@@ -6,6 +6,7 @@
 
 use std::{
     env,
+    ops::ControlFlow,
     path::Path,
     sync::{
         Mutex,
@@ -285,7 +286,7 @@ fn replaying(config: &Config, loaded: &Loaded) -> anyhow::Result<()> {
         ..replay::Options::default()
     };
     let start = Instant::now();
-    let replayed = replay::replay(&line, &bench, options, &|_, _, _| {})?;
+    let replayed = replay::replay(&line, &bench, options, &|_, _, _| ControlFlow::Continue(()))?;
     let time = start.elapsed().as_secs_f64();
     println!(
         "replay: {} steps, {:.3} s: {:.1} steps/s, exact: {}",

@@ -68,7 +68,7 @@ fn ask(host: &Host, request: &Request) -> Result<Response, String> {
 /// Asks a folder.
 fn offline(data: &Path, request: Request) -> Result<Response, String> {
     let bench = Workbench::offline(data, None).map_err(|error| format!("{error:#}"))?;
-    app::history::run(&bench, request, &mut |_| {}).map_err(|error| format!("{error:#}"))
+    app::history::run(&bench, request, &mut |_| Ok(())).map_err(|error| format!("{error:#}"))
 }
 
 macro_rules! expect {

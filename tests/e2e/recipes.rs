@@ -150,7 +150,7 @@ fn a_round(name: &str) {
 /// The same four episodes can be read turn by turn.
 fn told(data: &std::path::Path) {
     let bench = Workbench::offline(data, None).unwrap();
-    let ask = |request| app::history::run(&bench, request, &mut |_| {});
+    let ask = |request| app::history::run(&bench, request, &mut |_| Ok(()));
     let tell = |id: &str| match ask(Request::Episode { id: id.to_owned() }) {
         Ok(Response::Episode(told)) => told,
         other => panic!("{id}: {other:?}"),

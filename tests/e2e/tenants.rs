@@ -109,7 +109,7 @@ fn sessions_of_two_tenants_that_have_one_name_are_never_told_as_one_conversation
     let bench = Workbench::offline(folder.path(), None).unwrap();
     let tell = |id: &str| {
         let id = id.to_owned();
-        app::history::run(&bench, Request::Episode { id }, &mut |_| {})
+        app::history::run(&bench, Request::Episode { id }, &mut |_| Ok(()))
     };
     let error = tell("ada-private").unwrap_err().to_string();
     assert!(

@@ -5,7 +5,10 @@
 
 mod tape;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    ops::ControlFlow,
+};
 
 use ledger::{
     Digest, Ledger, Seq,
@@ -65,7 +68,8 @@ pub(crate) struct Task<'a> {
     pub(crate) gate: &'a GateConfig,
     /// Ends after the step that gives this version.
     pub(crate) last: Option<PolicyVersion>,
-    pub(crate) progress: &'a (dyn Fn(&str, u64, u64) + Send + Sync),
+    /// Hears of every step, and says whether to go on.
+    pub(crate) progress: &'a (dyn Fn(&str, u64, u64) -> ControlFlow<()> + Send + Sync),
 }
 
 /// What it led to.
@@ -309,7 +313,10 @@ impl Fold<'_> {
             },
         };
         let number = PolicyVersion::new(version.version);
-        (self.task.progress)("steps", self.line.len() as u64 + 1, self.total);
+        let told = (self.task.progress)("steps", self.line.len() as u64 + 1, self.total);
+        if told.is_break() {
+            return Err(Error::Unawaited);
+        }
         let gated = self.gates.get(&number);
         if let Some(gated) = gated {
             self.memory = gated.memory.clone();

@@ -135,6 +135,9 @@ pub enum Error {
     /// The host stops.
     #[error("the host stops, or the loop that was asked starts again; what was begun goes on then")]
     Stopping,
+    /// Whoever asked for something to be computed waits no longer.
+    #[error("nobody waits for what is computed any more")]
+    Unawaited,
     /// Feedback on a reply that this tenant never got.
     #[error("there is no reply {turn}")]
     NoReply {

@@ -9,7 +9,10 @@
 
 mod chosen;
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::ControlFlow,
+};
 
 use ledger::{
     Digest, Ledger,
@@ -197,6 +200,11 @@ pub fn finish(
 
     let before = line.version();
     let adapter = line.adapter().clone();
+    // It is never broken off.
+    let progress = |what: &str, done, total| {
+        progress(what, done, total);
+        ControlFlow::Continue(())
+    };
     let task = Task {
         ledger: &ledger,
         adapter: &adapter,
@@ -207,7 +215,7 @@ pub fn finish(
         bench,
         gate,
         last: None,
-        progress,
+        progress: &progress,
     };
     let derived = task.run(&mut Aside {
         line: &mut *line,

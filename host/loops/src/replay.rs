@@ -1,6 +1,9 @@
 //! Replay: the training fold from nothing, every step computed again and compared with what the ledger holds, bit for bit.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::ControlFlow,
+};
 
 use ledger::{Digest, Ledger, lineage::VersionRecord};
 use rl::{AdapterName, PolicyVersion, TurnId};
@@ -69,15 +72,15 @@ impl Replayed {
     }
 }
 
-/// Replays a line. Reads the ledger, writes nothing.
+/// Replays a line. Reads the ledger, writes nothing. `progress` hears of every step, and breaks the replay off when nobody waits for it any more.
 ///
 /// # Errors
-/// The ledger's and the learner's.
+/// The ledger's and the learner's; [`crate::Error::Unawaited`] when it was broken off.
 pub fn replay(
     line: &Line,
     bench: &MakeBench,
     options: Options,
-    progress: &(dyn Fn(&str, u64, u64) + Send + Sync),
+    progress: &(dyn Fn(&str, u64, u64) -> ControlFlow<()> + Send + Sync),
 ) -> Result<Replayed> {
     replay_ledger(
         line.ledger(),
@@ -95,7 +98,7 @@ fn replay_ledger(
     line: &Line,
     bench: &MakeBench,
     options: Options,
-    progress: &(dyn Fn(&str, u64, u64) + Send + Sync),
+    progress: &(dyn Fn(&str, u64, u64) -> ControlFlow<()> + Send + Sync),
 ) -> Result<Replayed> {
     let mut without = options.without;
     without.extend(line.forgotten().iter().cloned());

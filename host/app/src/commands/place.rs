@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::remote::Remote;
-use crate::history::{self, Event, Progress, Request, Response, Workbench, render};
+use crate::history::{self, Event, Progress, Request, Response, Tell, Workbench, render};
 
 /// Where the history is, and how it is printed.
 #[derive(Debug, Clone, clap::Args)]
@@ -40,7 +40,10 @@ impl Place {
     /// What went wrong there, in its words.
     pub(super) fn ask(&self, request: Request) -> anyhow::Result<Response> {
         let shown = Shown::new(self.json);
-        let mut tell = |progress: Progress| shown.tell(&progress);
+        let mut tell = |progress: Progress| {
+            shown.tell(&progress);
+            Ok(())
+        };
         let answer = match &self.data {
             Some(data) => {
                 let bench = Workbench::offline(data, self.model.as_deref())?;
@@ -52,11 +55,7 @@ impl Place {
         answer
     }
 
-    fn ask_host(
-        &self,
-        request: &Request,
-        tell: &mut dyn FnMut(Progress),
-    ) -> anyhow::Result<Response> {
+    fn ask_host(&self, request: &Request, tell: &mut Tell<'_>) -> anyhow::Result<Response> {
         let name = request.name();
         let body = self.remote.stream("/v1/history", request)?;
         for line in BufReader::new(body).lines() {
@@ -65,7 +64,7 @@ impl Place {
                 "the host's answer has another shape: are host and command of one version?",
             )?;
             match event {
-                Event::Progress(progress) => tell(progress),
+                Event::Progress(progress) => tell(progress)?,
                 Event::Done(response) => return Ok(*response),
                 Event::Error(failure) => anyhow::bail!("{}", failure.message),
             }

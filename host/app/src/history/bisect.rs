@@ -14,7 +14,7 @@ use trainer::LoraLearner;
 use super::log::Rows;
 use super::records;
 use super::request::{Probe, Test};
-use super::response::{Asked, Bisect, Culprit, Finding, Progress};
+use super::response::{Asked, Bisect, Culprit, Finding, Progress, Tell};
 use super::stage::{Place, Stage};
 use super::workbench::{Point, Workbench};
 
@@ -22,7 +22,7 @@ pub(crate) fn bisect(
     bench: &Workbench,
     probe: &Probe,
     (good, bad): (&str, &str),
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Tell<'_>,
 ) -> anyhow::Result<Bisect> {
     let rows = Rows::read(bench)?;
     let good = bench.point(&rows.lineage, good)?;
@@ -54,7 +54,7 @@ pub(crate) fn bisect(
             what: format!("asking {}", point.name()),
             done: asked.len() as u64,
             total: halvings.max(asked.len() as u64 + 1),
-        });
+        })?;
         stage.put(Place::A, bench.adapter(point)?);
         let (passes, answer) = answer(&stage, probe)?;
         let said = match &probe.test {
@@ -129,7 +129,7 @@ fn find(
     stage: &Stage,
     probe: &Probe,
     (version, parent): (&VersionRecord, Option<&VersionRecord>),
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Tell<'_>,
 ) -> anyhow::Result<Finding> {
     if !version.origin.is_step() {
         return Ok(Finding::NotAStep);
@@ -143,7 +143,7 @@ fn find(
             what: "leaving out one sample at a time".into(),
             done: at as u64,
             total: version.samples.len() as u64,
-        });
+        })?;
         stage.put(Place::A, again.without(at)?);
         let (passes, said) = answer(stage, probe)?;
         if passes {

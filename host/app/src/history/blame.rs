@@ -17,7 +17,7 @@ use super::log::Rows;
 use super::moves;
 use super::records;
 use super::request::BlameMethod;
-use super::response::{Blame, Blamed, Progress};
+use super::response::{Blame, Blamed, Progress, Tell};
 use super::stage::{Place, Stage, mean};
 use super::workbench::{Control, Point, Workbench};
 
@@ -37,7 +37,7 @@ pub(crate) struct Asked<'a> {
 pub(crate) fn blame(
     bench: &Workbench,
     asked: Asked<'_>,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Tell<'_>,
 ) -> anyhow::Result<Blame> {
     let rows = Rows::read(bench)?;
     let record = bench.version(&rows.lineage, asked.at)?;
@@ -122,7 +122,7 @@ fn left_out(
     stage: &Stage,
     (prompt, reply): (&[TokenId], &[TokenId]),
     turn: &str,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Tell<'_>,
 ) -> anyhow::Result<f64> {
     let options = replay::Options {
         without: HashSet::from([turn.into()]),
@@ -132,7 +132,7 @@ fn left_out(
     };
     let replayed = moves::replayed(bench, options, &mut |mut heard| {
         heard.what = format!("without {turn}: {}", heard.what);
-        progress(heard);
+        progress(heard)
     })?;
     let adapter = match replayed.adapter {
         Some(bytes) => {
@@ -167,7 +167,7 @@ impl Traced<'_> {
         &mut self,
         rows: &Rows,
         end: &VersionRecord,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut Tell<'_>,
     ) -> anyhow::Result<()> {
         let total = end.steps();
         let mut done = 0;
@@ -188,7 +188,7 @@ impl Traced<'_> {
                 what: format!("gradients of v{}", version.version),
                 done,
                 total,
-            });
+            })?;
             done += 1;
             let parent = rows.parent(version);
             self.step(version, parent)?;

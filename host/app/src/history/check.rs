@@ -12,20 +12,20 @@ use loops::records::{self, FORGOTTEN, ForgottenRecord};
 use rl::PolicyVersion;
 
 use super::moves;
-use super::response::{Invariant, Progress, Repaired, Verify};
+use super::response::{Invariant, Progress, Repaired, Tell, Verify};
 use super::workbench::Workbench;
 
 pub(crate) fn verify(
     bench: &Workbench,
     with_replay: bool,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Tell<'_>,
 ) -> anyhow::Result<Verify> {
     let folder = bench.folder();
     progress(Progress {
         what: "checking every byte".into(),
         done: 0,
         total: 0,
-    });
+    })?;
     let mut report = ledger::verify(folder)
         .with_context(|| format!("failed to examine the ledger {}", folder.display()))?;
     let held = match bench.ledger() {

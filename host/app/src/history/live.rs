@@ -1,11 +1,12 @@
 //! A live host's side: operators' requests, answered line by line.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use policy::{Adapter, ModelConfig};
 use rl::TenantId;
 use serde_json::Value;
-use serving::gateway::Operator;
+use serving::gateway::{LineFn, Operator};
 
 use super::request::Request;
 use super::response::{Event, Failure};
@@ -35,7 +36,7 @@ pub(crate) fn largest(train: &trainer::Config, model: &ModelConfig) -> usize {
     2 * (Adapter::parameters(model, train.rank) * size_of::<f32>() + NAMES)
 }
 
-fn answer(bench: &Workbench, asked: Value, line: &mut dyn FnMut(Value)) {
+fn answer(bench: &Workbench, asked: Value, line: &mut LineFn<'_>) {
     let result = serde_json::from_value::<Request>(asked)
         .map_err(|error| anyhow::anyhow!("this host cannot read the request: {error}"))
         .and_then(|request| {
@@ -53,15 +54,23 @@ fn answer(bench: &Workbench, asked: Value, line: &mut dyn FnMut(Value)) {
                 })?),
                 false => None,
             };
-            let mut tell = |progress| line(said(&Event::Progress(progress)));
+            let mut tell = |progress| match line(said(&Event::Progress(progress))) {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => {
+                    tracing::info!(request = name, "an operator's request ends: who asked has gone");
+                    anyhow::bail!("nobody waits for the answer any more")
+                }
+            };
             run(bench, request, &mut tell)
         });
-    line(said(&match result {
+    let last = said(&match result {
         Ok(response) => Event::Done(Box::new(response)),
         Err(error) => Event::Error(Failure {
             message: format!("{error:#}"),
         }),
-    }));
+    });
+    // Whoever has gone needs no answer.
+    let _ = line(last);
 }
 
 fn said(event: &Event) -> Value {
@@ -88,21 +97,30 @@ mod tests {
     fn first(bench: &Workbench, asked: &Request) -> String {
         let mut lines = Vec::new();
         let asked = serde_json::to_value(asked).unwrap();
-        answer(bench, asked, &mut |line| lines.push(line.to_string()));
+        answer(bench, asked, &mut |line| {
+            lines.push(line.to_string());
+            ControlFlow::Continue(())
+        });
         lines.swap_remove(0)
     }
 
-    #[test]
-    fn while_steps_are_taken_again_no_operators_request_computes_and_afterwards_one_does() {
-        let folder = tempfile::tempdir().unwrap();
+    /// A host's workbench on a tiny model, and what trains it.
+    fn bench(folder: &Path) -> (Workbench, loops::Trained) {
         let mut config = Config::default();
         let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/fixtures/tiny-llama");
         config.model.name = tiny.to_string_lossy().into_owned();
         let loaded = Loaded::from_config(&config.model).unwrap();
         let slot = || Arc::new(Slot::new(Deployed::default()));
         let trained = training::trained(&config, &loaded, slot(), slot()).unwrap();
-        let ledger = Ledger::open(folder.path(), ledger::Options::default()).unwrap();
+        let ledger = Ledger::open(folder, ledger::Options::default()).unwrap();
         let bench = Workbench::live(config, loaded, ledger, Control::Offline);
+        (bench, trained)
+    }
+
+    #[test]
+    fn while_steps_are_taken_again_no_operators_request_computes_and_afterwards_one_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let (bench, trained) = bench(folder.path());
         let (heavy, light) = (Request::Replay { to: None }, Request::Log { limit: None });
 
         let again = trained.turn.try_lock().unwrap();
@@ -125,5 +143,19 @@ mod tests {
         // A request that computes keeps the steps waiting: it holds the same.
         let _request = bench.loaded().unwrap().aside.try_lock().unwrap();
         assert!(trained.turn.try_lock().is_err());
+    }
+
+    #[test]
+    fn a_request_that_only_computes_ends_when_who_asked_has_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (bench, _) = bench(folder.path());
+        let mut lines = Vec::new();
+        let asked = serde_json::to_value(Request::Verify { replay: false }).unwrap();
+        answer(&bench, asked, &mut |line| {
+            lines.push(line.to_string());
+            ControlFlow::Break(())
+        });
+        assert_eq!(lines.len(), 2);
+        assert!(lines[1].contains("nobody waits"), "{lines:?}");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Both are the same operations of [`loops::Line`]; only who runs them differs. Nothing here decides what a version becomes.
 
+use std::ops::ControlFlow;
 use std::sync::mpsc;
 
 use anyhow::Context as _;
@@ -11,7 +12,7 @@ use loops::records::RunRecord;
 use loops::{forget, replay};
 use rl::{AdapterName, PolicyVersion};
 
-use super::response::{Forgotten, Moved, Plan, Progress, Replay, ReplayedStep};
+use super::response::{Forgotten, Moved, Plan, Progress, Replay, ReplayedStep, Tell};
 use super::workbench::{Control, Workbench};
 use super::{Selector, names};
 use crate::training;
@@ -33,7 +34,7 @@ pub(crate) fn line(bench: &Workbench) -> anyhow::Result<Line> {
 pub(crate) fn revert(
     bench: &Workbench,
     version: &str,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Tell<'_>,
 ) -> anyhow::Result<Moved> {
     let to = bench.point(&bench.lineage()?, version)?.number();
     let order = Order::Revert {
@@ -46,7 +47,7 @@ pub(crate) fn revert(
 pub(crate) fn promote(
     bench: &Workbench,
     version: &str,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Tell<'_>,
 ) -> anyhow::Result<Moved> {
     let lineage = bench.lineage()?;
     let record = bench.version(&lineage, version)?;
@@ -68,7 +69,7 @@ pub(crate) fn import(
     bench: &Workbench,
     weights: loops::line::Imported,
     (branch, live): (Option<&str>, bool),
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Tell<'_>,
 ) -> anyhow::Result<Moved> {
     let done = give(bench, Order::Import(Box::new(weights)), progress)?;
     let imported = moved(done, None)?;
@@ -105,7 +106,7 @@ fn moved(done: Done, branch: Option<String>) -> anyhow::Result<Moved> {
 pub(crate) fn give(
     bench: &Workbench,
     order: Order,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Tell<'_>,
 ) -> anyhow::Result<Done> {
     match bench.control() {
         Control::Live { control, runtime } => {
@@ -121,7 +122,8 @@ pub(crate) fn give(
             });
             for heard in heard {
                 match heard {
-                    Heard::Progress(heard) => progress(heard),
+                    // Whether anybody hears it or not.
+                    Heard::Progress(heard) => drop(progress(heard)),
                     Heard::End(done) => return Ok((*done)?),
                 }
             }
@@ -147,11 +149,7 @@ fn said(what: &str, done: u64, total: u64) -> Progress {
 }
 
 /// Obeys an order on a folder that nobody else has open.
-fn obey(
-    bench: &Workbench,
-    order: Order,
-    progress: &mut dyn FnMut(Progress),
-) -> anyhow::Result<Done> {
+fn obey(bench: &Workbench, order: Order, progress: &mut Tell<'_>) -> anyhow::Result<Done> {
     let mut line = line(bench)?;
     if line.forgetting().is_some() && !matches!(order, Order::Forget(_)) {
         // What was interrupted comes first: until it is over the line is between two states.
@@ -189,13 +187,17 @@ fn obey(
 fn finish_forgetting(
     bench: &Workbench,
     line: &mut Line,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Tell<'_>,
 ) -> anyhow::Result<forget::Forgotten> {
     begin_run(bench, line)?;
     let make = training::bench(bench.loaded()?, line.adapter());
     let gate = &bench.config().loops.gate;
     relayed(progress, |tell| {
-        Ok(forget::finish(line, &make, gate, tell)?)
+        let tell = |what: &str, done, total| {
+            // Forgetting is never broken off.
+            let _ = tell(what, done, total);
+        };
+        Ok(forget::finish(line, &make, gate, &tell)?)
     })
 }
 
@@ -216,20 +218,23 @@ fn begin_run(bench: &Workbench, line: &mut Line) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs `work` on a thread of its own and passes on what it says.
+/// Runs `work` on a thread of its own and passes on what it says. It is told to break off when nobody waits for it any more, which it may not do.
 fn relayed<T: Send>(
-    progress: &mut dyn FnMut(Progress),
-    work: impl FnOnce(&(dyn Fn(&str, u64, u64) + Send + Sync)) -> anyhow::Result<T> + Send,
+    progress: &mut Tell<'_>,
+    work: impl FnOnce(&(dyn Fn(&str, u64, u64) -> ControlFlow<()> + Send + Sync)) -> anyhow::Result<T>
+    + Send,
 ) -> anyhow::Result<T> {
     let (sender, heard) = mpsc::channel();
     std::thread::scope(|scope| {
         let worker = scope.spawn(move || {
-            let tell = move |what: &str, done, total| {
-                let _ = sender.send(said(what, done, total));
+            let tell = move |what: &str, done, total| match sender.send(said(what, done, total)) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
             };
             work(&tell)
         });
-        heard.into_iter().for_each(progress);
+        // What ends this closes the channel, which tells the worker.
+        let _ = heard.into_iter().try_for_each(progress);
         match worker.join() {
             Ok(result) => result,
             Err(_) => anyhow::bail!("the computation panicked; see standard error"),
@@ -273,7 +278,7 @@ pub(crate) fn plan(bench: &Workbench, selector: &Selector) -> anyhow::Result<Pla
 pub(crate) fn forget(
     bench: &Workbench,
     selector: &Selector,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Tell<'_>,
 ) -> anyhow::Result<Forgotten> {
     let done = give(bench, Order::Forget(selector.into()), progress)?;
     let Done::Forgotten(forgotten) = done else {
@@ -301,7 +306,7 @@ pub(crate) fn forget(
 pub(crate) fn replay(
     bench: &Workbench,
     to: Option<&str>,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Tell<'_>,
 ) -> anyhow::Result<Replay> {
     let to = to
         .map(|to| bench.version(&bench.lineage()?, to))
@@ -330,7 +335,7 @@ pub(crate) fn replay(
 pub(crate) fn replayed(
     bench: &Workbench,
     options: replay::Options,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Tell<'_>,
 ) -> anyhow::Result<replay::Replayed> {
     let line = line(bench)?;
     anyhow::ensure!(
@@ -343,4 +348,20 @@ pub(crate) fn replayed(
     relayed(progress, |tell| {
         replay::replay(&line, &make, options, tell).context("failed to replay")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_told_that_nobody_waits_and_what_it_gives_is_given_all_the_same() {
+        let mut gone = |_| anyhow::bail!("gone");
+        let steps = relayed(&mut gone, |tell| {
+            let steps = 0..1_000_000_u64;
+            let told = |step: &u64| tell("steps", *step, 0).is_continue();
+            Ok(steps.take_while(told).count())
+        });
+        assert!(steps.unwrap() < 1_000_000);
+    }
 }

@@ -67,7 +67,7 @@ pub(crate) fn record(
         version,
     };
     let order = loops::orders::Order::Name(record);
-    super::moves::give(bench, order, &mut |_| {}).map(drop)
+    super::moves::give(bench, order, &mut |_| Ok(())).map(drop)
 }
 
 /// A name that could be read as a version, or not be typed, is refused.

@@ -19,6 +19,10 @@ pub struct Progress {
     pub total: u64,
 }
 
+/// Hears how far a request is. An error ends what computes nothing that stays: nobody waits for the answer any more. What was ordered
+/// (revert, forget, import) is done all the same.
+pub type Tell<'a> = dyn FnMut(Progress) -> anyhow::Result<()> + 'a;
+
 /// One line of an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

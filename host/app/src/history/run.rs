@@ -2,7 +2,7 @@
 
 use super::blame::Asked;
 use super::request::Request;
-use super::response::{Progress, Response};
+use super::response::{Response, Tell};
 use super::transfer::Given;
 use super::workbench::Workbench;
 use super::{bisect, blame, check, episode, log, moves, names, show, transfer};
@@ -14,7 +14,7 @@ use super::{bisect, blame, check, episode, log, moves, names, show, transfer};
 pub fn run(
     bench: &Workbench,
     request: Request,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Tell<'_>,
 ) -> anyhow::Result<Response> {
     Ok(match request {
         Request::Log { limit } => Response::Log(log::log(bench, limit)?),

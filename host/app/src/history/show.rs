@@ -10,7 +10,7 @@ use rl::TokenId;
 use super::log::Rows;
 use super::records;
 use super::request::Behaviour;
-use super::response::{Diff, Divergence, Progress, Replies, Show};
+use super::response::{Diff, Divergence, Progress, Replies, Show, Tell};
 use super::stage::{Place, Stage, mean};
 use super::weights;
 use super::workbench::{Point, Workbench};
@@ -20,7 +20,7 @@ pub(crate) fn show(
     bench: &Workbench,
     version: &str,
     behaviour: Option<&Behaviour>,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Tell<'_>,
 ) -> anyhow::Result<Show> {
     let rows = Rows::read(bench)?;
     let record = bench.version(&rows.lineage, version)?;
@@ -49,7 +49,7 @@ pub(crate) fn replies(
     a: &Point,
     b: &Point,
     asked: &Behaviour,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Tell<'_>,
 ) -> anyhow::Result<Vec<Replies>> {
     let adapters = (bench.adapter(a)?, bench.adapter(b)?);
     let loaded = bench.loaded()?;
@@ -62,7 +62,7 @@ pub(crate) fn replies(
             what: "replies".into(),
             done: done as u64,
             total: asked.prompts.len() as u64,
-        });
+        })?;
         let ids = stage.prompt(prompt)?;
         let ask = |place| {
             let reply = stage.greedy(place, &ids, asked.max_tokens);
@@ -104,7 +104,7 @@ pub(crate) fn diff(
     a: &str,
     b: &str,
     behaviour: Option<&Behaviour>,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Tell<'_>,
 ) -> anyhow::Result<Diff> {
     let lineage = bench.lineage()?;
     let (a, b) = (bench.point(&lineage, a)?, bench.point(&lineage, b)?);

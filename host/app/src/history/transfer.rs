@@ -6,7 +6,7 @@ use policy::peft;
 
 use super::moves;
 use super::request::Hex;
-use super::response::{Export, Moved, Progress};
+use super::response::{Export, Moved, Tell};
 use super::workbench::Workbench;
 
 pub(crate) fn export(bench: &Workbench, version: &str) -> anyhow::Result<Export> {
@@ -36,7 +36,7 @@ pub(crate) fn import(
     bench: &Workbench,
     given: &Given<'_>,
     (branch, promote): (Option<&str>, bool),
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Tell<'_>,
 ) -> anyhow::Result<Moved> {
     if let Some(branch) = branch {
         super::names::check(branch)?;

@@ -1,6 +1,10 @@
 //! Reverting, promoting, replaying and forgetting.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    ops::ControlFlow,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use ledger::{Ledger, Options, Record, Seq, lineage::Lineage, verify};
 use loops::{
@@ -25,7 +29,8 @@ pub(crate) fn replayed(ledger: &Ledger) -> Replayed {
         gate: no_gate(),
         ..replay::Options::default()
     };
-    replay::replay(&line(ledger), &bench(), options, NONE).unwrap()
+    let told = &|_: &str, _, _| ControlFlow::Continue(());
+    replay::replay(&line(ledger), &bench(), options, told).unwrap()
 }
 
 pub(crate) fn adapter(ledger: &Ledger) -> Vec<u8> {
@@ -61,6 +66,29 @@ pub(crate) fn counterfactual(
         }
     }
     ledger
+}
+
+#[tokio::test]
+async fn a_replay_that_nobody_waits_for_ends_after_the_step_that_it_is_at() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    rig.talk("s", &["hi", "thank you", "great", "nice", "perfect"])
+        .await;
+    rig.until(|s| s.live.get() == 2).await;
+    let steps = AtomicUsize::new(0);
+    let told = |_: &str, _, _| match steps.fetch_add(1, Relaxed) {
+        0 => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    let options = replay::Options {
+        gate: no_gate(),
+        ..replay::Options::default()
+    };
+    let broken = replay::replay(&line(&rig.ledger), &bench(), options, &told);
+    assert!(matches!(broken, Err(loops::Error::Unawaited)), "{broken:?}");
+    assert_eq!(steps.into_inner(), 1);
+    assert_eq!(replayed(&rig.ledger).steps.len(), 2);
+    rig.stop().await;
 }
 
 #[tokio::test]

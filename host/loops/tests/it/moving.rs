@@ -1,6 +1,6 @@
 //! The head moves while something else happens: a step in progress, a version that the gate holds, other settings.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, ops::ControlFlow};
 
 use ledger::{
     Seq,
@@ -232,8 +232,8 @@ async fn a_replay_without_somebody_gives_the_weights_of_a_world_in_which_she_nev
         gate: no_gate(),
         ..replay::Options::default()
     };
-    let none: &(dyn Fn(&str, u64, u64) + Send + Sync) = &|_, _, _| {};
-    let replayed = replay::replay(&line(&rig.ledger), &bench(), options, none).unwrap();
+    let told = &|_: &str, _, _| ControlFlow::Continue(());
+    let replayed = replay::replay(&line(&rig.ledger), &bench(), options, told).unwrap();
     assert_eq!(replayed.adapter.unwrap(), World::new(never).train_all());
     rig.stop().await;
 }

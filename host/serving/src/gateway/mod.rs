@@ -45,4 +45,4 @@ pub use http::CONNECTION_BYTES;
 pub use pieces::UNREAD_BYTES;
 pub use request::understand;
 pub use server::{Gateway, Handle, PROMPTS_AT_ONCE};
-pub use service::{AdmitFn, AnswerFn, Backend, Operator, StatusFn, UnixSeconds};
+pub use service::{AdmitFn, AnswerFn, Backend, LineFn, Operator, StatusFn, UnixSeconds};

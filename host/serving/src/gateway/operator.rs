@@ -3,6 +3,7 @@
 //! Who asks is checked before the body is read. What is asked and answered is the application's: nothing here reads it but the
 //! word `error` of a first line, which becomes the status.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -57,8 +58,11 @@ pub(super) async fn answer(State(service): Shared, request: Request) -> Result<R
     let (sender, mut lines) = mpsc::unbounded_channel();
     let run = Arc::clone(&operator.answer);
     tokio::task::spawn_blocking(move || {
-        // A client that went away hears nothing more; what it asked for is done all the same.
-        run(asked, &mut |line| drop(sender.send(line)));
+        // A client that went away hears nothing more.
+        run(asked, &mut |line| match sender.send(line) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        });
         drop((room, alone));
     });
     let Some(first) = lines.recv().await else {

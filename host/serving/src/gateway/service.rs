@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -29,9 +30,12 @@ pub type UnixSeconds = dyn Fn() -> u64 + Send + Sync;
 /// Whether this tenant is an operator of the host.
 pub type AdmitFn = dyn Fn(&TenantId) -> bool + Send + Sync;
 
-/// Answers an operator's request, one JSON value a line. It runs on a thread that may block, and to its end: a client that
-/// goes away is not told of the rest, but what it asked for is done.
-pub type AnswerFn = dyn Fn(serde_json::Value, &mut dyn FnMut(serde_json::Value)) + Send + Sync;
+/// Hears a line of an answer; breaks when the client has gone.
+pub type LineFn<'a> = dyn FnMut(serde_json::Value) -> ControlFlow<()> + 'a;
+
+/// Answers an operator's request, one JSON value a line. It runs on a thread that may block, and to its end: whether what it was asked for is
+/// done when its client has gone is its own decision.
+pub type AnswerFn = dyn Fn(serde_json::Value, &mut LineFn<'_>) + Send + Sync;
 
 /// What operators can ask of the application over `POST /v1/history`; the gateway reads neither requests nor answers.
 #[derive(Clone)]

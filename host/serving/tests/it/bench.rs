@@ -92,6 +92,8 @@ pub(crate) struct Host {
     pub(crate) slot: Arc<Slot>,
     pub(crate) model: Arc<Model>,
     pub(crate) gateway: Handle,
+    /// A permit for each client that went away during an operator's answer.
+    pub(crate) gone: Arc<Semaphore>,
     finishing: mpsc::UnboundedReceiver<Served>,
     pub(crate) backend: Option<Backend>,
     pub(crate) idle: Option<Engine>,
@@ -109,16 +111,23 @@ pub(crate) fn deployed(model: &Model, version: u64) -> Deployed {
     }
 }
 
-fn operator() -> Operator {
+/// `gone` gets a permit when a client goes away during an answer without an end.
+fn operator(gone: Arc<Semaphore>) -> Operator {
     Operator {
         admits: Arc::new(|tenant| tenant.as_str() != "guest"),
         largest: 1 << 20,
-        answer: Arc::new(|asked, line| {
+        answer: Arc::new(move |asked, line| {
             if asked["fail"] == true {
-                return line(json!({ "error": { "message": "it cannot be done" } }));
+                let _ = line(json!({ "error": { "message": "it cannot be done" } }));
+                return;
             }
-            line(json!({ "progress": 1 }));
-            line(json!({ "done": asked }));
+            while line(json!({ "progress": 1 })).is_continue() {
+                if asked["endless"] != true {
+                    let _ = line(json!({ "done": asked }));
+                    return;
+                }
+            }
+            gone.add_permits(1);
         }),
     }
 }
@@ -162,11 +171,12 @@ impl Host {
         let gateway = Gateway::build(setup.gateway, registry, Arc::new(|| 1_700_000_000))
             .await
             .unwrap();
+        let gone = Arc::new(Semaphore::new(0));
         let backend = Backend {
             engine: handle.clone(),
             sink: sink.clone(),
             status: Arc::new(|tenant| json!({ "tenant": tenant.as_str() })),
-            operator: operator(),
+            operator: operator(gone.clone()),
         };
         let opener = gateway.handle();
         let backend = match setup.open {
@@ -187,6 +197,7 @@ impl Host {
             slot,
             model,
             gateway: opener,
+            gone,
             finishing: seen,
             backend,
             idle,

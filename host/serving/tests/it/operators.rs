@@ -58,6 +58,18 @@ async fn a_request_that_the_application_refuses_at_once_has_a_status_and_its_wor
 }
 
 #[tokio::test]
+async fn what_an_operator_asked_for_hears_that_its_client_has_gone() {
+    let host = Host::scripted().await;
+    let asked = json!({ "endless": true }).to_string();
+    let mut client = Client::send(host.addr, "POST", "/v1/history", &[], &asked).await;
+    client.until("progress").await;
+    assert_eq!(host.gone.available_permits(), 0);
+    drop(client);
+    let heard = tokio::time::timeout(Duration::from_secs(60), host.gone.acquire()).await;
+    assert!(heard.is_ok_and(|permit| permit.is_ok()));
+}
+
+#[tokio::test]
 async fn an_operators_request_may_be_larger_than_a_clients_up_to_what_the_application_says() {
     let host = Host::start(Setup {
         gateway: gateway::Config {

@@ -1,6 +1,9 @@
 //! What must hold of a ledger whatever happened to the processes that wrote it, given what the world outside knows.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    ops::ControlFlow,
+};
 
 use ledger::{
     Digest, Ledger, Record, Seq,
@@ -394,7 +397,10 @@ fn weights(ledger: &Ledger, rules: Rules) {
         gate: no_gate(),
         ..replay::Options::default()
     };
-    let replayed = replay::replay(&line, &bench(), options, &|_, _, _| {}).unwrap();
+    let replayed = replay::replay(&line, &bench(), options, &|_, _, _| {
+        ControlFlow::Continue(())
+    })
+    .unwrap();
     assert!(
         replayed.is_exact(),
         "a replay gives other versions: {:#?}{}",
