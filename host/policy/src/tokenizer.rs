@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::template::PromptSize;
 
 mod build;
 mod gguf;
@@ -145,6 +146,29 @@ impl Tokenizer {
             Special::Parse => self.encode_spans(text, &[]),
             Special::Plain => self.encode_plain(text),
         }
+    }
+
+    /// As [`Tokenizer::encode`], of a text that is not longer than `most`.
+    ///
+    /// # Errors
+    /// And [`Error::PromptTooLong`], before all of a long one is made tokens of.
+    pub fn encode_within(
+        &self,
+        text: &str,
+        special: Special,
+        most: PromptSize,
+    ) -> Result<Vec<u32>> {
+        let too_long = || Error::PromptTooLong { most };
+        if text.len() > most.bytes {
+            return Err(too_long());
+        }
+        let whole = 0..text.len();
+        let untrusted = match special {
+            Special::Parse => &[][..],
+            Special::Plain => std::slice::from_ref(&whole),
+        };
+        let ids = self.encode_at_most(text, untrusted, most.tokens)?;
+        ids.ok_or_else(too_long)
     }
 
     /// The ids of a text in which the `untrusted` byte ranges (sorted, disjoint, on character borders) are data: a marker that

@@ -80,7 +80,7 @@ fn said(event: &Event) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
@@ -105,7 +105,7 @@ mod tests {
     }
 
     /// A host's workbench on a tiny model, and what trains it.
-    fn bench(folder: &Path) -> (Workbench, loops::Trained) {
+    pub(in super::super) fn bench(folder: &Path) -> (Workbench, loops::Trained) {
         let mut config = Config::default();
         let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policy/fixtures/tiny-llama");
         config.model.name = tiny.to_string_lossy().into_owned();

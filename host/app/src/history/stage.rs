@@ -10,6 +10,7 @@ use rl::{
     AdapterName, Completion, Message, Policy as _, PolicyVersion, SampleRequest, Sampling,
     ScoreRequest, TokenFlow, TokenId, Weights,
 };
+use serving::engine::longest_prompt;
 
 use super::workbench::{Control, Workbench};
 
@@ -84,6 +85,7 @@ impl Stage {
 
     /// The ids of a conversation in which the user has said this.
     pub(crate) fn prompt(&self, text: &str) -> anyhow::Result<Vec<TokenId>> {
+        self.check_text(text)?;
         let ids = self.local.encode(&[Message::user(text)], &[], "")?;
         self.check(ids.len() + 1)?;
         Ok(ids)
@@ -91,9 +93,21 @@ impl Stage {
 
     /// The ids of a reply that somebody wrote.
     pub(crate) fn reply(&self, text: &str) -> anyhow::Result<Vec<TokenId>> {
+        self.check_text(text)?;
         let ids = self.local.encode_text(text)?;
         anyhow::ensure!(!ids.is_empty(), "the reply is empty");
         Ok(ids)
+    }
+
+    /// Refuses a text that is certainly too long before tokens are made of it, which takes a hundred times its memory.
+    fn check_text(&self, text: &str) -> anyhow::Result<()> {
+        let most = longest_prompt(self.context).bytes;
+        anyhow::ensure!(
+            text.len() <= most,
+            "a text of {} bytes, and {most} are the most that is computed with here",
+            text.len()
+        );
+        Ok(())
     }
 
     /// Refuses what the host has planned no memory for.
@@ -152,4 +166,27 @@ pub(crate) fn mean(logprobs: &[f32]) -> f64 {
     }
     let sum: f64 = logprobs.iter().map(|x| f64::from(*x)).sum();
     sum / logprobs.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::live::tests::bench;
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_certainly_too_long_is_refused_before_tokens_are_made_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (bench, _) = bench(folder.path());
+        let stage = Stage::new(&bench).unwrap();
+        let most = longest_prompt(stage.context).bytes;
+        let long = "x".repeat(most + 1);
+        for refused in [stage.prompt(&long), stage.reply(&long)] {
+            let refused = refused.unwrap_err().to_string();
+            assert!(
+                refused.contains(&format!("a text of {} bytes", most + 1)),
+                "{refused}"
+            );
+        }
+        assert!(!stage.reply(&long[..10]).unwrap().is_empty());
+    }
 }

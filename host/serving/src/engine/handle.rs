@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::job::{Event, Priority, Refusal, SampleJob};
 use super::queue::{Permit, Queue, Work};
 use super::sequence::Loaded;
-use super::text::{Text, failed, refused};
+use super::text::{Text, refused};
 use crate::metrics::EngineMetrics;
 
 /// The tenant of the loops' own work. Users' prompts are never reused for it, nor the other way round.
@@ -284,11 +284,7 @@ impl Policy for EngineHandle {
     }
 
     fn encode_text(&self, text: &str) -> rl::Result<Vec<TokenId>> {
-        self.inner
-            .text
-            .tokenizer
-            .encode(text, Special::Plain)
-            .map_err(failed)
+        self.inner.text.plain(text).map_err(refused)
     }
 
     fn sample(

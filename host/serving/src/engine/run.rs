@@ -11,7 +11,7 @@ use rl::{AdapterName, PolicyCard};
 use super::config::Config;
 use super::handle::{EngineHandle, Inner};
 use super::queue::{Limits, Queue};
-use super::text::{Text, longest_prompt};
+use super::text::Text;
 use super::worker::Worker;
 use crate::error::{Error, Result};
 use crate::metrics::{EngineMetrics, SharedRegistry};
@@ -108,11 +108,7 @@ impl Engine {
         let inner = Arc::new(Inner {
             queue,
             longest_token: tokenizer.longest_token().max(1),
-            text: Text {
-                most: longest_prompt(context),
-                tokenizer,
-                template,
-            },
+            text: Text::new(tokenizer, template, context),
             card,
             adapters,
             metrics: EngineMetrics::register(registry),

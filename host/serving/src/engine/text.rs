@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use policy::{ChatTemplate, PromptSize, Special, Tokenizer};
 use rl::{Message, Role, TokenId, ToolSpec};
 
@@ -35,10 +36,33 @@ pub(crate) struct Text {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) template: Arc<ChatTemplate>,
     /// How long a prompt may be.
-    pub(crate) most: PromptSize,
+    most: PromptSize,
+    /// Held while a text is made tokens of, of clients and of the loops alike: what that takes is planned once.
+    alone: Arc<Mutex<()>>,
 }
 
 impl Text {
+    /// For prompts of this context.
+    pub(crate) fn new(
+        tokenizer: Arc<Tokenizer>,
+        template: Arc<ChatTemplate>,
+        context: usize,
+    ) -> Self {
+        Self {
+            tokenizer,
+            template,
+            most: longest_prompt(context),
+            alone: Arc::default(),
+        }
+    }
+
+    /// The ids of a text, which is no longer than a prompt may be.
+    pub(crate) fn plain(&self, text: &str) -> policy::Result<Vec<TokenId>> {
+        let _alone = self.alone.lock();
+        let (tokenizer, most) = (&self.tokenizer, self.most);
+        tokenizer.encode_within(text, Special::Plain, most)
+    }
+
     /// The ids of a conversation that ends where a reply begins with `reply_prefix`. `special` says whether the host
     /// vouches for the prefix.
     pub(crate) fn encode(
@@ -48,6 +72,7 @@ impl Text {
         reply_prefix: &str,
         special: Special,
     ) -> policy::Result<Vec<TokenId>> {
+        let _alone = self.alone.lock();
         let has_tools = !tools.is_empty()
             || messages
                 .iter()
@@ -62,24 +87,31 @@ impl Text {
             encode(messages, tools)
         }?;
         if !reply_prefix.is_empty() {
-            ids.extend(self.tokenizer.encode(reply_prefix, special)?);
+            ids.extend(
+                self.tokenizer
+                    .encode_within(reply_prefix, special, self.most)?,
+            );
         }
         Ok(ids)
     }
 }
 
-/// The template said no to these messages, or they are too long.
+/// The template said no to these messages, or a text is too long.
 pub(crate) fn refused(error: policy::Error) -> rl::Error {
     if matches!(error, policy::Error::Tokenizer { .. }) {
         return failed(error);
     }
+    let what = match error {
+        policy::Error::PromptTooLong { .. } => "the tokenizer",
+        _ => "the chat template",
+    };
     rl::Error::Refused {
-        what: "the chat template".into(),
+        what: what.into(),
         why: with_causes(&error),
     }
 }
 
-pub(crate) fn failed(error: policy::Error) -> rl::Error {
+fn failed(error: policy::Error) -> rl::Error {
     rl::Error::Failed {
         what: "the tokenizer".into(),
         why: with_causes(&error),
@@ -179,8 +211,64 @@ fn instructions(tools: &[ToolSpec]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
     use super::*;
     use rl::ToolCall;
+    use serde_json::json;
+
+    /// Every letter is a token.
+    fn text(context: usize) -> Text {
+        let vocab: serde_json::Map<_, _> = (b'a'..=b'z')
+            .map(|letter| (char::from(letter).to_string(), (letter - b'a').into()))
+            .collect();
+        let bytes =
+            json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false });
+        let json = json!({
+            "model": { "type": "BPE", "vocab": vocab, "merges": [] },
+            "pre_tokenizer": bytes, "decoder": bytes,
+        });
+        let json = json.to_string();
+        let tokenizer = Tokenizer::from_json(json.as_bytes(), "tokenizer.json".as_ref()).unwrap();
+        Text::new(
+            Arc::new(tokenizer),
+            Arc::new(ChatTemplate::chatml()),
+            context,
+        )
+    }
+
+    #[test]
+    fn what_a_plugin_has_made_tokens_of_is_no_longer_than_a_prompt_may_be() {
+        let text = text(10);
+        assert_eq!(text.plain("abc").unwrap(), [0, 1, 2]);
+        for letters in [16, 161] {
+            let long = "a".repeat(letters);
+            let refused = refused(text.plain(&long).unwrap_err());
+            assert!(matches!(refused, rl::Error::Refused { .. }), "{refused}");
+            assert!(
+                refused
+                    .to_string()
+                    .contains("more than 15 tokens, or 160 bytes"),
+                "{refused}"
+            );
+            let prefix = text.encode(&[], &[], &long, Special::Plain);
+            assert!(matches!(prefix, Err(policy::Error::PromptTooLong { .. })));
+        }
+    }
+
+    #[test]
+    fn one_text_is_made_tokens_of_at_a_time() {
+        let text = text(10);
+        let (done, seen) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let first = text.alone.lock();
+            scope.spawn(|| done.send(text.plain("abc").unwrap()));
+            assert!(seen.recv_timeout(Duration::from_millis(100)).is_err());
+            drop(first);
+            assert_eq!(seen.recv().unwrap(), [0, 1, 2]);
+        });
+    }
 
     #[test]
     fn a_template_without_tools_still_shows_definitions_calls_and_all_results() {
