@@ -454,14 +454,14 @@ fn a_host_with_the_least_budget_that_it_asks_for_learns_and_keeps_it() {
     assert!(peak <= least << 10, "{peak} kB of {least} MiB: {status}");
     host.kill();
 
-    // With more it is answered, but for what nobody can plan.
+    // With more it is answered.
     let mut command = serve();
     command.args(["--memory", "64GiB"]);
     let host = Process::spawn(command);
     let blame = |method| run(&["blame", "Hi", "--method", method, "--url", &host.url]);
-    let (ok, _, said) = blame("gradient");
-    assert!(ok, "{said}");
-    let (ok, _, said) = blame("replay");
-    assert!(!ok && said.contains("has no plan"), "{said}");
+    for method in ["gradient", "replay"] {
+        let (ok, _, said) = blame(method);
+        assert!(ok, "{said}");
+    }
     host.kill();
 }

@@ -135,6 +135,15 @@ pub enum Error {
     /// The host stops.
     #[error("the host stops, or the loop that was asked starts again; what was begun goes on then")]
     Stopping,
+    /// Weights that are computed aside could not be put on a disk.
+    #[error("failed to keep weights in a temporary file in {}", folder.display())]
+    Spill {
+        /// Where the file is.
+        folder: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
     /// Whoever asked for something to be computed waits no longer.
     #[error("nobody waits for what is computed any more")]
     Unawaited,

@@ -40,6 +40,7 @@ pub mod schedule;
 pub mod serve;
 pub mod session;
 mod signs;
+mod spill;
 pub mod status;
 mod store;
 mod supervisor;

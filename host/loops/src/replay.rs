@@ -1,9 +1,6 @@
 //! Replay: the training fold from nothing, every step computed again and compared with what the ledger holds, bit for bit.
 
-use std::{
-    collections::{HashMap, HashSet},
-    ops::ControlFlow,
-};
+use std::{collections::HashSet, ops::ControlFlow};
 
 use ledger::{Digest, Ledger, lineage::VersionRecord};
 use rl::{AdapterName, PolicyVersion, TurnId};
@@ -16,6 +13,7 @@ use crate::{
     gate::GateConfig,
     line::{Line, Step},
     schedule::Due,
+    spill::Spill,
 };
 
 /// How far, and without what.
@@ -72,7 +70,7 @@ impl Replayed {
     }
 }
 
-/// Replays a line. Reads the ledger, writes nothing. `progress` hears of every step, and breaks the replay off when nobody waits for it any more.
+/// Replays a line. Reads the ledger, writes nothing to it. `progress` hears of every step, and breaks the replay off when nobody waits for it any more.
 ///
 /// # Errors
 /// The ledger's and the learner's; [`crate::Error::Unawaited`] when it was broken off.
@@ -122,25 +120,25 @@ fn replay_ledger(
         last: options.to,
         progress,
     };
-    let mut memory = InMemory {
+    let mut bank = Aside {
         ledger,
-        kept: HashMap::new(),
+        kept: Spill::new(ledger.dir()),
         steps: Vec::new(),
         next: line.next_version(),
         line,
     };
-    let derived = task.run(&mut memory)?;
+    let derived = task.run(&mut bank)?;
     let end = match options.to {
         Some(_) => derived.line.last().cloned(),
         None => derived.head,
     };
     let weights = match &end {
-        Some(version) if version.adapter_blob.is_some() => Some(memory.weights(version)?),
+        Some(version) if version.adapter_blob.is_some() => Some(bank.weights(version)?),
         _ => None,
     };
     let (adapter, optimizer) = weights.unzip();
     Ok(Replayed {
-        steps: memory.steps,
+        steps: bank.steps,
         head: end,
         adapter,
         optimizer,
@@ -148,16 +146,16 @@ fn replay_ledger(
     })
 }
 
-/// Weights that differ from the ledger's are kept in memory: they are the result, or on the way to it.
-struct InMemory<'a> {
+/// Weights that differ from the ledger's are kept on its disk: they are the result, or on the way to it, and a later order may go back to any.
+struct Aside<'a> {
     ledger: &'a Ledger,
-    kept: HashMap<Digest, Vec<u8>>,
+    kept: Spill,
     steps: Vec<Again>,
     next: PolicyVersion,
     line: &'a Line,
 }
 
-impl InMemory<'_> {
+impl Aside<'_> {
     /// Whether a step that the ledger does not hold is one that it has not come to.
     fn is_pending(&self, due: &Due, parent: Option<&VersionRecord>) -> bool {
         if self.steps.last().is_some_and(|before| before.pending) {
@@ -182,7 +180,7 @@ impl InMemory<'_> {
     }
 }
 
-impl Bank for InMemory<'_> {
+impl Bank for Aside<'_> {
     fn keep(
         &mut self,
         due: &Due,
@@ -203,7 +201,7 @@ impl Bank for InMemory<'_> {
         });
         for (digest, bytes) in [(digests.0, adapter), (digests.1, optimizer)] {
             if !self.ledger.has_blob(&digest) {
-                self.kept.insert(digest, bytes);
+                self.kept.put(digest, &bytes)?;
             }
         }
         let number = match recorded {
@@ -235,8 +233,8 @@ impl Bank for InMemory<'_> {
     fn weights(&self, version: &VersionRecord) -> Result<(Vec<u8>, Vec<u8>)> {
         let get = |digest: &Option<Digest>| match digest {
             None => Ok(Vec::new()),
-            Some(digest) => match self.kept.get(digest) {
-                Some(bytes) => Ok(bytes.clone()),
+            Some(digest) => match self.kept.get(digest)? {
+                Some(bytes) => Ok(bytes),
                 None => crate::train::get(self.ledger, digest),
             },
         };

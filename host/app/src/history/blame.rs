@@ -19,7 +19,7 @@ use super::records;
 use super::request::BlameMethod;
 use super::response::{Blame, Blamed, Progress, Tell};
 use super::stage::{Place, Stage, mean};
-use super::workbench::{Control, Point, Workbench};
+use super::workbench::{Point, Workbench};
 
 /// Most tokens of a reply that nobody gave.
 const REPLY_TOKENS: u32 = 64;
@@ -48,12 +48,6 @@ pub(crate) fn blame(
         asked.method == BlameMethod::Gradient || is_head,
         "a replay leaves samples out of the training that led to the head; for {} ask --method gradient",
         point.name()
-    );
-    let planned =
-        matches!(bench.control(), Control::Live { .. }) && bench.config().memory.is_some();
-    anyhow::ensure!(
-        asked.method == BlameMethod::Gradient || !planned,
-        "a replay without a sample holds the weights of all steps after it, for which a host with a `memory` has no plan: ask a copy of its folder (--data), or --method gradient"
     );
     let stage = Stage::new(bench)?;
     stage.put(Place::A, bench.adapter(&point)?);

@@ -3,18 +3,22 @@
 use std::{
     collections::HashSet,
     ops::ControlFlow,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use ledger::{Ledger, Options, Record, Seq, lineage::Lineage, verify};
 use loops::{
     Line,
+    bench::{Bench, MakeBench},
     forget::{self, Selector},
     records::{FORGOTTEN, JUDGED, JudgedRecord, RUN, TURN, TurnRecord},
     replay::{self, Replayed},
     status::LoopState,
 };
-use rl::PolicyVersion;
+use rl::{Batch, Learner, PolicyVersion, Proposal};
 
 use crate::rig::{Rig, bench, config, folder, no_gate, open};
 
@@ -66,6 +70,109 @@ pub(crate) fn counterfactual(
         }
     }
     ledger
+}
+
+/// Large weights: a learner's, and as many bytes more as are padded with.
+struct Padded(Box<dyn Learner>);
+
+const PAD: usize = 4 << 20;
+
+impl Learner for Padded {
+    fn version(&self) -> PolicyVersion {
+        self.0.version()
+    }
+
+    fn step(&mut self, batch: &Batch) -> rl::Result<Proposal> {
+        let mut proposal = self.0.step(batch)?;
+        for bytes in [&mut proposal.adapter, &mut proposal.optimizer] {
+            bytes.resize(bytes.len() + PAD, 1);
+        }
+        Ok(proposal)
+    }
+
+    fn no_room_for(&self, sample: &rl::Sample) -> Option<String> {
+        self.0.no_room_for(sample)
+    }
+
+    fn stage(&mut self) -> rl::Result<()> {
+        self.0.stage()
+    }
+
+    fn unstage(&mut self) {
+        self.0.unstage();
+    }
+
+    fn deploy(&mut self, version: PolicyVersion) -> rl::Result<()> {
+        self.0.deploy(version)
+    }
+
+    fn reset(&mut self, version: PolicyVersion) -> rl::Result<()> {
+        self.0.reset(version)
+    }
+
+    fn restore(
+        &mut self,
+        version: PolicyVersion,
+        adapter: &[u8],
+        optimizer: &[u8],
+    ) -> rl::Result<()> {
+        let whole = |bytes: &[u8]| bytes.len().checked_sub(PAD).unwrap();
+        self.0.restore(
+            version,
+            &adapter[..whole(adapter)],
+            &optimizer[..whole(optimizer)],
+        )
+    }
+}
+
+/// Bytes of memory that this process holds.
+#[cfg(target_os = "linux")]
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_long_replay_of_other_weights_holds_none_of_them_in_memory_and_goes_back_to_any() {
+    let dir = folder();
+    let rig = Rig::start(dir.path(), config());
+    let said = vec!["nice"; 80];
+    rig.talk("s", &said[..41]).await;
+    rig.until(|s| s.live.get() == 20).await;
+    let control = rig.handle.control();
+    control
+        .revert(PolicyVersion::new(2), "worse")
+        .await
+        .unwrap();
+    rig.talk("t", &said[..41]).await;
+    rig.until(|s| s.live.get() == 41).await;
+
+    let plain = bench();
+    let padded: MakeBench = Arc::new(move |run| {
+        let bench = plain(run)?;
+        Ok(Bench {
+            learner: Box::new(Padded(bench.learner)),
+            ..bench
+        })
+    });
+    let (before, most) = (resident(), AtomicUsize::new(0));
+    let told = |_: &str, _, _| {
+        most.fetch_max(resident(), Relaxed);
+        ControlFlow::Continue(())
+    };
+    let options = replay::Options {
+        gate: no_gate(),
+        ..replay::Options::default()
+    };
+    let replayed = replay::replay(&line(&rig.ledger), &padded, options, &told).unwrap();
+    assert_eq!(replayed.steps.len(), 40);
+    // The same steps from the same weights, as far as that goes.
+    let padded = replayed.adapter.unwrap();
+    assert_eq!(padded[..padded.len() - PAD], adapter(&rig.ledger));
+    let grown = most.into_inner() - before;
+    assert!(grown < 80 * PAD / 3, "{} MiB", grown >> 20);
+    rig.stop().await;
 }
 
 #[tokio::test]
