@@ -137,16 +137,23 @@ fn resident() -> usize {
 async fn a_long_replay_of_other_weights_holds_none_of_them_in_memory_and_goes_back_to_any() {
     let dir = folder();
     let rig = Rig::start(dir.path(), config());
-    let said = vec!["nice"; 80];
-    rig.talk("s", &said[..41]).await;
-    rig.until(|s| s.live.get() == 20).await;
+    let step = async |live: u64| {
+        let session = format!("s{live}");
+        rig.talk(&session, &["hi", "thank you", "great"]).await;
+        rig.until(|s| s.live.get() == live).await;
+    };
+    for live in 1..=20 {
+        step(live).await;
+    }
     let control = rig.handle.control();
     control
         .revert(PolicyVersion::new(2), "worse")
         .await
         .unwrap();
-    rig.talk("t", &said[..41]).await;
-    rig.until(|s| s.live.get() == 41).await;
+    rig.until(|s| s.live.get() == 21).await;
+    for live in 22..=41 {
+        step(live).await;
+    }
 
     let plain = bench();
     let padded: MakeBench = Arc::new(move |run| {
