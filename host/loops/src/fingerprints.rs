@@ -28,7 +28,7 @@ impl Fingerprints {
         self.known.lock().get(&key).cloned()
     }
 
-    /// Remembers what the ledger says; a version that it does not know has no fingerprint.
+    /// Remembers what the ledger says; none of a version that it does not know.
     ///
     /// # Errors
     /// The ledger's, for a record that is no version.
@@ -37,9 +37,9 @@ impl Fingerprints {
         adapter: &AdapterName,
         version: PolicyVersion,
         record: Option<&Record>,
-    ) -> ledger::Result<Arc<str>> {
+    ) -> ledger::Result<Option<Arc<str>>> {
         let Some(record) = record.filter(|record| !record.erased) else {
-            return Ok("".into());
+            return Ok(None);
         };
         let version_record = VersionRecord::from_record(record)?;
         let fingerprint: Arc<str> = version_record.fingerprint().unwrap_or_default().into();
@@ -48,6 +48,6 @@ impl Fingerprints {
             known.clear();
         }
         known.insert((adapter.clone(), version), Arc::clone(&fingerprint));
-        Ok(fingerprint)
+        Ok(Some(fingerprint))
     }
 }

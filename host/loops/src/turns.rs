@@ -351,14 +351,15 @@ impl Inner {
 
     /// Compares the fingerprint that a reply carries with the one that the ledger has for its version.
     ///
-    /// A policy that names no fingerprint cannot be checked; that is counted.
+    /// Only the base has none: a reply of another version without one says that other weights answered, or nothing at all, and what nobody
+    /// can check is not trained either.
     async fn answered_by_others(&self, turn: &Turn) -> Result<bool> {
         let Some(adapter) = turn.adapter.as_ref().filter(|a| self.trained.contains(*a)) else {
             return Ok(false);
         };
         let known = self.fingerprints.get(adapter, turn.version);
         let expected = match known {
-            Some(known) => known,
+            Some(known) => Some(known),
             None => {
                 let key = lineage::version_key(adapter.as_str(), turn.version.get());
                 let record = self.by_key(key).await?;
@@ -370,16 +371,15 @@ impl Inner {
         };
         let carried = turn.adapter_digest.as_str();
         let outcome = match carried {
-            // The base has none; of any other version that says nothing, nothing was compared.
-            "" if *expected != *carried || turn.version != rl::PolicyVersion::BASE => "none",
-            _ if *expected == *carried => "same",
+            _ if expected.as_deref() == Some(carried) => "same",
+            "" => "none",
             _ => "other",
         };
         self.board.fingerprint(outcome);
-        let other = outcome == "other";
+        let other = outcome != "same";
         if other {
             tracing::error!(
-                turn = %turn.id, %adapter, version = %turn.version, carried, %expected,
+                turn = %turn.id, %adapter, version = %turn.version, carried, ?expected,
                 "other weights answered than the ledger has for their version; the turn is not trained"
             );
         }

@@ -1,6 +1,7 @@
 //! A host in miniature: real loops, real ledger; a policy of arithmetic, a learner that hashes.
 
 use std::{
+    collections::HashMap,
     path::Path,
     sync::{
         Arc,
@@ -58,6 +59,8 @@ impl Door {
 #[derive(Clone, Default)]
 pub(crate) struct Arithmetic {
     pub(crate) live: Arc<AtomicU64>,
+    /// The digests of versions that have answered; the base has none.
+    digests: Arc<Mutex<HashMap<u64, String>>>,
     pub(crate) door: Door,
     /// A door that the learner's steps wait behind.
     pub(crate) step_door: Door,
@@ -216,12 +219,12 @@ pub(crate) struct HashLearner {
     fail_deploy: bool,
     settings: Settings,
     door: Door,
-    live: Arc<AtomicU64>,
+    served: Arithmetic,
     witness: Arc<Mutex<Witness>>,
 }
 
 impl HashLearner {
-    fn new(live: Arc<AtomicU64>, witness: Arc<Mutex<Witness>>) -> Self {
+    fn new(served: Arithmetic, witness: Arc<Mutex<Witness>>) -> Self {
         Self {
             version: PolicyVersion::BASE,
             weights: b"base".to_vec(),
@@ -230,7 +233,7 @@ impl HashLearner {
             fail_deploy: false,
             settings: Settings::default(),
             door: Door::default(),
-            live,
+            served,
             witness,
         }
     }
@@ -240,7 +243,9 @@ impl HashLearner {
 struct NumberShelf(Arithmetic);
 
 impl NumberShelf {
-    fn serve(&self, version: PolicyVersion) {
+    fn serve(&self, version: PolicyVersion, stored: Option<Stored<'_>>) {
+        let digest = stored.and_then(|stored| stored.digest).unwrap_or_default();
+        self.0.digests.lock().insert(version.get(), digest.into());
         self.0.live.store(version.get(), Ordering::SeqCst);
         self.end_trial();
     }
@@ -253,17 +258,25 @@ impl Shelf for NumberShelf {
 
     fn show_as(&self, version: PolicyVersion, of: PolicyVersion) -> bool {
         if of == PolicyVersion::BASE {
-            self.serve(version);
+            self.serve(version, None);
         }
         of == PolicyVersion::BASE
     }
 
-    fn show(&self, version: PolicyVersion, _: Option<Stored<'_>>) -> rl::Result<()> {
-        self.serve(version);
+    fn show(&self, version: PolicyVersion, stored: Option<Stored<'_>>) -> rl::Result<()> {
+        self.serve(version, stored);
         Ok(())
     }
 
-    fn try_out(&self, version: PolicyVersion, _: Option<Stored<'_>>, share: f64) -> rl::Result<()> {
+    fn try_out(
+        &self,
+        version: PolicyVersion,
+        stored: Option<Stored<'_>>,
+        share: f64,
+    ) -> rl::Result<()> {
+        if let Some(digest) = stored.and_then(|stored| stored.digest) {
+            self.0.digests.lock().insert(version.get(), digest.into());
+        }
         *self.0.trial.lock() = Some((version.get(), share));
         Ok(())
     }
@@ -281,7 +294,7 @@ impl Shelf for NumberShelf {
 pub(crate) fn bench() -> MakeBench {
     Arc::new(|run| {
         let policy = Arithmetic::default();
-        let mut learner = HashLearner::new(policy.live.clone(), Arc::default());
+        let mut learner = HashLearner::new(policy.clone(), Arc::default());
         learner.settings = serde_json::from_value(run.learner.clone()).unwrap();
         Ok(Bench {
             learner: Box::new(learner),
@@ -381,7 +394,15 @@ impl Learner for HashLearner {
         }
         (self.weights, self.moments) = self.proposal.take().unwrap();
         self.version = version;
-        self.live.store(version.get(), Ordering::SeqCst);
+        let digest = match self.weights == b"base" {
+            true => String::new(),
+            false => hex::encode(&self.weights),
+        };
+        // An imported version's is its own, and was said when it was shown.
+        let mut digests = self.served.digests.lock();
+        digests.entry(version.get()).or_insert(digest);
+        drop(digests);
+        self.served.live.store(version.get(), Ordering::SeqCst);
         self.witness
             .lock()
             .live
@@ -424,8 +445,7 @@ impl World {
     pub(crate) fn train_all(&mut self) -> Vec<u8> {
         let rules = config().train.rules();
         let mut line = loops::Line::read(self.ledger.clone(), "main".into(), rules).unwrap();
-        let live = Arc::new(AtomicU64::new(0));
-        let mut learner = HashLearner::new(live, Arc::default());
+        let mut learner = HashLearner::new(Arithmetic::default(), Arc::default());
         while let Some(due) = line.due() {
             let samples = line.samples(&due).unwrap();
             let proposal = learner.step(&Batch { samples }).unwrap();
@@ -520,7 +540,7 @@ impl Rig {
     ) -> loops::Result<Self> {
         let policy = Arithmetic::default();
         let witness = Arc::new(Mutex::new(Witness::default()));
-        let mut learner = HashLearner::new(policy.live.clone(), witness.clone());
+        let mut learner = HashLearner::new(policy.clone(), witness.clone());
         learner.settings = settings;
         learner.door = policy.step_door.clone();
         let turn = Turn::default();
@@ -634,10 +654,7 @@ impl Rig {
         let asked = request(session, vec![Message::user("hi")]);
         let ticket = sink.begin(asked).await.unwrap();
         let turn = ticket.turn.clone();
-        let served = Served {
-            version: PolicyVersion::new(version),
-            ..served(Message::assistant(reply), &self.policy)
-        };
+        let served = served_by(version, Message::assistant(reply), &self.policy);
         sink.finish(ticket, served).await.unwrap();
         turn
     }
@@ -734,10 +751,15 @@ pub(crate) fn request(session: &str, messages: Vec<Message>) -> TurnRequest {
 }
 
 pub(crate) fn served(reply: Message, policy: &Arithmetic) -> Served {
+    served_by(policy.live.load(Ordering::SeqCst), reply, policy)
+}
+
+fn served_by(version: u64, reply: Message, policy: &Arithmetic) -> Served {
     let response: Vec<TokenId> = reply.content.bytes().map(TokenId::from).collect();
+    let digests = policy.digests.lock();
     Served {
-        version: PolicyVersion::new(policy.live.load(Ordering::SeqCst)),
-        adapter_digest: String::new(),
+        version: PolicyVersion::new(version),
+        adapter_digest: digests.get(&version).cloned().unwrap_or_default(),
         prompt: vec![1, 2, 3],
         logprobs: response
             .iter()
