@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a command")]
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -34,7 +35,10 @@ fn main() -> anyhow::Result<()> {
         gate: config.loops.gate,
         ..Options::default()
     };
-    let tell = |what: &str, done, _: u64| println!("{what}: {done}");
+    let tell = |what: &str, done, _: u64| {
+        println!("{what}: {done}");
+        ControlFlow::Continue(())
+    };
     let trained = replay(&line, &bench, options, &tell)?;
     match trained.adapter {
         Some(adapter) => println!("{}", Digest::of(&adapter)),
