@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::auth::KeyConfig;
 use crate::error::{Error, Result};
 
+/// As many as have descriptors on most systems, and as 2 GiB hold.
+const MOST_CONNECTIONS: usize = 1 << 16;
+
 /// `[gateway]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -17,7 +20,7 @@ pub struct Config {
     /// API keys; when there are any, every caller needs one.
     pub keys: Vec<KeyConfig>,
     /// Most connections that are open at once. When there are as many, a new one takes the place of one without a
-    /// request. At least 2.
+    /// request. 2 to 65536.
     pub max_connections: usize,
     /// Most tokens of a reply whose request names no limit.
     pub default_max_tokens: u32,
@@ -85,11 +88,11 @@ impl Config {
                 });
             }
         }
-        if self.max_connections < 2 {
+        if !(2..=MOST_CONNECTIONS).contains(&self.max_connections) {
             return Err(Error::Setting {
                 key: "max-connections",
                 value: self.max_connections.to_string(),
-                rule: "at least 2",
+                rule: "2 to 65536",
             });
         }
         if self.body_bytes < self.max_body_bytes {
@@ -100,5 +103,22 @@ impl Config {
             });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_as_many_as_leave_a_place_and_as_there_can_be() {
+        for (max_connections, fits) in [(1, false), (2, true), (1 << 16, true), (usize::MAX, false)]
+        {
+            let config = Config {
+                max_connections,
+                ..Config::default()
+            };
+            assert_eq!(config.validate().is_ok(), fits, "{max_connections}");
+        }
     }
 }
