@@ -24,7 +24,7 @@ use kernels::{Dtype, Pool};
 use std::fmt::Debug;
 
 pub(crate) use cpu::{Cpu, Numbers};
-pub(crate) use cuda::{Cuda, Optimizer, Paged, Sums, There};
+pub(crate) use cuda::{Cuda, Optimizer, Paged, Queue, Sums, There};
 pub(crate) use trains::{Attended, Trains};
 
 /// Consecutive rows of one sequence in a batch.

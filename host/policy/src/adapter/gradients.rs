@@ -4,7 +4,7 @@
 //! done with them. Start at [`AdapterGrads::zeros`].
 
 use super::{Adapter, Layout, Projection};
-use crate::device::{Cuda, Sums};
+use crate::device::{Queue, Sums};
 use crate::error::Result;
 use kernels::Pool;
 use kernels::cuda::View;
@@ -68,8 +68,8 @@ impl AdapterGrads {
     }
 
     /// Where they are on the GPU of a model, if they are with that and not zeros.
-    pub(crate) fn on_gpu_of(&self, device: &Cuda) -> Option<View<'_, f32>> {
-        let sums = self.gpu.as_ref().filter(|sums| sums.are_of(device));
+    pub(crate) fn on_gpu_of(&self, queue: &Queue) -> Option<View<'_, f32>> {
+        let sums = self.gpu.as_ref().filter(|sums| sums.are_of(queue));
         sums.and_then(Sums::view)
     }
 
@@ -94,11 +94,11 @@ impl AdapterGrads {
     }
 
     /// Brings them to the GPU of a model, if they are not with that.
-    pub(crate) fn on_gpu(&mut self, device: &Cuda) -> Result<&mut Sums> {
+    pub(crate) fn on_gpu(&mut self, queue: &Queue) -> Result<&mut Sums> {
         let sums = match self.gpu.take() {
-            Some(sums) if sums.are_of(device) => sums,
+            Some(sums) if sums.are_of(queue) => sums,
             // They stay where they are until they are there.
-            Some(sums) => match sums.values().and_then(|values| Sums::of(device, &values)) {
+            Some(sums) => match sums.values().and_then(|values| Sums::of(queue, &values)) {
                 Ok(there) => there,
                 Err(error) => {
                     self.gpu = Some(sums);
@@ -106,7 +106,7 @@ impl AdapterGrads {
                 }
             },
             None => {
-                let sums = Sums::of(device, &self.host)?;
+                let sums = Sums::of(queue, &self.host)?;
                 self.host = Vec::new();
                 sums
             }

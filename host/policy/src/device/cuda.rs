@@ -34,8 +34,8 @@ use kernels::cuda::{
 use kernels::rope::Table as Angles;
 use kernels::softmax::Normalizer;
 use kernels::{CacheShape, Dtype};
-pub(crate) use memory::There;
 use memory::{Grown, Growth};
+pub(crate) use memory::{Queue, There};
 pub(crate) use optimizer::Optimizer;
 pub(crate) use pages::Cache;
 pub(crate) use pages::Cache as Paged;

@@ -109,9 +109,9 @@ fn gradients_and_a_tape_serve_models_of_two_vocabularies_in_turn() {
 }
 
 #[test]
-fn a_callers_buffers_do_not_keep_the_keys_and_values_of_a_model_that_is_gone() {
-    let name =
-        "two_models::a_callers_buffers_do_not_keep_the_keys_and_values_of_a_model_that_is_gone";
+fn a_callers_buffers_gradients_and_moments_do_not_keep_the_keys_and_values_of_a_model_that_is_gone()
+{
+    let name = "two_models::a_callers_buffers_gradients_and_moments_do_not_keep_the_keys_and_values_of_a_model_that_is_gone";
     alone(name, || {
         let gpu = Gpu::open(0).unwrap();
         let free = || gpu.memory().unwrap().0;
@@ -133,10 +133,28 @@ fn a_callers_buffers_do_not_keep_the_keys_and_values_of_a_model_that_is_gone() {
         model
             .train_forward(&mut tape, Some(&adapter), &[1, 2], &targets, 1.0)
             .unwrap();
+        let mut grads = AdapterGrads::zeros(&adapter);
+        model
+            .backward(&mut tape, &adapter, &[0.1], &mut grads)
+            .unwrap();
+        let adapter = Arc::new(adapter);
+        let mut trainee = Trainee::new(&model, Arc::clone(&adapter), Default::default()).unwrap();
+        let settings = AdamW {
+            lr: 1e-2,
+            beta1: 0.9,
+            beta2: 0.98,
+            eps: 1e-8,
+            weight_decay: 0.01,
+        };
+        trainee.step(&model, &settings, 1, 1.0, &grads).unwrap();
+        let copy = trainee.copy().unwrap();
         assert!(before - free() >= pages);
         drop(kv);
         drop(model);
         let kept = before - free();
         assert!(kept < pages / 2, "{kept} bytes of {pages}");
+        // And they are there still.
+        assert!(grads.values().unwrap().iter().any(|v| *v != 0.0));
+        assert_eq!(trainee.moments().unwrap(), copy.moments().unwrap());
     });
 }

@@ -1,6 +1,6 @@
 //! The training half of a GPU: log-probs of given tokens, and gradients.
 
-use super::memory::Grown;
+use super::memory::{Grown, Queue};
 use super::output::Output;
 use super::pages::{Cache, Pages};
 use super::{Cuda, Matrix, Pace, pool, queries, runs};
@@ -42,7 +42,7 @@ pub(crate) struct Space {
 /// Gradients of an adapter, in its flat order.
 #[derive(Debug)]
 pub(crate) struct Sums {
-    device: Cuda,
+    queue: Queue,
     values: Buffer<f32>,
     /// Zeros, whatever is in the memory.
     empty: bool,
@@ -50,14 +50,15 @@ pub(crate) struct Sums {
 
 impl Sums {
     /// These gradients, on a GPU.
-    pub(crate) fn of(device: &Cuda, values: &[f32]) -> Result<Sums> {
+    pub(crate) fn of(queue: &Queue, values: &[f32]) -> Result<Sums> {
+        let on = &queue.stream;
         let mut sums = Sums {
-            device: device.clone(),
-            values: device.gpu().buffer(values.len())?,
+            queue: queue.clone(),
+            values: on.gpu().buffer(values.len())?,
             empty: values.iter().all(|v| *v == 0.0),
         };
         if !sums.empty {
-            device.stream().write(values, &mut sums.values.view_mut())?;
+            on.write(values, &mut sums.values.view_mut())?;
         }
         Ok(sums)
     }
@@ -65,7 +66,7 @@ impl Sums {
     /// To be added to.
     fn open(&mut self) -> Result<ViewMut<'_, f32>> {
         if std::mem::take(&mut self.empty) {
-            self.device.stream().zero(&mut self.values.view_mut())?;
+            self.queue.stream.zero(&mut self.values.view_mut())?;
         }
         Ok(self.values.view_mut())
     }
@@ -80,22 +81,22 @@ impl Sums {
     }
 
     /// Whether they are a model's: its queue, and no other, knows when they are added to.
-    pub(crate) fn are_of(&self, device: &Cuda) -> bool {
-        self.device.shared.number == device.shared.number
+    pub(crate) fn are_of(&self, queue: &Queue) -> bool {
+        self.queue.is_with(queue)
     }
 
     pub(crate) fn values(&self) -> Result<Vec<f32>> {
         if self.empty {
             return Ok(vec![0.0; self.values.len()]);
         }
-        Ok(self.device.stream().download(self.values.view())?)
+        Ok(self.queue.stream.download(self.values.view())?)
     }
 
     pub(crate) fn norm(&self) -> Result<f64> {
         if self.empty {
             return Ok(0.0);
         }
-        let (on, gpu) = (self.device.stream(), self.device.gpu());
+        let (on, gpu) = (&*self.queue.stream, self.queue.stream.gpu());
         let (mut norm, mut factor) = (gpu.buffer(1)?, gpu.buffer(1)?);
         let mut work = gpu.buffer(adamw::norm_scratch(self.values.len()))?;
         adamw::norm(
@@ -243,7 +244,7 @@ impl Trains for Cuda {
     }
 
     fn open<'a>(&self, grads: &'a mut AdapterGrads) -> Result<ViewMut<'a, f32>> {
-        grads.on_gpu(self)?.open()
+        grads.on_gpu(&Queue::of(self))?.open()
     }
 
     fn operand<'a>(

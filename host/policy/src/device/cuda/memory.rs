@@ -2,7 +2,8 @@
 
 use super::Cuda;
 use crate::error::Result;
-use kernels::cuda::{Buffer, Element, View, ViewMut};
+use kernels::cuda::{Buffer, Element, Stream, View, ViewMut};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How often rows of a queue's work got new memory: its launches that were recorded before may use the old. Those of training are none of
@@ -13,6 +14,27 @@ pub(super) struct Growth(AtomicU64);
 impl Growth {
     pub(super) fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A model's queue, for what may outlive the model: its weights and pages do not live on with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Queue {
+    number: u64,
+    pub(super) stream: Arc<Stream>,
+}
+
+impl Queue {
+    pub(super) fn of(device: &Cuda) -> Queue {
+        Queue {
+            number: device.shared.number,
+            stream: Arc::clone(&device.stream),
+        }
+    }
+
+    /// Whether it is the same model's.
+    pub(super) fn is_with(&self, other: &Queue) -> bool {
+        self.number == other.number
     }
 }
 

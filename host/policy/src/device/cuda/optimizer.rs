@@ -1,6 +1,7 @@
 //! Parameters of an adapter and AdamW's moments in a GPU's memory.
 
 use super::Cuda;
+use super::memory::Queue;
 use crate::adapter::AdapterGrads;
 use crate::device::Trains;
 use crate::error::Result;
@@ -11,7 +12,7 @@ use kernels::cuda::adamw::{self, State};
 /// Three numbers a parameter, in an adapter's flat order.
 #[derive(Debug)]
 pub(crate) struct Optimizer {
-    device: Cuda,
+    queue: Queue,
     params: Buffer<f32>,
     moments: [Buffer<f32>; 2],
     /// What multiplies each gradient: (1).
@@ -20,19 +21,19 @@ pub(crate) struct Optimizer {
 
 impl Optimizer {
     pub(crate) fn new(device: &Cuda, params: &[f32], moments: [&[f32]; 2]) -> Result<Optimizer> {
-        let device = device.background();
-        let on = device.stream();
+        let queue = Queue::of(&device.background());
+        let on = &queue.stream;
         let [first, second] = moments;
         Ok(Optimizer {
             params: on.upload(params)?,
             moments: [on.upload(first)?, on.upload(second)?],
             factor: on.upload(&[1.0])?,
-            device,
+            queue,
         })
     }
 
     pub(crate) fn copy(&self) -> Result<Optimizer> {
-        let (on, gpu) = (self.device.stream(), self.device.gpu());
+        let (on, gpu) = (&self.queue.stream, self.queue.stream.gpu());
         let again = |from: &Buffer<f32>| -> Result<Buffer<f32>> {
             let mut to = gpu.buffer(from.len())?;
             on.copy(from.view(), &mut to.view_mut())?;
@@ -40,7 +41,7 @@ impl Optimizer {
         };
         let [first, second] = &self.moments;
         Ok(Optimizer {
-            device: self.device.clone(),
+            queue: self.queue.clone(),
             params: again(&self.params)?,
             moments: [again(first)?, again(second)?],
             factor: again(&self.factor)?,
@@ -49,7 +50,7 @@ impl Optimizer {
 
     pub(crate) fn moments(&self) -> Result<[Vec<f32>; 2]> {
         let [first, second] = &self.moments;
-        let on = self.device.stream();
+        let on = &*self.queue.stream;
         Ok([on.download(first.view())?, on.download(second.view())?])
     }
 
@@ -61,9 +62,9 @@ impl Optimizer {
         scale: f32,
         grads: &AdapterGrads,
     ) -> Result<Vec<f32>> {
-        let on = self.device.stream();
+        let on = &*self.queue.stream;
         let uploaded;
-        let grads = match grads.on_gpu_of(&self.device) {
+        let grads = match grads.on_gpu_of(&self.queue) {
             Some(view) => view,
             None => {
                 uploaded = on.upload(&grads.values()?)?;
