@@ -127,7 +127,7 @@ NS_DEV void fold(const Arguments& in, const Task& t, int part, u32* shared) {
       const int* pages, const int* positions, float* part_out, float* part_sums, u32* counters,       \
       bf16_t* out, int heads, int kv_heads, int pages_ld, int q_ld, int out_ld, int most, float scale) {                      \
     ns_grid_next();                                                                                                           \
-    ns_grid_wait();                                                                                                           \
+    if (!NS_PLANTED(216)) ns_grid_wait();                                                                                     \
     FORWARD<D>(attention_decode::Arguments{q, keys, values, pages, positions, part_out, part_sums, counters, out, heads,      \
                                            kv_heads, pages_ld, q_ld, out_ld, most, scale});                                   \
   }                                                                                                                           \

@@ -221,7 +221,7 @@ NS_DEV void product(u32 shared, u32 barriers, Meetings<GROUPS>& list, const ns_t
     const bool one = (threadIdx.x & 31) == 0;
     if (warp == 4 * GROUPS && one) fetch<CHUNKS>(ring, w, CHUNKS * x_bytes, OUTPUTS, column);
     if (warp > 4 * GROUPS) {
-      ns_grid_wait();
+      if (!NS_PLANTED(117)) ns_grid_wait();
       if (one) fetch<CHUNKS>(ring, x, 0, filled, 0);
     }
     return;

@@ -1,18 +1,22 @@
 // A stand-in libcuda.so: the driver API over the emulator, for host code that runs where there is no GPU.
 //
 // Device memory is host memory that starts as NaN and has a margin that is checked. Work on a stream is queued and done
-// only when somebody waits for it (or frees memory), so that a forgotten synchronisation shows. Calls that the host
+// only when somebody waits for it (or frees memory), so that a forgotten synchronisation shows. A kernel that may begin early
+// fails when it reaches memory before it has waited for the kernels before it (`too_early`). Calls that the host
 // code does not make are absent. NEXTSTATE_EMULATED_COMPUTE=8.0 changes the compute capability (9.0),
 // NEXTSTATE_EMULATED_HOST_PAGES=1 when pageable memory is read. What a thread had done is
 // counted (`ns_done`), for tests of what a step may not do.
 #include "emu.h"
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <map>
 #include <set>
 #include <memory>
 #include <mutex>
+#include <signal.h>
+#include <sys/mman.h>
 #include <utility>
 
 typedef int Result;
@@ -44,10 +48,11 @@ struct Event {
 // Of events: who waits sleeps; the place's time is not noted.
 enum { BLOCKING_SYNC = 1, DISABLE_TIMING = 2 };
 struct Graph { Tasks tasks; };
-struct Allocation { size_t bytes; u8* memory; void* context; };
+// `mapped`: with the margin, whole pages. `written`: some kernel may have.
+struct Allocation { size_t bytes, mapped; u8* memory; void* context; bool written; };
 std::map<const u8*, size_t> pinned;   // of the host, read by the device when a copy's turn comes
 
-const size_t MARGIN = 256;
+const size_t MARGIN = 256, PAGE = 4096;
 
 std::recursive_mutex lock;
 std::map<Pointer, Allocation> device;
@@ -89,12 +94,69 @@ Result margins() {
   return SUCCESS;
 }
 
+// The allocation that an address lies in, margin included; or null.
+Allocation* holder(Pointer p) {
+  auto it = device.upper_bound(p);
+  if (it == device.begin()) return nullptr;
+  --it;
+  return p - it->first < it->second.mapped ? &it->second : nullptr;
+}
+
 // `context`: no work of one GPU is done on the memory of another, so far as arguments show it.
 bool inside(Pointer p, size_t bytes, void* context) {
-  auto it = device.upper_bound(p);
-  if (it == device.begin()) return false;
-  --it;
-  return p - it->first + bytes <= it->second.bytes && it->second.context == context;
+  const Allocation* a = holder(p);
+  return a && p - (Pointer)a->memory + bytes <= a->bytes && a->context == context;
+}
+
+// Notes what a kernel may write, by the types of its parameters.
+void note_writes(const emu::Kernel* k, const std::vector<void*>& at) {
+  const auto note = [](Pointer p) { if (Allocation* a = holder(p)) a->written = true; };
+  for (size_t i = 0; i < at.size(); i++) {
+    if (k->uses[i] == emu::WRITES) note(*(Pointer*)at[i]);
+    if (k->uses[i] != emu::POINTERS) continue;
+    for (size_t word = 0; word < k->sizes[i] / 8; word++) note(((Pointer*)at[i])[word]);
+  }
+}
+
+// ---- kernels that may begin before those before them have ended
+
+std::atomic<const void*> reached;
+struct sigaction others;
+
+// Memory that was reached is shown again, so that the kernel goes on.
+void on_fault(int number, siginfo_t* info, void* context) {
+  if (Allocation* a = holder((Pointer)info->si_addr)) {
+    reached = info->si_addr;
+    mprotect(a->memory, a->mapped, PROT_READ | PROT_WRITE);
+  } else if (others.sa_flags & SA_SIGINFO) {
+    others.sa_sigaction(number, info, context);
+  } else {
+    sigaction(SIGSEGV, &others, nullptr);
+  }
+}
+
+void protect(int how) {
+  for (auto& [at, a] : device) mprotect(a.memory, a.mapped, how);
+}
+
+// Runs the part of a kernel before its waits with all memory hidden: what it reads a kernel might still write, what it writes one
+// might still read, whatever comes before it in this run. Allowed are bulk copies (TMA) of what no kernel has written: weights.
+bool too_early(const emu::Kernel* k, const std::function<bool()>& until_wait) {
+  reached = nullptr;
+  emu::written = [](const void* p) {
+    const Allocation* a = holder((Pointer)p);
+    return !a || a->written;
+  };
+  struct sigaction ours = {};
+  ours.sa_sigaction = on_fault;
+  ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
+  sigaction(SIGSEGV, &ours, &others);
+  protect(PROT_NONE);
+  const bool ran = until_wait();
+  protect(PROT_READ | PROT_WRITE);
+  sigaction(SIGSEGV, &others, nullptr);
+  if (reached) fprintf(stderr, "stand-in driver: kernel %s reaches memory before it waits for the kernels before it\n", k->name);
+  return !ran || reached;
 }
 
 void step(Stream* s) {
@@ -139,7 +201,7 @@ int most_shared() {
 // Whether copies read pageable memory when their turn comes.
 bool reads_host() { return getenv("NEXTSTATE_EMULATED_HOST_PAGES"); }
 
-Result launch(const emu::Kernel* k, emu::Index grid, unsigned threads, size_t smem, Stream* s, void** params) {
+Result launch(const emu::Kernel* k, emu::Index grid, unsigned threads, size_t smem, Stream* s, void** params, bool early) {
   if (!k) return INVALID_HANDLE;
   if (grid.x < 1 || grid.y < 1 || grid.z < 1 || threads < 1 || threads > 1024) return INVALID_VALUE;
   if (grid.y > 65535 || grid.z > 65535) return INVALID_VALUE;
@@ -159,8 +221,10 @@ Result launch(const emu::Kernel* k, emu::Index grid, unsigned threads, size_t sm
     done.ran++;
     std::vector<void*> at;
     for (auto& c : *copies) at.push_back(c.data());
+    note_writes(k, at);
     std::function<void()> body = [&] { k->call(at.data()); };
-    if (!emu::run(grid, (int)threads, smem, allowed, body)) {
+    const auto run = [&](emu::Part part) { return emu::run(grid, (int)threads, smem, allowed, body, part); };
+    if ((early && too_early(k, [&] { return run(emu::UNTIL_WAIT); })) || !run(emu::ALL)) {
       fprintf(stderr, "stand-in driver: kernel %s failed\n", k->name);
       return LAUNCH_FAILED;
     }
@@ -226,10 +290,12 @@ API cuMemAlloc_v2(Pointer* p, size_t n) {
   if (!current) return INVALID_CONTEXT;
   if (n == 0) return INVALID_VALUE;
   if (n > (size_t)1 << 30) return OUT_OF_MEMORY;
-  u8* memory = (u8*)aligned_alloc(256, (n + 255) / 256 * 256 + MARGIN);
-  memset(memory, 0xff, (n + 255) / 256 * 256 + MARGIN);
+  const size_t mapped = (n + MARGIN + PAGE - 1) / PAGE * PAGE;
+  void* memory = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return OUT_OF_MEMORY;
+  memset(memory, 0xff, mapped);
   *p = (Pointer)memory;
-  device[*p] = {n, memory, current};
+  device[*p] = {n, mapped, (u8*)memory, current, false};
   return SUCCESS;
 }
 API cuMemFree_v2(Pointer p) {
@@ -240,7 +306,7 @@ API cuMemFree_v2(Pointer p) {
   auto it = device.find(p);
   if (it == device.end()) return INVALID_VALUE;
   Result r = margins();
-  free(it->second.memory);
+  munmap(it->second.memory, it->second.mapped);
   device.erase(it);
   return r;
 }
@@ -405,11 +471,20 @@ API cuLaunchKernel(const emu::Kernel* k, unsigned gx, unsigned gy, unsigned gz, 
                    unsigned smem, Stream* s, void** params, void**) {
   GUARD;
   if (by != 1 || bz != 1) return INVALID_VALUE;
-  return launch(k, {(int)gx, (int)gy, (int)gz}, bx, smem, s, params);
+  return launch(k, {(int)gx, (int)gy, (int)gz}, bx, smem, s, params, false);
 }
-struct LaunchConfig { unsigned gx, gy, gz, bx, by, bz, smem; Stream* stream; void* attributes; unsigned count; };
-API cuLaunchKernelEx(const LaunchConfig* c, const emu::Kernel* k, void** params, void** extra) {
-  return cuLaunchKernel(k, c->gx, c->gy, c->gz, c->bx, c->by, c->bz, c->smem, c->stream, params, extra);
+struct Attribute { int id; char padding[4]; int value; char rest[60]; };
+struct LaunchConfig { unsigned gx, gy, gz, bx, by, bz, smem; Stream* stream; Attribute* attributes; unsigned count; };
+API cuLaunchKernelEx(const LaunchConfig* c, const emu::Kernel* k, void** params, void**) {
+  GUARD;
+  const int PROGRAMMATIC_STREAM_SERIALIZATION = 6;
+  if (c->by != 1 || c->bz != 1) return INVALID_VALUE;
+  bool early = false;
+  for (unsigned i = 0; i < c->count; i++) {
+    if (c->attributes[i].id != PROGRAMMATIC_STREAM_SERIALIZATION) return INVALID_VALUE;
+    early = early || c->attributes[i].value;
+  }
+  return launch(k, {(int)c->gx, (int)c->gy, (int)c->gz}, c->bx, c->smem, c->stream, params, early);
 }
 // Type 9 is bf16. Interleave, L2 promotion and the fill are accepted and do nothing.
 API cuTensorMapEncodeTiled(ns_tmap* map, int type, unsigned rank, void* base, const u64* dims, const u64* strides,

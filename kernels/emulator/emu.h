@@ -2,7 +2,8 @@
 //
 // What device.cuh wraps as PTX for nvcc is here as plain C++ with the same names. Everything asynchronous is done as
 // late as its waits allow (cp.async at wait_group, TMA at the mbarrier, wgmma at its wait), and shared memory starts as
-// NaN, so that a forgotten wait or barrier changes results. It does not see: bank conflicts, proxy fences, races
+// NaN, so that a forgotten wait or barrier changes results. A kernel that begins early is run twice, first as far as its waits
+// for the kernel before it (`grid_wait`), with all memory hidden by the stand-in driver. It does not see: bank conflicts, proxy fences, races
 // between fibers that the schedule of a run does not hit, and the rounding of approximate instructions.
 // Start at `run` (emu.cpp has the scheduler).
 #pragma once
@@ -76,6 +77,7 @@ struct Block {
   std::vector<MBarrier> mbarriers;
   std::vector<Landing> landings;
   std::vector<const void*> poisoned;
+  bool until_wait;  // its threads stop at `ns_grid_wait`
   bool failed;
 };
 
@@ -84,8 +86,10 @@ extern __thread Block* B;
 extern __thread Fiber* F;
 extern __thread u8 anchor;
 
-// Runs `body` as every thread of a grid. False when a block failed; the reason is on stderr.
-bool run(Index grid, int threads, size_t smem, size_t allowed, const std::function<void()>& body);
+// Runs `body` as every thread of a grid, or as much of it as comes before a thread waits for the kernel before, or for a thread that
+// does. False when a block failed; the reason is on stderr.
+enum Part { ALL, UNTIL_WAIT };
+bool run(Index grid, int threads, size_t smem, size_t allowed, const std::function<void()>& body, Part part);
 
 extern "C" void emu_switch(void** save, void* to);
 inline void yield() { emu_switch(&F->sp, B->scheduler); }
@@ -128,6 +132,15 @@ template <class Op> inline void warpgroup_collective(void* argument, Op op) {
 void barrier(int id, int count);
 void arrive(int id, int count);
 
+// Waits for the kernels before this one, which have ended here; the first of the two runs of one that begins early goes no further.
+void grid_wait();
+// Reaches memory now that an asynchronous instruction reaches later, so that the first run sees it.
+inline void touch(const void* p) {
+  if (B->until_wait) (void)*(const volatile u8*)p;
+}
+// Whether a kernel may have written to the allocation that this lies in: what the stand-in driver says.
+extern bool (*written)(const void* p);
+
 // What another block on another thread does takes its time; a turn that never comes fails.
 void wait_for_turn(const int* turn, int value);
 
@@ -159,9 +172,18 @@ template <class T> inline void poison(T& object) {
 
 // ---- kernels by name, for the stand-in driver
 
+// What a kernel does with a parameter, by its type. What is described by a map is read but for a kernel's that stores to it, by
+// `tma_out`.
+enum Use { NOTHING, READS, WRITES, POINTERS };
+template <class T> constexpr Use use_of() {
+  if (std::is_pointer_v<T>) return std::is_const_v<std::remove_pointer_t<T>> ? READS : WRITES;
+  return sizeof(T) > 8 && !std::is_same_v<T, ns_tmap> ? POINTERS : NOTHING;
+}
+
 struct Kernel {
   const char* name;
   std::vector<size_t> sizes;  // of the parameters
+  std::vector<Use> uses;
   std::function<void(void**)> call;
   mutable int granted = 0;  // bytes of dynamic shared memory that were asked for beyond the plain limit
 };
@@ -172,7 +194,7 @@ template <class... A, size_t... I> void apply(void (*f)(A...), void** p, std::in
 }
 struct Register {
   template <class... A> Register(const char* name, void (*f)(A...)) {
-    kernels().push_back({name, {sizeof(A)...}, [f](void** p) { apply(f, p, std::index_sequence_for<A...>{}); }});
+    kernels().push_back({name, {sizeof(A)...}, {use_of<A>()...}, [f](void** p) { apply(f, p, std::index_sequence_for<A...>{}); }});
   }
 };
 

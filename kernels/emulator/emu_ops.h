@@ -63,8 +63,12 @@ NS_DEV void ns_fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 // ---- sm_80: asynchronous copies, ldmatrix, mma.sync
 
 NS_DEV u32 ns_smem(const void* p) { return emu::shared_address(p); }
-NS_DEV void ns_cp16(u32 to, const void* from) { emu::F->copies.open.push_back({to, from, 16}); }
+NS_DEV void ns_cp16(u32 to, const void* from) {
+  emu::touch(from);
+  emu::F->copies.open.push_back({to, from, 16});
+}
 NS_DEV void ns_cp16z(u32 to, const void* from, int valid) {
+  emu::touch(from);
   emu::F->copies.open.push_back({to, from, valid ? 16u : 0u});
 }
 NS_DEV void ns_cp_commit() {
@@ -168,9 +172,9 @@ NS_DEV void ns_mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 NS_DEV void ns_prefetch(const void*) {}
 NS_DEV int ns_lowest(u64 bits) { return __builtin_ffsll((long long)bits) - 1; }
 
-// ---- sm_90 and later: one kernel runs after the other here
+// ---- sm_90 and later: one kernel runs after the other here, but what begins early must not rely on that
 
-NS_DEV void ns_grid_wait() {}
+NS_DEV void ns_grid_wait() { emu::grid_wait(); }
 NS_DEV void ns_grid_next() {}
 
 // ---- sm_90a: mbarriers, TMA, wgmma

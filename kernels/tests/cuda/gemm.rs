@@ -266,6 +266,30 @@ fn few_rows_have_the_same_bits_however_many_outputs_a_block_has() {
 }
 
 #[test]
+fn few_rows_wait_for_the_kernel_that_makes_them() {
+    let Some(on) = stream() else { return };
+    if !on.gpu().is_hopper() {
+        return;
+    }
+    let linear = Linear::of(&on, [32, 16], 48);
+    let rows = 5;
+    let values = vector(15, rows * linear.map.inputs);
+    let from = on.upload(&values).unwrap();
+    let mut made = poisoned(&on, values.len());
+    gemm::round(&on, from.view(), &mut made.view_mut()).unwrap();
+    let product = |x: &Buffer<bf16>| {
+        let mut y = poisoned(&on, rows * linear.map.outputs);
+        let (operands, variant) = ((x.view(), linear.weights.view()), Variant::HopperFew);
+        let mut to = y.view_mut();
+        let to = Output::F32(&mut to);
+        gemm::forward_by(variant, &on, rows, linear.map, operands, None, to).unwrap();
+        bits(&on.download(y.view()).unwrap())
+    };
+    let sent = on.upload(&narrow(&values)).unwrap();
+    assert_eq!(product(&made), product(&sent));
+}
+
+#[test]
 fn a_row_has_the_same_bits_whatever_adapters_its_neighbours_have() {
     let Some(on) = stream() else { return };
     let linear = Linear::new(&on);

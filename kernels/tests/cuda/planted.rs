@@ -71,6 +71,11 @@ const PLANTED: &[(u32, &str, &str)] = &[
         "sample::equal_weights",
     ),
     (
+        17,
+        "a token that is read before the kernel before has ended",
+        "embed::each_token",
+    ),
+    (
         100,
         "a missing barrier between the stages of a tile",
         "gemm::a_row_has_the_same_bits_whatever",
@@ -149,6 +154,11 @@ const PLANTED: &[(u32, &str, &str)] = &[
         116,
         "an adapter of a warp's first row left out",
         "gemm::few_rows_have",
+    ),
+    (
+        117,
+        "few rows that are copied before the kernel that makes them has ended",
+        "gemm::few_rows_wait",
     ),
     (
         120,
@@ -249,6 +259,11 @@ const PLANTED: &[(u32, &str, &str)] = &[
     (
         215,
         "a missing barrier before a few rows' weights",
+        "attention::a_decoded_row",
+    ),
+    (
+        216,
+        "a decode step's attention that waits for no kernel before it",
         "attention::a_decoded_row",
     ),
     (
