@@ -163,7 +163,8 @@ impl<'a> Sizes<'a> {
             parameters: Adapter::parameters(model, config.train.rank) as u64,
             context: engine.context.min(model.context) as u64,
             samples: config.loops.train.batch_size as u64,
-            rows: (engine.prefill_rows + engine.max_sequences) as u64,
+            // A GPU's rows are in its own memory.
+            rows: (engine.prompt_rows(false) + engine.max_sequences) as u64,
             sequences: engine.max_sequences as u64,
             held: engine.max_versions.min(engine.max_sequences) as u64,
         }

@@ -66,6 +66,10 @@ impl Engine {
             template,
             adapters,
         } = parts;
+        let config = Config {
+            prefill_rows: config.prompt_rows(model.is_on_gpu()),
+            ..config
+        };
         let shape = model.config();
         if tokenizer.vocab_size() > shape.vocab_size {
             return Err(Error::Vocabulary {

@@ -86,6 +86,44 @@ fn sample(engine: &EngineHandle, weights: &Weights, prompt: &[TokenId], seed: u6
 }
 
 #[test]
+fn a_prompt_is_one_step_on_a_gpu_unless_the_setting_says_otherwise() {
+    if !driver::present() {
+        return;
+    }
+    let model = model();
+    let by = |prefill_rows| Config {
+        prefill_rows,
+        ..Config::default()
+    };
+    for (config, steps) in [(Config::default(), 1), (by(64), 4)] {
+        let parts = Parts {
+            name: "tiny".into(),
+            model: Arc::clone(&model),
+            tokenizer: Arc::new(tiny::tokenizer()),
+            template: Arc::new(ChatTemplate::chatml()),
+            adapters: BTreeMap::new(),
+        };
+        let registry = Arc::new(Mutex::new(Registry::default()));
+        let running = Engine::build(config, parts, &registry)
+            .unwrap()
+            .start()
+            .unwrap();
+        let engine = running.handle();
+        let request = SampleRequest {
+            weights: Weights::Base,
+            prompt: prompt(1, 200),
+            sampling: Sampling {
+                max_tokens: 1,
+                ..Sampling::default()
+            },
+        };
+        let done = engine.sample(request, &mut |_| TokenFlow::Continue);
+        assert_eq!(done.unwrap().tokens.len(), 1);
+        assert_eq!(engine.stats().steps, steps);
+    }
+}
+
+#[test]
 fn replies_and_scores_have_the_bits_of_the_model_called_directly() {
     if !driver::present() {
         return;
