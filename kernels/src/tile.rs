@@ -345,30 +345,45 @@ unsafe fn strip<S: Simd, B: Columns<S, V>, const V: usize>(
 /// Rows below which the sums of 16 columns are too few to keep the multiply-adds busy: each waits for the one before.
 pub(crate) const FEW: usize = 3;
 
+/// Rows of the first or the second half of a strip's columns.
+///
+/// # Safety
+/// As [`strip`].
+#[inline(always)]
+unsafe fn half_strip<S: Simd, B: Columns<S, 2>, const H: usize>(
+    s: S,
+    t: &Strip,
+    b: B,
+    rows: Range<usize>,
+) {
+    let width = t.width.saturating_sub(H * LANES).min(LANES);
+    if width == 0 {
+        return;
+    }
+    let mut half = Strip { width, ..*t };
+    if H == 1 {
+        // SAFETY: the strip has columns there.
+        half.c = unsafe { t.c.add(LANES) };
+        half.ahead = Ahead::nothing(t.a);
+        half.rows_ahead = false;
+    }
+    // SAFETY: the caller's promise, of which each half has its columns.
+    unsafe { strip::<S, _, 1>(s, &half, Half::<B, H>(b), rows) };
+}
+
 /// Rows of a strip of up to 32 columns.
 ///
 /// # Safety
 /// As [`strip`].
 #[inline(always)]
 unsafe fn wide_strip<S: Simd, B: Columns<S, 2>>(s: S, t: &Strip, b: B, rows: Range<usize>) {
-    // SAFETY: of all of it: the caller's promise, of which each half has its columns.
+    // SAFETY: of all of it: the caller's promise.
     unsafe {
         if S::COLUMNS == 2 || t.m < FEW {
             return strip::<S, _, 2>(s, t, b, rows);
         }
-        let width = t.width.min(LANES);
-        let first = Strip { width, ..*t };
-        strip::<S, _, 1>(s, &first, Half::<B, 0>(b), rows.clone());
-        if t.width > LANES {
-            let second = Strip {
-                c: t.c.add(LANES),
-                width: t.width - LANES,
-                ahead: Ahead::nothing(t.a),
-                rows_ahead: false,
-                ..*t
-            };
-            strip::<S, _, 1>(s, &second, Half::<B, 1>(b), rows);
-        }
+        half_strip::<S, B, 0>(s, t, b, rows.clone());
+        half_strip::<S, B, 1>(s, t, b, rows);
     }
 }
 
@@ -397,8 +412,15 @@ unsafe fn widening_strip<S: Simd, B: Columns<S, 2>>(s: S, t: &Strip, b: B) {
             wide.resize(t.k, Line([0.0; PANEL]));
         }
         let lines = wide.as_mut_ptr();
-        wide_strip(s, t, Kept(b, lines), 0..S::ROWS);
-        wide_strip(s, t, Whole(lines.cast(), PANEL), S::ROWS..t.m);
+        let widened = Whole(lines.cast(), PANEL);
+        if S::COLUMNS == 2 {
+            wide_strip(s, t, Kept(b, lines), 0..S::ROWS);
+            wide_strip(s, t, widened, S::ROWS..t.m);
+        } else {
+            half_strip::<S, _, 0>(s, t, Kept(b, lines), 0..S::ROWS);
+            half_strip::<S, _, 0>(s, t, widened, S::ROWS..t.m);
+            half_strip::<S, _, 1>(s, t, widened, 0..t.m);
+        }
         WIDE.set(wide);
     }
 }
