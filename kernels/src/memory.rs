@@ -1,9 +1,10 @@
-//! Memory for weights: matrices side by side in blocks that ask the system for huge pages.
+//! Memory for weights, and for what passes write: side by side in blocks that ask the system for huge pages.
 //!
 //! A step of decoding reads every weight once. In pages of 4 KiB the processor then looks up an address for each 64 lines, and stops reading ahead
 //! at each page's end; in pages of 2 MiB decoding one sequence is a quarter to a half faster. Most matrices of a small model are
 //! smaller than such a page, therefore they share blocks. A block is given back when the last matrix in it is dropped. An adapter has a block of its
-//! own, which is as large as it is and given back with it: versions come and go, the matrices stay. Not here: what the numbers mean; and nothing depends on whether the system has huge pages to give.
+//! own, which is as large as it is and given back with it: versions come and go, the matrices stay. So has what all layers of
+//! a pass go through ([`Buffer`]). Not here: what the numbers mean; and nothing depends on whether the system has huge pages to give.
 
 use parking_lot::Mutex;
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
