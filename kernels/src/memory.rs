@@ -51,7 +51,8 @@ impl Block {
 
     /// The same without more bytes than a line more.
     fn exact(bytes: usize) -> Block {
-        Block::sized(bytes.max(1).next_multiple_of(LINE), unit(bytes))
+        let lines = bytes.max(1).checked_next_multiple_of(LINE);
+        Block::sized(lines.unwrap_or(usize::MAX), unit(bytes))
     }
 
     fn sized(size: usize, unit: usize) -> Block {
@@ -145,6 +146,7 @@ impl<T: Plain> Numbers<T> {
             handle_alloc_error(Layout::new::<T>());
         };
         let (block, first) = place(layout.size());
+        assert!(first <= block.layout.size() && layout.size() <= block.layout.size() - first);
         // SAFETY: `place` gave as many bytes from `first` on, aligned to a line, which nobody else has.
         let at = unsafe {
             let at = block.at.add(first).cast::<T>();
@@ -256,14 +258,16 @@ impl Buffer {
         if buffers.iter().all(|(buffer, len)| buffer.room() >= *len) {
             return;
         }
-        let lines = |len: usize| len.next_multiple_of(LINE / size_of::<f32>());
-        let mut all = 0;
+        // What no address can reach is refused by the allocator.
+        let mut all = 0_usize;
         for (buffer, len) in &mut *buffers {
-            *len = lines(buffer.room().max(*len));
-            all += *len;
+            *len = buffer.room().max(*len);
+            *len = len.saturating_add(LINE / size_of::<f32>() - 1) / (LINE / size_of::<f32>());
+            *len = len.saturating_mul(LINE / size_of::<f32>());
+            all = all.saturating_add(*len);
             **buffer = Buffer::default();
         }
-        let block = Arc::new(Block::exact(all * size_of::<f32>()));
+        let block = Arc::new(Block::exact(all.saturating_mul(size_of::<f32>())));
         let mut first = 0;
         for (buffer, len) in buffers {
             let place = |_| (block.clone(), first * size_of::<f32>());

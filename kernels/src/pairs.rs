@@ -196,6 +196,9 @@ pub(crate) fn backward(
     after: Option<&dyn Around>,
 ) {
     let (n, k) = (w.outputs(), w.inputs());
+    if rows == 0 {
+        return;
+    }
     let (pairs, terms) = (k.div_ceil(2), n.div_ceil(2));
     let dy = Rounded::new(pool, rows, n, dy, (0, &|_| ()));
     let room = dx.len();

@@ -196,6 +196,7 @@ fn a_products_gradient_with_adapters_has_the_bits_of_plain_loops_after_one_anoth
         (130, 70, 1024),
         (37, 33, 150),
         (1, 5, 8),
+        (0, 70, 40),
     ] {
         let third = outputs / 3;
         let adapters = [

@@ -22,7 +22,7 @@ pub(crate) struct Gradients<D: Trains> {
     /// (N, F).
     dgated: D::Wide,
     /// (N, 2F).
-    dgate_up: D::Narrow,
+    pub(super) dgate_up: D::Narrow,
     /// (N, H·D).
     dattended: D::Wide,
     /// (N, (H + 2K)·D).
@@ -48,6 +48,7 @@ impl<D: Trains> Default for Gradients<D> {
 }
 
 impl Gradients<Cpu> {
+    /// But `dgate_up`, which changes places with a layer's and therefore lies among those.
     pub(crate) fn sizes(&mut self, config: &ModelConfig, rows: usize) -> Sizes<'_> {
         let queries = config.heads * config.head_dim;
         let qkv = queries + 2 * config.kv_heads * config.head_dim;
@@ -55,7 +56,6 @@ impl Gradients<Cpu> {
             (&mut self.dx, rows * config.hidden),
             (&mut self.dnormed, rows * config.hidden),
             (&mut self.dgated, rows * config.ffn),
-            (&mut self.dgate_up, rows * 2 * config.ffn),
             (&mut self.dattended, rows * queries),
             (&mut self.dqkv, rows * qkv),
         ]

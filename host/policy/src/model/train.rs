@@ -81,6 +81,7 @@ impl Buffers<Cpu> {
         let mut sizes: Sizes<'_> = layers.flat_map(|a| a.sizes(config, rows)).collect();
         let wide = self.inputs.iter_mut();
         sizes.extend(wide.map(|input| (input, rows * config.hidden)));
+        sizes.push((&mut self.grads.dgate_up, rows * 2 * config.ffn));
         sizes
     }
 }
