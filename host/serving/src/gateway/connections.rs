@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes};
 use axum::response::Response;
@@ -219,11 +219,32 @@ fn network(peer: IpAddr) -> IpAddr {
 
 /// A response that holds something until it is handed on.
 pub(crate) fn holding<G: Send + Unpin + 'static>(response: Response, held: G) -> Response {
-    response.map(|body| Body::new(Holding { body, _held: held }))
+    parted(response, held, usize::MAX)
+}
+
+/// The same of a response that goes out in pieces of so many bytes: a connection takes a piece when most of the one before is on its way, and
+/// what it has not taken is not handed on yet. In one piece a reply that its client reads slowly would look as if it were over.
+pub(crate) fn parted<G: Send + Unpin + 'static>(
+    response: Response,
+    held: G,
+    most: usize,
+) -> Response {
+    response.map(|body| {
+        Body::new(Holding {
+            body,
+            most,
+            rest: Bytes::new(),
+            _held: held,
+        })
+    })
 }
 
 struct Holding<G> {
     body: Body,
+    /// Bytes of a piece at most.
+    most: usize,
+    /// What is left of the frame at hand.
+    rest: Bytes,
     _held: G,
 }
 
@@ -235,15 +256,31 @@ impl<G: Unpin> hyper::body::Body for Holding<G> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        if self.rest.is_empty() {
+            let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+            match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.rest = data,
+                Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let piece = self.rest.len().min(self.most);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (inner, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(inner.lower() + rest);
+        hint
     }
 }
 

@@ -22,6 +22,8 @@ use super::connections::{Connections, Place, holding};
 const HEAD: Duration = Duration::from_secs(60);
 /// The largest head, and what a connection reads ahead of a body and keeps of a reply for its socket: heads of the API have some hundred bytes.
 const BUFFER: usize = 8 << 10;
+/// Of a reply that may be large, so much is handed on at a time.
+pub(crate) const PIECE: usize = BUFFER;
 /// Most bytes that a connection takes: four buffers (a head that its request keeps, what is read behind it, the head of the reply and what of
 /// it waits), of which a hostile client was seen to fill less than all, with its task (26 KB, 2026-11-28).
 pub const CONNECTION_BYTES: usize = 4 * BUFFER;
@@ -88,11 +90,13 @@ where
 mod tests {
     use std::io;
 
+    use axum::response::IntoResponse as _;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
     use tokio::sync::mpsc;
     use tokio::time::Instant;
 
+    use super::super::connections::parted;
     use super::*;
     use crate::metrics::GatewayMetrics;
 
@@ -116,6 +120,33 @@ mod tests {
         fn local_addr(&self) -> io::Result<SocketAddr> {
             Ok(PEER)
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reply_that_is_read_slowly_keeps_its_place_until_it_is_on_its_way() {
+        let (give, given) = mpsc::channel(2);
+        let stop = CancellationToken::new();
+        let connections = Connections::new(1, &GatewayMetrics::register(&Arc::default()));
+        let reply = async || parted("x".repeat(1 << 20).into_response(), (), PIECE);
+        let router = Router::new().route("/", get(reply));
+        let serving = serve(Given(given), router, &connections, stop.clone());
+        let client = async {
+            let (mut slow, io) = duplex(1 << 10);
+            give.send(io).await.unwrap();
+            let asked = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+            slow.write_all(asked).await.unwrap();
+            slow.read_u8().await.unwrap();
+            // There is no place that waits.
+            let (mut other, io) = duplex(1 << 10);
+            give.send(io).await.unwrap();
+            assert_eq!(other.read(&mut [0]).await.unwrap(), 0);
+            let mut answer = Vec::new();
+            slow.read_to_end(&mut answer).await.unwrap();
+            assert!(answer.len() > 1 << 20, "{}", answer.len());
+            stop.cancel();
+        };
+        let both = async { tokio::join!(serving, client) };
+        tokio::time::timeout(HEAD * 2, both).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,8 +16,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::api_error::ApiError;
 use super::auth::Caller;
-use super::connections::holding;
+use super::connections::parted;
 use super::fields::Fields;
+use super::http::PIECE;
 use super::messages::ToolChoice;
 use super::operator;
 use super::parse::Format;
@@ -145,7 +146,7 @@ async fn chat(State(service): Shared, request: Request) -> Result<Response, ApiE
         whole(&envelope, pieces, collected).await?
     };
     set_headers(response.headers_mut(), &head);
-    Ok(holding(response, open))
+    Ok(parted(response, open, PIECE))
 }
 
 /// Renders the prompt on a blocking thread: a long conversation takes milliseconds. When the client goes away the thread goes on, and the
