@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// On two cores a step of 128 rows of a 135M model takes about a quarter of a second.
+/// On two cores a step of 128 rows of a 135M model takes a tenth of a second.
 const PREFILL_ROWS: usize = 128;
 
 /// A GPU's products reach their speed at some thousands of rows; these of a 4B model take an H200 some 40 ms, reckoned from six layers.
