@@ -235,13 +235,19 @@ impl Lineage {
     /// Damage, or a record that is not a version.
     pub fn read(ledger: &Ledger) -> Result<Self> {
         let mut lineage = Self::default();
-        for record in ledger.by_kind(KIND, Seq::FIRST) {
+        // What is committed meanwhile is left out: else a head could name a version that was not there yet when versions were read.
+        let until = ledger.durable();
+        let of = |kind| {
+            let records = ledger.by_kind(kind, Seq::FIRST);
+            records.take_while(move |r| r.as_ref().map_or(true, |r| r.seq <= until))
+        };
+        for record in of(KIND) {
             lineage.add(VersionRecord::from_record(&record?)?);
         }
-        for record in ledger.by_kind(HEAD, Seq::FIRST) {
+        for record in of(HEAD) {
             lineage.add_head(read_body(&record?)?);
         }
-        for record in ledger.by_kind(REF, Seq::FIRST) {
+        for record in of(REF) {
             lineage.add_ref(read_body(&record?)?);
         }
         Ok(lineage)
@@ -459,6 +465,33 @@ mod tests {
         let back = VersionRecord::from_record(&record(second.to_entry().unwrap())).unwrap();
         assert_eq!(back, second);
         assert_eq!(back.hash(), second.hash());
+    }
+
+    #[test]
+    fn whoever_reads_while_versions_are_committed_finds_the_one_that_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(dir.path(), crate::Options::default()).unwrap();
+        let commit = |number| {
+            let head = HeadRecord {
+                adapter: "default".to_owned(),
+                version: number,
+                share: None,
+                why: "trained".to_owned(),
+            };
+            let version = version(number, None).to_entry().unwrap();
+            let group = vec![version, head.to_entry().unwrap()];
+            ledger.append_all(group).wait().unwrap();
+        };
+        commit(1);
+        std::thread::scope(|threads| {
+            let writing = threads.spawn(|| (2..400).for_each(commit));
+            while !writing.is_finished() {
+                let lineage = Lineage::read(&ledger).unwrap();
+                let head = lineage.heads().last().unwrap().version;
+                let live = lineage.live("default").map(|v| v.version);
+                assert_eq!(live, Some(head));
+            }
+        });
     }
 
     #[test]
