@@ -7,7 +7,7 @@ use crate::adapter::{Adapter, AdapterGrads};
 use crate::config::ModelConfig;
 use crate::device::{Attended, Cpu, Map, Site, Trains, Turn};
 use crate::error::{Error, Result};
-use crate::model::block::{self, Activations, Sizes};
+use crate::model::block::{self, Activations, Room};
 use crate::model::train::{Asked, Buffers, Forest, Tape};
 use crate::model::weights::on;
 use crate::model::{Model, Net};
@@ -49,10 +49,10 @@ impl<D: Trains> Default for Gradients<D> {
 
 impl Gradients<Cpu> {
     /// But `dgate_up`, which changes places with a layer's and therefore lies among those.
-    pub(crate) fn sizes(&mut self, config: &ModelConfig, rows: usize) -> Sizes<'_> {
+    pub(crate) fn sizes(&mut self, config: &ModelConfig, rows: usize) -> [Room<'_>; 5] {
         let queries = config.heads * config.head_dim;
         let qkv = queries + 2 * config.kv_heads * config.head_dim;
-        vec![
+        [
             (&mut self.dx, rows * config.hidden),
             (&mut self.dnormed, rows * config.hidden),
             (&mut self.dgated, rows * config.ffn),

@@ -48,17 +48,17 @@ impl<D: Device> Default for Activations<D> {
     }
 }
 
-/// Buffers, and how many numbers will be in each.
-pub(crate) type Sizes<'a> = Vec<(&'a mut Numbers, usize)>;
+/// A buffer, and how many numbers will be in it.
+pub(crate) type Room<'a> = (&'a mut Numbers, usize);
 
 impl Activations<Cpu> {
     /// Those of a layer but the adapters', which are small.
-    pub(super) fn sizes(&mut self, config: &ModelConfig, rows: usize) -> Sizes<'_> {
+    pub(super) fn sizes(&mut self, config: &ModelConfig, rows: usize) -> [Room<'_>; 8] {
         let (hidden, ffn) = (config.hidden, config.ffn);
         let queries = config.heads * config.head_dim;
         let qkv = queries + 2 * config.kv_heads * config.head_dim;
         let raw = if config.qk_norm { qkv } else { 0 };
-        vec![
+        [
             (&mut self.attention_in, rows * hidden),
             (&mut self.qkv, rows * qkv),
             (&mut self.beside, rows * raw),

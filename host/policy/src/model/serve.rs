@@ -8,7 +8,7 @@ use crate::config::ModelConfig;
 use crate::device::{Cpu, Cuda, Device, EachCache, Sequences, Span, There};
 use crate::error::{Error, Result};
 use crate::kv::Kv;
-use crate::model::block::{self, Activations, Sizes};
+use crate::model::block::{self, Activations, Room};
 use crate::model::weights::on;
 use crate::model::{Model, Net};
 use crate::sample::{Draw, Drawn};
@@ -119,12 +119,12 @@ impl<D: Device> Default for Buffers<D> {
 }
 
 impl Buffers<Cpu> {
-    /// What every layer of a pass goes through.
-    pub(crate) fn sizes(&mut self, config: &ModelConfig, rows: usize) -> Sizes<'_> {
-        let mut sizes = self.acts.sizes(config, rows);
-        sizes.push((&mut self.x, rows * config.hidden));
-        sizes.push((&mut self.next, rows * config.hidden));
-        sizes
+    /// What every layer of a pass goes through; a step of decoding allocates nothing to ask.
+    pub(crate) fn sizes(&mut self, config: &ModelConfig, rows: usize) -> [Room<'_>; 10] {
+        let [a, b, c, d, e, f, g, h] = self.acts.sizes(config, rows);
+        let wide = rows * config.hidden;
+        let (x, next) = ((&mut self.x, wide), (&mut self.next, wide));
+        [a, b, c, d, e, f, g, h, x, next]
     }
 }
 

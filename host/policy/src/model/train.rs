@@ -7,7 +7,7 @@ use crate::adapter::Adapter;
 use crate::config::ModelConfig;
 use crate::device::{Cpu, Cuda, EachCache, Sequences, Site, Span, There, Trains, Turn};
 use crate::error::Result;
-use crate::model::block::{self, Activations, Sizes};
+use crate::model::block::{self, Activations, Room};
 use crate::model::pack::{Node, Pack};
 use crate::model::weights::on;
 use crate::model::{Model, Net};
@@ -76,9 +76,9 @@ impl<D: Trains> Default for Buffers<D> {
 
 impl Buffers<Cpu> {
     /// What every layer of a pass goes through.
-    pub(crate) fn sizes(&mut self, config: &ModelConfig, rows: usize) -> Sizes<'_> {
+    pub(crate) fn sizes(&mut self, config: &ModelConfig, rows: usize) -> Vec<Room<'_>> {
         let layers = self.acts.iter_mut();
-        let mut sizes: Sizes<'_> = layers.flat_map(|a| a.sizes(config, rows)).collect();
+        let mut sizes: Vec<Room<'_>> = layers.flat_map(|a| a.sizes(config, rows)).collect();
         let wide = self.inputs.iter_mut();
         sizes.extend(wide.map(|input| (input, rows * config.hidden)));
         sizes.push((&mut self.grads.dgate_up, rows * 2 * config.ffn));
