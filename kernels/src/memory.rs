@@ -15,6 +15,9 @@ use std::sync::{Arc, Weak};
 /// A huge page, to whose multiples blocks are aligned.
 const PAGE: usize = 2 << 20;
 
+/// At least a small page, on every system that has huge ones of that size.
+const SMALL: usize = 64 << 10;
+
 /// Bytes of a block, or more for a larger matrix. What nobody uses of it takes addresses, not memory.
 const BLOCK: usize = 64 << 20;
 
@@ -67,9 +70,13 @@ impl Block {
         #[cfg(target_os = "linux")]
         if unit == PAGE {
             use rustix::mm::{Advice, madvise};
+            // An allocator gives memory again that was in use, in small pages, which stay so: they are given back, as far as they are this block's alone.
+            let own = size / SMALL * SMALL;
             // A system without huge pages refuses, and the pages stay small.
-            // SAFETY: the range is this block's; the advice changes no content.
-            let _ = unsafe { madvise(at.as_ptr().cast(), size, Advice::LinuxHugepage) };
+            // SAFETY: the range is this block's, and nobody has written to it yet.
+            let _ = unsafe { madvise(at.as_ptr().cast(), own, Advice::LinuxDontNeed) };
+            // SAFETY: as above; the advice changes no content.
+            let _ = unsafe { madvise(at.as_ptr().cast(), own, Advice::LinuxHugepage) };
         }
         Block { at, layout }
     }
